@@ -1,0 +1,168 @@
+//! What the redirector writes down of a visit: one line of a bundle on
+//! `clicks.raw`. Only what was seen; what can be derived is the enricher's.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ClickId, LinkFacts};
+
+/// What kind of visit a line tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClickClass {
+    /// Someone followed the link.
+    Click,
+    /// Someone scanned the link's QR code.
+    Qr,
+}
+
+/// One visit as the redirector saw it, with the link as it was at that moment.
+/// The time is in the id. Lines are written by [`Visit::write_line`] and read
+/// without copying what needs no unescaping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RawClick<'a> {
+    /// Version of the line's format: 1.
+    pub v: u8,
+    /// The click's id: time, shard, and 62 random bits.
+    pub id: ClickId,
+    /// Click or scan.
+    pub class: ClickClass,
+    /// The workspace that owns the link.
+    #[serde(borrow)]
+    pub workspace: Cow<'a, str>,
+    /// The visitor's full address. It is reduced by the enricher.
+    #[serde(borrow)]
+    pub ip: Cow<'a, str>,
+    /// `User-Agent`, cut at 1 KiB.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<Cow<'a, str>>,
+    /// `Referer`, cut at 2 KiB.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub referer: Option<Cow<'a, str>>,
+    /// The request's query without `?` and without `qr`, cut at 4 KiB.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<Cow<'a, str>>,
+    /// W3C trace context, where the request carried one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Cow<'a, str>>,
+    /// The link as it was at that moment.
+    #[serde(borrow)]
+    pub link: LinkFacts<'a>,
+}
+
+/// What one visit adds to the part of a line that is the same for every visit
+/// of a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Visit<'a> {
+    /// The id minted for it.
+    pub id: ClickId,
+    /// Click or scan.
+    pub class: ClickClass,
+    /// The visitor's address.
+    pub ip: std::net::IpAddr,
+    /// `User-Agent`, as text.
+    pub user_agent: Option<&'a str>,
+    /// `Referer`, as text.
+    pub referer: Option<&'a str>,
+    /// The query without `?` and `qr`.
+    pub query: Option<&'a str>,
+    /// `traceparent`, if valid.
+    pub traceparent: Option<&'a str>,
+}
+
+impl Visit<'_> {
+    /// Appends the visit's line, newline included. `link_tail` is what
+    /// [`link_tail`] made of the link when the link last changed, so that a
+    /// click serialises nothing that it shares with the last one.
+    pub fn write_line(&self, link_tail: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"v\":1,\"id\":\"");
+        self.id.write_to(out);
+        out.extend_from_slice(match self.class {
+            ClickClass::Click => b"\",\"class\":\"click\",\"ip\":\"".as_slice(),
+            ClickClass::Qr => b"\",\"class\":\"qr\",\"ip\":\"".as_slice(),
+        });
+        // A Vec takes every write.
+        let _ = std::io::Write::write_fmt(out, format_args!("{}\"", self.ip));
+        for (key, value) in [
+            ("user_agent", self.user_agent),
+            ("referer", self.referer),
+            ("query", self.query),
+            ("traceparent", self.traceparent),
+        ] {
+            if let Some(value) = value {
+                out.extend_from_slice(b",\"");
+                out.extend_from_slice(key.as_bytes());
+                out.extend_from_slice(b"\":");
+                let _ = serde_json::to_writer(&mut *out, value);
+            }
+        }
+        out.extend_from_slice(link_tail);
+    }
+}
+
+/// The end of every line of a link's visits: `,"workspace":…,"link":{…}}` and a
+/// newline.
+///
+/// # Errors
+/// Never for the types at hand; serde's signature allows for it.
+pub fn link_tail(workspace: &str, link: &LinkFacts<'_>) -> serde_json::Result<Vec<u8>> {
+    let mut tail = b",\"workspace\":".to_vec();
+    serde_json::to_writer(&mut tail, workspace)?;
+    tail.extend_from_slice(b",\"link\":");
+    serde_json::to_writer(&mut tail, link)?;
+    tail.extend_from_slice(b"}\n");
+    Ok(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{LinkId, Timestamp};
+
+    fn link() -> LinkFacts<'static> {
+        LinkFacts {
+            id: LinkId::from_bits(7),
+            short_url: "https://go.acme.co/sale".into(),
+            destination: "https://acme.com/winter-sale".into(),
+            slug: "sale".into(),
+            campaign: Some("winter".into()),
+            segment: None,
+            tags: vec!["social".into()],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_is_read(agent: Option<String>, referer: Option<String>, query: Option<String>, random: u64) {
+            let visit = Visit {
+                id: ClickId::new(Timestamp::from_millis(1_770_301_425_120), 42, random),
+                class: ClickClass::Qr,
+                ip: "2001:db8::1".parse().unwrap(),
+                user_agent: agent.as_deref(),
+                referer: referer.as_deref(),
+                query: query.as_deref(),
+                traceparent: None,
+            };
+            let mut line = Vec::new();
+            visit.write_line(&link_tail("default", &link()).unwrap(), &mut line);
+            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            let read: RawClick<'_> = serde_json::from_slice(&line).unwrap();
+            let expected = RawClick {
+                v: 1,
+                id: visit.id,
+                class: ClickClass::Qr,
+                workspace: "default".into(),
+                ip: "2001:db8::1".into(),
+                user_agent: agent.as_deref().map(Cow::from),
+                referer: referer.as_deref().map(Cow::from),
+                query: query.as_deref().map(Cow::from),
+                traceparent: None,
+                link: link(),
+            };
+            prop_assert_eq!(read, expected);
+        }
+    }
+}

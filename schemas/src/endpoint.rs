@@ -1,0 +1,131 @@
+//! An endpoint as the control plane keeps it: a record on `endpoints`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{EndpointId, EventName, Filters, Timestamp, WorkspaceId, usermap::UserMap};
+
+/// Which events an endpoint asks for: a name, `link.*`, or `*`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Subscription {
+    /// One event type.
+    Exactly(EventName),
+    /// Every type whose name begins with this, dot included.
+    Prefix(String),
+    /// Every type.
+    All,
+}
+
+/// A text that subscribes to nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` names no event: give an event's name ({names}), a prefix such as `link.*`, or `*`", names = EventName::ALL.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "))]
+pub struct SubscriptionError(String);
+
+impl TryFrom<String> for Subscription {
+    type Error = SubscriptionError;
+
+    fn try_from(text: String) -> Result<Self, SubscriptionError> {
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        if let Some(prefix) = text.strip_suffix('*') {
+            let known = prefix.ends_with('.') && EventName::ALL.iter().any(|name| name.as_str().starts_with(prefix));
+            return if known { Ok(Self::Prefix(prefix.to_owned())) } else { Err(SubscriptionError(text)) };
+        }
+        text.parse().map(Self::Exactly).map_err(|_| SubscriptionError(text))
+    }
+}
+
+impl From<Subscription> for String {
+    fn from(subscription: Subscription) -> Self {
+        match subscription {
+            Subscription::Exactly(name) => name.as_str().to_owned(),
+            Subscription::Prefix(prefix) => format!("{prefix}*"),
+            Subscription::All => "*".to_owned(),
+        }
+    }
+}
+
+impl Subscription {
+    /// Whether `name` is asked for.
+    #[must_use]
+    pub fn covers(&self, name: EventName) -> bool {
+        match self {
+            Self::Exactly(wanted) => *wanted == name,
+            Self::Prefix(prefix) => name.as_str().starts_with(prefix.as_str()),
+            Self::All => true,
+        }
+    }
+}
+
+/// Whether deliveries are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointStatus {
+    /// They are.
+    Active,
+    /// Someone paused it.
+    Paused,
+    /// It answered 410, or failed for too long.
+    Disabled,
+}
+
+/// A secret under the installation's key (XChaCha20-Poly1305), bound to the
+/// record that it belongs to. Text is base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedSecret {
+    /// Which installation key sealed it: the first 8 hex digits of the key's SHA-256.
+    pub key: String,
+    /// 24 random bytes.
+    pub nonce: String,
+    /// The ciphertext with its tag.
+    pub sealed: String,
+}
+
+/// An address that webhooks are sent to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// The workspace whose events it gets.
+    pub workspace: WorkspaceId,
+    /// Where to.
+    pub url: String,
+    /// Which events.
+    pub events: Vec<Subscription>,
+    /// Which of those, by their facts.
+    #[serde(default, skip_serializing_if = "Filters::is_empty")]
+    pub filters: Filters,
+    /// How long one exchange may take, body included.
+    pub timeout_ms: u32,
+    /// Headers that the customer wants added.
+    #[serde(default, skip_serializing_if = "UserMap::is_empty")]
+    pub headers: UserMap,
+    /// Whether deliveries are made.
+    pub status: EndpointStatus,
+    /// The signing secret (`whsec_…`), sealed.
+    pub secret: SealedSecret,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Counts its versions from 1.
+    pub revision: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscriptions_cover_what_they_say() {
+        let parse = |text: &str| Subscription::try_from(text.to_owned());
+        assert!(parse("*").unwrap().covers(EventName::QrScanned));
+        assert!(parse("link.*").unwrap().covers(EventName::LinkClicked));
+        assert!(!parse("link.*").unwrap().covers(EventName::QrScanned));
+        assert!(!parse("link.created").unwrap().covers(EventName::LinkClicked));
+        for wrong in ["", "lin*", "nothing.*", "link.klicked", "link.**"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

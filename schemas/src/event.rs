@@ -1,0 +1,300 @@
+//! Events: what receivers, tables and data teams are told, key for key in the
+//! order of contracts.md §3, and the envelope in which they travel on `clicks`
+//! and `events`.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ClickId, EndpointId, EventId, LinkId, Timestamp, usermap::UserMap};
+
+macro_rules! event_names {
+    ($($variant:ident = $name:literal, $description:literal;)*) => {
+        /// The name of an event type.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum EventName {
+            $(#[doc = $description] #[serde(rename = $name)] $variant,)*
+        }
+
+        impl EventName {
+            /// Every event type.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name on the wire.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => $description,)* }
+            }
+        }
+    };
+}
+
+event_names! {
+    LinkClicked = "link.clicked", "Someone followed a link.";
+    QrScanned = "qr.scanned", "Someone scanned a link's QR code.";
+    LinkCreated = "link.created", "A link was created.";
+    LinkUpdated = "link.updated", "A link was changed; `changes` says what.";
+    LinkDeleted = "link.deleted", "A link was deleted.";
+    WebhookTest = "webhook.test", "A test that someone sent to an endpoint.";
+}
+
+/// A text that is no event's name.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no event: known are {known}", known = EventName::ALL.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "))]
+pub struct EventNameError(String);
+
+impl FromStr for EventName {
+    type Err = EventNameError;
+
+    fn from_str(text: &str) -> Result<Self, EventNameError> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|name| name.as_str() == text)
+            .ok_or_else(|| EventNameError(text.chars().take(64).collect()))
+    }
+}
+
+impl fmt::Display for EventName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The body of an event: what is signed and sent, and what a row is made of.
+/// Absent facts are left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event<'a> {
+    /// Stable for ever: derived from the fact ([`EventId::of`]).
+    pub id: EventId,
+    /// What happened.
+    pub event: EventName,
+    /// When it happened.
+    pub timestamp: Timestamp,
+    /// The link that it happened to.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkFacts<'a>>,
+    /// Who clicked.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub click: Option<ClickFacts<'a>>,
+    /// The campaign parameters that the visit carried.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub utm: Option<Utm<'a>>,
+    /// The ad that the visit came from.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution<'a>>,
+    /// What an update changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
+    /// A sentence for people, in tests.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Cow<'a, str>>,
+}
+
+/// A link, as events tell of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkFacts<'a> {
+    /// Its id.
+    pub id: LinkId,
+    /// The address that people share.
+    #[serde(borrow)]
+    pub short_url: Cow<'a, str>,
+    /// Where it leads.
+    #[serde(borrow)]
+    pub destination: Cow<'a, str>,
+    /// The path of the short address.
+    #[serde(borrow)]
+    pub slug: Cow<'a, str>,
+    /// The campaign that it belongs to.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<Cow<'a, str>>,
+    /// The audience that it was made for.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<Cow<'a, str>>,
+    /// Labels.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Cow<'a, str>>,
+}
+
+/// A click or scan, as events tell of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClickFacts<'a> {
+    /// Its id.
+    pub id: ClickId,
+    /// When the redirect was asked for.
+    pub timestamp: Timestamp,
+    /// The visitor's address, reduced by `ip_mode`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub ip_address: Option<Cow<'a, str>>,
+    /// `User-Agent`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<Cow<'a, str>>,
+    /// `Referer`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub referer: Option<Cow<'a, str>>,
+    /// ISO 3166-1 alpha-2.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<Cow<'a, str>>,
+    /// ISO 3166-2 subdivision code where known, else its name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Cow<'a, str>>,
+    /// City, in English.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub city: Option<Cow<'a, str>>,
+    /// `desktop`, `mobile`, `tablet`, `tv`, `appliance` or `crawler`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Cow<'a, str>>,
+    /// Browser's name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub browser: Option<Cow<'a, str>>,
+    /// Browser's version.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub browser_version: Option<Cow<'a, str>>,
+    /// Operating system.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<Cow<'a, str>>,
+    /// Operating system's version.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<Cow<'a, str>>,
+    /// Where the visit came from: `utm_source`, else the referrer's known name
+    /// or host, else `direct`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Cow<'a, str>>,
+    /// Whether a program followed the link.
+    pub bot: bool,
+    /// How we know.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub bot_reason: Option<Cow<'a, str>>,
+    /// Tells visits of one day apart and identifies nobody.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<Cow<'a, str>>,
+}
+
+/// Campaign parameters (`utm_…`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Utm<'a> {
+    /// `utm_source`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Cow<'a, str>>,
+    /// `utm_medium`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<Cow<'a, str>>,
+    /// `utm_campaign`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<Cow<'a, str>>,
+    /// `utm_term`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<Cow<'a, str>>,
+    /// `utm_content`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Cow<'a, str>>,
+}
+
+/// The ad that a visit came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attribution<'a> {
+    /// The creative: `ad_creative`, `creative`, or `utm_content`'s last resort.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub referrer_ad_creative: Option<Cow<'a, str>>,
+    /// Google's click id.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub gclid: Option<Cow<'a, str>>,
+    /// Meta's click id.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub fbclid: Option<Cow<'a, str>>,
+}
+
+/// A value before and after an update; what was or became absent is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change<T> {
+    /// Before.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub from: Option<T>,
+    /// After.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub to: Option<T>,
+}
+
+const fn none<T>() -> Option<T> {
+    None
+}
+
+/// What an update of a link changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each is the field of Link with that name")]
+pub struct Changes {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Change<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slug: Option<Change<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<Change<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<Change<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Change<Vec<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<Change<u16>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<Change<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Change<UserMap>>,
+}
+
+/// How an event travels on `clicks` and `events`: beside its body, what routes
+/// and counts it but is never delivered. `E` is [`Event`] to write one, and
+/// `&RawValue` to read the body's exact bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope<'a, E> {
+    /// Version of the format: 1.
+    pub v: u8,
+    /// The workspace that it belongs to.
+    #[serde(borrow)]
+    pub workspace: Cow<'a, str>,
+    /// The address hashed under the day's key, for telling bursts.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub ip_key: Option<Cow<'a, str>>,
+    /// The one endpoint that it is meant for: a test. No other gets it, and no
+    /// table counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointId>,
+    /// The body.
+    pub event: E,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn the_bytes_of_the_body_survive_the_envelope() {
+        for name in EventName::ALL {
+            let event = sample::event(*name, Timestamp::from_millis(1_770_301_425_120));
+            let body = serde_json::to_string(&event).unwrap();
+            let sent = Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint: None, event };
+            let bytes = serde_json::to_vec(&sent).unwrap();
+            let read: Envelope<'_, &RawValue> = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(read.event.get(), body);
+            let typed: Event<'_> = serde_json::from_str(&body).unwrap();
+            assert_eq!(typed, sent.event);
+        }
+    }
+
+    #[test]
+    fn every_name_reads_back() {
+        for name in EventName::ALL {
+            assert_eq!(name.as_str().parse::<EventName>().unwrap(), *name);
+            assert_eq!(serde_json::to_string(name).unwrap(), format!("\"{name}\""));
+        }
+        assert!("link.klicked".parse::<EventName>().unwrap_err().to_string().contains("link.clicked"));
+    }
+}

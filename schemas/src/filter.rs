@@ -1,0 +1,235 @@
+//! Filters: which of the events that an endpoint subscribes to it really gets.
+//! AND over keys, OR inside a list; an unknown key is refused when the endpoint
+//! is written, never ignored.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::event::Event;
+
+macro_rules! filter_keys {
+    ($($variant:ident = $name:literal;)*) => {
+        /// A fact that can be filtered by.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs, reason = "each is the fact of that name in the event's body")]
+        pub enum FilterKey { $($variant,)* }
+
+        impl FilterKey {
+            /// Every key.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name on the wire.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+filter_keys! {
+    Campaign = "campaign";
+    Segment = "segment";
+    Tags = "tags";
+    LinkId = "link_id";
+    Country = "country";
+    Device = "device";
+    Browser = "browser";
+    Os = "os";
+    Source = "source";
+    UtmSource = "utm.source";
+    UtmMedium = "utm.medium";
+    UtmCampaign = "utm.campaign";
+    UtmTerm = "utm.term";
+    UtmContent = "utm.content";
+    Bot = "bot";
+}
+
+/// A filter that means nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// No fact has that name.
+    #[error("`{0}` cannot be filtered by: known are {known}", known = FilterKey::ALL.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", "))]
+    UnknownKey(String),
+    /// `bot` is true or false.
+    #[error("`bot` takes true, false or both in a list, not `{0}`")]
+    NotABool(String),
+}
+
+impl FromStr for FilterKey {
+    type Err = FilterError;
+
+    fn from_str(text: &str) -> Result<Self, FilterError> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|key| key.as_str() == text)
+            .ok_or_else(|| FilterError::UnknownKey(text.chars().take(64).collect()))
+    }
+}
+
+/// What an endpoint filters by. Without a word about `bot`, humans only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters(BTreeMap<FilterKey, Vec<String>>);
+
+impl Filters {
+    /// Whether nothing is filtered by (but bots, as always).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds that `key` must be one of `values`.
+    ///
+    /// # Errors
+    /// When `key` is `bot` and a value is neither `true` nor `false`.
+    pub fn insert(&mut self, key: FilterKey, values: Vec<String>) -> Result<(), FilterError> {
+        if key == FilterKey::Bot
+            && let Some(wrong) = values.iter().find(|value| !matches!(value.as_str(), "true" | "false"))
+        {
+            return Err(FilterError::NotABool(wrong.clone()));
+        }
+        self.0.insert(key, values);
+        Ok(())
+    }
+
+    /// Whether `event` passes. A fact that the event does not have passes no
+    /// filter on it; events without a click pass the default for bots.
+    #[must_use]
+    pub fn pass(&self, event: &Event<'_>) -> bool {
+        let humans_only = !self.0.contains_key(&FilterKey::Bot);
+        if humans_only && event.click.as_ref().is_some_and(|click| click.bot) {
+            return false;
+        }
+        self.0.iter().all(|(key, wanted)| key.passes(wanted, event))
+    }
+}
+
+impl FilterKey {
+    fn passes(self, wanted: &[String], event: &Event<'_>) -> bool {
+        let is = |fact: Option<&Cow<'_, str>>| fact.is_some_and(|fact| wanted.iter().any(|value| value == fact));
+        let link = event.link.as_ref();
+        let click = event.click.as_ref();
+        let utm = event.utm.as_ref();
+        match self {
+            Self::Campaign => is(link.and_then(|link| link.campaign.as_ref())),
+            Self::Segment => is(link.and_then(|link| link.segment.as_ref())),
+            Self::Tags => link.is_some_and(|link| link.tags.iter().any(|tag| is(Some(tag)))),
+            Self::LinkId => link.is_some_and(|link| is(Some(&link.id.to_string().into()))),
+            Self::Country => is(click.and_then(|click| click.country.as_ref())),
+            Self::Device => is(click.and_then(|click| click.device.as_ref())),
+            Self::Browser => is(click.and_then(|click| click.browser.as_ref())),
+            Self::Os => is(click.and_then(|click| click.os.as_ref())),
+            Self::Source => is(click.and_then(|click| click.source.as_ref())),
+            Self::UtmSource => is(utm.and_then(|utm| utm.source.as_ref())),
+            Self::UtmMedium => is(utm.and_then(|utm| utm.medium.as_ref())),
+            Self::UtmCampaign => is(utm.and_then(|utm| utm.campaign.as_ref())),
+            Self::UtmTerm => is(utm.and_then(|utm| utm.term.as_ref())),
+            Self::UtmContent => is(utm.and_then(|utm| utm.content.as_ref())),
+            Self::Bot => click.is_none_or(|click| is(Some(&Cow::from(if click.bot { "true" } else { "false" })))),
+        }
+    }
+}
+
+impl Serialize for Filters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, values)| (key.as_str(), values)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Filters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = BTreeMap::<String, OneOrMany>::deserialize(deserializer)?;
+        let mut filters = Self::default();
+        for (key, values) in given {
+            let key = key.parse().map_err(de::Error::custom)?;
+            filters.insert(key, values.into()).map_err(de::Error::custom)?;
+        }
+        Ok(filters)
+    }
+}
+
+/// A single value is as good as a list of one, and `true` as good as `"true"`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text, true, false, or a list of them")]
+enum OneOrMany {
+    One(Scalar),
+    Many(Vec<Scalar>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text, true or false")]
+enum Scalar {
+    Text(String),
+    Bool(bool),
+}
+
+impl From<OneOrMany> for Vec<String> {
+    fn from(values: OneOrMany) -> Self {
+        match values {
+            OneOrMany::One(value) => vec![value.into()],
+            OneOrMany::Many(values) => values.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Scalar> for String {
+    fn from(value: Scalar) -> Self {
+        match value {
+            Scalar::Text(text) => text,
+            Scalar::Bool(value) => value.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for FilterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EventName, Timestamp, sample};
+
+    fn parse(json: &str) -> Result<Filters, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    fn passes(json: &str) -> bool {
+        parse(json).unwrap().pass(&sample::event(EventName::LinkClicked, Timestamp::from_millis(0)))
+    }
+
+    #[test]
+    fn keys_are_and_values_are_or() {
+        assert!(passes("{}"));
+        assert!(passes(r#"{"country":"US"}"#));
+        assert!(passes(r#"{"country":["DE","US"],"device":["mobile"]}"#));
+        assert!(!passes(r#"{"country":["DE","US"],"device":["desktop"]}"#));
+        assert!(passes(r#"{"tags":["other","social"],"utm.medium":"social"}"#));
+        assert!(!passes(r#"{"tags":["other"]}"#));
+        assert!(!passes(r#"{"country":[]}"#));
+    }
+
+    #[test]
+    fn bots_pass_only_where_asked_for() {
+        let mut event = sample::event(EventName::LinkClicked, Timestamp::from_millis(0));
+        event.click.as_mut().unwrap().bot = true;
+        assert!(!parse("{}").unwrap().pass(&event));
+        assert!(parse(r#"{"bot":[true,false]}"#).unwrap().pass(&event));
+        assert!(parse(r#"{"bot":true}"#).unwrap().pass(&event));
+        assert!(!passes(r#"{"bot":"true"}"#));
+        let created = sample::event(EventName::LinkCreated, Timestamp::from_millis(0));
+        assert!(parse("{}").unwrap().pass(&created));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_with_what_would() {
+        let error = parse(r#"{"contry":"US"}"#).unwrap_err().to_string();
+        assert!(error.contains("`contry`") && error.contains("country"), "{error}");
+        assert!(parse(r#"{"bot":"maybe"}"#).is_err());
+        assert!(parse(r#"{"country":3}"#).is_err());
+    }
+}

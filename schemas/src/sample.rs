@@ -1,0 +1,75 @@
+//! A plausible event of every type: what `test` and `trigger` send, and what
+//! the event catalogue shows.
+
+use crate::{
+    Attribution, ClickFacts, ClickId, Event, EventId, EventName, LinkFacts, LinkId, Timestamp, Utm,
+    event::{Change, Changes},
+};
+
+/// A sample event of type `name` that happened at `at`.
+#[must_use]
+pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
+    let click_id = ClickId::new(at, 0, 0x5a5a_5a5a);
+    let click = matches!(name, EventName::LinkClicked | EventName::QrScanned);
+    Event {
+        id: EventId::of("sample", name, &click_id.to_string(), "", at),
+        event: name,
+        timestamp: at,
+        link: (name != EventName::WebhookTest).then(link),
+        click: click.then(|| self::click(click_id, at)),
+        utm: click.then(|| Utm {
+            source: Some("instagram".into()),
+            medium: Some("social".into()),
+            campaign: Some("winter-sale".into()),
+            term: None,
+            content: Some("story-swipe-up".into()),
+        }),
+        attribution: click.then(|| Attribution {
+            referrer_ad_creative: Some("story-7".into()),
+            gclid: None,
+            fbclid: Some("IwAR0sample".into()),
+        }),
+        changes: (name == EventName::LinkUpdated).then(|| Changes {
+            destination: Some(Change {
+                from: Some("https://acme.com/autumn-sale".to_owned()),
+                to: Some("https://acme.com/winter-sale".to_owned()),
+            }),
+            ..Changes::default()
+        }),
+        message: (name == EventName::WebhookTest).then(|| "This is a test. Your endpoint works.".into()),
+    }
+}
+
+fn link() -> LinkFacts<'static> {
+    LinkFacts {
+        id: LinkId::from_bits(0x019c_2e2f_7c20_7000_8000_0000_0000_0000),
+        short_url: "https://go.acme.co/sale".into(),
+        destination: "https://acme.com/winter-sale".into(),
+        slug: "sale".into(),
+        campaign: Some("winter-sale-2026".into()),
+        segment: Some("q1".into()),
+        tags: vec!["social".into(), "instagram".into()],
+    }
+}
+
+fn click(id: ClickId, at: Timestamp) -> ClickFacts<'static> {
+    ClickFacts {
+        id,
+        timestamp: at,
+        ip_address: Some("203.0.113.0".into()),
+        user_agent: Some("Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1".into()),
+        referer: Some("https://instagram.com".into()),
+        country: Some("US".into()),
+        region: Some("California".into()),
+        city: Some("San Francisco".into()),
+        device: Some("mobile".into()),
+        browser: Some("Safari".into()),
+        browser_version: Some("17.0".into()),
+        os: Some("iOS".into()),
+        os_version: Some("17.0".into()),
+        source: Some("instagram".into()),
+        bot: false,
+        bot_reason: None,
+        session_id: Some("ses_0123456789abcdef".into()),
+    }
+}

@@ -1,0 +1,165 @@
+//! Where a topic's name is decided, with what it holds and how long it keeps it
+//! (contracts.md §5). Nothing else in the project spells a topic's name.
+
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A topic of the pipeline, without the installation's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Topic {
+    /// Bundles of what the redirector saw; partition by shard. NDJSON of
+    /// [`RawClick`](crate::RawClick), headers `count` and `bundle`.
+    ClicksRaw,
+    /// Finished click and scan events, written by the enricher alone; partition
+    /// by shard. [`Envelope`](crate::Envelope).
+    Clicks,
+    /// Every other event, keyed by its subject. [`Envelope`](crate::Envelope).
+    Events,
+    /// The control plane's links, by id. [`Link`](crate::Link), or a tombstone.
+    Links,
+    /// The control plane's endpoints, by id. [`Endpoint`](crate::Endpoint), or a tombstone.
+    Endpoints,
+    /// The random key of a UTC day, under which visits are told apart.
+    Daykeys,
+    /// Every HTTP exchange with an endpoint, keyed by endpoint.
+    /// [`Attempt`](crate::Attempt).
+    Attempts,
+    /// Deliveries waiting for their next attempt or a slow endpoint's turn,
+    /// keyed by endpoint. [`Delivery`](crate::Delivery).
+    Delay,
+    /// What could not be processed or delivered. [`Dead`](crate::Dead).
+    Dead,
+}
+
+/// What Kafka does with a topic's old records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// They are deleted after this long.
+    After(Duration),
+    /// The last record of each key is kept for good.
+    Compact,
+}
+
+/// How many partitions a topic has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Exactly one: its order is the truth, or its assignment elects a leader.
+    One,
+    /// The installation's number: co-partitioned with every other such topic.
+    Shared,
+}
+
+impl Topic {
+    /// Every topic, in the order in which `clickhook migrate` makes them.
+    pub const ALL: [Self; 9] = [
+        Self::ClicksRaw,
+        Self::Clicks,
+        Self::Events,
+        Self::Links,
+        Self::Endpoints,
+        Self::Daykeys,
+        Self::Attempts,
+        Self::Delay,
+        Self::Dead,
+    ];
+
+    /// The name behind the prefix.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::ClicksRaw => "clicks.raw",
+            Self::Clicks => "clicks",
+            Self::Events => "events",
+            Self::Links => "links",
+            Self::Endpoints => "endpoints",
+            Self::Daykeys => "daykeys",
+            Self::Attempts => "attempts",
+            Self::Delay => "delay.1m",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// What becomes of old records.
+    #[must_use]
+    pub const fn cleanup(self) -> Cleanup {
+        match self {
+            // Full addresses live here: contracts.md §3 allows 72 h.
+            Self::ClicksRaw => Cleanup::After(Duration::from_secs(72 * 3600)),
+            Self::Clicks | Self::Events | Self::Attempts => Cleanup::After(Duration::from_secs(14 * 24 * 3600)),
+            Self::Links | Self::Endpoints => Cleanup::Compact,
+            Self::Daykeys => Cleanup::After(Duration::from_secs(48 * 3600)),
+            // The delay and 14 days, so that an outage that long loses no retry.
+            Self::Delay => Cleanup::After(Duration::from_secs(14 * 24 * 3600 + 60)),
+            Self::Dead => Cleanup::After(Duration::from_secs(90 * 24 * 3600)),
+        }
+    }
+
+    /// How many partitions.
+    #[must_use]
+    pub const fn spread(self) -> Spread {
+        match self {
+            Self::Links | Self::Endpoints | Self::Daykeys => Spread::One,
+            Self::ClicksRaw | Self::Clicks | Self::Events | Self::Attempts | Self::Delay | Self::Dead => Spread::Shared,
+        }
+    }
+
+    /// How much of a delete-policy topic one segment file may span: a record
+    /// outlives its retention by up to this, so short retentions roll quickly.
+    #[must_use]
+    pub const fn segment(self) -> Duration {
+        match self {
+            Self::ClicksRaw | Self::Daykeys => HOUR,
+            _ => DAY,
+        }
+    }
+}
+
+/// The names of one installation's topics: its prefix, a dot, the suffix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    prefix: String,
+}
+
+impl Topics {
+    /// The topics named `prefix.…` (`clickhook` unless configured).
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The full name of `topic`.
+    #[must_use]
+    pub fn name(&self, topic: Topic) -> String {
+        format!("{}.{}", self.prefix, topic.suffix())
+    }
+
+    /// The full name of a consumer group or transactional id: they share the
+    /// prefix, so that installations on one Kafka never meet.
+    #[must_use]
+    pub fn group(&self, role: &str) -> String {
+        format!("{}.{role}", self.prefix)
+    }
+
+    /// Which topic a full name is, if it is one of ours.
+    #[must_use]
+    pub fn parse(&self, name: &str) -> Option<Topic> {
+        let suffix = name.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        Topic::ALL.into_iter().find(|topic| topic.suffix() == suffix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_back_to_its_topic() {
+        let topics = Topics::new("acme.clickhook");
+        for topic in Topic::ALL {
+            assert_eq!(topics.parse(&topics.name(topic)), Some(topic));
+        }
+        assert_eq!(topics.parse("clickhook.clicks"), None);
+    }
+}
