@@ -1,0 +1,126 @@
+//! Addresses: what is left of one after `ip_mode`, and the keyed hashes that
+//! tell visits and addresses of one day apart without naming anybody.
+
+use std::net::IpAddr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::config::IpMode;
+
+/// The random key of a UTC day.
+pub(crate) type DayKey = [u8; 32];
+
+/// 64 bits of HMAC-SHA256, as hexadecimal digits.
+fn keyed_hash(key: &DayKey, parts: &[&[u8]]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    for part in parts {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    hex::encode(&mac.finalize().into_bytes()[..8])
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// Tells visits of a day apart: same address and user agent, same session.
+pub(crate) fn session_id(key: &DayKey, ip: IpAddr, user_agent: Option<&str>) -> String {
+    let hash = keyed_hash(key, &[b"session", &octets(ip), user_agent.unwrap_or_default().as_bytes()]);
+    format!("ses_{hash}")
+}
+
+/// Tells addresses of a day apart; stored, never delivered.
+pub(crate) fn ip_key(key: &DayKey, ip: IpAddr) -> String {
+    keyed_hash(key, &[b"ip", &octets(ip)])
+}
+
+/// What may be delivered and stored of an address. `hashed` without a key (the
+/// day's key is gone) leaves nothing.
+pub(crate) fn reduce(ip: IpAddr, mode: IpMode, key: Option<&DayKey>) -> Option<String> {
+    match mode {
+        IpMode::Full => Some(ip.to_canonical().to_string()),
+        IpMode::Truncated => Some(truncate(ip).to_string()),
+        IpMode::Hashed => key.map(|key| keyed_hash(key, &[b"delivered", &octets(ip)])),
+    }
+}
+
+fn truncate(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            IpAddr::from([a, b, c, 0])
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, ..] = ip.segments();
+            IpAddr::from([a, b, c, 0, 0, 0, 0, 0])
+        }
+    }
+}
+
+/// A text that was not understood, with every address in it truncated, so that
+/// it can be kept among the dead.
+pub(crate) fn scrub(text: &str) -> String {
+    let mut scrubbed = String::with_capacity(text.len());
+    let mut token = String::new();
+    let flush = |token: &mut String, scrubbed: &mut String| {
+        match token.parse::<IpAddr>() {
+            Ok(ip) => scrubbed.push_str(&truncate(ip).to_string()),
+            Err(_) => scrubbed.push_str(token),
+        }
+        token.clear();
+    };
+    for letter in text.chars() {
+        if letter.is_ascii_hexdigit() || matches!(letter, '.' | ':') {
+            token.push(letter);
+        } else {
+            flush(&mut token, &mut scrubbed);
+            scrubbed.push(letter);
+        }
+    }
+    flush(&mut token, &mut scrubbed);
+    scrubbed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: DayKey = [7; 32];
+
+    #[test]
+    fn what_is_left_of_an_address_is_what_the_mode_says() {
+        let v4 = "203.0.113.42".parse().unwrap();
+        let v6 = "2001:db8:1:2:3:4:5:6".parse().unwrap();
+        let mapped = "::ffff:203.0.113.42".parse().unwrap();
+        assert_eq!(reduce(v4, IpMode::Truncated, None).unwrap(), "203.0.113.0");
+        assert_eq!(reduce(v6, IpMode::Truncated, None).unwrap(), "2001:db8:1::");
+        assert_eq!(reduce(mapped, IpMode::Truncated, None).unwrap(), "203.0.113.0");
+        assert_eq!(reduce(v4, IpMode::Full, None).unwrap(), "203.0.113.42");
+        assert_eq!(reduce(v4, IpMode::Hashed, None), None);
+        let hashed = reduce(v4, IpMode::Hashed, Some(&KEY)).unwrap();
+        assert!(!hashed.contains("203") && hashed != ip_key(&KEY, v4));
+        assert_eq!(hashed, reduce(mapped, IpMode::Hashed, Some(&KEY)).unwrap());
+    }
+
+    #[test]
+    fn sessions_differ_by_address_agent_and_day() {
+        let (a, b) = ("203.0.113.42".parse().unwrap(), "203.0.113.43".parse().unwrap());
+        let session = session_id(&KEY, a, Some("x"));
+        assert_eq!(session, session_id(&KEY, a, Some("x")));
+        assert_ne!(session, session_id(&KEY, b, Some("x")));
+        assert_ne!(session, session_id(&KEY, a, Some("y")));
+        assert_ne!(session, session_id(&[8; 32], a, Some("x")));
+    }
+
+    #[test]
+    fn no_full_address_survives_among_the_dead() {
+        let text = r#"{"ip":"203.0.113.42","x":"2001:db8:1:2:3:4:5:6","at":"14:23:45","v":"1.2.3"} 198.51.100.7"#;
+        let expected = r#"{"ip":"203.0.113.0","x":"2001:db8:1::","at":"14:23:45","v":"1.2.3"} 198.51.100.0"#;
+        assert_eq!(scrub(text), expected);
+    }
+}

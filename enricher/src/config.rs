@@ -1,0 +1,68 @@
+//! What can be configured of the enricher: `[enricher]`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use service::ConfigError;
+
+/// How much of a visitor's address is delivered and stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IpMode {
+    /// All of it.
+    Full,
+    /// Its network: /24 for IPv4, /48 for IPv6.
+    Truncated,
+    /// A hash under the day's key.
+    Hashed,
+}
+
+/// `[enricher]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What is delivered and stored of an address.
+    pub ip_mode: IpMode,
+    /// Databases of cities in the MaxMind DB format, asked in order; where none
+    /// is given, those that `make engines` installs, where they are installed.
+    pub geo_city: Vec<PathBuf>,
+    /// Databases of countries, asked where no city is known.
+    pub geo_country: Vec<PathBuf>,
+    /// How long a transaction collects records before it is committed.
+    pub window_ms: u64,
+    /// How many clicks a transaction holds at most.
+    pub max_clicks: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ip_mode: IpMode::Truncated,
+            geo_city: Vec::new(),
+            geo_country: Vec::new(),
+            window_ms: 10,
+            max_clicks: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// Names the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !(1..=1000).contains(&self.window_ms) {
+            return Err(ConfigError::value("enricher.window_ms", self.window_ms, "1 to 1000"));
+        }
+        if !(1..=1_000_000).contains(&self.max_clicks) {
+            return Err(ConfigError::value("enricher.max_clicks", self.max_clicks, "1 to 1000000"));
+        }
+        for (key, paths) in [("enricher.geo_city", &self.geo_city), ("enricher.geo_country", &self.geo_country)] {
+            if let Some(path) = paths.iter().find(|path| !path.is_file()) {
+                return Err(ConfigError::value(key, path.display(), "each must be a readable .mmdb file"));
+            }
+        }
+        Ok(())
+    }
+}

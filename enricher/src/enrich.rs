@@ -1,0 +1,154 @@
+//! What a raw click becomes: pure, so that doing it again makes the same event.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use schemas::{ClickClass, ClickFacts, Envelope, Event, EventId, EventName, RawClick};
+use woothee::parser::Parser;
+
+use crate::{
+    address::{self, DayKey},
+    agent,
+    config::IpMode,
+    geo::Geo,
+    query, source,
+};
+
+/// What enriching needs to know beyond the click.
+pub(crate) struct Enrich {
+    pub(crate) geo: Geo,
+    pub(crate) agents: Parser,
+    pub(crate) ip_mode: IpMode,
+}
+
+/// Why a click cannot be enriched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("the address is not one")]
+    Address,
+    #[error("version {0} of the line is not known: this enricher reads version 1")]
+    Version(u8),
+}
+
+impl Enrich {
+    /// The event that a raw click is. `key` is the key of the click's day, if
+    /// there still is one.
+    pub(crate) fn event<'a>(
+        &'a self,
+        raw: &'a RawClick<'a>,
+        key: Option<&DayKey>,
+    ) -> Result<Envelope<'a, Event<'a>>, Unusable> {
+        if raw.v != 1 {
+            return Err(Unusable::Version(raw.v));
+        }
+        let ip: IpAddr = raw.ip.parse().map_err(|_| Unusable::Address)?;
+        // Before the address is reduced.
+        let place = self.geo.place(ip);
+        let agent = agent::parse(&self.agents, raw.user_agent.as_deref());
+        let (utm, attribution) = query::campaign(raw.query.as_deref(), &raw.link.destination);
+        let utm_source = utm.as_ref().and_then(|utm| utm.source.as_deref());
+        let source = source::source(utm_source, raw.referer.as_deref());
+        let event = match raw.class {
+            ClickClass::Click => EventName::LinkClicked,
+            ClickClass::Qr => EventName::QrScanned,
+        };
+        let at = raw.id.timestamp();
+        let click = ClickFacts {
+            id: raw.id,
+            timestamp: at,
+            ip_address: address::reduce(ip, self.ip_mode, key).map(Cow::from),
+            user_agent: borrowed(raw.user_agent.as_ref()),
+            referer: borrowed(raw.referer.as_ref()),
+            country: place.country.map(Cow::from),
+            region: place.region.map(Cow::from),
+            city: place.city.map(Cow::from),
+            device: agent.device.map(Cow::from),
+            browser: agent.browser,
+            browser_version: agent.browser_version,
+            os: agent.os,
+            os_version: agent.os_version,
+            source: Some(source),
+            bot: agent.bot_reason.is_some(),
+            bot_reason: agent.bot_reason,
+            session_id: key.map(|key| address::session_id(key, ip, raw.user_agent.as_deref()).into()),
+        };
+        Ok(Envelope {
+            v: 1,
+            workspace: Cow::Borrowed(&raw.workspace),
+            ip_key: key.map(|key| address::ip_key(key, ip).into()),
+            endpoint: None,
+            event: Event {
+                id: EventId::of(&raw.workspace, event, &raw.id.to_string(), "", at),
+                event,
+                timestamp: at,
+                link: Some(raw.link.clone()),
+                click: Some(click),
+                utm,
+                attribution,
+                changes: None,
+                message: None,
+            },
+        })
+    }
+}
+
+fn borrowed<'a>(text: Option<&'a Cow<'a, str>>) -> Option<Cow<'a, str>> {
+    text.map(|text| Cow::Borrowed(text.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"v":1,"id":"clk_01KGQ7ZJ4GE01A80000000002A","class":"click","ip":"203.0.113.42","user_agent":"Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1","referer":"https://instagram.com","query":"utm_source=instagram&fbclid=x","workspace":"default","link":{"id":"lnk_0000000000000000000000000Z","short_url":"https://go.acme.co/sale","destination":"https://acme.com/winter-sale","slug":"sale","tags":["social"]}}"#;
+
+    fn enrich() -> Enrich {
+        Enrich { geo: Geo::open([]).unwrap(), agents: Parser::new(), ip_mode: IpMode::Truncated }
+    }
+
+    #[test]
+    fn a_click_becomes_one_event_in_the_contracts_order() {
+        let raw: RawClick<'_> = serde_json::from_str(LINE).unwrap();
+        let enrich = enrich();
+        let envelope = enrich.event(&raw, Some(&[7; 32])).unwrap();
+        let body = serde_json::to_string(&envelope.event).unwrap();
+        assert_eq!(envelope.event, enrich.event(&raw, Some(&[7; 32])).unwrap().event);
+        let keys = [
+            "\"id\":\"evt_",
+            "\"event\":\"link.clicked\"",
+            "\"timestamp\"",
+            "\"link\"",
+            "\"click\"",
+            "\"ip_address\":\"203.0.113.0\"",
+            "\"device\":\"mobile\"",
+            "\"browser\":\"Safari\"",
+            "\"source\":\"instagram\"",
+            "\"bot\":false",
+            "\"session_id\":\"ses_",
+            "\"utm\"",
+            "\"attribution\"",
+        ];
+        let places: Vec<_> =
+            keys.iter().map(|key| body.find(key).unwrap_or_else(|| panic!("{key} in {body}"))).collect();
+        assert!(places.is_sorted(), "{body}");
+        assert!(!body.contains("null") && !body.contains("203.0.113.42"), "{body}");
+        assert!(envelope.ip_key.is_some() && !body.contains(envelope.ip_key.as_deref().unwrap()));
+    }
+
+    #[test]
+    fn a_click_whose_days_key_is_gone_has_no_session() {
+        let raw: RawClick<'_> = serde_json::from_str(LINE).unwrap();
+        let enrich = enrich();
+        let envelope = enrich.event(&raw, None).unwrap();
+        assert_eq!((envelope.ip_key, envelope.event.click.unwrap().session_id), (None, None));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said() {
+        let line = LINE.replace("203.0.113.42", "203.0.113");
+        let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
+        assert!(matches!(enrich().event(&raw, None), Err(Unusable::Address)));
+        let line = LINE.replace("\"v\":1", "\"v\":2");
+        let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
+        assert!(matches!(enrich().event(&raw, None), Err(Unusable::Version(2))));
+    }
+}

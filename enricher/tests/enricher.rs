@@ -1,0 +1,133 @@
+//! The enricher on a real Kafka: every click becomes one committed event,
+//! whatever happens to the enrichers, and what cannot be enriched goes to `dead`
+//! alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use bus::{Bus, Outgoing};
+use enricher::Config;
+use schemas::{ClickClass, ClickId, Dead, Envelope, Event, LinkFacts, LinkId, Timestamp, Topic, click::Visit};
+use service::{Health, Metrics, Shutdown};
+use tokio::task::JoinHandle;
+
+const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
+
+struct Running {
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), enricher::Error>>,
+}
+
+impl Running {
+    async fn start(bus: &Bus) -> Self {
+        let (shutdown, health) = (Shutdown::new(), Health::default());
+        // The role's own part, named before it starts, so that it is waited for.
+        let _ = health.part("enricher");
+        let role = enricher::run(Config::default(), bus.clone(), Metrics::default(), health.clone(), shutdown.clone());
+        let task = tokio::spawn(role);
+        health.ready().await;
+        Self { shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.trigger();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn line(id: ClickId) -> Vec<u8> {
+    let link = LinkFacts {
+        id: LinkId::from_bits(7),
+        short_url: "https://go.acme.co/sale".into(),
+        destination: "https://acme.com/winter-sale".into(),
+        slug: "sale".into(),
+        campaign: None,
+        segment: None,
+        tags: Vec::new(),
+    };
+    let mut line = Vec::new();
+    let visit = Visit {
+        id,
+        class: ClickClass::Click,
+        ip: "203.0.113.42".parse().unwrap(),
+        user_agent: Some(PHONE),
+        referer: None,
+        query: Some("utm_source=x"),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    };
+    visit.write_line(&schemas::click::link_tail("default", &link).unwrap(), &mut line);
+    line
+}
+
+/// Produces a bundle of `count` clicks of one shard, with `extra` lines behind.
+async fn bundle(bus: &Bus, producer: &bus::Producer, shard: u16, count: u16, extra: &[u8]) -> Vec<String> {
+    let ids: Vec<ClickId> =
+        (0..count).map(|n| ClickId::new(Timestamp::now(), shard, rand::random::<u64>() ^ u64::from(n))).collect();
+    let mut value: Vec<u8> = ids.iter().flat_map(|id| line(*id)).collect();
+    value.extend_from_slice(extra);
+    let out = Outgoing {
+        topic: Topic::ClicksRaw,
+        partition: Some(ids[0].partition(bus.partitions(Topic::ClicksRaw))),
+        key: None,
+        value: Some(&value),
+        headers: &[("bundle", b"b-1"), ("count", b"1")],
+    };
+    producer.produce(&out).await.unwrap();
+    ids.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_becomes_events_and_what_cannot_goes_to_dead_alone() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let running = Running::start(&bus).await;
+    let ids = bundle(&bus, &producer, 6, 3, b"{\"ip\":\"203.0.113.42\",\"v\":1}\nnot json 203.0.113.43\n").await;
+
+    let clicks = testbed::read(&bus, Topic::Clicks, |clicks| clicks.len() >= 3).await;
+    assert_eq!(clicks.iter().map(|click| click.key.clone()).collect::<Vec<_>>(), ids);
+    assert!(clicks.iter().all(|click| click.partition == 2), "shard 6 of 4 partitions");
+    let envelope: Envelope<'_, Event<'_>> = serde_json::from_str(&clicks[0].value).unwrap();
+    let facts = envelope.event.click.unwrap();
+    assert_eq!((facts.device.as_deref(), facts.ip_address.as_deref()), (Some("mobile"), Some("203.0.113.0")));
+    assert!(facts.session_id.is_some() && envelope.ip_key.is_some());
+    assert!(clicks[0].headers["traceparent"].starts_with("00-0af7"));
+
+    let dead = testbed::read(&bus, Topic::Dead, |dead| dead.len() >= 2).await;
+    let mut lines = BTreeMap::new();
+    for record in &dead {
+        let dead: Dead = serde_json::from_str(&record.value).unwrap();
+        lines.insert(dead.origin.line.unwrap(), dead);
+    }
+    assert_eq!(lines.keys().copied().collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(lines[&4].payload.as_deref(), Some("not json 203.0.113.0"));
+    assert_eq!(lines[&3].origin.bundle.as_deref(), Some("b-1"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_click_is_committed_once_while_enrichers_come_and_go() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let mut running = vec![Running::start(&bus).await];
+    let mut sent = BTreeSet::new();
+    for round in 0..6_u16 {
+        match round {
+            1 | 3 => running.push(Running::start(&bus).await),
+            2 | 4 => running.remove(0).stop().await,
+            _ => {}
+        }
+        for n in 0..40 {
+            sent.extend(bundle(&bus, &producer, round * 40 + n, 25, b"").await);
+        }
+    }
+    let expected = sent.len();
+    let clicks = testbed::read(&bus, Topic::Clicks, move |clicks| clicks.len() >= expected).await;
+    let ids: BTreeSet<String> = clicks.iter().map(|click| click.key.clone()).collect();
+    assert_eq!(clicks.len(), expected, "a click was committed twice");
+    assert_eq!(ids, sent);
+    for running in running {
+        running.stop().await;
+    }
+}
