@@ -1,0 +1,132 @@
+//! Putting a block of rows in, and looking whether it is there.
+//!
+//! One insert is one block, and so one part for each month that it touches;
+//! a part is there whole or not at all, but the parts of a block that touches
+//! two months are not one: whoever is in doubt looks for rows, not for blocks.
+
+use std::{collections::HashSet, time::Duration};
+
+use bytes::Bytes;
+use schemas::Timestamp;
+use tracing::debug;
+
+use crate::{Store, StoreError, Table};
+
+/// More rows, and more bytes, than a block of ours ever has.
+const ONE_BLOCK: &str = "10000000";
+
+/// A block of rows to be inserted.
+#[derive(Clone, Debug)]
+pub struct Insertion {
+    /// Into which table.
+    pub table: Table,
+    /// The rows, as [`rows`](crate::rows) writes them.
+    pub rows: Bytes,
+    /// ClickHouse takes a block with the same token once, as long as it
+    /// remembers the token.
+    pub token: String,
+    /// What the query is called in `system.processes`.
+    pub query_id: String,
+}
+
+/// A stretch of a table in which rows are looked for.
+#[derive(Clone, Debug)]
+pub struct Span<'a> {
+    /// In which table.
+    pub table: Table,
+    /// From which topic the rows came.
+    pub topic: &'a str,
+    /// From which partition.
+    pub partition: u16,
+    /// The first offset.
+    pub first: u64,
+    /// The last offset.
+    pub last: u64,
+    /// The earliest time of a row.
+    pub since: Timestamp,
+    /// The latest.
+    pub until: Timestamp,
+}
+
+impl Store {
+    /// Inserts a block. When this returns without error, its rows are there, or
+    /// a block with its token was there before.
+    ///
+    /// # Errors
+    /// When ClickHouse refused the block, or did not say: then it may be there,
+    /// or still on its way.
+    pub async fn insert(&self, insertion: Insertion) -> Result<(), StoreError> {
+        let sql = format!("INSERT INTO {} ({}) FORMAT RowBinary", insertion.table.name(), insertion.table.columns());
+        let mut insert = self
+            .inside()
+            .insert_formatted_with(sql)
+            // On by default since 26.x; it would cut and join blocks.
+            .with_setting("async_insert", "0")
+            .with_setting("insert_deduplicate", "1")
+            .with_setting("insert_deduplication_token", insertion.token)
+            .with_setting("query_id", insertion.query_id)
+            // One insert, one block.
+            .with_setting("max_insert_block_size", ONE_BLOCK)
+            .with_setting("min_insert_block_size_rows", ONE_BLOCK)
+            .with_setting("min_insert_block_size_bytes", "0")
+            // Rows that waited long may touch many months.
+            .with_setting("max_partitions_per_insert_block", "0");
+        let limit = Duration::from_millis(self.config().insert_timeout_ms);
+        self.within(limit, async {
+            insert.send(insertion.rows).await?;
+            insert.end().await
+        })
+        .await
+    }
+
+    /// The rows that are in a stretch, each by its offset and id.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer.
+    pub async fn present(&self, span: &Span<'_>) -> Result<HashSet<(u64, String)>, StoreError> {
+        let sql = format!(
+            "SELECT kafka_offset, id FROM {} WHERE kafka_topic = {{topic:String}} AND kafka_partition = {{partition:UInt16}} \
+             AND kafka_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}} \
+             AND timestamp BETWEEN fromUnixTimestamp64Milli({{since:Int64}}) AND fromUnixTimestamp64Milli({{until:Int64}})",
+            span.table.name()
+        );
+        let query = self
+            .query(&sql)
+            .param("topic", span.topic)
+            .param("partition", span.partition)
+            .param("first", span.first)
+            .param("last", span.last)
+            .param("since", span.since.as_millis())
+            .param("until", span.until.as_millis());
+        Ok(self.timed(query.fetch_all::<(u64, String)>()).await?.into_iter().collect())
+    }
+
+    /// Ends the queries whose id begins with `prefix`, and returns when none is
+    /// left: what they did, they have done.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer, or one is left after the time of an insert.
+    pub async fn quiesce(&self, prefix: &str) -> Result<(), StoreError> {
+        let limit = Duration::from_millis(self.config().insert_timeout_ms);
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let running = self
+                .query("SELECT count() FROM system.processes WHERE startsWith(query_id, {prefix:String})")
+                .param("prefix", prefix);
+            if self.timed(running.fetch_one::<u64>()).await? == 0 {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(StoreError::Silent { url: self.config().url.clone(), limit });
+            }
+            let kill = self
+                .query("KILL QUERY WHERE startsWith(query_id, {prefix:String}) ASYNC FORMAT Null")
+                .param("prefix", prefix);
+            // A user without the right to kill waits for the query instead.
+            if let Err(error) = self.timed(kill.execute()).await {
+                debug!(%error, "a query cannot be ended: it is waited for");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! ClickHouse, for the rest of the project: the only crate that speaks to it.
+//!
+//! It knows how to connect ([`StoreConfig`]), which tables there are
+//! ([`Table`], `migrations/`), how a row is laid out ([`rows`]), how a block of
+//! rows is inserted and looked for ([`Insertion`]), and what the statistics ask
+//! ([`LinkClicks`]). What it does not know is Kafka: which offsets a block holds
+//! and when it counts as stored is decided in `dispatcher/src/warehouse`.
+
+mod config;
+mod error;
+mod insert;
+mod migrate;
+mod rowbinary;
+pub mod rows;
+mod stats;
+mod table;
+
+pub use config::{Store, StoreConfig};
+pub use error::{Fault, StoreError};
+pub use insert::{Insertion, Span};
+pub use migrate::Migrated;
+pub use rowbinary::RowWriter;
+pub use stats::LinkClicks;
+pub use table::Table;

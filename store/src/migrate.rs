@@ -1,0 +1,133 @@
+//! The tables, made by versioned statements that are part of the program. Every
+//! statement may run again and at the same time elsewhere (`IF NOT EXISTS`), so
+//! replicas that start together need no lock, and a version is recorded only
+//! after its last statement.
+
+use clickhouse::sql::Identifier;
+use tracing::info;
+
+use crate::{Store, StoreError, Table};
+
+struct Migration {
+    version: u32,
+    name: &'static str,
+    /// Statements, separated by a semicolon at the end of a line.
+    sql: &'static str,
+}
+
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "clicks", sql: include_str!("../migrations/0001_clicks.sql") },
+    Migration { version: 2, name: "link_events", sql: include_str!("../migrations/0002_link_events.sql") },
+    Migration { version: 3, name: "deliveries", sql: include_str!("../migrations/0003_deliveries.sql") },
+];
+
+/// The newest version that this program knows.
+const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
+/// What a migration did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// Names of the migrations that were applied now.
+    pub applied: Vec<&'static str>,
+    /// Tables whose retention was changed to what is configured.
+    pub retained: Vec<&'static str>,
+}
+
+/// "Somebody else has just made it": `TABLE_ALREADY_EXISTS`, `DATABASE_ALREADY_EXISTS`.
+const ALREADY: [u32; 2] = [57, 82];
+
+impl Store {
+    /// Makes the database and its tables, and sets how long they keep rows.
+    /// What stands already is left as it is. Safe to run from several processes
+    /// at once.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer or refuses, or the database was made by a
+    /// newer program.
+    pub async fn migrate(&self) -> Result<Migrated, StoreError> {
+        let database = self.config().database.clone();
+        let create = self.anywhere().query("CREATE DATABASE IF NOT EXISTS ?").bind(Identifier(&database)).execute();
+        made(self.timed(create).await)?;
+        let versions = "CREATE TABLE IF NOT EXISTS migrations (version UInt32 COMMENT 'Which', name String COMMENT 'What it made', \
+                        applied_at DateTime DEFAULT now() COMMENT 'When it was done') ENGINE = ReplacingMergeTree ORDER BY version \
+                        COMMENT 'Versions of this schema that were applied'";
+        made(self.timed(self.query(versions).execute()).await)?;
+        let found: u32 = self.timed(self.query("SELECT max(version) FROM migrations").fetch_one()).await?;
+        if found > NEWEST {
+            return Err(StoreError::Newer { database, found, known: NEWEST });
+        }
+        let mut applied = Vec::new();
+        for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+            for statement in migration.sql.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
+                made(self.timed(self.inside().query_raw(statement).execute()).await)?;
+            }
+            let record = self
+                .query("INSERT INTO migrations (version, name) SETTINGS async_insert = 0 VALUES (?, ?)")
+                .bind(migration.version)
+                .bind(migration.name);
+            self.timed(record.execute()).await?;
+            info!(database, version = migration.version, name = migration.name, "migration applied");
+            applied.push(migration.name);
+        }
+        Ok(Migrated { applied, retained: self.retain().await? })
+    }
+
+    /// Sets how long tables keep rows, where it is not so already.
+    async fn retain(&self) -> Result<Vec<&'static str>, StoreError> {
+        let mut retained = Vec::new();
+        for table in Table::ALL {
+            let days = match table {
+                Table::Clicks | Table::LinkEvents => self.config().clicks_days,
+                Table::Deliveries => self.config().deliveries_days,
+            };
+            let name = table.name();
+            let engine: String = self
+                .timed(
+                    self.query("SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = ?")
+                        .bind(name)
+                        .fetch_one(),
+                )
+                .await?;
+            let statement = match (days, engine.contains(" TTL ")) {
+                (0, false) => continue,
+                (0, true) => format!("ALTER TABLE {name} REMOVE TTL"),
+                (days, _) if engine.contains(&format!("toIntervalDay({days})")) => continue,
+                (days, _) => {
+                    format!("ALTER TABLE {name} MODIFY TTL toDateTime(timestamp) + toIntervalDay({days})")
+                }
+            };
+            let altered = self.timed(self.query(&statement).execute()).await;
+            if let Err(error) = altered {
+                // Two that remove the same TTL: the second finds none.
+                let gone = days == 0 && error.code().is_some();
+                if !gone {
+                    return Err(error);
+                }
+            }
+            retained.push(name);
+        }
+        Ok(retained)
+    }
+}
+
+fn made(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+    match outcome {
+        Err(error) if error.code().is_some_and(|code| ALREADY.contains(&code)) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_count_up_and_every_statement_may_run_again() {
+        for (at, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(migration.version as usize, at + 1);
+            for statement in migration.sql.split(";\n").filter(|statement| !statement.trim().is_empty()) {
+                assert!(statement.contains(" IF NOT EXISTS ") || statement.contains(" IF EXISTS "), "{statement}");
+            }
+        }
+    }
+}

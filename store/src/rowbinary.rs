@@ -1,0 +1,86 @@
+//! ClickHouse's RowBinary: a row is its columns' values one after the other
+//! (<https://clickhouse.com/docs/interfaces/formats/RowBinary>). Rows are written
+//! once, straight from borrowed text, and kept as bytes, so that a block can be
+//! inserted again or cut in two without being written anew.
+
+/// Appends values to a block of rows.
+pub struct RowWriter<'a>(&'a mut Vec<u8>);
+
+impl<'a> RowWriter<'a> {
+    /// Appends to `block`.
+    pub const fn new(block: &'a mut Vec<u8>) -> Self {
+        Self(block)
+    }
+
+    /// `UInt8`, `Bool`, or the number behind an `Enum8`.
+    pub fn u8(&mut self, value: u8) -> &mut Self {
+        self.0.push(value);
+        self
+    }
+
+    /// `UInt16`.
+    pub fn u16(&mut self, value: u16) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// `UInt32`.
+    pub fn u32(&mut self, value: u32) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// `UInt64`.
+    pub fn u64(&mut self, value: u64) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// `DateTime64(3)`: milliseconds since the epoch.
+    pub fn millis(&mut self, value: i64) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// `String`, also where it is of low cardinality.
+    pub fn text(&mut self, value: &str) -> &mut Self {
+        self.length(value.len());
+        self.0.extend_from_slice(value.as_bytes());
+        self
+    }
+
+    /// `Array(String)`.
+    pub fn texts<'t>(&mut self, values: impl ExactSizeIterator<Item = &'t str>) -> &mut Self {
+        self.length(values.len());
+        for value in values {
+            self.text(value);
+        }
+        self
+    }
+
+    /// A length as unsigned LEB128.
+    fn length(&mut self, length: usize) {
+        let mut left = length;
+        while left >= 0x80 {
+            // Seven bits at a time, the highest set: more follows.
+            self.0.push((left & 0x7f) as u8 | 0x80);
+            left >>= 7;
+        }
+        self.0.push(left as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_little_endian_and_lengths_leb128() {
+        let mut block = Vec::new();
+        RowWriter::new(&mut block).u16(0x0102).text("ab").texts(["x", ""].into_iter()).millis(-1);
+        assert_eq!(block, [[2, 1].as_slice(), b"\x02ab", b"\x02\x01x\x00", &[0xff; 8]].concat());
+        block.clear();
+        RowWriter::new(&mut block).text(&"a".repeat(300));
+        assert_eq!(block[..2], [0xac, 0x02]);
+    }
+}

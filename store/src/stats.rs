@@ -1,0 +1,50 @@
+//! What the statistics ask. Each question is phrased as a roll-up's projection
+//! is (`migrations/0001_clicks.sql`), so that ClickHouse answers it from there.
+
+use clickhouse::Row;
+use schemas::{LinkId, WorkspaceId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Store, StoreError};
+
+/// How often a link was followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct LinkClicks {
+    /// Every visit, programs included.
+    pub total: u64,
+    /// Visits by people.
+    pub human: u64,
+    /// People's sessions: one address and user agent on one UTC day. Exact up
+    /// to some ten thousand, then within 1 % (`uniq`).
+    pub unique: u64,
+}
+
+impl Store {
+    /// How often a link of `workspace` was clicked, scans not included.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer.
+    pub async fn link_clicks(&self, workspace: &WorkspaceId, link: LinkId) -> Result<LinkClicks, StoreError> {
+        self.link_visits(workspace, link, "click").await
+    }
+
+    /// How often the QR code of a link of `workspace` was scanned.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer.
+    pub async fn link_scans(&self, workspace: &WorkspaceId, link: LinkId) -> Result<LinkClicks, StoreError> {
+        self.link_visits(workspace, link, "scan").await
+    }
+
+    async fn link_visits(&self, workspace: &WorkspaceId, link: LinkId, kind: &str) -> Result<LinkClicks, StoreError> {
+        let query = self
+            .query(
+                "SELECT count() AS total, countIf(NOT bot) AS human, uniqIf(session_id, NOT bot) AS unique FROM clicks \
+                 WHERE workspace = {workspace:String} AND link_id = {link:String} AND kind = {kind:String}",
+            )
+            .param("workspace", workspace.as_str())
+            .param("link", link.to_string())
+            .param("kind", kind);
+        self.timed(query.fetch_one()).await
+    }
+}

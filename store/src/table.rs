@@ -1,0 +1,49 @@
+//! The tables that rows are inserted into, with their columns in the order in
+//! which [`rows`](crate::rows) writes them.
+
+/// A table that rows are inserted into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// Clicks and scans.
+    Clicks,
+    /// What happened to links themselves.
+    LinkEvents,
+    /// Attempts to deliver webhooks.
+    Deliveries,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 3] = [Self::Clicks, Self::LinkEvents, Self::Deliveries];
+
+    /// Its name in the database.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clicks => "clicks",
+            Self::LinkEvents => "link_events",
+            Self::Deliveries => "deliveries",
+        }
+    }
+
+    /// The columns of a row, in the order in which they are written. The last
+    /// three say where the row came from; ClickHouse reserves names that begin
+    /// with an underscore for virtual columns, so they have none.
+    pub(crate) const fn columns(self) -> &'static str {
+        match self {
+            Self::Clicks => {
+                "id, event_id, kind, timestamp, workspace, link_id, short_url, destination, slug, campaign, segment, tags, \
+                 ip_address, ip_key, user_agent, referer, country, region, city, device, browser, browser_version, os, \
+                 os_version, source, bot, bot_reason, session_id, utm_source, utm_medium, utm_campaign, utm_term, \
+                 utm_content, ad_creative, gclid, fbclid, kafka_topic, kafka_partition, kafka_offset"
+            }
+            Self::LinkEvents => {
+                "id, event, timestamp, workspace, link_id, body, kafka_topic, kafka_partition, kafka_offset"
+            }
+            Self::Deliveries => {
+                "id, timestamp, workspace, endpoint_id, event_id, event, attempt, duration_ms, outcome, status, error, \
+                 response, kafka_topic, kafka_partition, kafka_offset"
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The store against a real ClickHouse: migrations from several processes at
+//! once, one block once, rows that are looked for, and what the statistics say.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+use schemas::{
+    Attempt, AttemptId, ClickId, EndpointId, Envelope, Event, EventId, EventName, LinkId, Outcome, Timestamp,
+    WorkspaceId, sample,
+};
+use store::{
+    Fault, Insertion, LinkClicks, Span, Store, StoreConfig, StoreError, Table,
+    rows::{self, Source},
+};
+
+const AT: i64 = 1_770_301_425_120;
+const TOPIC: &str = "t.clicks";
+
+fn config() -> StoreConfig {
+    let url = std::env::var("CLICKHOOK_TEST_CLICKHOUSE")
+        .expect("start the engines: run `make test`, or `clickhook engines exec -- cargo test`");
+    let database = format!("t{}", uuid::Uuid::now_v7().simple());
+    StoreConfig { url, database, clicks_days: 0, deliveries_days: 0, ..StoreConfig::default() }
+}
+
+async fn fresh() -> Store {
+    let store = Store::new(config()).unwrap();
+    store.migrate().await.unwrap();
+    store
+}
+
+struct Seen {
+    link: LinkId,
+    at: i64,
+    session: &'static str,
+    bot: bool,
+    name: EventName,
+}
+
+fn envelope(seen: &Seen, nth: u64) -> Envelope<'static, Event<'static>> {
+    let at = Timestamp::from_millis(seen.at);
+    let mut event = sample::event(seen.name, at);
+    let id = ClickId::new(at, 0, nth);
+    event.id = EventId::of("default", seen.name, &id.to_string(), "", at);
+    event.link.as_mut().unwrap().id = seen.link;
+    let click = event.click.as_mut().unwrap();
+    (click.id, click.bot, click.session_id) = (id, seen.bot, Some(seen.session.into()));
+    Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint: None, event }
+}
+
+fn block(seen: &[Seen]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (offset, seen) in (0..).zip(seen) {
+        rows::click(&envelope(seen, offset), Source { topic: TOPIC, partition: 2, offset }, &mut block).unwrap();
+    }
+    block
+}
+
+fn insertion(rows: Vec<u8>, token: &str) -> Insertion {
+    let query_id = uuid::Uuid::now_v7().to_string();
+    Insertion { table: Table::Clicks, rows: rows.into(), token: token.to_owned(), query_id }
+}
+
+async fn offsets(store: &Store) -> HashSet<u64> {
+    let span = Span {
+        table: Table::Clicks,
+        topic: TOPIC,
+        partition: 2,
+        first: 0,
+        last: 1000,
+        since: Timestamp::from_millis(0),
+        until: Timestamp::from_millis(10_000_000_000_000),
+    };
+    store.present(&span).await.unwrap().into_iter().map(|(offset, _)| offset).collect()
+}
+
+#[tokio::test]
+async fn replicas_may_migrate_at_once_and_again() {
+    let config = StoreConfig { clicks_days: 30, deliveries_days: 7, ..config() };
+    let stores: Vec<Store> = (0..6).map(|_| Store::new(config.clone()).unwrap()).collect();
+    for migrated in join_all(stores.iter().map(Store::migrate)).await {
+        migrated.unwrap();
+    }
+    let again = stores[0].migrate().await.unwrap();
+    assert_eq!((again.applied, again.retained), (vec![], vec![]));
+    let longer = Store::new(StoreConfig { clicks_days: 0, ..config }).unwrap();
+    assert_eq!(longer.migrate().await.unwrap().retained, ["clicks", "link_events"]);
+    assert_eq!(longer.migrate().await.unwrap().retained, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_absent_clickhouse_is_named() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let store = Store::new(StoreConfig { url: format!("http://{closed}"), ..StoreConfig::default() }).unwrap();
+    let error = store.ping().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains(&closed.to_string()), "{error}");
+    assert_eq!(error.fault(), Fault::Moment);
+}
+
+#[tokio::test]
+async fn a_block_goes_in_once_also_where_it_touches_two_months() {
+    let store = fresh().await;
+    let link = LinkId::mint();
+    let month = 31 * 24 * 3600 * 1000;
+    let seen: Vec<Seen> = (0..4)
+        .map(|n| Seen { link, at: AT + n % 2 * month, session: "a", bot: false, name: EventName::LinkClicked })
+        .collect();
+    let first = block(&seen);
+    for _ in 0..3 {
+        store.insert(insertion(first.clone(), "one")).await.unwrap();
+    }
+    assert_eq!(offsets(&store).await, HashSet::from([0, 1, 2, 3]));
+    assert_eq!(store.link_clicks(&WorkspaceId::default(), link).await.unwrap().total, 4);
+    store.quiesce("nothing-is-called-like-this").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_statistics_tell_people_from_programs_and_clicks_from_scans() {
+    let store = fresh().await;
+    let (link, other) = (LinkId::mint(), LinkId::mint());
+    let seen = |link, session, bot, name, hours: i64| Seen { link, at: AT + hours * 3_600_000, session, bot, name };
+    let (click, scan) = (EventName::LinkClicked, EventName::QrScanned);
+    let all = [
+        seen(link, "a", false, click, 0),
+        seen(link, "a", false, click, 5),
+        seen(link, "b", false, click, 0),
+        seen(link, "c", true, click, 0),
+        seen(link, "d", false, scan, 0),
+        seen(other, "e", false, click, 0),
+    ];
+    store.insert(insertion(block(&all[..3]), "one")).await.unwrap();
+    store.insert(insertion(block(&all), "two")).await.unwrap();
+    let workspace = WorkspaceId::default();
+    let clicks = store.link_clicks(&workspace, link).await.unwrap();
+    assert_eq!(clicks, LinkClicks { total: 7, human: 6, unique: 2 });
+    let scans = store.link_scans(&workspace, link).await.unwrap();
+    assert_eq!(scans, LinkClicks { total: 1, human: 1, unique: 1 });
+    let elsewhere = store.link_clicks(&WorkspaceId::new("other"), link).await.unwrap();
+    assert_eq!(elsewhere, LinkClicks::default());
+}
+
+#[tokio::test]
+async fn every_table_takes_its_rows() {
+    let store = fresh().await;
+    let at = Timestamp::from_millis(AT);
+    let source = Source { topic: TOPIC, partition: 2, offset: 7 };
+    let event = sample::event(EventName::LinkUpdated, at);
+    let mut events = Vec::new();
+    rows::link_event("default", &event, "{}", source, &mut events).unwrap();
+    let attempt = Attempt {
+        v: 1,
+        id: AttemptId::mint(),
+        endpoint: EndpointId::mint(),
+        workspace: WorkspaceId::default(),
+        event_id: event.id,
+        event: event.event,
+        attempt: 1,
+        at,
+        duration_ms: 12,
+        outcome: Outcome::Retrying,
+        status: Some(500),
+        error: Some("500 Internal Server Error".to_owned()),
+        response: None,
+    };
+    let mut deliveries = Vec::new();
+    rows::delivery(&attempt, source, &mut deliveries).unwrap();
+    for (table, rows, id) in
+        [(Table::LinkEvents, events, event.id.to_string()), (Table::Deliveries, deliveries, attempt.id.to_string())]
+    {
+        store.insert(Insertion { table, ..insertion(rows, "one") }).await.unwrap();
+        let span = Span { table, topic: TOPIC, partition: 2, first: 7, last: 7, since: at, until: at };
+        assert_eq!(store.present(&span).await.unwrap(), HashSet::from([(7, id)]));
+    }
+}
