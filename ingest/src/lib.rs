@@ -1,1 +1,204 @@
-//! To be written.
+//! The redirector: answers short links, and records every click in Kafka before
+//! it does.
+//!
+//! `visit.rs` reads a request, `links.rs` knows where links lead, `recorder.rs`
+//! is where a click is recorded, `answer.rs` says what is answered, and
+//! `core.rs` does the I/O.
+
+mod answer;
+mod config;
+mod core;
+mod links;
+mod metrics;
+mod recorder;
+mod visit;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bus::{Bus, BusError, Change, Table};
+pub use config::Config;
+use schemas::{Link, Topic};
+use service::{ConfigError, Health, Metrics, Part, Shutdown};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
+};
+use tracing::{error, info, warn};
+
+use crate::{core::Shared, links::LinksWriter, metrics::Counts};
+
+/// How long Kafka's client keeps trying to produce a bundle. Longer than anyone
+/// waits for it: a click that was answered with 503 may still be counted.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the redirector did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be listened on.
+    #[error("the redirector cannot listen on {address}: {source}. Free the address, or set `ingest.listen` to another")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A client of Kafka could not be made.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A thread could not be started.
+    #[error("the redirector cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A redirector that has started.
+pub struct Running {
+    address: SocketAddr,
+    drained: JoinHandle<()>,
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it was told to stop, its connections are done, and Kafka has
+    /// acknowledged every click.
+    pub async fn wait(self) {
+        // An error would mean that the drain panicked, which it has logged.
+        let _ = self.drained.await;
+    }
+}
+
+/// Runs the redirector until `shutdown`, and drains it.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(
+    config: Config,
+    bus: Bus,
+    metrics: &Metrics,
+    health: &Health,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    start(config, bus, metrics, health, shutdown).await?.wait().await;
+    Ok(())
+}
+
+/// Starts the redirector on threads of its own. It is ready (`links` of
+/// `health`) once it knows all links; until then it answers 503 for those that
+/// it does not know.
+///
+/// # Errors
+/// When the configuration is wrong, the address is taken, or a client or thread
+/// cannot be made.
+#[allow(clippy::unused_async, reason = "must be called inside a runtime, as its siblings")]
+pub async fn start(
+    config: Config,
+    bus: Bus,
+    metrics: &Metrics,
+    health: &Health,
+    shutdown: Shutdown,
+) -> Result<Running, Error> {
+    config.validate()?;
+    let part = health.part("links");
+    let counts = Counts::new(metrics);
+    let address = config.listen;
+    let listen_error = |source| Error::Listen { address, source };
+    let listeners = core::listen(address, config.cores()).map_err(listen_error)?;
+    let address = listeners.first().map_or(Ok(address), TcpListener::local_addr).map_err(listen_error)?;
+    let writer = LinksWriter::default();
+    let links = writer.links();
+    let table = follow(&bus, writer, counts.clone())?;
+    let producer = bus.producer("ingest", Duration::ZERO, PATIENCE)?;
+    let shared = Shared {
+        connections: Arc::new(Semaphore::new(config.max_connections)),
+        config: Arc::new(config),
+        bus,
+        producer,
+        links,
+        complete: Arc::default(),
+        counts,
+        close: Shutdown::new(),
+    };
+    let mut cores = Vec::with_capacity(listeners.len());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        cores.push(core::start(index, listener, shared.clone()).map_err(Error::Thread)?);
+    }
+    info!(%address, threads = cores.len(), "the redirector listens");
+    let drained = tokio::spawn(supervise(shared, table, cores, part, shutdown));
+    Ok(Running { address, drained })
+}
+
+/// Says when the redirector is ready, and stops it in order: readiness first,
+/// then the listeners, then the connections, then the Kafka client.
+async fn supervise(shared: Shared, table: Table, cores: Vec<oneshot::Receiver<()>>, part: Part, shutdown: Shutdown) {
+    tokio::select! {
+        () = table.caught_up() => {
+            mark(&shared.complete);
+            part.ready();
+            shutdown.wait().await;
+        }
+        () = shutdown.wait() => {}
+    }
+    part.not_ready("draining");
+    sleep(Duration::from_millis(shared.config.drain_delay_ms)).await;
+    shared.close.trigger();
+    for core in cores {
+        // An error would mean that the core's thread panicked: it is done, too.
+        let _ = core.await;
+    }
+    let producer = shared.producer.clone();
+    let drained = spawn_blocking(move || {
+        drop(table);
+        producer.drain(PATIENCE)
+    });
+    match drained.await {
+        Ok(0) => info!("the redirector has drained"),
+        left => warn!(?left, "the redirector stops with bundles that Kafka has not acknowledged"),
+    }
+}
+
+fn mark(flag: &AtomicBool) {
+    flag.store(true, Ordering::Relaxed);
+}
+
+/// Keeps the table of links like the topic.
+fn follow(bus: &Bus, mut writer: LinksWriter, counts: Counts) -> Result<Table, BusError> {
+    bus.table("ingest", Topic::Links, move |change| {
+        let key = match change {
+            Change::Put { key, .. } | Change::Delete { key } => key,
+            Change::CaughtUp => {
+                info!(links = writer.len(), "the redirector knows all links");
+                return;
+            }
+        };
+        let done = match change {
+            Change::Put { value, .. } => serde_json::from_slice::<Link>(value)
+                .map_err(|error| error.to_string())
+                .and_then(|link| writer.put(&link).map_err(|error| error.to_string())),
+            _ => str::from_utf8(key)
+                .map_err(|error| error.to_string())
+                .and_then(|key| key.parse().map_err(|error: schemas::ids::IdError| error.to_string()))
+                .map(|id| writer.delete(id)),
+        };
+        if let Err(reason) = done {
+            counts.links_refused.inc();
+            error!(link = %String::from_utf8_lossy(key), reason, "a link cannot be served: write it anew through the API");
+        }
+        counts.links.set(i64::try_from(writer.len()).unwrap_or(i64::MAX));
+    })
+}

@@ -1,0 +1,101 @@
+//! How the redirector is set up: `[ingest]` in the configuration.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZero,
+    thread,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use service::ConfigError;
+
+/// The redirector's configuration. The defaults are what production starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where visitors come in.
+    pub listen: SocketAddr,
+    /// How many threads serve them, each with its own listener; 0 for one a core.
+    pub threads: usize,
+    /// Networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8`.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a redirect waits for Kafka's acknowledgement before it is
+    /// answered with 503.
+    pub ack_timeout_ms: u64,
+    /// Connections that are served at once; more wait to be accepted.
+    pub max_connections: usize,
+    /// How long a connection may take to send a request's head, the first as
+    /// well as the next one on a connection that is kept alive.
+    pub header_timeout_ms: u64,
+    /// How long readiness is red before the listeners close, for a load balancer
+    /// to notice.
+    pub drain_delay_ms: u64,
+    /// How long connections may take to finish once the listeners are closed.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            threads: 0,
+            trusted_proxies: Vec::new(),
+            ack_timeout_ms: 5_000,
+            max_connections: 20_000,
+            header_timeout_ms: 30_000,
+            drain_delay_ms: 0,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what a type cannot.
+    ///
+    /// # Errors
+    /// When a value is not allowed; the error names it.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let within = |key: &str, value: u64, allowed: std::ops::RangeInclusive<u64>| {
+            if allowed.contains(&value) {
+                return Ok(());
+            }
+            let allowed = format!("allowed is {} to {}", allowed.start(), allowed.end());
+            Err(ConfigError::value(&format!("ingest.{key}"), value, allowed))
+        };
+        within("threads", self.threads as u64, 0..=1024)?;
+        within("ack_timeout_ms", self.ack_timeout_ms, 1..=60_000)?;
+        within("max_connections", self.max_connections as u64, 1..=1_000_000)?;
+        within("header_timeout_ms", self.header_timeout_ms, 100..=600_000)?;
+        within("drain_delay_ms", self.drain_delay_ms, 0..=600_000)?;
+        within("drain_timeout_ms", self.drain_timeout_ms, 0..=600_000)
+    }
+
+    pub(crate) fn cores(&self) -> usize {
+        if self.threads > 0 { self.threads } else { thread::available_parallelism().map_or(1, NonZero::get) }
+    }
+
+    pub(crate) const fn ack_timeout(&self) -> Duration {
+        Duration::from_millis(self.ack_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_what_is_not_is_named() {
+        Config::default().validate().unwrap();
+        let error = Config { ack_timeout_ms: 0, ..Config::default() }.validate().unwrap_err().to_string();
+        assert_eq!(error, "ingest.ack_timeout_ms = 0: allowed is 1 to 60000");
+    }
+
+    #[test]
+    fn networks_are_read_as_cidr() {
+        let config: Config = toml::from_str("trusted_proxies = [\"10.0.0.0/8\", \"fd00::/8\"]").unwrap();
+        assert_eq!(config.trusted_proxies.len(), 2);
+        assert!(toml::from_str::<Config>("trusted_proxies = [\"10.0.0.0/40\"]").is_err());
+    }
+}

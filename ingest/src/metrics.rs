@@ -1,0 +1,65 @@
+//! What the redirector counts.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+};
+use service::Metrics;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Class {
+    class: &'static str,
+}
+
+/// The redirector's metrics. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Counts {
+    pub(crate) clicks: Counter,
+    pub(crate) scans: Counter,
+    pub(crate) heads: Counter,
+    pub(crate) prefetches: Counter,
+    pub(crate) orphans: Counter,
+    pub(crate) unrecorded: Counter,
+    pub(crate) bundles: Counter,
+    pub(crate) bundle_clicks: Histogram,
+    pub(crate) ack_seconds: Histogram,
+    pub(crate) links: Gauge,
+    pub(crate) links_refused: Counter,
+    pub(crate) connections: Gauge,
+}
+
+impl Counts {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let redirects = metrics.family_counter::<Class>(
+            "clickhook_ingest_redirects",
+            "Redirects that were answered, by what they count as",
+        );
+        let redirects = |class| redirects.get_or_create_owned(&Class { class });
+        Self {
+            clicks: redirects("click"),
+            scans: redirects("qr"),
+            heads: redirects("head"),
+            prefetches: redirects("prefetch"),
+            orphans: metrics.counter("clickhook_ingest_orphans", "Requests for an address that no link has"),
+            unrecorded: metrics.counter(
+                "clickhook_ingest_unrecorded",
+                "Requests answered with 503 because Kafka did not acknowledge their click in time",
+            ),
+            bundles: metrics.counter("clickhook_ingest_bundles", "Bundles of clicks handed to Kafka"),
+            bundle_clicks: metrics.histogram(
+                "clickhook_ingest_bundle_clicks",
+                "Clicks in a bundle",
+                [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0],
+            ),
+            ack_seconds: metrics.histogram(
+                "clickhook_ingest_ack_seconds",
+                "From handing a bundle to Kafka to its acknowledgement",
+                [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0],
+            ),
+            links: metrics.gauge("clickhook_ingest_links", "Links that can be looked up"),
+            links_refused: metrics
+                .counter("clickhook_ingest_links_refused", "Records of links that could not be read or served"),
+            connections: metrics.gauge("clickhook_ingest_connections", "Connections that are open"),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What a request asks for, and what is written down of it: a pure function of
+//! the request and the address that it came from. Everything here is in the
+//! hands of strangers.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
+
+use http::{
+    HeaderMap, HeaderName, Method,
+    header::{REFERER, USER_AGENT},
+    request::Parts,
+};
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+use schemas::ClickClass;
+
+const USER_AGENT_BYTES: usize = 1 << 10;
+const REFERER_BYTES: usize = 2 << 10;
+const QUERY_BYTES: usize = 4 << 10;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// `Sec-Purpose` is the standard (Fetch, "`Sec-Purpose` header"); the others are
+/// what older browsers and link previews send.
+const PURPOSES: [HeaderName; 4] = [
+    HeaderName::from_static("sec-purpose"),
+    HeaderName::from_static("purpose"),
+    HeaderName::from_static("x-purpose"),
+    HeaderName::from_static("x-moz"),
+];
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Asked<'r> {
+    /// The link of this address.
+    Link(Visitor<'r>),
+    /// A path that no link can have.
+    NoLink,
+    /// Something other than to be redirected.
+    Method,
+}
+
+/// Whether a redirect is a click.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// It is, or a scan.
+    As(ClickClass),
+    /// It is not: only the headers were asked for.
+    Head,
+    /// It is not: nobody has clicked yet.
+    Prefetch,
+}
+
+/// Who wants to be redirected, and how.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Visitor<'r> {
+    pub(crate) host: Option<&'r str>,
+    pub(crate) slug: Cow<'r, str>,
+    pub(crate) counted: Counted,
+    pub(crate) ip: IpAddr,
+    pub(crate) user_agent: Option<Cow<'r, str>>,
+    pub(crate) referer: Option<Cow<'r, str>>,
+    pub(crate) query: Option<Cow<'r, str>>,
+    pub(crate) traceparent: Option<&'r str>,
+}
+
+/// Reads a request that came from `peer`.
+pub(crate) fn read<'r>(request: &'r Parts, peer: SocketAddr, trusted: &[IpNet]) -> Asked<'r> {
+    if request.method != Method::GET && request.method != Method::HEAD {
+        return Asked::Method;
+    }
+    let Some((slug, scanned)) = slug(request.uri.path()) else { return Asked::NoLink };
+    let headers = &request.headers;
+    let (query, marked) = query(request.uri.query());
+    let counted = if request.method == Method::HEAD {
+        Counted::Head
+    } else if is_prefetch(headers) {
+        Counted::Prefetch
+    } else {
+        Counted::As(if scanned || marked { ClickClass::Qr } else { ClickClass::Click })
+    };
+    Asked::Link(Visitor {
+        host: request.uri.host().or_else(|| headers.get(http::header::HOST)?.to_str().ok()),
+        slug,
+        counted,
+        ip: client(headers, peer.ip(), trusted),
+        user_agent: text(headers, &USER_AGENT, USER_AGENT_BYTES),
+        referer: text(headers, &REFERER, REFERER_BYTES),
+        query,
+        traceparent: traceparent(headers),
+    })
+}
+
+/// The slug of a path, and whether it is the path of a QR code.
+fn slug(path: &str) -> Option<(Cow<'_, str>, bool)> {
+    let path = path.strip_prefix('/')?;
+    let (slug, scanned) = path.strip_prefix("q/").map_or((path, false), |slug| (slug, true));
+    let slug = percent_decode_str(slug).decode_utf8().ok()?;
+    (!slug.is_empty() && !slug.contains('/')).then_some((slug, scanned))
+}
+
+/// The query without `qr`, and whether it said `qr=1`.
+fn query(query: Option<&str>) -> (Option<Cow<'_, str>>, bool) {
+    let Some(query) = query else { return (None, false) };
+    let is_qr = |pair: &&str| *pair == "qr" || pair.starts_with("qr=");
+    let (kept, marked) = if query.split('&').any(|pair| is_qr(&pair)) {
+        let kept: Vec<&str> = query.split('&').filter(|pair| !is_qr(pair)).collect();
+        (Cow::Owned(kept.join("&")), query.split('&').any(|pair| pair == "qr=1"))
+    } else {
+        (Cow::Borrowed(query), false)
+    };
+    let kept = cut(kept, QUERY_BYTES);
+    ((!kept.is_empty()).then_some(kept), marked)
+}
+
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    PURPOSES.iter().any(|name| {
+        headers.get_all(name).iter().any(|value| {
+            let value = value.as_bytes().to_ascii_lowercase();
+            // `preview` is what Safari's top sites and old Chrome prerendering say.
+            [b"prefetch".as_slice(), b"preview", b"prerender"]
+                .iter()
+                .any(|word| value.windows(word.len()).any(|window| window == *word))
+        })
+    })
+}
+
+/// A header as text of at most `max` bytes; what is not UTF-8 is repaired.
+fn text<'r>(headers: &'r HeaderMap, name: &HeaderName, max: usize) -> Option<Cow<'r, str>> {
+    let value = headers.get(name)?.as_bytes();
+    // A character has at most 4 bytes: nothing behind these can matter.
+    let value = &value[..value.len().min(max + 4)];
+    let text = cut(String::from_utf8_lossy(value), max);
+    (!text.is_empty()).then_some(text)
+}
+
+fn cut(text: Cow<'_, str>, max: usize) -> Cow<'_, str> {
+    let end = text.floor_char_boundary(max);
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+        Cow::Owned(mut text) => {
+            text.truncate(end);
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// W3C Trace Context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`, lower case.
+fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let hex = |part: &str, len: usize| {
+        part.len() == len && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    let parts: Vec<&str> = value.splitn(5, '-').collect();
+    let [version, trace, span, flags] = parts.as_slice() else { return None };
+    let valid = *version == "00" && hex(trace, 32) && hex(span, 16) && hex(flags, 2) && !zero(trace) && !zero(span);
+    valid.then_some(value)
+}
+
+/// The visitor's address: the peer's, unless that is a trusted proxy; then the
+/// right-most one in `X-Forwarded-For` that is not, since what stands left of it
+/// is what the visitor claims.
+fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
+    let mut nearest = peer.to_canonical();
+    if !is_trusted(nearest) {
+        return nearest;
+    }
+    let hops = headers.get_all(FORWARDED_FOR).iter().rev();
+    for hop in hops.flat_map(|value| value.to_str().unwrap_or_default().rsplit(',')) {
+        let Some(ip) = forwarded(hop.trim()) else { break };
+        nearest = ip;
+        if !is_trusted(ip) {
+            break;
+        }
+    }
+    nearest
+}
+
+/// An address of `X-Forwarded-For`, with or without a port.
+fn forwarded(hop: &str) -> Option<IpAddr> {
+    let ip = hop
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        .or_else(|| hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
+    Some(ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn request(method: &str, uri: &str, headers: &[(&str, &[u8])]) -> Parts {
+        let builder = Request::builder().method(method).uri(uri);
+        let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn peer() -> SocketAddr {
+        "[::ffff:192.0.2.1]:5000".parse().unwrap()
+    }
+
+    fn visitor<'r>(parts: &'r Parts) -> Visitor<'r> {
+        match read(parts, peer(), &[]) {
+            Asked::Link(visitor) => visitor,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn paths_lead_to_slugs() {
+        for (uri, slug, class) in [
+            ("/sale", "sale", ClickClass::Click),
+            ("/sale?", "sale", ClickClass::Click),
+            ("/sale?qr=1", "sale", ClickClass::Qr),
+            ("/sale?a=1&qr=1&b=2", "sale", ClickClass::Qr),
+            ("/sale?qr=0", "sale", ClickClass::Click),
+            ("/sale?xqr=1", "sale", ClickClass::Click),
+            ("/q/sale", "sale", ClickClass::Qr),
+            ("/q", "q", ClickClass::Click),
+            ("/s%61le", "sale", ClickClass::Click),
+            ("/caf%C3%A9", "caf\u{e9}", ClickClass::Click),
+            ("http://go.acme.co/sale", "sale", ClickClass::Click),
+        ] {
+            let parts = request("GET", uri, &[]);
+            let visitor = visitor(&parts);
+            assert_eq!((&*visitor.slug, visitor.counted), (slug, Counted::As(class)), "{uri}");
+        }
+        for uri in ["/", "/q/", "/a/b", "/sale/", "/%ff", "/a%2Fb", "//"] {
+            assert_eq!(read(&request("GET", uri, &[]), peer(), &[]), Asked::NoLink, "{uri}");
+        }
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+            assert_eq!(read(&request(method, "/sale", &[]), peer(), &[]), Asked::Method, "{method}");
+        }
+    }
+
+    #[test]
+    fn qr_is_stripped_from_the_query_and_nothing_else() {
+        for (uri, expected) in [
+            ("/s", None),
+            ("/s?", None),
+            ("/s?qr=1", None),
+            ("/s?qr", None),
+            ("/s?qr=1&utm_source=a%20b", Some("utm_source=a%20b")),
+            ("/s?a=1&qr=1&a=2&qr=2", Some("a=1&a=2")),
+            ("/s?&&a", Some("&&a")),
+            ("/s?qrs=1", Some("qrs=1")),
+        ] {
+            let parts = request("GET", uri, &[]);
+            assert_eq!(visitor(&parts).query.as_deref(), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn only_people_who_follow_a_link_are_counted() {
+        for (method, headers, expected) in [
+            ("GET", &[][..], Counted::As(ClickClass::Click)),
+            ("HEAD", &[], Counted::Head),
+            ("HEAD", &[("purpose", b"prefetch".as_slice())], Counted::Head),
+            ("GET", &[("sec-purpose", b"prefetch;prerender")], Counted::Prefetch),
+            ("GET", &[("sec-purpose", b"x"), ("sec-purpose", b"PreFetch")], Counted::Prefetch),
+            ("GET", &[("purpose", b"prefetch")], Counted::Prefetch),
+            ("GET", &[("x-purpose", b"preview")], Counted::Prefetch),
+            ("GET", &[("x-moz", b"prefetch")], Counted::Prefetch),
+            ("GET", &[("sec-purpose", b"navigate")], Counted::As(ClickClass::Click)),
+            ("GET", &[("purpose", b"\xff")], Counted::As(ClickClass::Click)),
+        ] {
+            let parts = request(method, "/sale", headers);
+            assert_eq!(visitor(&parts).counted, expected, "{method} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters_and_repaired() {
+        let long = "\u{fc}".repeat(2000);
+        let parts = request(
+            "GET",
+            &format!("/s?{}", "a".repeat(5000)),
+            &[("user-agent", long.as_bytes()), ("referer", b"a\xffb")],
+        );
+        let long = visitor(&parts);
+        assert_eq!(long.user_agent.unwrap(), "\u{fc}".repeat(512));
+        assert_eq!(long.referer.unwrap(), "a\u{fffd}b");
+        assert_eq!(long.query.unwrap().len(), 4096);
+        let odd = format!("a{}", "\u{1f600}".repeat(2000));
+        let parts = request("GET", "/s", &[("user-agent", odd.as_bytes()), ("referer", b"")]);
+        let cut = visitor(&parts);
+        assert_eq!(cut.user_agent.unwrap(), format!("a{}", "\u{1f600}".repeat(255)));
+        assert_eq!(cut.referer, None);
+    }
+
+    #[test]
+    fn the_host_is_the_one_that_was_asked_for() {
+        let parts = request("GET", "/s", &[("host", b"go.acme.co:8080")]);
+        assert_eq!(visitor(&parts).host, Some("go.acme.co:8080"));
+        let parts = request("GET", "http://go.acme.co/s", &[("host", b"other")]);
+        assert_eq!(visitor(&parts).host, Some("go.acme.co"));
+        assert_eq!(visitor(&request("GET", "/s", &[("host", b"\xff")])).host, None);
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        for (peer, forwarded, expected) in [
+            ("203.0.113.9:1", &["198.51.100.1"][..], "203.0.113.9"),
+            ("10.0.0.1:1", &[], "10.0.0.1"),
+            ("10.0.0.1:1", &["198.51.100.1"], "198.51.100.1"),
+            ("[::ffff:10.0.0.1]:1", &["6.6.6.6, 198.51.100.1, 10.9.9.9"], "198.51.100.1"),
+            ("10.0.0.1:1", &["6.6.6.6", "198.51.100.1,10.9.9.9"], "198.51.100.1"),
+            ("10.0.0.1:1", &["6.6.6.6", "10.2.2.2"], "6.6.6.6"),
+            ("[fd00::1]:1", &["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1:1", &["198.51.100.1:80"], "198.51.100.1"),
+            ("10.0.0.1:1", &["6.6.6.6, unknown"], "10.0.0.1"),
+            ("10.0.0.1:1", &["6.6.6.6, unknown, 10.3.3.3"], "10.3.3.3"),
+            ("10.0.0.1:1", &["::ffff:198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1:1", &[""], "10.0.0.1"),
+        ] {
+            let headers: Vec<_> = forwarded.iter().map(|hops| ("x-forwarded-for", hops.as_bytes())).collect();
+            let parts = request("GET", "/s", &headers);
+            let ip = client(&parts.headers, peer.parse::<SocketAddr>().unwrap().ip(), &trusted);
+            assert_eq!(ip, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_goes_on_only_if_it_is_one() {
+        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for (value, expected) in [
+            (valid, Some(valid)),
+            ("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None),
+            ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", None),
+            ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", None),
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x", None),
+            ("", None),
+        ] {
+            let parts = request("GET", "/s", &[("traceparent", value.as_bytes())]);
+            assert_eq!(visitor(&parts).traceparent, expected, "{value}");
+        }
+    }
+}
