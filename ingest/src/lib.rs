@@ -3,23 +3,21 @@
 //!
 //! `visit.rs` reads a request, `links.rs` knows where links lead, `recorder.rs`
 //! is where a click is recorded, `answer.rs` says what is answered, and
-//! `core.rs` does the I/O.
+//! `serve.rs` does the I/O.
 
 mod answer;
 mod config;
-mod core;
+
 mod links;
 mod metrics;
 mod recorder;
+mod serve;
 mod visit;
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -28,13 +26,13 @@ pub use config::Config;
 use schemas::{Link, Topic};
 use service::{ConfigError, Health, Metrics, Part, Shutdown};
 use tokio::{
-    sync::{Semaphore, oneshot},
-    task::{JoinHandle, spawn_blocking},
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet, spawn_blocking},
     time::sleep,
 };
 use tracing::{error, info, warn};
 
-use crate::{core::Shared, links::LinksWriter, metrics::Counts};
+use crate::{links::LinksWriter, metrics::Counts, serve::Shared};
 
 /// How long Kafka's client keeps trying to produce a bundle. Longer than anyone
 /// waits for it: a click that was answered with 503 may still be counted.
@@ -57,15 +55,15 @@ pub enum Error {
     /// A client of Kafka could not be made.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// A thread could not be started.
-    #[error("the redirector cannot start a thread: {0}")]
+    /// A thread could not be started, or went down.
+    #[error("a thread of the redirector failed: {0}")]
     Thread(io::Error),
 }
 
 /// A redirector that has started.
 pub struct Running {
     address: SocketAddr,
-    drained: JoinHandle<()>,
+    drained: JoinHandle<Result<(), Error>>,
 }
 
 impl Running {
@@ -77,25 +75,20 @@ impl Running {
 
     /// Waits until it was told to stop, its connections are done, and Kafka has
     /// acknowledged every click.
-    pub async fn wait(self) {
-        // An error would mean that the drain panicked, which it has logged.
-        let _ = self.drained.await;
+    ///
+    /// # Errors
+    /// When it went down without being told to.
+    pub async fn wait(self) -> Result<(), Error> {
+        self.drained.await.unwrap_or_else(|error| Err(Error::Thread(io::Error::other(error))))
     }
 }
 
 /// Runs the redirector until `shutdown`, and drains it.
 ///
 /// # Errors
-/// When it cannot start.
-pub async fn run(
-    config: Config,
-    bus: Bus,
-    metrics: &Metrics,
-    health: &Health,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
-    start(config, bus, metrics, health, shutdown).await?.wait().await;
-    Ok(())
+/// When it cannot start, or went down without being told to.
+pub async fn run(config: Config, bus: Bus, metrics: Metrics, health: Health, shutdown: Shutdown) -> Result<(), Error> {
+    start(config, bus, metrics, health, shutdown).await?.wait().await
 }
 
 /// Starts the redirector on threads of its own. It is ready (`links` of
@@ -105,20 +98,20 @@ pub async fn run(
 /// # Errors
 /// When the configuration is wrong, the address is taken, or a client or thread
 /// cannot be made.
-#[allow(clippy::unused_async, reason = "must be called inside a runtime, as its siblings")]
+#[allow(clippy::unused_async, clippy::needless_pass_by_value, reason = "the roles start alike")]
 pub async fn start(
     config: Config,
     bus: Bus,
-    metrics: &Metrics,
-    health: &Health,
+    metrics: Metrics,
+    health: Health,
     shutdown: Shutdown,
 ) -> Result<Running, Error> {
     config.validate()?;
     let part = health.part("links");
-    let counts = Counts::new(metrics);
+    let counts = Counts::new(&metrics);
     let address = config.listen;
     let listen_error = |source| Error::Listen { address, source };
-    let listeners = core::listen(address, config.cores()).map_err(listen_error)?;
+    let listeners = serve::listen(address, config.cores()).map_err(listen_error)?;
     let address = listeners.first().map_or(Ok(address), TcpListener::local_addr).map_err(listen_error)?;
     let writer = LinksWriter::default();
     let links = writer.links();
@@ -134,9 +127,10 @@ pub async fn start(
         counts,
         close: Shutdown::new(),
     };
-    let mut cores = Vec::with_capacity(listeners.len());
+    let mut cores = JoinSet::new();
     for (index, listener) in listeners.into_iter().enumerate() {
-        cores.push(core::start(index, listener, shared.clone()).map_err(Error::Thread)?);
+        let done = serve::start(index, listener, shared.clone()).map_err(Error::Thread)?;
+        cores.spawn(async { done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
     }
     info!(%address, threads = cores.len(), "the redirector listens");
     let drained = tokio::spawn(supervise(shared, table, cores, part, shutdown));
@@ -145,22 +139,35 @@ pub async fn start(
 
 /// Says when the redirector is ready, and stops it in order: readiness first,
 /// then the listeners, then the connections, then the Kafka client.
-async fn supervise(shared: Shared, table: Table, cores: Vec<oneshot::Receiver<()>>, part: Part, shutdown: Shutdown) {
-    tokio::select! {
-        () = table.caught_up() => {
-            mark(&shared.complete);
-            part.ready();
-            shutdown.wait().await;
+async fn supervise(
+    shared: Shared,
+    table: Table,
+    mut cores: JoinSet<io::Result<()>>,
+    part: Part,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let told = async {
+        tokio::select! {
+            () = table.caught_up() => {
+                shared.complete.store(true, Ordering::Relaxed);
+                part.ready();
+                shutdown.wait().await;
+            }
+            () = shutdown.wait() => {}
         }
-        () = shutdown.wait() => {}
+    };
+    let mut outcome = Ok(());
+    tokio::select! {
+        () = told => {}
+        Some(ended) = cores.join_next() => {
+            let why = ended.unwrap_or_else(|error| Err(io::Error::other(error))).err();
+            outcome = Err(Error::Thread(why.unwrap_or_else(|| io::Error::other("it ended by itself"))));
+        }
     }
     part.not_ready("draining");
     sleep(Duration::from_millis(shared.config.drain_delay_ms)).await;
     shared.close.trigger();
-    for core in cores {
-        // An error would mean that the core's thread panicked: it is done, too.
-        let _ = core.await;
-    }
+    while cores.join_next().await.is_some() {}
     let producer = shared.producer.clone();
     let drained = spawn_blocking(move || {
         drop(table);
@@ -170,10 +177,7 @@ async fn supervise(shared: Shared, table: Table, cores: Vec<oneshot::Receiver<()
         Ok(0) => info!("the redirector has drained"),
         left => warn!(?left, "the redirector stops with bundles that Kafka has not acknowledged"),
     }
-}
-
-fn mark(flag: &AtomicBool) {
-    flag.store(true, Ordering::Relaxed);
+    outcome
 }
 
 /// Keeps the table of links like the topic.

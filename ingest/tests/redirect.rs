@@ -9,25 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Assigned, Assignments, Bus, BusConfig, Commit, Isolation, Membership, Outgoing, Revoked};
+use bus::{Assigned, Assignments, Bus, Commit, Isolation, Membership, Outgoing, Revoked};
 use ingest::{Config, Running};
 use schemas::{ClickClass, Link, LinkId, RawClick, Timestamp, Topic, WorkspaceId, usermap::UserMap};
 use service::{Health, Metrics, Shutdown};
+use testbed::PATIENCE;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn installation() -> Bus {
-    let brokers = std::env::var("CLICKHOOK_TEST_KAFKA")
-        .expect("start the engines: run `make test`, or `clickhook engines exec -- cargo test`");
-    let prefix = format!("t{:016x}", rand::random::<u64>());
-    let bus = Bus::new(BusConfig { brokers, prefix, ..BusConfig::default() });
-    bus.migrate().await.unwrap();
-    bus
-}
 
 fn link(slug: &str) -> Link {
     Link {
@@ -66,7 +56,7 @@ struct Redirector {
 async fn redirector(bus: &Bus, config: Config) -> Redirector {
     let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
     let config = Config { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, ..config };
-    let running = ingest::start(config, bus.clone(), &metrics, &health, shutdown.clone()).await.unwrap();
+    let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
     Redirector { running, shutdown, metrics, health }
 }
@@ -74,7 +64,7 @@ async fn redirector(bus: &Bus, config: Config) -> Redirector {
 impl Redirector {
     async fn stop(self) {
         self.shutdown.trigger();
-        tokio::time::timeout(PATIENCE, self.running.wait()).await.unwrap();
+        tokio::time::timeout(PATIENCE, self.running.wait()).await.unwrap().unwrap();
         assert!(!self.health.is_ready());
     }
 }
@@ -151,7 +141,7 @@ fn bundles(bus: &Bus) -> Vec<Bundle> {
 
 #[tokio::test]
 async fn a_redirect_is_in_kafka_before_it_is_answered() {
-    let bus = installation().await;
+    let bus = testbed::bus().await;
     let sale = link("sale");
     write(&bus, sale.id, Some(&sale)).await;
     let redirector = redirector(&bus, Config::default()).await;
@@ -187,7 +177,7 @@ async fn a_redirect_is_in_kafka_before_it_is_answered() {
 #[tokio::test]
 async fn every_answered_redirect_is_recorded_once_and_nothing_else() {
     const CLICKS: usize = 400;
-    let bus = installation().await;
+    let bus = testbed::bus().await;
     let sale = link("sale");
     write(&bus, sale.id, Some(&sale)).await;
     let redirector = redirector(&bus, Config::default()).await;
@@ -235,7 +225,7 @@ async fn every_answered_redirect_is_recorded_once_and_nothing_else() {
 
 #[tokio::test]
 async fn a_link_changes_and_goes_while_it_is_served() {
-    let bus = installation().await;
+    let bus = testbed::bus().await;
     let mut sale = link("sale");
     write(&bus, sale.id, Some(&sale)).await;
     let redirector = redirector(&bus, Config::default()).await;
@@ -263,7 +253,7 @@ async fn a_link_changes_and_goes_while_it_is_served() {
 
 #[tokio::test]
 async fn without_kafka_nothing_is_promised() {
-    let bus = installation().await;
+    let bus = testbed::bus().await;
     let sale = link("sale");
     write(&bus, sale.id, Some(&sale)).await;
     let redirector = redirector(&bus, Config { ack_timeout_ms: 1, ..Config::default() }).await;
@@ -285,7 +275,7 @@ async fn without_kafka_nothing_is_promised() {
 
 #[tokio::test]
 async fn hostile_requests_are_refused_and_a_taken_address_is_named() {
-    let bus = installation().await;
+    let bus = testbed::bus().await;
     let redirector = redirector(&bus, Config { header_timeout_ms: 200, ..Config::default() }).await;
     let address = redirector.running.local_addr();
     for (request, expected) in [
@@ -301,7 +291,7 @@ async fn hostile_requests_are_refused_and_a_taken_address_is_named() {
     assert_eq!(raw(address, "GET /s HTTP/1.1\r\nHost: a\r\n").await, "");
 
     let config = Config { listen: address, ..Config::default() };
-    let second = ingest::start(config, bus, &Metrics::default(), &Health::default(), Shutdown::new()).await;
+    let second = ingest::start(config, bus, Metrics::default(), Health::default(), Shutdown::new()).await;
     let error = second.err().expect("the address is taken").to_string();
     assert!(error.contains(&address.to_string()) && error.contains("ingest.listen"), "{error}");
     redirector.stop().await;

@@ -86,14 +86,15 @@ pub(crate) fn listen(address: SocketAddr, cores: usize) -> io::Result<Vec<StdLis
 }
 
 /// Starts a core; the receiver hears when it has drained.
-pub(crate) fn start(index: usize, listener: StdListener, shared: Shared) -> io::Result<oneshot::Receiver<()>> {
+pub(crate) fn start(
+    index: usize,
+    listener: StdListener,
+    shared: Shared,
+) -> io::Result<oneshot::Receiver<io::Result<()>>> {
     let (tell, done) = oneshot::channel();
     thread::Builder::new().name(format!("ingest-{index}")).spawn(move || {
-        if let Err(error) = run(listener, shared) {
-            warn!(%error, "a core of the redirector did not start");
-        }
         // Nobody may be waiting any more.
-        let _ = tell.send(());
+        let _ = tell.send(run(listener, shared));
     })?;
     Ok(done)
 }
