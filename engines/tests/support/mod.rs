@@ -48,7 +48,7 @@ pub(crate) fn query(url: &str, sql: &str) -> Option<String> {
     Some(body.trim().to_owned())
 }
 
-/// CreateTopics, version 2 (<https://kafka.apache.org/protocol>).
+/// `CreateTopics`, version 2 (<https://kafka.apache.org/protocol>).
 pub(crate) fn create_topic(broker: &str, topic: &str) {
     let one_partition_one_replica = [0, 0, 0, 1, 0, 1];
     let no_assignments_no_configs = [0; 8];

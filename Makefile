@@ -1,0 +1,64 @@
+# The everyday commands. `make` alone lists them; ARGS="…" passes arguments on.
+# One build profile for everything: what passed its tests is what runs.
+
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+clickhook := $(or $(CARGO_TARGET_DIR),target)/release/clickhook
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: build ## Run the whole pipeline here (ARGS="--help" lists its options)
+	@exec $(clickhook) up $(ARGS)
+
+.PHONY: build
+build: engines ## Compile clickhook
+	@$(CARGO) build --release --locked -p clickhook
+
+.PHONY: engines
+engines: ## Install Kafka, ClickHouse and the geo databases into .engines, once
+	@scripts/engines
+
+.PHONY: test
+test: build ## Run all tests on a Kafka and a ClickHouse of their own (ARGS go to cargo test)
+	@scripts/engines --tests
+	@$(CARGO) test --release --locked --workspace --no-run
+	@exec $(clickhook) engines exec -- $(CARGO) test --release --locked --workspace $(ARGS)
+
+.PHONY: bench
+bench: build ## Measure clicks and webhooks on this machine, beside its limits
+	@exec $(CARGO) bench --locked -p benches $(ARGS)
+
+.PHONY: fmt
+fmt: ## Format the code
+	@$(CARGO) fmt --all
+
+.PHONY: lint
+lint: lint-fmt lint-code lint-doc deny ## Check format, code, docs and dependencies
+
+.PHONY: lint-fmt
+lint-fmt:
+	@$(CARGO) fmt --all --check
+
+.PHONY: lint-code
+lint-code:
+	@$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+.PHONY: lint-doc
+lint-doc:
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --workspace
+
+.PHONY: deny
+deny: ## Check the dependencies' licences, sources and duplicates
+	@scripts/cargo-deny check bans licenses sources
+
+.PHONY: doc
+doc: ## Build the API docs and say where they are
+	@$(CARGO) doc --release --locked --no-deps --workspace
+	@echo "$(or $(CARGO_TARGET_DIR),target)/doc/clickhook/index.html"
+
+.PHONY: clean
+clean: ## Remove what was compiled (the engines and the data stay)
+	@$(CARGO) clean
