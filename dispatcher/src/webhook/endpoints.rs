@@ -1,0 +1,267 @@
+//! The endpoints, followed from their topic and compiled for matching: workspace,
+//! then event, then the endpoints that ask for it. So an event costs what it
+//! matches, not what exists.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bus::Change;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
+};
+use parking_lot::RwLock;
+use schemas::{Endpoint, EndpointId, EndpointStatus, Event, EventName, Filters};
+use service::{secret::Secret, vault::Vault};
+use tracing::error;
+
+use super::{deliver::Pending, lane::Lane, sign::Signer};
+
+/// An endpoint, ready to be sent to.
+pub(super) struct Target {
+    pub id: EndpointId,
+    pub workspace: String,
+    pub status: EndpointStatus,
+    /// How long one exchange may take.
+    pub timeout: Duration,
+    filters: Filters,
+    events: Vec<EventName>,
+    /// What a request is made of, or why none can be made.
+    pub route: Result<Route, String>,
+    /// What waits for it; the same through all versions of the endpoint.
+    pub lane: Arc<Lane<Pending>>,
+}
+
+/// What every request to an endpoint has in common.
+pub(super) struct Route {
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub signer: Signer,
+}
+
+/// All endpoints.
+pub(super) struct Endpoints {
+    vault: Arc<Vault>,
+    index: RwLock<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    by_id: HashMap<EndpointId, Arc<Target>>,
+    by_event: HashMap<String, HashMap<EventName, Vec<Arc<Target>>>>,
+}
+
+impl Endpoints {
+    pub(super) fn new(vault: Arc<Vault>) -> Self {
+        Self { vault, index: RwLock::default() }
+    }
+
+    /// Applies a change of the endpoints' topic.
+    pub(super) fn apply(&self, change: Change<'_>) {
+        let (key, value) = match change {
+            Change::Put { key, value } => (key, Some(value)),
+            Change::Delete { key } => (key, None),
+            Change::CaughtUp => return,
+        };
+        let Some(id) = str::from_utf8(key).ok().and_then(|key| key.parse().ok()) else {
+            error!(key = %String::from_utf8_lossy(key), "a record on the endpoints' topic has no endpoint's id as its key: ignored");
+            return;
+        };
+        match value.map(serde_json::from_slice::<Endpoint>) {
+            None => self.index.write().remove(id),
+            Some(Ok(endpoint)) => self.put(&endpoint),
+            // What stood before is closer to what is meant than nothing.
+            Some(Err(error)) => {
+                error!(endpoint = %id, %error, "an endpoint's record cannot be read: its last version stays")
+            }
+        }
+    }
+
+    fn put(&self, endpoint: &Endpoint) {
+        let route = self.route(endpoint);
+        if let Err(reason) = &route {
+            error!(endpoint = %endpoint.id, reason, "webhooks to this endpoint will fail until this is mended");
+        }
+        let mut index = self.index.write();
+        let lane = index.by_id.get(&endpoint.id).map(|target| Arc::clone(&target.lane)).unwrap_or_default();
+        index.put(Arc::new(Target {
+            id: endpoint.id,
+            workspace: endpoint.workspace.as_str().to_owned(),
+            status: endpoint.status,
+            timeout: Duration::from_millis(u64::from(endpoint.timeout_ms.max(1))),
+            filters: endpoint.filters.clone(),
+            events: EventName::ALL
+                .iter()
+                .copied()
+                .filter(|name| endpoint.events.iter().any(|subscription| subscription.covers(*name)))
+                .collect(),
+            route,
+            lane,
+        }));
+    }
+
+    fn route(&self, endpoint: &Endpoint) -> Result<Route, String> {
+        let secret = self
+            .vault
+            .open(&endpoint.id.to_string(), &endpoint.secret)
+            .map_err(|error| format!("its secret cannot be opened: {error}"))?;
+        let secret = String::from_utf8(secret.to_vec()).map_err(|_| "its secret is not text".to_owned())?;
+        let signer = Signer::new(&Secret::new(secret)).map_err(|error| format!("its secret is {error}"))?;
+        // The same reading of an address as everywhere else on the web, so that
+        // what is checked is what is connected to.
+        let url = url::Url::parse(&endpoint.url).map_err(|error| format!("its address cannot be read: {error}"))?;
+        let uri = Uri::try_from(url.as_str()).map_err(|error| format!("its address cannot be read: {error}"))?;
+        Ok(Route { uri, headers: headers(endpoint)?, signer })
+    }
+
+    /// The endpoint with this id.
+    pub(super) fn get(&self, id: EndpointId) -> Option<Arc<Target>> {
+        self.index.read().by_id.get(&id).cloned()
+    }
+
+    /// The endpoints of `workspace` that ask for `event`, paused ones included.
+    pub(super) fn matching(&self, workspace: &str, event: &Event<'_>) -> Vec<Arc<Target>> {
+        let index = self.index.read();
+        let asking = index.by_event.get(workspace).and_then(|events| events.get(&event.event));
+        asking.into_iter().flatten().filter(|target| target.filters.pass(event)).cloned().collect()
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.index.read().by_id.len()
+    }
+}
+
+fn headers(endpoint: &Endpoint) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in endpoint.headers.iter() {
+        let parsed = (HeaderName::try_from(name).ok(), HeaderValue::try_from(value).ok());
+        let (Some(name), Some(value)) = parsed else { return Err(format!("its header `{name}` is not one")) };
+        // These decide where a request begins and ends, and are never a customer's.
+        if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(&name) {
+            return Err(format!("its header `{name}` is reserved"));
+        }
+        headers.insert(name, value);
+    }
+    // Ours come last and win.
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("clickhook/", env!("CARGO_PKG_VERSION"))));
+    Ok(headers)
+}
+
+impl Index {
+    fn put(&mut self, target: Arc<Target>) {
+        self.remove(target.id);
+        for event in &target.events {
+            let events = self.by_event.entry(target.workspace.clone()).or_default();
+            events.entry(*event).or_default().push(Arc::clone(&target));
+        }
+        self.by_id.insert(target.id, target);
+    }
+
+    fn remove(&mut self, id: EndpointId) {
+        let Some(old) = self.by_id.remove(&id) else { return };
+        let Some(events) = self.by_event.get_mut(&old.workspace) else { return };
+        for event in &old.events {
+            if let Some(targets) = events.get_mut(event) {
+                targets.retain(|target| target.id != id);
+            }
+        }
+        events.retain(|_, targets| !targets.is_empty());
+        if events.is_empty() {
+            self.by_event.remove(&old.workspace);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::{Timestamp, WorkspaceId, sample};
+
+    use super::*;
+
+    const AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
+
+    fn vault() -> Arc<Vault> {
+        Arc::new(Vault::from_hex(&"ab".repeat(32)).unwrap())
+    }
+
+    fn endpoint(id: u128, workspace: &str, events: &str, filters: &str) -> Endpoint {
+        let id = EndpointId::from_bits(id);
+        Endpoint {
+            id,
+            workspace: WorkspaceId::new(workspace),
+            url: "https://acme.com/hook".to_owned(),
+            events: serde_json::from_str(events).unwrap(),
+            filters: serde_json::from_str(filters).unwrap(),
+            timeout_ms: 5000,
+            headers: [("x-team", "growth"), ("user-agent", "mine")].into_iter().collect(),
+            status: EndpointStatus::Active,
+            secret: vault().seal(&id.to_string(), service::secret::mint().expose().as_bytes()),
+            created_at: AT,
+            updated_at: AT,
+            revision: 1,
+        }
+    }
+
+    fn put(endpoints: &Endpoints, endpoint: &Endpoint) {
+        let (key, value) = (endpoint.id.to_string(), serde_json::to_vec(endpoint).unwrap());
+        endpoints.apply(Change::Put { key: key.as_bytes(), value: &value });
+    }
+
+    fn matched(endpoints: &Endpoints, workspace: &str, name: EventName) -> Vec<u128> {
+        let mut ids: Vec<u128> =
+            endpoints.matching(workspace, &sample::event(name, AT)).iter().map(|target| target.id.bits()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn an_event_finds_those_who_ask_for_it() {
+        let endpoints = Endpoints::new(vault());
+        put(&endpoints, &endpoint(1, "default", r#"["link.clicked"]"#, "{}"));
+        put(&endpoints, &endpoint(2, "default", r#"["link.*"]"#, r#"{"country":["US"]}"#));
+        put(&endpoints, &endpoint(3, "default", r#"["*","link.clicked"]"#, r#"{"country":["DE"]}"#));
+        put(&endpoints, &endpoint(4, "other", r#"["*"]"#, "{}"));
+        assert_eq!(matched(&endpoints, "default", EventName::LinkClicked), [1, 2]);
+        assert_eq!(matched(&endpoints, "default", EventName::QrScanned), [] as [u128; 0]);
+        assert_eq!(matched(&endpoints, "other", EventName::QrScanned), [4]);
+        assert_eq!(matched(&endpoints, "nobody", EventName::LinkClicked), [] as [u128; 0]);
+    }
+
+    #[test]
+    fn a_change_replaces_and_a_tombstone_removes() {
+        let endpoints = Endpoints::new(vault());
+        put(&endpoints, &endpoint(1, "default", r#"["*"]"#, "{}"));
+        let lane = Arc::clone(&endpoints.get(EndpointId::from_bits(1)).unwrap().lane);
+        put(&endpoints, &endpoint(1, "default", r#"["link.created"]"#, "{}"));
+        assert!(Arc::ptr_eq(&lane, &endpoints.get(EndpointId::from_bits(1)).unwrap().lane));
+        assert_eq!(matched(&endpoints, "default", EventName::LinkClicked), [] as [u128; 0]);
+        assert_eq!(matched(&endpoints, "default", EventName::LinkCreated), [1]);
+        let key = EndpointId::from_bits(1).to_string();
+        endpoints.apply(Change::Put { key: key.as_bytes(), value: b"not JSON" });
+        assert_eq!(endpoints.len(), 1);
+        endpoints.apply(Change::Delete { key: key.as_bytes() });
+        assert_eq!(endpoints.len(), 0);
+        assert!(endpoints.index.read().by_event.is_empty());
+    }
+
+    #[test]
+    fn a_request_carries_the_customers_headers_and_ours_win() {
+        let endpoints = Endpoints::new(vault());
+        put(&endpoints, &endpoint(1, "default", r#"["*"]"#, "{}"));
+        let target = endpoints.get(EndpointId::from_bits(1)).unwrap();
+        let headers = &target.route.as_ref().unwrap().headers;
+        assert_eq!(headers["x-team"], "growth");
+        assert!(headers[USER_AGENT].to_str().unwrap().starts_with("clickhook/"));
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_sent_to_says_why() {
+        let endpoints = Endpoints::new(vault());
+        let mut moved = endpoint(1, "default", r#"["*"]"#, "{}");
+        moved.secret = endpoint(2, "default", r#"["*"]"#, "{}").secret;
+        put(&endpoints, &moved);
+        let target = endpoints.get(EndpointId::from_bits(1)).unwrap();
+        assert!(target.route.as_ref().is_err_and(|reason| reason.contains("secret")));
+    }
+}

@@ -1,0 +1,146 @@
+//! What an exchange with an endpoint means (contracts.md §4), and when the next
+//! one follows. Decisions only: nothing here sends, waits or records.
+
+use std::time::{Duration, SystemTime};
+
+use super::config::Config;
+
+/// The longest wait that an endpoint may ask for with `Retry-After`.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// How an HTTP exchange went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Exchange {
+    /// The endpoint answered, and its answer was read within the time allowed.
+    Answered {
+        status: u16,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+        /// The beginning of its body.
+        excerpt: Option<String>,
+    },
+    /// It did not, for this reason.
+    Failed(String),
+}
+
+/// What follows from an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Delivered,
+    /// It is tried again so much later.
+    Retry {
+        after: Duration,
+        why: String,
+    },
+    /// It is given up.
+    Dead {
+        why: String,
+    },
+}
+
+/// Judges attempt number `attempt` (from 1). `random`, from 0 to 1, decides the jitter.
+pub(super) fn judge(exchange: &Exchange, attempt: u32, config: &Config, random: f64) -> Verdict {
+    let (why, asked) = match exchange {
+        Exchange::Answered { status: 200..=299, .. } => return Verdict::Delivered,
+        Exchange::Answered { status: 410, .. } => {
+            return Verdict::Dead { why: "the endpoint answered 410: it wants no more webhooks".to_owned() };
+        }
+        Exchange::Answered { status: status @ 300..=399, .. } => {
+            (format!("the endpoint answered {status}, and redirects are not followed"), None)
+        }
+        Exchange::Answered { status: status @ (429 | 503), retry_after, .. } => {
+            (format!("the endpoint answered {status}"), *retry_after)
+        }
+        Exchange::Answered { status, .. } => (format!("the endpoint answered {status}"), None),
+        Exchange::Failed(reason) => (reason.clone(), None),
+    };
+    if attempt >= config.max_attempts {
+        return Verdict::Dead { why: format!("{why}; that was attempt {attempt} of {}", config.max_attempts) };
+    }
+    let asked = asked.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+    // What was asked for is never cut short.
+    let after = jittered(config.retry_delay(), random).max(asked.mul_f64(1.0 + 0.1 * random));
+    Verdict::Retry { after, why }
+}
+
+/// `delay` ±10 %.
+pub(super) fn jittered(delay: Duration, random: f64) -> Duration {
+    delay.mul_f64(0.9 + 0.2 * random)
+}
+
+/// `Retry-After` as a time from `now`: seconds, or a date (RFC 9110, 10.2.3).
+pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config() -> Config {
+        Config { max_attempts: 3, retry_delay_ms: 1000, ..Config::default() }
+    }
+
+    fn answered(status: u16, retry_after_s: Option<u64>) -> Exchange {
+        Exchange::Answered { status, retry_after: retry_after_s.map(Duration::from_secs), excerpt: None }
+    }
+
+    #[test]
+    fn only_2xx_is_delivered_and_410_is_final() {
+        for status in [200, 201, 204, 299] {
+            assert_eq!(judge(&answered(status, None), 3, &config(), 0.5), Verdict::Delivered);
+        }
+        assert!(matches!(judge(&answered(410, None), 1, &config(), 0.5), Verdict::Dead { .. }));
+        for status in [100, 301, 302, 307, 308, 400, 401, 404, 408, 429, 500, 503, 599] {
+            let verdict = judge(&answered(status, None), 1, &config(), 0.5);
+            assert!(
+                matches!(&verdict, Verdict::Retry { why, after } if why.contains(&status.to_string()) && *after == Duration::from_secs(1)),
+                "{verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_is_the_last() {
+        let failed = Exchange::Failed("no answer within 5000 ms".to_owned());
+        assert!(matches!(judge(&failed, 2, &config(), 0.0), Verdict::Retry { .. }));
+        let verdict = judge(&failed, 3, &config(), 0.0);
+        assert_eq!(verdict, Verdict::Dead { why: "no answer within 5000 ms; that was attempt 3 of 3".to_owned() });
+    }
+
+    #[test]
+    fn retry_after_lengthens_the_wait_within_bounds() {
+        let after = |status, seconds| match judge(&answered(status, Some(seconds)), 1, &config(), 0.0) {
+            Verdict::Retry { after, .. } => after,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(after(429, 120), Duration::from_secs(120));
+        assert_eq!(after(503, 120), Duration::from_secs(120));
+        assert_eq!(after(500, 120), Duration::from_millis(900), "only 429 and 503 may ask");
+        assert_eq!(after(429, 0), Duration::from_millis(900), "it never shortens the wait");
+        assert_eq!(after(429, 1_000_000), LONGEST_RETRY_AFTER);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Fri, 31 Dec 1999 23:59:00 GMT").unwrap();
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Fri, 31 Dec 1999 23:59:59 GMT", now), Some(Duration::from_secs(59)));
+        assert_eq!(retry_after("Fri, 31 Dec 1999 23:58:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+    }
+
+    proptest! {
+        #[test]
+        fn jitter_is_at_most_a_tenth(ms in 0_u64..10_000_000, random in 0.0..1.0_f64) {
+            let (delay, jittered) = (Duration::from_millis(ms), jittered(Duration::from_millis(ms), random));
+            prop_assert!(jittered >= delay.mul_f64(0.9) && jittered <= delay.mul_f64(1.1));
+        }
+    }
+}

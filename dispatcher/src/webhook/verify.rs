@@ -1,0 +1,301 @@
+//! The receiver's side of [`sign`](super::sign): whether a webhook is ours, and
+//! if not, which header says so and what the likely cause is. `clickhook
+//! listen` and `clickhook verify` are made of it; receivers of their own do the
+//! same in a few lines of any language.
+
+use std::{fmt, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::HeaderMap;
+use schemas::Timestamp;
+use subtle::ConstantTimeEq;
+
+use super::sign::{ID, SIGNATURE, SIMPLE_SIGNATURE, Signer, TIMESTAMP, VERSION};
+
+/// How far a timestamp may be from now: what Standard Webhooks recommends.
+pub const TOLERANCE: Duration = Duration::from_secs(300);
+
+/// Whether old webhooks are refused, so that one that was overheard cannot be
+/// sent again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// They are, if [`TOLERANCE`] away from this moment.
+    At(Timestamp),
+    /// They are not: for what was saved.
+    Ignored,
+}
+
+/// Why a webhook does not verify.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A header is not there.
+    #[error(
+        "the header {0} is missing: something between clickhook and here dropped it, or the sender is not clickhook"
+    )]
+    Missing(&'static str),
+    /// A header is not what it should be.
+    #[error("the header {header} is `{given}`, but should be {expected}")]
+    Malformed {
+        /// Which.
+        header: &'static str,
+        /// Its value, shortened.
+        given: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The timestamp is too far from now.
+    #[error(
+        "{TIMESTAMP} is {} s {}, and {} s are allowed: either this is an old webhook sent again, or a clock is wrong (this one says {now})",
+        distance.as_secs(), if *past { "in the past" } else { "in the future" }, TOLERANCE.as_secs()
+    )]
+    Age {
+        /// How far.
+        distance: Duration,
+        /// Whether it lies in the past.
+        past: bool,
+        /// Our clock.
+        now: Timestamp,
+    },
+    /// A signature is another than the secret and the body give.
+    #[error("{header} is {got}, but this secret and this body give {expected}: {cause}")]
+    Mismatch {
+        /// Which header.
+        header: &'static str,
+        /// The beginning of its value.
+        got: String,
+        /// The beginning of what it should be.
+        expected: String,
+        /// What has probably happened.
+        cause: Cause,
+    },
+}
+
+/// What probably made a signature wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The other signature is right.
+    HeaderAltered,
+    /// The simple signature is right, so what else was signed is not.
+    IdOrTimestampAltered,
+    /// Without a line break at its end the body is right.
+    LineBreakAdded,
+    /// Without the white space between its tokens the body is right.
+    Reformatted,
+    /// Nothing else is known.
+    SecretOrBody,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HeaderAltered => "the other signature is right, so only this header was altered on the way",
+            Self::IdOrTimestampAltered => {
+                "X-Webhook-Signature is right, and with it the secret and the body; webhook-id or webhook-timestamp was altered on the way"
+            }
+            Self::LineBreakAdded => {
+                "the secret is right, but a line break was added to the body; verify the bytes as they came (`curl --data-binary`, not `-d`)"
+            }
+            Self::Reformatted => {
+                "the secret is right, but the JSON was written anew with other white space; verify the bytes as they came, before parsing"
+            }
+            Self::SecretOrBody => {
+                "most likely this is another endpoint's secret (each endpoint has its own, shown once when it is created); else the body was changed, as by parsing it and writing it anew"
+            }
+        })
+    }
+}
+
+/// Checks both signatures and the timestamp of a webhook.
+///
+/// # Errors
+/// When anything is missing or wrong, with the likely cause.
+pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Result<(), Fault> {
+    let id = header(headers, ID)?;
+    let timestamp = header(headers, TIMESTAMP)?;
+    let signatures = header(headers, SIGNATURE)?;
+    let simple = header(headers, SIMPLE_SIGNATURE)?;
+    let seconds: i64 = timestamp.parse().map_err(|_| Fault::Malformed {
+        header: TIMESTAMP,
+        given: shorten(timestamp),
+        expected: "Unix seconds",
+    })?;
+    if !signatures.split(' ').any(|signature| signature.starts_with(VERSION)) {
+        return Err(Fault::Malformed {
+            header: SIGNATURE,
+            given: shorten(signatures),
+            expected: "`v1,` and base64, several separated by spaces",
+        });
+    }
+    let standard_right = |body: &[u8]| {
+        let expected = signer.standard_bytes(id, timestamp, body);
+        signatures
+            .split(' ')
+            .filter_map(|signature| BASE64_STANDARD.decode(signature.strip_prefix(VERSION)?).ok())
+            .any(|given| given.ct_eq(&expected).into())
+    };
+    let simple_right = |body: &[u8]| {
+        hex::decode(simple).is_ok_and(|given| bool::from(given.ct_eq(signer.simple_bytes(body).as_slice())))
+    };
+    match (standard_right(body), simple_right(body)) {
+        (true, true) => check_age(seconds, age),
+        (true, false) => Err(Fault::Mismatch {
+            header: SIMPLE_SIGNATURE,
+            got: shorten(simple),
+            expected: shorten(&signer.simple(body)),
+            cause: Cause::HeaderAltered,
+        }),
+        (false, simple) => {
+            let right = |body: &[u8]| standard_right(body) || simple_right(body);
+            let cause = if simple {
+                Cause::IdOrTimestampAltered
+            } else if right(body.trim_ascii_end()) {
+                Cause::LineBreakAdded
+            } else if right(&without_white_space(body)) {
+                Cause::Reformatted
+            } else {
+                Cause::SecretOrBody
+            };
+            Err(Fault::Mismatch {
+                header: SIGNATURE,
+                got: shorten(signatures),
+                expected: shorten(&signer.standard(id, seconds, body)),
+                cause,
+            })
+        }
+    }
+}
+
+fn check_age(seconds: i64, age: Age) -> Result<(), Fault> {
+    let Age::At(now) = age else { return Ok(()) };
+    let distance = Duration::from_secs(now.as_secs().abs_diff(seconds));
+    if distance <= TOLERANCE { Ok(()) } else { Err(Fault::Age { distance, past: seconds < now.as_secs(), now }) }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Fault> {
+    headers.get(name).and_then(|value| value.to_str().ok()).ok_or(Fault::Missing(name))
+}
+
+/// Enough of a signature to compare by eye, too little to use.
+fn shorten(text: &str) -> String {
+    const KEPT: usize = 12;
+    let mut short: String = text.chars().take(KEPT).collect();
+    if text.chars().nth(KEPT).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// JSON without the white space between its tokens.
+fn without_white_space(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len());
+    let (mut in_text, mut escaped) = (false, false);
+    for &byte in json {
+        if !in_text && byte.is_ascii_whitespace() {
+            continue;
+        }
+        if byte == b'"' && !escaped {
+            in_text = !in_text;
+        }
+        escaped = in_text && byte == b'\\' && !escaped;
+        out.push(byte);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use service::secret::{self, Secret};
+
+    use super::*;
+
+    const BODY: &str = r#"{"id":"evt_1","message":"a \"b\\","n":[1,2]}"#;
+    const NOW: Timestamp = Timestamp::from_millis(1_770_301_425_120);
+
+    fn signer() -> Signer {
+        Signer::new(&Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned())).unwrap()
+    }
+
+    fn signed(body: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(ID, "evt_1".parse().unwrap());
+        headers.insert(TIMESTAMP, NOW.as_secs().to_string().parse().unwrap());
+        headers.insert(SIGNATURE, signer().standard("evt_1", NOW.as_secs(), body.as_bytes()).parse().unwrap());
+        headers.insert(SIMPLE_SIGNATURE, signer().simple(body.as_bytes()).parse().unwrap());
+        headers
+    }
+
+    fn cause(headers: &HeaderMap, body: &str) -> Cause {
+        match verify(&signer(), headers, body.as_bytes(), Age::At(NOW)) {
+            Err(Fault::Mismatch { cause, .. }) => cause,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_right_signature_of_several_is_enough() {
+        let mut headers = signed(BODY);
+        let both = format!("v1,bm9wZQ== {}", headers[SIGNATURE].to_str().unwrap());
+        headers.insert(SIGNATURE, both.parse().unwrap());
+        assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::At(NOW)), Ok(()));
+    }
+
+    #[test]
+    fn a_missing_or_malformed_header_is_named() {
+        for name in [ID, TIMESTAMP, SIGNATURE, SIMPLE_SIGNATURE] {
+            let mut headers = signed(BODY);
+            headers.remove(name);
+            assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored), Err(Fault::Missing(name)));
+        }
+        for (name, value) in [(TIMESTAMP, "today"), (SIGNATURE, "sha256=ab")] {
+            let mut headers = signed(BODY);
+            headers.insert(name, value.parse().unwrap());
+            let fault = verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored).unwrap_err();
+            assert!(matches!(fault, Fault::Malformed { header, .. } if header == name), "{fault}");
+        }
+    }
+
+    #[test]
+    fn age_counts_both_ways_unless_ignored() {
+        let headers = signed(BODY);
+        let at =
+            |ms| verify(&signer(), &headers, BODY.as_bytes(), Age::At(Timestamp::from_millis(NOW.as_millis() + ms)));
+        assert_eq!(at(300_000), Ok(()));
+        assert!(at(302_000).unwrap_err().to_string().contains("in the past"));
+        assert!(at(-302_000).unwrap_err().to_string().contains("in the future"));
+        assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored), Ok(()));
+    }
+
+    #[test]
+    fn the_likely_cause_is_found() {
+        let headers = signed(BODY);
+        assert_eq!(cause(&headers, &format!("{BODY}\n")), Cause::LineBreakAdded);
+        let pretty = BODY.replace(':', ": ").replace(',', ",\n  ");
+        assert_eq!(cause(&headers, &pretty), Cause::Reformatted);
+        assert_eq!(cause(&headers, &BODY.replace("evt_1", "evt_2")), Cause::SecretOrBody);
+        let mut moved = signed(BODY);
+        moved.insert(ID, "evt_2".parse().unwrap());
+        assert_eq!(cause(&moved, BODY), Cause::IdOrTimestampAltered);
+        let mut altered = signed(BODY);
+        altered.insert(SIMPLE_SIGNATURE, "00".parse().unwrap());
+        assert_eq!(cause(&altered, BODY), Cause::HeaderAltered);
+        let other = Signer::new(&secret::mint()).unwrap();
+        let fault = verify(&other, &headers, BODY.as_bytes(), Age::At(NOW)).unwrap_err().to_string();
+        assert!(fault.contains("another endpoint's secret"), "{fault}");
+        assert!(!fault.contains(headers[SIGNATURE].to_str().unwrap()), "{fault}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_signed_verifies_and_what_is_altered_does_not(body in ".{0,200}", at in any::<prop::sample::Index>()) {
+            let headers = signed(&body);
+            prop_assert_eq!(verify(&signer(), &headers, body.as_bytes(), Age::At(NOW)), Ok(()));
+            if !body.is_empty() {
+                let mut altered = body.into_bytes();
+                let at = at.index(altered.len());
+                altered[at] ^= 1;
+                prop_assert!(verify(&signer(), &headers, &altered, Age::At(NOW)).is_err());
+            }
+        }
+    }
+}
