@@ -3,6 +3,8 @@
 
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+# Elsewhere, a dependency that was just added may still change Cargo.lock.
+locked := $(if $(CI),--locked)
 clickhook := $(or $(CARGO_TARGET_DIR),target)/release/clickhook
 
 .PHONY: help
@@ -15,7 +17,7 @@ up: build ## Run the whole pipeline here (ARGS="--help" lists its options)
 
 .PHONY: build
 build: engines ## Compile clickhook
-	@$(CARGO) build --release --locked -p clickhook
+	@$(CARGO) build --release $(locked) -p clickhook
 
 .PHONY: engines
 engines: ## Install Kafka, ClickHouse and the geo databases into .engines, once
@@ -24,12 +26,12 @@ engines: ## Install Kafka, ClickHouse and the geo databases into .engines, once
 .PHONY: test
 test: build ## Run all tests on a Kafka and a ClickHouse of their own (ARGS go to cargo test)
 	@scripts/engines --tests
-	@$(CARGO) test --release --locked --workspace --no-run
-	@exec $(clickhook) engines exec -- $(CARGO) test --release --locked --workspace $(ARGS)
+	@$(CARGO) test --release $(locked) --workspace --no-run
+	@exec $(clickhook) engines exec -- $(CARGO) test --release $(locked) --workspace $(ARGS)
 
 .PHONY: bench
 bench: build ## Measure clicks and webhooks on this machine, beside its limits
-	@exec $(CARGO) bench --locked -p benches $(ARGS)
+	@exec $(CARGO) bench --profile release $(locked) -p benches $(ARGS)
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -44,11 +46,11 @@ lint-fmt:
 
 .PHONY: lint-code
 lint-code:
-	@$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --release $(locked) --workspace --all-targets -- -D warnings
 
 .PHONY: lint-doc
 lint-doc:
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --workspace
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release $(locked) --no-deps --workspace
 
 .PHONY: deny
 deny: ## Check the dependencies' licences, sources and duplicates
@@ -56,7 +58,7 @@ deny: ## Check the dependencies' licences, sources and duplicates
 
 .PHONY: doc
 doc: ## Build the API docs and say where they are
-	@$(CARGO) doc --release --locked --no-deps --workspace
+	@$(CARGO) doc --release $(locked) --no-deps --workspace
 	@echo "$(or $(CARGO_TARGET_DIR),target)/doc/clickhook/index.html"
 
 .PHONY: clean
