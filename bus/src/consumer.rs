@@ -377,6 +377,13 @@ impl<A: Assignments> Consumer<A> {
         Ok(from_list(&self.topics, &list))
     }
 
+    /// Whether the group has given our partitions away before we gave them back,
+    /// as after a stall: what the next poll will tell.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.inner.assignment_lost()
+    }
+
     /// The group's generation, for [`Turns::turn`](crate::Turns::turn).
     ///
     /// # Errors

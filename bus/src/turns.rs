@@ -2,7 +2,8 @@
 //! commit under the same id meets the broker still writing the last one's
 //! markers and backs off; with two, one commits while the other already takes
 //! records. Offsets of a transaction are sent only after the commit of the one
-//! before it is known, so they never overtake each other.
+//! before it is known, so they never overtake each other; records of the two may
+//! stand in the log in either order.
 
 use std::{
     collections::BTreeMap,

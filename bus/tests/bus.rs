@@ -1,0 +1,153 @@
+//! The bus on a real Kafka: topics, tables, transactions and where reading starts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use bus::{Bus, BusConfig, BusError, Change, Consumer, Edge, Isolation, Membership, Outgoing, Turned};
+use schemas::Topic;
+
+const CLICK: Outgoing<'_> = Outgoing { partition: Some(0), ..Outgoing::keyed(Topic::ClicksRaw, b"k", Some(b"v")) };
+
+/// Reads the next `count` offsets, waiting for them.
+fn offsets(consumer: &Consumer, count: usize) -> Vec<i64> {
+    let deadline = Instant::now() + testbed::PATIENCE;
+    let mut offsets = Vec::new();
+    while offsets.len() < count {
+        assert!(Instant::now() < deadline, "gave up reading: {offsets:?}");
+        if let Some(record) = consumer.poll(Duration::from_millis(50)).unwrap() {
+            offsets.push(record.offset());
+        }
+    }
+    offsets
+}
+
+fn raw(bus: &Bus) -> Consumer {
+    bus.consumer("g", &[Topic::ClicksRaw], Isolation::Committed, Membership::Dynamic, Arc::new(())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_made_once_and_never_altered() {
+    let bus = Bus::new(testbed::bus_config());
+    let error = bus.check_topics().unwrap_err().to_string();
+    assert!(error.contains("clicks.raw") && error.contains("clickhook migrate"), "{error}");
+    let (one, other) = tokio::join!(bus.migrate(), bus.migrate());
+    one.unwrap();
+    other.unwrap();
+    assert!(bus.migrate().await.unwrap().created.is_empty());
+    let wider = Bus::new(BusConfig { partitions: 5, ..bus.config().clone() });
+    let error = wider.migrate().await.unwrap_err();
+    assert!(matches!(error, BusError::Partitions { found: 4, configured: 5, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_tells_what_is_and_then_what_changes() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let put = |key: &'static [u8], value: Option<&'static [u8]>| Outgoing::keyed(Topic::Links, key, value);
+    producer.produce(&put(b"a", Some(b"1"))).await.unwrap();
+    producer.produce(&put(b"b", Some(b"1"))).await.unwrap();
+    producer.produce(&put(b"a", None)).await.unwrap();
+
+    let state = Arc::<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>::default();
+    let told = Arc::clone(&state);
+    let table = bus
+        .table("test", Topic::Links, move |change| {
+            let mut state = told.lock().unwrap();
+            match change {
+                Change::Put { key, value } => drop(state.insert(key.to_vec(), value.to_vec())),
+                Change::Delete { key } => drop(state.remove(key)),
+                Change::CaughtUp => {}
+            }
+        })
+        .unwrap();
+    table.caught_up().await;
+    assert_eq!(*state.lock().unwrap(), BTreeMap::from([(b"b".to_vec(), b"1".to_vec())]));
+    producer.produce(&put(b"c", Some(b"2"))).await.unwrap();
+    testbed::eventually("the change is told", async || state.lock().unwrap().contains_key(&b"c"[..]).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_left_open_is_neither_seen_nor_read_past() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    for _ in 0..6 {
+        producer.produce(&CLICK).await.unwrap();
+    }
+    let worker = bus.clone();
+    tokio::task::spawn_blocking(move || {
+        let consumer = raw(&worker);
+        let mut turns = worker.turns("w", Duration::ZERO).unwrap();
+        let mut copy = |turns: &mut bus::Turns, offset: i64| {
+            let value = offset.to_string();
+            turns.send(&Outgoing::keyed(Topic::Clicks, b"k", Some(value.as_bytes()))).unwrap();
+        };
+        // Two turns are committed, one after the other.
+        for pair in [[0, 1], [2, 3]] {
+            assert_eq!(offsets(&consumer, 2), pair);
+            for offset in pair {
+                copy(&mut turns, offset);
+            }
+            turns.read_up_to(bus::Partition { topic: Topic::ClicksRaw, index: 0 }, pair[1] + 1).unwrap();
+            while turns.turn(|| consumer.group_metadata()).unwrap() == Turned::Busy {}
+        }
+        turns.settle(|| consumer.group_metadata()).unwrap();
+        // A third is left open, as by a crash; its successor takes over.
+        assert_eq!(offsets(&consumer, 2), [4, 5]);
+        copy(&mut turns, 666);
+        drop(turns);
+        let mut turns = worker.turns("w", Duration::ZERO).unwrap();
+        consumer.rewind().unwrap();
+        for offset in offsets(&consumer, 2) {
+            copy(&mut turns, offset);
+        }
+        turns.read_up_to(bus::Partition { topic: Topic::ClicksRaw, index: 0 }, 6).unwrap();
+        turns.settle(|| consumer.group_metadata()).unwrap();
+    })
+    .await
+    .unwrap();
+    let clicks = testbed::read(&bus, Topic::Clicks, |clicks| clicks.len() >= 6).await;
+    // Two turns write at the same time, so only what they wrote is certain.
+    let mut values: Vec<&str> = clicks.iter().map(|click| click.value.as_str()).collect();
+    values.sort_unstable();
+    assert_eq!(values, ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_transaction_of_the_same_id_is_fenced_off() {
+    let bus = testbed::bus().await;
+    tokio::task::spawn_blocking(move || {
+        let old = bus.transaction("leader", Duration::ZERO).unwrap();
+        old.begin().unwrap();
+        old.send(&Outgoing::keyed(Topic::Links, b"a", Some(b"old"))).unwrap();
+        let new = bus.transaction("leader", Duration::ZERO).unwrap();
+        let error = old.commit(&[], None).unwrap_err();
+        assert!(matches!(error, BusError::Fenced { .. }), "{error}");
+        assert!(!error.is_transient());
+        new.begin().unwrap();
+        new.send(&Outgoing::keyed(Topic::Links, b"a", Some(b"new"))).unwrap();
+        new.commit(&[], None).unwrap();
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_are_where_a_person_set_them() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    for _ in 0..3 {
+        producer.produce(&CLICK).await.unwrap();
+    }
+    tokio::task::spawn_blocking(move || {
+        let set = bus.set_offsets("g", Topic::ClicksRaw, Edge::Latest).unwrap();
+        assert_eq!(set[0], (0, 3));
+        tokio::runtime::Handle::current().block_on(producer.produce(&CLICK)).unwrap();
+        assert_eq!(offsets(&raw(&bus), 1), [3]);
+    })
+    .await
+    .unwrap();
+}
