@@ -1,5 +1,7 @@
 //! The bus on a real Kafka: topics, tables, transactions and where reading starts.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -81,7 +83,7 @@ async fn what_a_transaction_left_open_is_neither_seen_nor_read_past() {
     tokio::task::spawn_blocking(move || {
         let consumer = raw(&worker);
         let mut turns = worker.turns("w", Duration::ZERO).unwrap();
-        let mut copy = |turns: &mut bus::Turns, offset: i64| {
+        let copy = |turns: &mut bus::Turns, offset: i64| {
             let value = offset.to_string();
             turns.send(&Outgoing::keyed(Topic::Clicks, b"k", Some(value.as_bytes()))).unwrap();
         };

@@ -2,6 +2,8 @@
 //! whatever happens to the enrichers, and what cannot be enriched goes to `dead`
 //! alone.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
