@@ -1,0 +1,388 @@
+//! Webhooks on a real Kafka: what receivers see, what is left in the topics, and
+//! that nobody waits for anybody.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod receiver;
+mod rig;
+
+use std::{collections::HashSet, io::Write, process::Stdio};
+
+use dispatcher::webhook::{
+    Config,
+    sign::Signer,
+    verify::{Age, verify},
+};
+use receiver::{Received, Receiver, Reply};
+use rig::{Rig, TRACE, click, config};
+use schemas::{Attempt, Dead, EndpointStatus, EventName, Outcome, Timestamp, Topic, sample};
+use service::secret::Secret;
+
+fn assert_verified(received: &Received, secret: &Secret) {
+    let signer = Signer::new(secret).unwrap();
+    verify(&signer, &received.headers, &received.body, Age::At(Timestamp::now())).unwrap();
+}
+
+/// Runs a receiver's few lines of another language over a body.
+fn run(program: &[&str], received: &Received, secret: &Secret) {
+    let mut child = std::process::Command::new(program[0])
+        .args(&program[1..])
+        .env("SECRET", secret.expose())
+        .env("ID", received.header("webhook-id"))
+        .env("TIMESTAMP", received.header("webhook-timestamp"))
+        .env("SIGNATURE", received.header("webhook-signature"))
+        .env("SIMPLE", received.header("x-webhook-signature"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", program[0]));
+    child.stdin.take().unwrap().write_all(&received.body).unwrap();
+    assert!(child.wait().unwrap().success(), "{} does not verify", program[0]);
+}
+
+/// What many receivers do: parse, write again, verify that.
+const JAVASCRIPT: &str = r"
+const { createHmac } = require('node:crypto');
+const body = JSON.stringify(JSON.parse(require('node:fs').readFileSync(0, 'utf8')));
+const { SECRET, ID, TIMESTAMP, SIGNATURE, SIMPLE } = process.env;
+const key = Buffer.from(SECRET.slice('whsec_'.length), 'base64');
+const standard = 'v1,' + createHmac('sha256', key).update(`${ID}.${TIMESTAMP}.${body}`).digest('base64');
+const simple = createHmac('sha256', SECRET).update(body).digest('hex');
+process.exit(standard === SIGNATURE && simple === SIMPLE ? 0 : 1);
+";
+
+const PYTHON: &str = r"
+import base64, hashlib, hmac, os, sys
+body, e = sys.stdin.buffer.read(), os.environ
+key = base64.b64decode(e['SECRET'].removeprefix('whsec_'))
+signed = '{ID}.{TIMESTAMP}.'.format(**e).encode() + body
+standard = 'v1,' + base64.b64encode(hmac.digest(key, signed, 'sha256')).decode()
+simple = hmac.digest(e['SECRET'].encode(), body, 'sha256').hex()
+sys.exit(0 if standard == e['SIGNATURE'] and simple == e['SIMPLE'] else 1)
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_gets_the_bytes_that_were_signed() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(200)]).await;
+    let (endpoint, secret) = rig.add(&receiver.url).await;
+    let running = rig.start(config()).await;
+
+    let event = click();
+    let body = rig.emit(&event, None).await;
+    let created = rig.emit(&sample::event(EventName::LinkCreated, Timestamp::now()), None).await;
+    let received = receiver.wait(2).await;
+    let find = |name| received.iter().find(|received| received.header("x-webhook-event") == name).unwrap();
+    let (clicked, made) = (find("link.clicked"), find("link.created"));
+
+    assert_eq!(clicked.body, body);
+    assert_eq!(made.body, created);
+    assert_eq!(clicked.path, "/hook");
+    assert_eq!(clicked.header("webhook-id"), event.id.to_string());
+    assert_eq!(clicked.header("x-webhook-attempt"), "1");
+    assert_eq!(clicked.header("content-type"), "application/json");
+    assert_eq!(clicked.header("traceparent"), TRACE);
+    assert!(clicked.header("user-agent").starts_with("clickhook/"));
+    for received in [clicked, made] {
+        assert_verified(received, &secret);
+        run(&["node", "-e", JAVASCRIPT], received, &secret);
+        run(&["python3", "-c", PYTHON], received, &secret);
+    }
+
+    let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 2).await;
+    for attempt in attempts {
+        assert_eq!((attempt.endpoint, attempt.outcome, attempt.status), (endpoint, Outcome::Delivered, Some(200)));
+        assert_eq!(attempt.response.as_deref(), Some("answered"));
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_goes_out_as_it_stands_in_the_record() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(200)]).await;
+    let (_, secret) = rig.add(&receiver.url).await;
+    let running = rig.start(config()).await;
+    let odd = serde_json::to_string(&click()).unwrap().replacen(':', " :\t", 3).replace("social", "s\\u006fcial");
+    rig.emit_body(EventName::LinkClicked, &odd, None).await;
+    let received = receiver.wait(1).await;
+    assert_eq!(received[0].body, odd);
+    assert_verified(&received[0], &secret);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_hangs_delays_no_other() {
+    let rig = Rig::new().await;
+    let (hanging, healthy) = (Receiver::start(&[Reply::Hang]).await, Receiver::start(&[Reply::Status(200)]).await);
+    let (mut slow, _) = rig.endpoint(&hanging.url);
+    slow.timeout_ms = 60_000;
+    rig.write(&slow).await;
+    rig.add(&healthy.url).await;
+    let config = Config { max_in_flight: 4, lane_queue: 32, retry_delay_ms: 60_000, drain_ms: 0, ..config() };
+    let running = rig.start(config).await;
+    let mut expected = HashSet::new();
+    // More at once than what hangs has places for, but not than what works has.
+    for _ in 0..10 {
+        for _ in 0..20 {
+            let event = click();
+            expected.insert(event.id.to_string());
+            rig.emit(&event, None).await;
+        }
+        healthy.wait(expected.len()).await;
+    }
+    let ids: HashSet<String> =
+        healthy.received().iter().map(|received| received.header("webhook-id").to_owned()).collect();
+    assert_eq!(ids, expected);
+    assert_eq!(hanging.received().len(), 4, "no more than may be in flight");
+    // What the lane had no room for is on the delay topic, its attempts unspent.
+    let waiting: Vec<schemas::Delivery> = rig.read(Topic::Delay, 164).await;
+    assert!(waiting.iter().all(|delivery| delivery.attempt == 1 && delivery.endpoint == slow.id));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_endpoint_is_tried_again_with_the_same_bytes_and_then_given_up() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(500), Reply::Redirect, Reply::Status(503)]).await;
+    let (endpoint, secret) = rig.add(&receiver.url).await;
+    let running = rig.start(config()).await;
+    let event = click();
+    let body = rig.emit(&event, None).await;
+
+    let dead: Vec<Dead> = rig.read(Topic::Dead, 1).await;
+    let received = receiver.received();
+    assert_eq!(received.len(), 3);
+    for (received, attempt) in received.iter().zip(1..) {
+        assert_eq!(received.body, body);
+        assert_eq!(received.path, "/hook", "a redirect is not followed");
+        assert_eq!(received.header("webhook-id"), event.id.to_string());
+        assert_eq!(received.header("x-webhook-attempt"), attempt.to_string());
+        assert_eq!(received.header("traceparent"), TRACE);
+        assert_verified(received, &secret);
+    }
+    assert!(dead[0].reason.contains("503") && dead[0].reason.contains("3 of 3"), "{}", dead[0].reason);
+    let delivery = dead[0].delivery.as_ref().unwrap();
+    assert_eq!((delivery.endpoint, delivery.event_id, &delivery.body), (endpoint, event.id, &body));
+
+    let mut attempts: Vec<Attempt> = rig.read(Topic::Attempts, 3).await;
+    attempts.sort_by_key(|attempt| attempt.attempt);
+    let outcomes: Vec<_> = attempts.iter().map(|attempt| (attempt.attempt, attempt.outcome, attempt.status)).collect();
+    assert_eq!(
+        outcomes,
+        [(1, Outcome::Retrying, Some(500)), (2, Outcome::Retrying, Some(307)), (3, Outcome::Dead, Some(503))]
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_gone_for_good_is_given_up_at_once() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(410)]).await;
+    rig.add(&receiver.url).await;
+    let running = rig.start(config()).await;
+    rig.emit(&click(), None).await;
+    let dead: Vec<Dead> = rig.read(Topic::Dead, 1).await;
+    assert!(dead[0].reason.contains("410"), "{}", dead[0].reason);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_under_way_at_a_restart_comes_again_with_its_id() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Hang, Reply::Status(200)]).await;
+    rig.add(&receiver.url).await;
+    let running = rig.start(Config { drain_ms: 0, ..config() }).await;
+    let event = click();
+    rig.emit(&event, None).await;
+    receiver.wait(1).await;
+    running.stop().await;
+
+    let running = rig.start(config()).await;
+    let received = receiver.wait(2).await;
+    assert_eq!(received[0].header("webhook-id"), received[1].header("webhook-id"));
+    assert_eq!(received[0].body, received[1].body);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delivered_before_a_restart_does_not_come_again() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(200)]).await;
+    rig.add(&receiver.url).await;
+    let running = rig.start(config()).await;
+    for _ in 0..20 {
+        rig.emit(&click(), None).await;
+    }
+    receiver.wait(20).await;
+    running.stop().await;
+    assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 20);
+
+    let running = rig.start(config()).await;
+    rig.emit(&click(), None).await;
+    let received = receiver.wait(21).await;
+    let ids: HashSet<&str> = received.iter().map(|received| received.header("webhook-id")).collect();
+    assert_eq!((ids.len(), received.len()), (21, 21));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_read_goes_to_dead_alone() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(200)]).await;
+    rig.add(&receiver.url).await;
+    let running = rig.start(config()).await;
+    let before = rig.emit(&click(), None).await;
+    let offset = rig.produce(Topic::Clicks, 0, b"{\"v\":1,\"workspace\":\"def\xff", &[]).await;
+    let after = rig.emit(&click(), None).await;
+
+    let bodies: HashSet<_> = receiver.wait(2).await.into_iter().map(|received| received.body).collect();
+    assert_eq!(bodies, HashSet::from([before.into(), after.into()]));
+    let dead: Vec<Dead> = rig.read(Topic::Dead, 1).await;
+    assert!(dead[0].reason.contains("envelope"), "{}", dead[0].reason);
+    assert_eq!(dead[0].origin.topic, rig.bus.topics().name(Topic::Clicks));
+    assert_eq!((dead[0].origin.partition, dead[0].origin.offset), (0, offset));
+    assert!(dead[0].payload.as_ref().unwrap().starts_with("{\"v\":1"));
+    running.stop().await;
+    assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_reaches_its_endpoint_alone_whatever_that_asks_for() {
+    let rig = Rig::new().await;
+    let (named, other) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    let (mut endpoint, secret) = rig.endpoint(&named.url);
+    endpoint.events = serde_json::from_str(r#"["link.deleted"]"#).unwrap();
+    endpoint.filters = serde_json::from_str(r#"{"country":["DE"]}"#).unwrap();
+    rig.write(&endpoint).await;
+    rig.add(&other.url).await;
+    let running = rig.start(config()).await;
+
+    let test = click();
+    rig.emit(&test, Some(endpoint.id)).await;
+    let received = named.wait(1).await;
+    assert_eq!(received[0].header("webhook-id"), test.id.to_string());
+    assert_verified(&received[0], &secret);
+    // What comes after it on the same partition has gone its way as well.
+    rig.emit(&sample::event(EventName::LinkCreated, Timestamp::now()), None).await;
+    let received = other.wait(1).await;
+    assert_eq!(received.len(), 1);
+    assert_eq!(received[0].header("x-webhook-event"), "link.created");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_waits_for_its_endpoint_to_become_known() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[]).await;
+    let running = rig.start(config()).await;
+    let (endpoint, _) = rig.endpoint(&receiver.url);
+    rig.emit(&sample::event(EventName::WebhookTest, Timestamp::now()), Some(endpoint.id)).await;
+    rig.appended(Topic::Delay).await;
+    rig.write(&endpoint).await;
+    receiver.wait(1).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_endpoint_gets_nothing_and_the_log_says_so() {
+    let rig = Rig::new().await;
+    let (paused, active) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    let (mut endpoint, _) = rig.endpoint(&paused.url);
+    endpoint.status = EndpointStatus::Paused;
+    rig.write(&endpoint).await;
+    rig.add(&active.url).await;
+    let running = rig.start(config()).await;
+    let event = click();
+    rig.emit(&event, None).await;
+    let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 2).await;
+    let skipped = attempts.iter().find(|attempt| attempt.endpoint == endpoint.id).unwrap();
+    assert_eq!((skipped.outcome, skipped.event_id), (Outcome::Skipped, event.id));
+    assert_eq!(skipped.error.as_deref(), Some("the endpoint is paused"));
+    active.wait(1).await;
+    running.stop().await;
+    assert!(paused.received().is_empty());
+    assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_asks_for_an_hour_holds_up_no_other_retry() {
+    // One partition: both endpoints' retries stand in one line.
+    let rig = Rig::with_partitions(1).await;
+    let patient = Receiver::start(&[Reply::RetryAfter(429, 3600)]).await;
+    let quick = Receiver::start(&[Reply::Status(500), Reply::Status(200)]).await;
+    rig.add(&patient.url).await;
+    rig.add(&quick.url).await;
+    let running = rig.start(config()).await;
+    for _ in 0..5 {
+        rig.emit(&click(), None).await;
+    }
+    patient.wait(5).await;
+    quick.wait(6).await;
+    running.stop().await;
+    assert_eq!(patient.received().len(), 5, "what it asked for is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_address_is_refused_where_it_is_not_allowed() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[]).await;
+    let port = receiver.url.trim_end_matches("/hook").rsplit(':').next().unwrap();
+    // Spelled out, and through a name.
+    rig.add(&receiver.url).await;
+    rig.add(&format!("http://localhost:{port}/hook")).await;
+    let config = Config { allow_private: false, max_attempts: 1, ..config() };
+    let running = rig.start(config).await;
+    rig.emit(&click(), None).await;
+    let dead: Vec<Dead> = rig.read(Topic::Dead, 2).await;
+    for dead in dead {
+        assert!(dead.reason.contains("loopback"), "{}", dead.reason);
+    }
+    assert!(receiver.received().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_is_finished_before_it_stops() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Hang, Reply::Status(200)]).await;
+    let (mut endpoint, _) = rig.endpoint(&receiver.url);
+    endpoint.timeout_ms = 700;
+    rig.write(&endpoint).await;
+    let running = rig.start(config()).await;
+    rig.emit(&click(), None).await;
+    receiver.wait(1).await;
+    // The attempt fails while draining, and its retry is kept.
+    running.stop().await;
+    assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 1);
+    let waiting: Vec<schemas::Delivery> = rig.read(Topic::Delay, 1).await;
+    assert_eq!(waiting[0].attempt, 2);
+    let running = rig.start(config()).await;
+    receiver.wait(2).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_changes_is_followed() {
+    let rig = Rig::new().await;
+    let (first, second) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    let (mut endpoint, _) = rig.endpoint(&first.url);
+    rig.write(&endpoint).await;
+    let running = rig.start(config()).await;
+    rig.emit(&click(), None).await;
+    first.wait(1).await;
+    endpoint.url.clone_from(&second.url);
+    endpoint.revision += 1;
+    rig.write(&endpoint).await;
+    // Until the change is known, events go where they went.
+    testbed::eventually("an event at the new address", async || {
+        rig.emit(&click(), None).await;
+        (!second.received().is_empty()).then_some(())
+    })
+    .await;
+    let before = first.received().len();
+    let had = second.received().len();
+    rig.emit(&click(), None).await;
+    second.wait(had + 1).await;
+    running.stop().await;
+    assert_eq!(first.received().len(), before);
+}

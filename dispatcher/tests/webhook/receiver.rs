@@ -1,0 +1,93 @@
+//! A receiver that keeps what it got and answers as it is told.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+
+/// A request that was received.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Received {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
+    }
+}
+
+/// What is answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reply {
+    Status(u16),
+    /// A status, and how many seconds to wait.
+    RetryAfter(u16, u64),
+    /// A redirect to `/elsewhere`.
+    Redirect,
+    /// Nothing, ever.
+    Hang,
+}
+
+#[derive(Default)]
+struct Inner {
+    received: Vec<Received>,
+    /// Replies to come; the last one stays.
+    replies: VecDeque<Reply>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Receiver {
+    inner: Arc<Mutex<Inner>>,
+    pub(crate) url: String,
+}
+
+impl Receiver {
+    /// Starts one that answers with `replies` in turn, the last for ever.
+    pub(crate) async fn start(replies: &[Reply]) -> Self {
+        let inner = Arc::new(Mutex::new(Inner { received: Vec::new(), replies: replies.iter().copied().collect() }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let router = Router::new().fallback(receive).with_state(Arc::clone(&inner));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { inner, url }
+    }
+
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.inner.lock().received.clone()
+    }
+
+    /// Waits until `count` requests have come.
+    pub(crate) async fn wait(&self, count: usize) -> Vec<Received> {
+        testbed::eventually(&format!("{count} requests"), async || {
+            let received = self.received();
+            (received.len() >= count).then_some(received)
+        })
+        .await
+    }
+}
+
+async fn receive(State(inner): State<Arc<Mutex<Inner>>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let reply = {
+        let mut inner = inner.lock();
+        inner.received.push(Received { path: uri.path().to_owned(), headers, body });
+        if inner.replies.len() > 1 { inner.replies.pop_front() } else { inner.replies.front().copied() }
+    };
+    match reply.unwrap_or(Reply::Status(200)) {
+        Reply::Status(status) => (StatusCode::from_u16(status).unwrap(), "answered").into_response(),
+        Reply::RetryAfter(status, seconds) => {
+            (StatusCode::from_u16(status).unwrap(), [("retry-after", seconds.to_string())]).into_response()
+        }
+        Reply::Redirect => (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]).into_response(),
+        Reply::Hang => std::future::pending().await,
+    }
+}
