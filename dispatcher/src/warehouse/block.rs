@@ -1,0 +1,222 @@
+//! Rows that go into a table together, still knowing which record each came
+//! from, so that a block can be looked for, cut in two, or reduced to what is
+//! missing.
+
+use std::{collections::HashSet, ops::Range};
+
+use bytes::Bytes;
+use schemas::{Dead, Origin, Timestamp};
+
+/// One row of a block.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// The offset of its record.
+    pub(super) offset: i64,
+    /// Its time.
+    at: Timestamp,
+    /// Where it stands in the block's rows.
+    row: Range<usize>,
+    /// Where its record stands in the block's records.
+    record: Range<usize>,
+}
+
+/// A block that still grows.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    rows: Vec<Row>,
+    bytes: Vec<u8>,
+    records: Vec<u8>,
+    dead: Vec<Dead>,
+    ends: Option<(i64, i64)>,
+}
+
+impl Open {
+    /// Whether no record has been taken.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.ends.is_none()
+    }
+
+    /// How many rows there are.
+    pub(super) const fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How much memory the rows and records take.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes.len() + self.records.len()
+    }
+
+    /// Takes the record at `offset`, whatever becomes of it.
+    pub(super) const fn pass(&mut self, offset: i64) {
+        self.ends = Some(match self.ends {
+            Some((first, _)) => (first, offset),
+            None => (offset, offset),
+        });
+    }
+
+    /// Takes a record with the row that `write` appends and whose time it gives
+    /// back; takes neither where there is an error.
+    pub(super) fn push<E>(
+        &mut self,
+        offset: i64,
+        record: &[u8],
+        write: impl FnOnce(&mut Vec<u8>) -> Result<Option<Timestamp>, E>,
+    ) -> Result<(), E> {
+        let (row, start) = (self.bytes.len(), self.records.len());
+        if let Some(at) = write(&mut self.bytes)? {
+            self.records.extend_from_slice(record);
+            self.rows.push(Row { offset, at, row: row..self.bytes.len(), record: start..self.records.len() });
+        }
+        Ok(())
+    }
+
+    /// Keeps a record that makes no row, to be buried with the block.
+    pub(super) fn bury(&mut self, dead: Dead) {
+        self.dead.push(dead);
+    }
+
+    /// The block as it is now; what follows starts anew. None if nothing was taken.
+    pub(super) fn close(&mut self) -> Option<Block> {
+        let Self { rows, bytes, records, dead, ends } = std::mem::take(self);
+        let (first, last) = ends?;
+        Some(Block { first, last, rows, bytes: bytes.into(), records: records.into(), dead })
+    }
+}
+
+/// A block that is complete.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    /// The offset of its first record, row or not.
+    pub(super) first: i64,
+    /// The offset of its last.
+    pub(super) last: i64,
+    /// Its rows, by offset.
+    pub(super) rows: Vec<Row>,
+    /// Records to bury when its rows are stored.
+    pub(super) dead: Vec<Dead>,
+    bytes: Bytes,
+    records: Bytes,
+}
+
+impl Block {
+    /// The id of a row: every table's first column.
+    pub(super) fn id(&self, row: &Row) -> &str {
+        let bytes = &self.bytes[row.row.clone()];
+        // One byte of length: no id has 128 characters.
+        let length = bytes.first().map_or(0, |length| usize::from(*length));
+        bytes.get(1..=length).and_then(|id| str::from_utf8(id).ok()).unwrap_or_default()
+    }
+
+    /// The rows as they go over the wire.
+    pub(super) fn encoded<'a>(&self, rows: impl Iterator<Item = &'a Row> + Clone) -> Bytes {
+        // All of a block, or of its half, lies in one piece.
+        let length: usize = rows.clone().map(|row| row.row.len()).sum();
+        let start = rows.clone().map(|row| row.row.start).min().unwrap_or_default();
+        let end = rows.clone().map(|row| row.row.end).max().unwrap_or_default();
+        if end - start == length {
+            return self.bytes.slice(start..end);
+        }
+        rows.flat_map(|row| self.bytes[row.row.clone()].iter().copied()).collect()
+    }
+
+    /// The times between which its rows lie.
+    pub(super) fn times(&self) -> (Timestamp, Timestamp) {
+        let times = self.rows.iter().map(|row| row.at);
+        (times.clone().min().unwrap_or_default(), times.max().unwrap_or_default())
+    }
+
+    /// The rows that are not among `present`.
+    pub(super) fn missing(&self, present: &HashSet<(u64, String)>) -> Vec<Row> {
+        let known: HashSet<(i64, &str)> =
+            present.iter().map(|(offset, id)| (offset.cast_signed(), id.as_str())).collect();
+        self.rows.iter().filter(|row| !known.contains(&(row.offset, self.id(row)))).cloned().collect()
+    }
+
+    /// Two blocks with half of the rows each; one that has fewer than two stays
+    /// whole.
+    pub(super) fn halves(mut self) -> (Self, Option<Self>) {
+        if self.rows.len() < 2 {
+            return (self, None);
+        }
+        let right_rows = self.rows.split_off(self.rows.len() / 2);
+        let cut = right_rows.first().map_or(self.last, |row| row.offset);
+        let (right_dead, left_dead): (Vec<Dead>, Vec<Dead>) =
+            self.dead.drain(..).partition(|dead| dead.origin.offset >= cut);
+        // A range ends at a record that makes a row or is buried: one that every
+        // reader will meet again.
+        let left_ends = self.rows.iter().map(|row| row.offset).chain(left_dead.iter().map(|dead| dead.origin.offset));
+        let left_last = left_ends.max().unwrap_or(self.first);
+        let right = Self { first: cut, rows: right_rows, dead: right_dead, ..self.clone() };
+        self.last = left_last;
+        self.dead = left_dead;
+        (self, Some(right))
+    }
+
+    /// Gives up the rows that are left: they are buried with what ClickHouse
+    /// said of them.
+    pub(super) fn give_up(&mut self, topic: &str, partition: i32, reason: &str, at: Timestamp) {
+        for row in std::mem::take(&mut self.rows) {
+            let payload = String::from_utf8_lossy(&self.records[row.record.clone()]).into_owned();
+            let origin = Origin { topic: topic.to_owned(), partition, offset: row.offset, line: None, bundle: None };
+            self.dead.push(Dead {
+                v: 1,
+                reason: format!("ClickHouse does not take its row: {reason}"),
+                at,
+                origin,
+                payload: Some(payload),
+                delivery: None,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn block(offsets: &[i64]) -> Block {
+        let mut open = Open::default();
+        for offset in offsets {
+            open.pass(*offset);
+            let write = |bytes: &mut Vec<u8>| {
+                let id = format!("id{offset}");
+                bytes.push(id.len() as u8);
+                bytes.extend_from_slice(id.as_bytes());
+                bytes.extend_from_slice(b" and more");
+                Ok::<_, ()>(Some(Timestamp::from_millis(*offset)))
+            };
+            open.push(*offset, b"{}", write).unwrap();
+        }
+        open.close().unwrap()
+    }
+
+    #[test]
+    fn only_what_is_missing_is_sent_again() {
+        let block = block(&[3, 5, 6, 9]);
+        let present = HashSet::from([(5, "id5".to_owned()), (6, "another".to_owned()), (9, "id9".to_owned())]);
+        let missing = block.missing(&present);
+        assert_eq!(missing.iter().map(|row| row.offset).collect::<Vec<_>>(), [3, 6]);
+        assert_eq!(block.encoded(missing.iter()), b"\x03id3 and more\x03id6 and more".as_slice());
+        assert_eq!(block.encoded(block.rows.iter()), block.bytes);
+        assert_eq!(block.times(), (Timestamp::from_millis(3), Timestamp::from_millis(9)));
+    }
+
+    proptest! {
+        #[test]
+        fn halves_are_the_whole(steps in prop::collection::vec(1_i64..4, 2..60)) {
+            let offsets: Vec<i64> = steps.iter().scan(0, |at, step| { *at += step; Some(*at) }).collect();
+            let whole = block(&offsets);
+            let (first, last) = (whole.first, whole.last);
+            let (left, right) = whole.halves();
+            let right = right.unwrap();
+            prop_assert!(left.last < right.first);
+            prop_assert_eq!((left.first, right.last), (first, last));
+            let both: Vec<i64> = left.rows.iter().chain(&right.rows).map(|row| row.offset).collect();
+            prop_assert_eq!(both, offsets);
+            prop_assert!(left.rows.iter().all(|row| row.offset <= left.last));
+            prop_assert!(left.rows.len().abs_diff(right.rows.len()) <= 1);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `[warehouse]` in the configuration.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use service::ConfigError;
+
+/// How rows are gathered into blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How many rows a partition's block has at most.
+    pub max_rows: usize,
+    /// How much memory a partition's block takes at most, roughly. A partition
+    /// has up to two.
+    pub max_bytes: usize,
+    /// How long a row waits for others before its block is inserted.
+    pub max_wait_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_rows: 50_000, max_bytes: 32 << 20, max_wait_ms: 1000 }
+    }
+}
+
+impl Config {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// Names the first key whose value is not allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !(1..=1_000_000).contains(&self.max_rows) {
+            return Err(ConfigError::value("warehouse.max_rows", self.max_rows, "1 to 1000000"));
+        }
+        if !(1 << 16..=1 << 30).contains(&self.max_bytes) {
+            return Err(ConfigError::value("warehouse.max_bytes", self.max_bytes, "65536 to 1073741824"));
+        }
+        if !(10..=60_000).contains(&self.max_wait_ms) {
+            return Err(ConfigError::value("warehouse.max_wait_ms", self.max_wait_ms, "10 to 60000"));
+        }
+        Ok(())
+    }
+
+    pub(super) const fn max_wait(&self) -> Duration {
+        Duration::from_millis(self.max_wait_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_allowed_is_named() {
+        assert!(Config::default().validate().is_ok());
+        let error = Config { max_rows: 0, ..Config::default() }.validate().unwrap_err().to_string();
+        assert_eq!(error, "warehouse.max_rows = 0: 1 to 1000000");
+    }
+}

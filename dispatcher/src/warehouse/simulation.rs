@@ -1,0 +1,297 @@
+//! A partition's blocks against a ClickHouse that breaks in every way we know
+//! of, and owners that die at every step: each row is there once in the end.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashSet},
+    time::Instant,
+};
+
+use bus::{Assigned, Commit, Partition};
+use proptest::prelude::*;
+use schemas::{Dead, EndpointId, Envelope, EventName, LinkId, Timestamp, Topic, sample};
+use store::{Insertion, Span, StoreError, Table};
+
+use super::{
+    config::Config,
+    sink::{self, Sink},
+    track::Track,
+};
+
+const PARTITION: Partition = Partition { topic: Topic::Events, index: 3 };
+const RECORDS: i64 = 14;
+const MONTH_MS: i64 = 31 * 24 * 3_600_000;
+
+/// What goes wrong, or does not.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    None,
+    /// The owner dies.
+    Crash,
+    /// The request never arrives.
+    Lost,
+    /// The rows are there, the answer is lost.
+    Mute,
+    /// One of two parts is there, the answer is lost.
+    Half,
+    /// ClickHouse has no memory left.
+    Memory,
+    /// ClickHouse remembers the token, and is killed before the part is there.
+    OnlyToken,
+    /// The part is there, and ClickHouse is killed before it remembers the token.
+    OnlyPart,
+    /// The request is still on its way, and arrives later.
+    Late,
+}
+
+struct Broken {
+    faults: RefCell<Vec<Fault>>,
+    rows: RefCell<Vec<(u64, String)>>,
+    tokens: RefCell<HashSet<(String, i64)>>,
+    late: RefCell<Vec<Insertion>>,
+    dead: RefCell<BTreeSet<i64>>,
+}
+
+impl Broken {
+    fn fault(&self) -> Fault {
+        self.faults.borrow_mut().pop().unwrap_or(Fault::None)
+    }
+
+    /// Puts in what ClickHouse would: a part for each month, unless it has
+    /// taken one with that token.
+    fn take(&self, insertion: &Insertion, fault: Fault) -> Result<(), StoreError> {
+        let mut months: BTreeMap<i64, Vec<(u64, String)>> = BTreeMap::new();
+        for row in decode(&insertion.rows) {
+            if is_poison(row.offset.cast_signed()) {
+                return Err(refusal(469));
+            }
+            months.entry(row.millis / MONTH_MS).or_default().push((row.offset, row.id));
+        }
+        for (nth, (month, rows)) in months.into_iter().enumerate() {
+            if matches!(fault, Fault::Half) && nth > 0 {
+                break;
+            }
+            let token = (insertion.token.clone(), month);
+            let known = self.tokens.borrow().contains(&token);
+            if !known && !matches!(fault, Fault::OnlyToken) {
+                self.rows.borrow_mut().extend(rows);
+            }
+            if !matches!(fault, Fault::OnlyPart) {
+                self.tokens.borrow_mut().insert(token);
+            }
+        }
+        Ok(())
+    }
+
+    fn late_ones_arrive(&self) {
+        for insertion in self.late.borrow_mut().drain(..) {
+            // Nobody hears the answer.
+            let _ = self.take(&insertion, Fault::None);
+        }
+    }
+}
+
+fn refusal(code: u32) -> StoreError {
+    StoreError::Refused { code, reason: "said so".to_owned() }
+}
+
+fn silence() -> StoreError {
+    StoreError::Unreachable { url: String::new(), reason: "cut".to_owned() }
+}
+
+impl Sink for Broken {
+    async fn insert(&self, insertion: Insertion) -> Result<(), StoreError> {
+        match self.fault() {
+            Fault::None | Fault::Crash => self.take(&insertion, Fault::None),
+            Fault::Lost => Err(silence()),
+            Fault::Memory => Err(refusal(241)),
+            Fault::Late => {
+                self.late.borrow_mut().push(insertion);
+                Err(silence())
+            }
+            fault => {
+                let refused = self.take(&insertion, fault).is_err();
+                Err(if refused { refusal(241) } else { silence() })
+            }
+        }
+    }
+
+    async fn quiesce(&self, _: &str) -> Result<(), StoreError> {
+        if matches!(self.fault(), Fault::Lost) { Err(silence()) } else { Ok(()) }
+    }
+
+    async fn present(&self, span: &Span<'_>) -> Result<HashSet<(u64, String)>, StoreError> {
+        if matches!(self.fault(), Fault::Late) {
+            self.late_ones_arrive();
+        }
+        let rows = self.rows.borrow();
+        Ok(rows.iter().filter(|(offset, _)| (span.first..=span.last).contains(offset)).cloned().collect())
+    }
+
+    async fn bury(&self, dead: &[Dead]) -> Result<(), String> {
+        if matches!(self.fault(), Fault::Lost) {
+            return Err("cut".to_owned());
+        }
+        self.dead.borrow_mut().extend(dead.iter().map(|dead| dead.origin.offset));
+        Ok(())
+    }
+}
+
+struct Decoded {
+    id: String,
+    millis: i64,
+    offset: u64,
+}
+
+/// Rows of `link_events`, as `store::rows` writes them.
+fn decode(mut bytes: &[u8]) -> Vec<Decoded> {
+    fn text(bytes: &mut &[u8]) -> String {
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = bytes[0];
+            *bytes = &bytes[1..];
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let (text, rest) = bytes.split_at(length);
+        *bytes = rest;
+        String::from_utf8(text.to_vec()).unwrap()
+    }
+    let mut rows = Vec::new();
+    while !bytes.is_empty() {
+        let id = text(&mut bytes);
+        let _event = text(&mut bytes);
+        let millis = i64::from_le_bytes(bytes[..8].try_into().unwrap());
+        bytes = &bytes[8..];
+        for _ in ["workspace", "link", "body", "topic"] {
+            text(&mut bytes);
+        }
+        let offset = u64::from_le_bytes(bytes[2..10].try_into().unwrap());
+        bytes = &bytes[10..];
+        rows.push(Decoded { id, millis, offset });
+    }
+    rows
+}
+
+const fn is_poison(offset: i64) -> bool {
+    offset == 5 || offset == 9
+}
+
+/// Offsets 2 and 12 are no rows: one cannot be read, one is a test. Offset 7 is
+/// a transaction's marker, which no reader sees.
+fn record(offset: i64) -> Option<Vec<u8>> {
+    let at = Timestamp::from_millis(offset % 2 * MONTH_MS + offset);
+    let mut event = sample::event(EventName::LinkCreated, at);
+    event.link.as_mut().unwrap().id = LinkId::from_bits(offset as u128);
+    let endpoint = (offset == 12).then(|| EndpointId::from_bits(1));
+    match offset {
+        7 => None,
+        2 => Some(b"{".to_vec()),
+        _ => {
+            Some(serde_json::to_vec(&Envelope { v: 1, workspace: "w".into(), ip_key: None, endpoint, event }).unwrap())
+        }
+    }
+}
+
+/// Runs owners one after the other until everything is stored.
+fn run(faults: Vec<Fault>, max_rows: usize) -> Broken {
+    let broken = Broken {
+        faults: RefCell::new(faults),
+        rows: RefCell::default(),
+        tokens: RefCell::default(),
+        late: RefCell::default(),
+        dead: RefCell::default(),
+    };
+    let config = Config { max_rows, ..Config::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut kafka = (0, String::new());
+    while kafka.0 < RECORDS {
+        own(&broken, &config, &runtime, &mut kafka);
+    }
+    broken.late_ones_arrive();
+    broken
+}
+
+/// One owner's life.
+fn own(broken: &Broken, config: &Config, runtime: &tokio::runtime::Runtime, kafka: &mut (i64, String)) {
+    let commit = |kafka: &mut (i64, String), commit: Commit| {
+        assert!(commit.offset >= kafka.0, "an offset went back");
+        *kafka = (commit.offset, commit.metadata.unwrap());
+    };
+    let now = Instant::now();
+    let assigned = Assigned { partition: PARTITION, offset: kafka.0, metadata: kafka.1.clone() };
+    let mut track = Track::new(&assigned, Table::LinkEvents, "t.events", now).unwrap();
+    let mut position = kafka.0;
+    loop {
+        while position < RECORDS && !track.is_pending() {
+            if let Some(record) = record(position) {
+                track.take(position, Some(&record), now);
+            }
+            position += 1;
+            track.close_due(config, now);
+        }
+        track.close_early();
+        let Some(work) = track.work() else {
+            if let Some(last) = track.to_commit() {
+                commit(kafka, last);
+                track.committed();
+            }
+            assert_eq!(track.done(), RECORDS);
+            return;
+        };
+        if let Some(note) = track.to_record() {
+            if matches!(broken.fault(), Fault::Crash) {
+                return;
+            }
+            commit(kafka, note);
+            track.recorded();
+        }
+        let concluded = runtime.block_on(sink::attempt(broken, "db", &work));
+        if matches!(broken.fault(), Fault::Crash) {
+            return;
+        }
+        track.conclude(concluded.outcome, Timestamp::from_millis(0));
+        // A rebalance gives back what is done.
+        if matches!(broken.fault(), Fault::Crash) {
+            if let Some(given) = track.to_commit() {
+                commit(kafka, given);
+            }
+            return;
+        }
+    }
+}
+
+fn check(broken: &Broken) -> Result<(), TestCaseError> {
+    let mut offsets: Vec<u64> = broken.rows.borrow().iter().map(|(offset, _)| *offset).collect();
+    offsets.sort_unstable();
+    prop_assert_eq!(offsets, [0, 1, 3, 4, 6, 8, 10, 11, 13]);
+    prop_assert_eq!(&*broken.dead.borrow(), &BTreeSet::from([2, 5, 9]));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn kills_of_either_side_leave_every_row_once(
+        faults in prop::collection::vec(prop::sample::select(vec![
+            Fault::None, Fault::None, Fault::Crash, Fault::Lost, Fault::Mute, Fault::Half, Fault::Memory, Fault::OnlyToken, Fault::OnlyPart,
+        ]), 0..60),
+        max_rows in 1_usize..12,
+    ) {
+        check(&run(faults, max_rows))?;
+    }
+
+    #[test]
+    fn an_insert_that_arrives_late_is_dropped(
+        faults in prop::collection::vec(prop::sample::select(vec![
+            Fault::None, Fault::None, Fault::Crash, Fault::Lost, Fault::Mute, Fault::Half, Fault::OnlyToken, Fault::Late, Fault::Late,
+        ]), 0..60),
+        max_rows in 1_usize..12,
+    ) {
+        check(&run(faults, max_rows))?;
+    }
+}

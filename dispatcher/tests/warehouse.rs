@@ -1,0 +1,386 @@
+//! The warehouse on a real Kafka and a real ClickHouse: every row once, whatever
+//! breaks in between, and what makes no row on `dead`, alone.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use bus::{Bus, Outgoing, Producer};
+use clickhouse::Client;
+use dispatcher::warehouse::{Config, Error, run};
+use schemas::{
+    Attempt, AttemptId, ClickId, Dead, EndpointId, Envelope, Event, EventId, EventName, Outcome, Timestamp, Topic,
+    WorkspaceId, sample,
+};
+use service::{Health, Metrics, Shutdown};
+use store::{Store, StoreConfig};
+use testbed::eventually;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+/// What becomes of the connections to ClickHouse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Wire {
+    Open,
+    /// Nothing gets there.
+    Cut,
+    /// Everything gets there, and no answer comes back.
+    Mute,
+}
+
+/// A wire to ClickHouse that can be cut.
+#[derive(Clone)]
+struct Proxy {
+    at: SocketAddr,
+    wire: Arc<AtomicU8>,
+}
+
+impl Proxy {
+    async fn start(wire: Wire) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Self { at: listener.local_addr().unwrap(), wire: Arc::new(AtomicU8::new(wire as u8)) };
+        let target = testbed::clickhouse().trim_start_matches("http://").to_owned();
+        let wire = Arc::clone(&proxy.wire);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(carry(near, target.clone(), Arc::clone(&wire)));
+            }
+        });
+        proxy
+    }
+
+    fn set(&self, wire: Wire) {
+        self.wire.store(wire as u8, Ordering::SeqCst);
+    }
+}
+
+async fn carry(mut near: TcpStream, target: String, wire: Arc<AtomicU8>) {
+    let is = |state: Wire| wire.load(Ordering::SeqCst) == state as u8;
+    if is(Wire::Cut) {
+        return;
+    }
+    let Ok(mut far) = TcpStream::connect(target).await else { return };
+    let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
+    loop {
+        tokio::select! {
+            Ok(read) = near.read(&mut asked) => {
+                if read == 0 || is(Wire::Cut) || far.write_all(&asked[..read]).await.is_err() {
+                    return;
+                }
+            }
+            Ok(read) = far.read(&mut answered) => {
+                if read == 0 || is(Wire::Cut) || (!is(Wire::Mute) && near.write_all(&answered[..read]).await.is_err()) {
+                    return;
+                }
+            }
+            else => return,
+        }
+    }
+}
+
+/// An installation: topics and a database of its own.
+struct Bed {
+    bus: Bus,
+    config: StoreConfig,
+    producer: Producer,
+    client: Client,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        let bus = testbed::bus().await;
+        let config = StoreConfig {
+            url: testbed::clickhouse(),
+            database: testbed::unique("t"),
+            insert_timeout_ms: 1000,
+            query_timeout_ms: 5000,
+            // Samples may be older than any retention.
+            clicks_days: 0,
+            deliveries_days: 0,
+            ..StoreConfig::default()
+        };
+        Store::new(config.clone()).unwrap().migrate().await.unwrap();
+        let client = Client::default().with_url(&config.url).with_database(&config.database);
+        let producer = bus.producer("test", std::time::Duration::ZERO, testbed::PATIENCE).unwrap();
+        Self { bus, config, producer, client }
+    }
+
+    async fn produce(&self, topic: Topic, value: &[u8]) {
+        self.producer.produce(&Outgoing::keyed(topic, value, Some(value))).await.unwrap();
+    }
+
+    /// Produces clicks, each with `slug`, spread over the partitions.
+    async fn clicks(&self, count: u64, slug: &str) {
+        for nth in 0..count {
+            self.produce(Topic::Clicks, &click(nth, slug)).await;
+        }
+    }
+
+    async fn count(&self, what: &str) -> u64 {
+        self.client.query(&format!("SELECT {what}")).fetch_one().await.unwrap()
+    }
+
+    async fn run(&self, sql: &str) {
+        self.client.query(sql).execute().await.unwrap();
+    }
+
+    /// Waits until `clicks` has `expected` rows, then checks that each is there once.
+    async fn has_clicks(&self, expected: u64) {
+        eventually("every click has a row", async || {
+            (self.count("uniqExact(id) FROM clicks").await >= expected).then_some(())
+        })
+        .await;
+        assert_eq!(self.count("count() FROM clicks").await, expected);
+        assert_eq!(self.count("uniqExact(id) FROM clicks").await, expected);
+    }
+
+    fn start(&self, config: Config) -> Running {
+        self.start_at(config, &self.config.url)
+    }
+
+    fn start_at(&self, config: Config, url: &str) -> Running {
+        let (shutdown, health) = (Shutdown::new(), Health::default());
+        let store = Store::new(StoreConfig { url: url.to_owned(), ..self.config.clone() }).unwrap();
+        let role = run(config, self.bus.clone(), store, Metrics::default(), health.clone(), shutdown.clone());
+        Running { shutdown, health, task: tokio::spawn(role) }
+    }
+
+    fn start_behind(&self, proxy: &Proxy, config: Config) -> Running {
+        self.start_at(config, &format!("http://{}", proxy.at))
+    }
+}
+
+struct Running {
+    shutdown: Shutdown,
+    health: Health,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    async fn stop(self) {
+        self.shutdown.trigger();
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// Waits until it waits for ClickHouse, and so has recorded what it wants to insert.
+    async fn waits(&self) {
+        eventually("the warehouse waits for ClickHouse", async || {
+            self.health.waiting().get("warehouse").filter(|why| why.contains("ClickHouse")).map(drop)
+        })
+        .await;
+    }
+}
+
+fn quick() -> Config {
+    Config { max_wait_ms: 50, ..Config::default() }
+}
+
+fn event(nth: u64, slug: &str) -> Event<'static> {
+    let at = Timestamp::from_millis(1_770_301_425_120 + nth.cast_signed());
+    let mut event = sample::event(EventName::LinkClicked, at);
+    let id = ClickId::new(at, nth as u16, rand::random());
+    event.id = EventId::of("default", event.event, &id.to_string(), "", at);
+    event.click.as_mut().unwrap().id = id;
+    event.link.as_mut().unwrap().slug = slug.to_owned().into();
+    event
+}
+
+fn envelope(event: Event<'static>, endpoint: Option<EndpointId>) -> Vec<u8> {
+    serde_json::to_vec(&Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint, event }).unwrap()
+}
+
+fn click(nth: u64, slug: &str) -> Vec<u8> {
+    envelope(event(nth, slug), None)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_becomes_its_row_or_is_buried() {
+    let bed = Bed::new().await;
+    let running = bed.start(quick());
+    bed.clicks(300, "sale").await;
+    let link_event = sample::event(EventName::LinkUpdated, Timestamp::from_millis(5));
+    let body = serde_json::to_string(&link_event).unwrap();
+    bed.produce(Topic::Events, &envelope(link_event, None)).await;
+    bed.produce(
+        Topic::Events,
+        &envelope(sample::event(EventName::WebhookTest, Timestamp::now()), Some(EndpointId::mint())),
+    )
+    .await;
+    bed.produce(Topic::Clicks, &envelope(event(1, "test"), Some(EndpointId::mint()))).await;
+    bed.produce(Topic::Clicks, b"{not json").await;
+    let attempt = Attempt {
+        v: 1,
+        id: AttemptId::mint(),
+        endpoint: EndpointId::mint(),
+        workspace: WorkspaceId::default(),
+        event_id: event(1, "").id,
+        event: EventName::LinkClicked,
+        attempt: 1,
+        at: Timestamp::now(),
+        duration_ms: 7,
+        outcome: Outcome::Delivered,
+        status: Some(200),
+        error: None,
+        response: None,
+    };
+    bed.produce(Topic::Attempts, &serde_json::to_vec(&attempt).unwrap()).await;
+    bed.has_clicks(300).await;
+    eventually("the other tables have their rows", async || {
+        let rows = bed.count("count() FROM link_events").await + bed.count("count() FROM deliveries").await;
+        (rows == 2).then_some(())
+    })
+    .await;
+    let stored: String = bed.client.query("SELECT body FROM link_events").fetch_one().await.unwrap();
+    assert_eq!(stored, body);
+    let dead = testbed::read(&bed.bus, Topic::Dead, |dead| dead.len() == 1).await;
+    let dead: Dead = serde_json::from_str(&dead[0].value).unwrap();
+    assert!(dead.reason.contains("not a row of clicks"), "{dead:?}");
+    assert_eq!(dead.payload.as_deref(), Some("{not json"));
+    running.stop().await;
+    // What is done is not done again.
+    let running = bed.start(quick());
+    bed.clicks(10, "sale").await;
+    bed.has_clicks(310).await;
+    running.stop().await;
+    assert_eq!(testbed::read(&bed.bus, Topic::Dead, |dead| !dead.is_empty()).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_makes_rows_wait() {
+    let bed = Bed::new().await;
+    let proxy = Proxy::start(Wire::Cut).await;
+    let running = bed.start_behind(&proxy, quick());
+    bed.clicks(50, "sale").await;
+    running.waits().await;
+    bed.clicks(50, "sale").await;
+    proxy.set(Wire::Open);
+    bed.has_clicks(100).await;
+    eventually("the warehouse is ready again", async || running.health.is_ready().then_some(())).await;
+    // An answer that never comes is settled by the same process.
+    proxy.set(Wire::Mute);
+    bed.clicks(50, "sale").await;
+    running.waits().await;
+    proxy.set(Wire::Open);
+    bed.has_clicks(150).await;
+    running.stop().await;
+    let late = bed.start(quick());
+    bed.clicks(1, "sale").await;
+    bed.has_clicks(151).await;
+    late.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_recorded_and_never_sent_is_inserted_by_the_next() {
+    let bed = Bed::new().await;
+    let proxy = Proxy::start(Wire::Cut).await;
+    bed.clicks(200, "sale").await;
+    let running = bed.start_behind(&proxy, Config { max_rows: 7, ..quick() });
+    running.waits().await;
+    running.stop().await;
+    assert_eq!(bed.count("count() FROM clicks").await, 0);
+    bed.clicks(100, "sale").await;
+    let next = bed.start(Config { max_rows: 11, ..quick() });
+    bed.has_clicks(300).await;
+    next.stop().await;
+}
+
+/// Leaves rows in the table whose insert was never answered, and their range
+/// recorded; gives back how many.
+async fn unanswered(bed: &Bed) -> u64 {
+    let proxy = Proxy::start(Wire::Mute).await;
+    bed.clicks(200, "sale").await;
+    let running = bed.start_behind(&proxy, Config { max_rows: 20, ..quick() });
+    running.waits().await;
+    running.stop().await;
+    bed.count("count() FROM clicks").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_inserted_and_never_answered_is_found_by_the_next() {
+    let bed = Bed::new().await;
+    // Tokens are of no help here.
+    bed.run("ALTER TABLE clicks MODIFY SETTING non_replicated_deduplication_window = 0").await;
+    let left = unanswered(&bed).await;
+    assert!((1..200).contains(&left), "{left} rows: not some of them");
+    bed.clicks(100, "sale").await;
+    let next = bed.start(Config { max_rows: 1000, ..quick() });
+    bed.has_clicks(300).await;
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_stands_for_nothing_is_not_believed() {
+    let bed = Bed::new().await;
+    assert!(unanswered(&bed).await > 0);
+    bed.run("ALTER TABLE clicks DELETE WHERE 1 SETTINGS mutations_sync = 1").await;
+    assert_eq!(bed.count("count() FROM clicks").await, 0);
+    let next = bed.start(quick());
+    bed.has_clicks(200).await;
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_refused_is_buried_alone() {
+    let bed = Bed::new().await;
+    bed.run("ALTER TABLE clicks ADD CONSTRAINT no_poison CHECK slug != 'poison'").await;
+    for nth in 0..300 {
+        let slug = if nth % 100 == 37 { "poison" } else { "sale" };
+        bed.produce(Topic::Clicks, &click(nth, slug)).await;
+    }
+    let running = bed.start(quick());
+    bed.has_clicks(297).await;
+    let dead = testbed::read(&bed.bus, Topic::Dead, |dead| dead.len() == 3).await;
+    running.stop().await;
+    assert_eq!(dead.len(), 3);
+    for read in dead {
+        let dead: Dead = serde_json::from_str(&read.value).unwrap();
+        assert!(dead.reason.contains("no_poison"), "{}", dead.reason);
+        assert_eq!(dead.origin.topic, bed.bus.topics().name(Topic::Clicks));
+        assert!(dead.payload.unwrap().contains("poison"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_back_is_not_stored() {
+    let bed = Bed::new().await;
+    let bus = bed.bus.clone();
+    tokio::task::spawn_blocking(move || {
+        let transaction = bus.transaction("test", std::time::Duration::ZERO).unwrap();
+        for round in 0..4 {
+            transaction.begin().unwrap();
+            for nth in 0..10 {
+                let value = click(nth, if round % 2 == 0 { "kept" } else { "taken-back" });
+                transaction.send(&Outgoing::keyed(Topic::Clicks, &value, Some(&value))).unwrap();
+            }
+            if round % 2 == 0 { transaction.commit(&[], None).unwrap() } else { transaction.abort().unwrap() }
+        }
+    })
+    .await
+    .unwrap();
+    let running = bed.start(quick());
+    bed.has_clicks(20).await;
+    running.stop().await;
+    assert_eq!(bed.count("countIf(slug != 'kept') FROM clicks").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_change_hands_in_the_middle_of_it() {
+    let bed = Bed::new().await;
+    let first = bed.start(Config { max_rows: 13, ..quick() });
+    bed.clicks(300, "sale").await;
+    let second = bed.start(Config { max_rows: 17, ..quick() });
+    bed.clicks(300, "sale").await;
+    first.stop().await;
+    bed.clicks(300, "sale").await;
+    bed.has_clicks(900).await;
+    second.stop().await;
+}
