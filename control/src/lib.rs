@@ -1,1 +1,190 @@
-//! To be written.
+//! The control plane: the API for links and endpoints, and the one leader that
+//! writes them.
+//!
+//! `api/` is HTTP; `link.rs` and `endpoint.rs` know what may be written;
+//! `draft.rs` and `state.rs` decide what becomes of a change; `writer.rs`
+//! commits it, and `leader.rs` says who may.
+
+mod api;
+mod auth;
+mod check;
+mod config;
+mod draft;
+mod endpoint;
+mod leader;
+mod link;
+mod metrics;
+mod problem;
+mod state;
+mod writer;
+
+use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use bus::{Bus, BusError};
+pub use config::Config;
+use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
+use store::Store;
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+use tracing::{info, warn};
+
+use crate::{
+    api::Api,
+    auth::AdminKey,
+    endpoint::Allowed,
+    leader::{Candidate, Leadership},
+    metrics::Counts,
+};
+
+/// How long requests that are under way may take to finish.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long Kafka is given to take a test event.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the API did not start, or went down.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be listened on.
+    #[error("the API cannot listen on {address}: {source}. Free the address, or set `control.listen` to another")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A client of Kafka could not be made.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A thread could not be started, or went down.
+    #[error("a thread of the API failed: {0}")]
+    Thread(io::Error),
+}
+
+/// An API that has started.
+pub struct Running {
+    address: SocketAddr,
+    drained: JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it was told to stop and has drained.
+    ///
+    /// # Errors
+    /// When it went down without being told to.
+    pub async fn wait(self) -> Result<(), Error> {
+        self.drained.await.unwrap_or_else(|error| Err(Error::Thread(io::Error::other(error))))
+    }
+}
+
+/// Runs the API until `shutdown`, and drains it.
+///
+/// # Errors
+/// When it cannot start, or went down without being told to.
+pub async fn run(
+    config: Config,
+    bus: Bus,
+    vault: Arc<Vault>,
+    store: Store,
+    metrics: Metrics,
+    health: Health,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    start(config, bus, vault, store, metrics, health, shutdown).await?.wait().await
+}
+
+/// Starts the API. It is ready (`control` of `health`) while this instance
+/// leads; one that stands by answers 503.
+///
+/// # Errors
+/// When the configuration is wrong, the address is taken, or a client or thread
+/// cannot be made.
+#[allow(clippy::needless_pass_by_value, reason = "the roles start alike")]
+pub async fn start(
+    config: Config,
+    bus: Bus,
+    vault: Arc<Vault>,
+    store: Store,
+    metrics: Metrics,
+    health: Health,
+    shutdown: Shutdown,
+) -> Result<Running, Error> {
+    config.validate_for_serving()?;
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let address = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
+    let (counts, leadership) = (Counts::new(&metrics), Arc::new(Leadership::default()));
+    // Told after the API has drained, so that changes under way are committed.
+    let step_down = Shutdown::new();
+    let candidate = Candidate {
+        bus: bus.clone(),
+        leadership: Arc::clone(&leadership),
+        short_url_base: config.short_url_base.as_str().into(),
+        part: health.part("control"),
+        counts: counts.clone(),
+        shutdown: step_down.clone(),
+    };
+    let producer = bus.producer("control", Duration::ZERO, PATIENCE)?;
+    let api = Api {
+        leadership,
+        producer,
+        vault,
+        store,
+        allowed: Allowed { http: config.allow_http, private: config.allow_private },
+        key: AdminKey::new(&config.admin_key),
+        counts,
+    };
+    let stood_down = Shutdown::new();
+    let tell = stood_down.clone();
+    let part = candidate.part.clone();
+    thread::Builder::new()
+        .name("election".to_owned())
+        .spawn(move || {
+            candidate.run();
+            tell.trigger();
+        })
+        .map_err(Error::Thread)?;
+    info!(%address, "the API listens");
+    let drained = tokio::spawn(async move {
+        let api = Arc::new(api);
+        let told = {
+            let shutdown = shutdown.clone();
+            async move { shutdown.wait().await }
+        };
+        let serving = axum::serve(listener, api::routes(Arc::clone(&api))).with_graceful_shutdown(told);
+        let mut serving = tokio::spawn(serving.into_future());
+        let outcome = tokio::select! {
+            () = shutdown.wait() => {
+                part.not_ready("draining");
+                if timeout(DRAIN, &mut serving).await.is_err() {
+                    warn!("API requests were cut off: they did not finish in time");
+                    serving.abort();
+                }
+                Ok(())
+            }
+            ended = &mut serving => {
+                let ended = ended.map_err(io::Error::other).and_then(|served| served);
+                Err(Error::Thread(ended.err().unwrap_or_else(|| io::Error::other("it ended by itself"))))
+            }
+            () = stood_down.wait() => Err(Error::Thread(io::Error::other("the election ended by itself"))),
+        };
+        step_down.trigger();
+        stood_down.wait().await;
+        let producer = api.producer.clone();
+        let _ = spawn_blocking(move || producer.drain(PATIENCE)).await;
+        info!("the API has drained");
+        outcome
+    });
+    Ok(Running { address, drained })
+}

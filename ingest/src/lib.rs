@@ -7,7 +7,6 @@
 
 mod answer;
 mod config;
-
 mod links;
 mod metrics;
 mod recorder;

@@ -1,0 +1,28 @@
+//! `/v1/event-types`: the catalogue of events.
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use schemas::{Event, EventName, Timestamp, sample};
+use serde::Serialize;
+
+use super::Listed;
+
+/// When the samples happened: a moment that never moves.
+const SAMPLE_AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
+
+#[derive(Serialize)]
+struct EventType {
+    name: EventName,
+    description: &'static str,
+    sample: Event<'static>,
+}
+
+pub(super) async fn list() -> Response {
+    let data = EventName::ALL
+        .iter()
+        .map(|name| EventType { name: *name, description: name.description(), sample: sample::event(*name, SAMPLE_AT) })
+        .collect();
+    Json(Listed { data, next: None }).into_response()
+}

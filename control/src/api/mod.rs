@@ -1,0 +1,122 @@
+//! The API's routes. Each handler reads the request into a type that cannot be
+//! wrong, asks the leader, and answers; what is decided is decided in `link.rs`,
+//! `endpoint.rs` and `draft.rs`.
+
+mod endpoints;
+mod events;
+mod links;
+pub(crate) mod request;
+mod stats;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bus::Producer;
+use serde::Serialize;
+use service::vault::Vault;
+use store::Store;
+
+use crate::{
+    auth::{self, AdminKey},
+    endpoint::Allowed,
+    leader::Leadership,
+    metrics::{Answered, Counts},
+    problem::{Kind, Problem},
+    writer::Leader,
+};
+
+/// What handlers work with.
+pub(crate) struct Api {
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) producer: Producer,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) store: Store,
+    pub(crate) allowed: Allowed,
+    pub(crate) key: AdminKey,
+    pub(crate) counts: Counts,
+}
+
+impl Api {
+    fn leader(&self) -> Result<Arc<Leader>, Problem> {
+        self.leadership.leader().ok_or_else(|| {
+            Problem::unavailable("This instance does not lead (yet): try again in a moment, or ask another instance")
+        })
+    }
+}
+
+/// All routes.
+pub(crate) fn routes(api: Arc<Api>) -> Router {
+    let keyed = Router::new()
+        .route("/v1/links", post(links::create).get(links::list))
+        .route("/v1/links/{id}", get(links::read).patch(links::update).delete(links::delete))
+        .route("/v1/endpoints", post(endpoints::create).get(endpoints::list))
+        .route("/v1/endpoints/{id}", get(endpoints::read).patch(endpoints::update).delete(endpoints::delete))
+        .route("/v1/endpoints/{id}/test", post(endpoints::test))
+        .route("/v1/stats/links/{id}", get(stats::link))
+        .route("/v1/event-types", get(events::list))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
+    keyed
+        .route("/healthz", get(|| async { "ok\n" }))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
+        .layer(DefaultBodyLimit::max(request::BODY_BYTES))
+        .with_state(api)
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Kind::NotFound, format!("There is no {path}"))
+}
+
+async fn no_method(method: Method, uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Kind::MethodNotAllowed, format!("{path} does not know {method}: the Allow header says what it does"))
+}
+
+async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let status = match response.status().as_u16() {
+        0..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    };
+    api.counts.requests.get_or_create(&Answered { status }).inc();
+    // What the API tells is the caller's alone.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A version of something, with the ETag that a change can be made to depend on.
+fn versioned(status: StatusCode, revision: u64, body: &impl Serialize) -> Response {
+    let mut response = (status, Json(body)).into_response();
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+/// The answer to a creation: where the new thing is.
+fn created(path: &str, revision: u64, body: &impl Serialize) -> Response {
+    let mut response = versioned(StatusCode::CREATED, revision, body);
+    if let Ok(location) = HeaderValue::from_str(path) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A page of a list; `next` is there while there is more.
+#[derive(Serialize)]
+struct Listed<T> {
+    data: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}

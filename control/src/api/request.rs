@@ -1,0 +1,224 @@
+//! Reading requests: bodies whose errors name the field or the place, queries,
+//! ids in paths, and preconditions.
+
+use std::str::FromStr;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::error::Category;
+
+use crate::{
+    problem::{FieldError, Kind, Problem},
+    state::{Kept, not_found},
+};
+
+/// The largest body that is read.
+pub(crate) const BODY_BYTES: usize = 1 << 20;
+
+/// A JSON body, whatever its `Content-Type` says.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        parse(&bytes(request, state).await?).map(Self)
+    }
+}
+
+/// A JSON body that may be missing.
+pub(crate) struct OptionalBody<T>(pub(crate) Option<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = bytes(request, state).await?;
+        if bytes.is_empty() { Ok(Self(None)) } else { parse(&bytes).map(|body| Self(Some(body))) }
+    }
+}
+
+async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            Problem::new(Kind::TooLarge, format!("A body may have at most {BODY_BYTES} bytes"))
+        } else {
+            Problem::new(Kind::Malformed, "The body could not be read to its end")
+        }
+    })
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        refused(error.inner(), &path)
+    })?;
+    json.end().map_err(|error| refused(&error, "."))?;
+    Ok(value)
+}
+
+fn refused(error: &serde_json::Error, path: &str) -> Problem {
+    let text = error.to_string();
+    // The place is told once, and only where it helps.
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let reason = text.strip_suffix(&place).unwrap_or(&text);
+    match error.classify() {
+        Category::Data => {
+            let field = named(reason).or_else(|| (path != ".").then_some(path)).unwrap_or("(body)");
+            Problem::invalid(vec![FieldError::new(field, reason)])
+        }
+        Category::Syntax | Category::Eof | Category::Io => {
+            Problem::new(Kind::Malformed, format!("The body is not JSON: {reason}{place}"))
+        }
+    }
+}
+
+/// The field that serde's words are about, where the path does not tell:
+/// ``missing field `url` ``.
+fn named(reason: &str) -> Option<&str> {
+    let rest = ["missing field `", "unknown field `", "duplicate field `"]
+        .iter()
+        .find_map(|words| reason.strip_prefix(words))?;
+    rest.split_once('`').map(|(field, _)| field)
+}
+
+/// Which page of a list is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageQuery {
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// A page of a list of `T`s.
+pub(crate) struct Page<T: Kept> {
+    pub(crate) limit: usize,
+    pub(crate) before: Option<T::Id>,
+}
+
+const PAGE: usize = 50;
+const LARGEST_PAGE: usize = 200;
+
+impl<T, S> FromRequestParts<S> for Page<T>
+where
+    T: Kept,
+    T::Id: FromStr,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(query) = Query::<PageQuery>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+        let limit = query.limit.unwrap_or(PAGE);
+        let mut errors = Vec::new();
+        if !(1..=LARGEST_PAGE).contains(&limit) {
+            errors.push(FieldError::new("limit", format!("is {limit}, must be 1 to {LARGEST_PAGE}")));
+        }
+        let before = query.cursor.as_deref().map(str::parse::<T::Id>).transpose();
+        let Ok(before) = before else {
+            errors.push(FieldError::new("cursor", "is not one that a list has given as `next`"));
+            return Err(Problem::invalid(errors));
+        };
+        if errors.is_empty() { Ok(Self { limit, before }) } else { Err(Problem::invalid(errors)) }
+    }
+}
+
+/// The id in a path: one that cannot be is one that is not there.
+pub(crate) fn id<T: Kept>(text: &str) -> Result<T::Id, Problem>
+where
+    T::Id: FromStr,
+{
+    text.parse().map_err(|_| not_found::<T>(&text.chars().take(64).collect::<String>()))
+}
+
+/// The revision of `If-Match`, where the caller wants to change no other.
+pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let revision = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
+    revision.map(Some).ok_or_else(|| {
+        Problem::new(Kind::Malformed, "If-Match must be the ETag of an earlier answer, such as \"3\", or *")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{endpoint::NewEndpoint, link::NewLink};
+
+    fn field_of(problem: Problem) -> (String, String) {
+        assert_eq!(problem.kind, Kind::Invalid, "{problem:?}");
+        let error = problem.errors.into_iter().next().unwrap();
+        (error.field, error.reason)
+    }
+
+    fn link(body: &str) -> Problem {
+        parse::<NewLink>(body.as_bytes()).err().unwrap()
+    }
+
+    #[test]
+    fn a_wrong_body_is_answered_with_the_field() {
+        for (body, field, words) in [
+            ("{}", "destination", "missing field"),
+            (r#"{"destination":"https://a.example/","slog":"x"}"#, "slog", "expected one of"),
+            (r#"{"destination":"a","destination":"b"}"#, "destination", "duplicate"),
+            (r#"{"destination":3}"#, "destination", "expected a string"),
+            (r#"{"destination":"a","tags":["a",3]}"#, "tags[1]", "expected a string"),
+            (r#"{"destination":"a","metadata":{"k":3}}"#, "metadata.k", "expected a string"),
+            (r#"{"destination":"a","status_code":"302"}"#, "status_code", "expected u16"),
+            (r#"{"destination":"a","status_code":70000}"#, "status_code", "expected u16"),
+            ("[]", "(body)", "invalid length 0"),
+            ("3", "(body)", "expected struct"),
+        ] {
+            let (found, reason) = field_of(link(body));
+            assert_eq!(found, field, "{body}: {reason}");
+            assert!(reason.contains(words), "{body}: {reason}");
+        }
+    }
+
+    #[test]
+    fn what_an_endpoint_cannot_ask_for_is_answered_with_what_it_can() {
+        let endpoint = |body: &str| field_of(parse::<NewEndpoint>(body.as_bytes()).err().unwrap());
+        let (field, reason) = endpoint(r#"{"url":"https://a.example/","events":["link.*","link.klicked"]}"#);
+        assert_eq!(field, "events[1]");
+        assert!(reason.contains("link.clicked"), "{reason}");
+        let (field, reason) = endpoint(r#"{"url":"a","events":["*"],"filters":{"contry":"US"}}"#);
+        assert!(field.starts_with("filters"), "{field}");
+        assert!(reason.contains("country"), "{reason}");
+    }
+
+    #[test]
+    fn what_is_not_json_is_answered_with_the_place() {
+        for body in ["", "{", "{\"destination\":\n\"a\",}", "{\"destination\":\"\\ud800\"}", "{} x", "\u{7f}"] {
+            let problem = link(body);
+            if problem.kind == Kind::Malformed {
+                assert!(problem.detail.contains("line"), "{}", problem.detail);
+            } else {
+                assert_eq!(body, "{} x", "{problem:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_precondition_is_an_etag() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_MATCH, value.parse().unwrap());
+            if_match(&headers)
+        };
+        assert_eq!(if_match(&HeaderMap::new()), Ok(None));
+        assert_eq!(with("\"3\""), Ok(Some(3)));
+        assert_eq!(with("*"), Ok(None));
+        assert_eq!(with("3").unwrap_err().kind, Kind::Malformed);
+    }
+}

@@ -1,0 +1,42 @@
+//! `/v1/stats`: counts out of ClickHouse.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use schemas::{Link, LinkId, WorkspaceId};
+use serde::Serialize;
+use store::{LinkClicks, Store, StoreError};
+use tracing::warn;
+
+use super::{Api, request::id};
+use crate::{auth::Caller, problem::Problem, state::not_found};
+
+#[derive(Serialize)]
+struct LinkStats {
+    clicks: LinkClicks,
+    scans: LinkClicks,
+}
+
+pub(super) async fn link(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(text): Path<String>,
+) -> Result<Response, Problem> {
+    let id = id::<Link>(&text)?;
+    let link = api.leader()?.read(|state| state.get::<Link>(&caller.workspace, id));
+    link.ok_or_else(|| not_found::<Link>(&text))?;
+    let stats = ask(&api.store, &caller.workspace, id).await.map_err(|error| {
+        warn!(%error, "statistics are not answered");
+        Problem::unavailable("The statistics cannot be read: ClickHouse does not answer")
+    })?;
+    Ok(Json(stats).into_response())
+}
+
+async fn ask(store: &Store, workspace: &WorkspaceId, id: LinkId) -> Result<LinkStats, StoreError> {
+    let (clicks, scans) = tokio::try_join!(store.link_clicks(workspace, id), store.link_scans(workspace, id))?;
+    Ok(LinkStats { clicks, scans })
+}

@@ -1,0 +1,297 @@
+//! Who writes. Kafka's group assignment of the one-partition topic `links`
+//! elects one instance; a fixed transactional id fences a leader that does not
+//! know that it no longer is one. A leader first takes the transactional id,
+//! which ends whatever its predecessor left open, then reads the topics to their
+//! ends, and then serves. Whatever goes wrong ends its term: it forgets what it
+//! knows and stands for election again.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{RecvTimeoutError, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bus::{Assigned, Assignments, Bus, BusError, Change, Commit, Isolation, Membership, Revoked, Table};
+use parking_lot::{Mutex, RwLock};
+use schemas::{Endpoint, EndpointId, Link, LinkId, Topic};
+use service::{Backoff, Part, Shutdown};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    metrics::Counts,
+    state::State,
+    writer::{self, Leader},
+};
+
+/// The group that elects, and the transactional id that fences.
+const CONTROL: &str = "control";
+/// How long a poll of the election waits: how soon a lost one is acted upon.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Whether this instance leads, and with what.
+#[derive(Default)]
+pub(crate) struct Leadership {
+    held: RwLock<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Counts what was won and lost, so that a term that was lost while it
+    /// began is not begun.
+    term: u64,
+    leader: Option<Arc<Leader>>,
+}
+
+impl Leadership {
+    /// The leader, if it is this instance.
+    pub(crate) fn leader(&self) -> Option<Arc<Leader>> {
+        self.held.read().leader.clone()
+    }
+
+    fn term(&self) -> u64 {
+        self.held.read().term
+    }
+
+    fn take(&self, term: u64, leader: Arc<Leader>) -> bool {
+        let mut held = self.held.write();
+        let current = held.term == term;
+        if current {
+            held.leader = Some(leader);
+        }
+        current
+    }
+
+    fn lose(&self) {
+        let mut held = self.held.write();
+        held.term += 1;
+        held.leader = None;
+    }
+}
+
+/// What the election's consumer is told.
+struct Election {
+    leadership: Arc<Leadership>,
+    elected: Mutex<Option<Assigned>>,
+}
+
+impl Assignments for Election {
+    fn assigned(&self, partitions: &[Assigned]) {
+        *self.elected.lock() = partitions.first().cloned();
+    }
+
+    fn revoked(&self, _: &Revoked<'_>) -> Vec<Commit> {
+        *self.elected.lock() = None;
+        // Before anyone else can be elected.
+        self.leadership.lose();
+        Vec::new()
+    }
+}
+
+/// What a candidate needs.
+#[derive(Clone)]
+pub(crate) struct Candidate {
+    pub(crate) bus: Bus,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) short_url_base: Arc<str>,
+    pub(crate) part: Part,
+    pub(crate) counts: Counts,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Why a term ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error("cannot start the leading thread: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("the leading thread panicked")]
+    Panicked,
+    #[error("a record of {topic} cannot be read: {reason}")]
+    Record { topic: &'static str, reason: String },
+}
+
+impl Candidate {
+    /// Stands for election, and leads when elected, until `shutdown`. Blocks.
+    pub(crate) fn run(&self) {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        while !self.shutdown.is_triggered() {
+            let began = Instant::now();
+            let ended = self.stand();
+            self.leadership.lose();
+            let Err(ended) = ended else { return };
+            if began.elapsed() > Duration::from_secs(60) {
+                backoff.reset();
+            }
+            let delay = backoff.next();
+            // A person must act where trying again leads nowhere.
+            match &ended {
+                Ended::Bus(error) if error.is_transient() || matches!(error, BusError::Fenced { .. }) => {
+                    warn!(error = %ended, ?delay, "a term ended: standing for election again");
+                }
+                _ => error!(error = %ended, ?delay, "this instance cannot lead: trying again"),
+            }
+            self.part.not_ready(&format!("cannot lead: {ended}"));
+            let until = Instant::now() + delay;
+            while Instant::now() < until && !self.shutdown.is_triggered() {
+                thread::sleep(POLL.min(delay));
+            }
+        }
+    }
+
+    /// One candidacy. Leaving the group at its end lets another be elected.
+    fn stand(&self) -> Result<(), Ended> {
+        let election = Arc::new(Election { leadership: Arc::clone(&self.leadership), elected: Mutex::new(None) });
+        let read = [Topic::Links];
+        let owner = Arc::clone(&election);
+        let consumer = self.bus.consumer(CONTROL, &read, Isolation::Committed, Membership::Static, owner)?;
+        self.part.not_ready("standby: waiting to be elected");
+        let mut leading: Option<Term> = None;
+        let outcome = loop {
+            if self.shutdown.is_triggered() {
+                break Ok(());
+            }
+            // What it reads means nothing: being assigned is all that counts.
+            if let Err(error) = consumer.poll(POLL) {
+                break Err(error.into());
+            }
+            let elected = election.elected.lock().clone();
+            match (elected, &leading) {
+                (Some(elected), None) => {
+                    // Reading the topic a second time would be for nothing.
+                    consumer.pause(&[elected.partition])?;
+                    // With an offset at the end, no later start depends on how
+                    // far back the log goes.
+                    let end = elected.offset + consumer.behind(elected.partition, elected.offset)?;
+                    let commit = Commit { partition: elected.partition, offset: end, metadata: None };
+                    if let Err(error) = consumer.commit_later(&[commit]) {
+                        debug!(%error, "the election's offset was not committed");
+                    }
+                    leading = Some(self.begin()?);
+                }
+                (None, Some(_)) => {
+                    info!("another instance may lead now: standing by");
+                    self.part.not_ready("standby: waiting to be elected");
+                    leading.take().map_or(Ok(()), Term::end)?;
+                }
+                // Lost and won again between two looks, or over for a reason
+                // that its end tells.
+                (Some(_), Some(term)) if term.number != self.leadership.term() || term.thread.is_finished() => {
+                    leading.take().map_or(Ok(()), Term::end)?;
+                }
+                _ => {}
+            }
+        };
+        self.leadership.lose();
+        let ended = leading.map_or(Ok(()), Term::end);
+        outcome.and(ended)
+    }
+
+    fn begin(&self) -> Result<Term, Ended> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let term = self.leadership.term();
+        let (candidate, stopped) = (self.clone(), Arc::clone(&stop));
+        let thread = thread::Builder::new().name("leader".to_owned()).spawn(move || candidate.lead(term, &stopped))?;
+        Ok(Term { number: term, stop, thread })
+    }
+
+    /// Leads until told to stop. Runs on a thread of its own.
+    fn lead(&self, term: u64, stop: &AtomicBool) -> Result<(), Ended> {
+        self.part.not_ready("elected: reading links and endpoints");
+        let transaction = self.bus.transaction(CONTROL, Duration::ZERO)?;
+        let Some(state) = self.read(stop)? else { return Ok(()) };
+        let (links, endpoints) = state.len();
+        writer::show(&state, &self.counts);
+        let (leader, jobs) = Leader::new(state);
+        if !self.leadership.take(term, Arc::clone(&leader)) {
+            return Ok(());
+        }
+        info!(links, endpoints, "this instance leads");
+        self.part.ready();
+        self.counts.leading.set(1);
+        let outcome = writer::run(&leader, &jobs, &transaction, &self.short_url_base, &self.counts, stop);
+        self.counts.leading.set(0);
+        self.leadership.lose();
+        Ok(outcome?)
+    }
+
+    /// Everything that is committed now; nothing if it is to stop first.
+    fn read(&self, stop: &AtomicBool) -> Result<Option<State>, Ended> {
+        let (tell, told) = channel();
+        let state = Arc::new(Mutex::new(State::default()));
+        let mut tables: Vec<Table> = Vec::new();
+        for topic in [Topic::Links, Topic::Endpoints] {
+            let (state, tell) = (Arc::clone(&state), tell.clone());
+            tables.push(self.bus.table(CONTROL, topic, move |change| {
+                let outcome = match change {
+                    Change::CaughtUp => Ok(true),
+                    change => put(&mut state.lock(), topic, &change).map(|()| false),
+                };
+                // Nobody listens any more once everything has been read.
+                match outcome {
+                    Ok(false) => {}
+                    Ok(true) => drop(tell.send(Ok(()))),
+                    Err(reason) => drop(tell.send(Err(Ended::Record { topic: topic.suffix(), reason }))),
+                }
+            })?);
+        }
+        let mut waiting = tables.len();
+        while waiting > 0 {
+            match told.recv_timeout(POLL) {
+                Ok(caught_up) => {
+                    caught_up?;
+                    waiting -= 1;
+                }
+                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Acquire) => return Ok(None),
+                Err(_) => {}
+            }
+        }
+        drop(tables);
+        Ok(Some(std::mem::take(&mut *state.lock())))
+    }
+}
+
+/// A term of this instance.
+struct Term {
+    number: u64,
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Result<(), Ended>>,
+}
+
+impl Term {
+    fn end(self) -> Result<(), Ended> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().unwrap_or(Err(Ended::Panicked))
+    }
+}
+
+/// Applies a record. One that cannot be read ends the term: to lead without it
+/// would be to forget it.
+fn put(state: &mut State, topic: Topic, change: &Change<'_>) -> Result<(), String> {
+    let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+    match (topic, change) {
+        (Topic::Links, Change::Put { key, value }) => {
+            let link: Link = serde_json::from_slice(value).map_err(|error| format!("{}: {error}", text(key)))?;
+            state.put_link(Arc::new(link));
+        }
+        (Topic::Links, Change::Delete { key }) => {
+            let id: LinkId = text(key).parse().map_err(|error| format!("{error}"))?;
+            state.remove_link(id);
+        }
+        (_, Change::Put { key, value }) => {
+            let endpoint: Endpoint =
+                serde_json::from_slice(value).map_err(|error| format!("{}: {error}", text(key)))?;
+            state.put_endpoint(Arc::new(endpoint));
+        }
+        (_, Change::Delete { key }) => {
+            let id: EndpointId = text(key).parse().map_err(|error| format!("{error}"))?;
+            state.remove_endpoint(id);
+        }
+        (_, Change::CaughtUp) => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! Links as callers write them: what a new one may say, what a patch may change,
+//! and the rules that both are held to.
+
+use std::collections::{BTreeMap, HashSet};
+
+use schemas::{
+    Link, LinkId, Timestamp, WorkspaceId,
+    event::{Change, Changes},
+    usermap::UserMap,
+};
+use serde::Deserialize;
+use url::Host;
+
+use crate::{
+    check::{Checker, Patch, merged},
+    problem::Problem,
+};
+
+const DESTINATION_BYTES: usize = 8192;
+const SLUG_CHARS: usize = 64;
+const TEXT_CHARS: usize = 128;
+const EXTERNAL_ID_CHARS: usize = 255;
+const TAGS: usize = 20;
+const TAG_CHARS: usize = 64;
+const METADATA_KEYS: usize = 50;
+const METADATA_KEY_CHARS: usize = 64;
+const METADATA_VALUE_CHARS: usize = 1024;
+const STATUS_CODES: [u16; 4] = [301, 302, 307, 308];
+
+/// Paths that are, or may become, something other than a link.
+const RESERVED_SLUGS: [&str; 14] = [
+    ".",
+    "..",
+    ".well-known",
+    "apple-app-site-association",
+    "favicon.ico",
+    "healthz",
+    "humans.txt",
+    "index.html",
+    "metrics",
+    "openapi.json",
+    "q",
+    "readyz",
+    "robots.txt",
+    "v1",
+];
+
+/// What a made-up slug is made of: nothing that people misread.
+const ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ";
+const MADE_UP_CHARS: usize = 7;
+
+/// A link that someone wants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewLink {
+    destination: String,
+    domain: Option<String>,
+    slug: Option<String>,
+    campaign: Option<String>,
+    segment: Option<String>,
+    #[serde(default)]
+    tags: Vec<String>,
+    status_code: Option<u16>,
+    #[serde(default)]
+    metadata: UserMap,
+    external_id: Option<String>,
+}
+
+/// What someone wants changed of a link: a merge patch (RFC 7396).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LinkPatch {
+    destination: Patch<String>,
+    slug: Patch<String>,
+    campaign: Patch<String>,
+    segment: Patch<String>,
+    tags: Patch<Vec<String>>,
+    status_code: Patch<u16>,
+    metadata: Patch<BTreeMap<String, Option<String>>>,
+    external_id: Patch<String>,
+}
+
+impl NewLink {
+    /// The link, checked. One without a slug has an empty one, to be made up
+    /// where it is known which are free.
+    pub(crate) fn check(self, workspace: &WorkspaceId, at: Timestamp) -> Result<Link, Problem> {
+        let link = Link {
+            id: LinkId::mint(),
+            workspace: workspace.clone(),
+            domain: self.domain,
+            slug: self.slug.clone().unwrap_or_default(),
+            destination: self.destination,
+            short_url: String::new(),
+            campaign: self.campaign,
+            segment: self.segment,
+            tags: self.tags,
+            status_code: self.status_code.unwrap_or(302),
+            metadata: self.metadata,
+            external_id: self.external_id,
+            created_at: at,
+            updated_at: at,
+            revision: 1,
+        };
+        let mut checker = Checker::default();
+        if self.slug.is_some() {
+            check_slug(&link.slug, &mut checker);
+        }
+        check(&link, &mut checker);
+        checker.finish(link)
+    }
+}
+
+impl LinkPatch {
+    /// `link` with the patch applied, checked; its revision is the next one.
+    pub(crate) fn apply(self, link: &Link, short_url_base: &str, at: Timestamp) -> Result<Link, Problem> {
+        let mut checker = Checker::default();
+        let mut new = link.clone();
+        self.destination.apply_required(&mut new.destination, "destination", &mut checker);
+        self.slug.apply_required(&mut new.slug, "slug", &mut checker);
+        self.campaign.apply(&mut new.campaign);
+        self.segment.apply(&mut new.segment);
+        self.tags.apply_or(&mut new.tags, Vec::new());
+        self.status_code.apply_required(&mut new.status_code, "status_code", &mut checker);
+        self.external_id.apply(&mut new.external_id);
+        match self.metadata {
+            Patch::Keep => {}
+            Patch::Remove => new.metadata = UserMap::default(),
+            Patch::Set(patch) => new.metadata = merged(&link.metadata, patch),
+        }
+        check_slug(&new.slug, &mut checker);
+        check(&new, &mut checker);
+        new.short_url = short_url(&new, short_url_base);
+        if new != *link {
+            new.updated_at = at;
+            new.revision += 1;
+        }
+        checker.finish(new)
+    }
+}
+
+fn check_slug(slug: &str, checker: &mut Checker) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
+    if slug.is_empty() || slug.len() > SLUG_CHARS || !slug.chars().all(allowed) {
+        checker.wrong("slug", format!("must have 1 to {SLUG_CHARS} characters of A-Z a-z 0-9 - _ . ~"));
+    } else if RESERVED_SLUGS.contains(&slug.to_ascii_lowercase().as_str()) {
+        checker.wrong("slug", format!("`{slug}` is reserved: choose another"));
+    }
+}
+
+fn check(link: &Link, checker: &mut Checker) {
+    checker.http_url("destination", &link.destination, DESTINATION_BYTES);
+    if let Some(domain) = &link.domain {
+        check_domain(domain, checker);
+    }
+    for (field, text, max) in [
+        ("campaign", &link.campaign, TEXT_CHARS),
+        ("segment", &link.segment, TEXT_CHARS),
+        ("external_id", &link.external_id, EXTERNAL_ID_CHARS),
+    ] {
+        if let Some(text) = text {
+            checker.text(field, text, max);
+        }
+    }
+    if link.tags.len() > TAGS {
+        checker.wrong("tags", format!("has {}, at most {TAGS} are allowed", link.tags.len()));
+    }
+    let mut seen = HashSet::new();
+    for (index, tag) in link.tags.iter().enumerate() {
+        checker.text(&format!("tags[{index}]"), tag, TAG_CHARS);
+        if !seen.insert(tag) {
+            checker.wrong(format!("tags[{index}]"), format!("`{tag}` stands there twice"));
+        }
+    }
+    if !STATUS_CODES.contains(&link.status_code) {
+        checker.wrong("status_code", format!("is {}, must be 301, 302, 307 or 308", link.status_code));
+    }
+    if link.metadata.len() > METADATA_KEYS {
+        checker.wrong("metadata", format!("has {} keys, at most {METADATA_KEYS} are allowed", link.metadata.len()));
+    }
+    for (key, value) in link.metadata.iter() {
+        checker.text("metadata", key, METADATA_KEY_CHARS);
+        if value.chars().count() > METADATA_VALUE_CHARS {
+            checker.wrong(format!("metadata.{key}"), format!("is longer than {METADATA_VALUE_CHARS} characters"));
+        }
+    }
+}
+
+fn check_domain(domain: &str, checker: &mut Checker) {
+    // Names as DNS has them; an international one is written in its ASCII form.
+    let labels_ok = domain
+        .split('.')
+        .all(|label| !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-'));
+    match Host::parse(domain) {
+        Ok(Host::Domain(name)) if name == domain && labels_ok && domain.len() <= 253 => {}
+        Ok(Host::Domain(name)) if name != domain => {
+            checker.wrong("domain", format!("must be a host name in lower case and ASCII: write it as `{name}`"));
+        }
+        _ => checker.wrong("domain", "must be a host name without scheme, port or path, such as go.example.com"),
+    }
+}
+
+/// A slug that nobody asked for.
+pub(crate) fn make_up_slug() -> String {
+    (0..MADE_UP_CHARS).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
+}
+
+/// The address that people share.
+pub(crate) fn short_url(link: &Link, base: &str) -> String {
+    match &link.domain {
+        Some(domain) => format!("https://{domain}/{}", link.slug),
+        None => format!("{base}/{}", link.slug),
+    }
+}
+
+/// What differs between two versions of a link.
+pub(crate) fn changes(old: &Link, new: &Link) -> Changes {
+    fn text(old: Option<&String>, new: Option<&String>) -> Option<Change<String>> {
+        (old != new).then(|| Change { from: old.cloned(), to: new.cloned() })
+    }
+    fn value<T: Clone + PartialEq>(old: &T, new: &T) -> Option<Change<T>> {
+        (old != new).then(|| Change { from: Some(old.clone()), to: Some(new.clone()) })
+    }
+    Changes {
+        destination: value(&old.destination, &new.destination),
+        slug: value(&old.slug, &new.slug),
+        campaign: text(old.campaign.as_ref(), new.campaign.as_ref()),
+        segment: text(old.segment.as_ref(), new.segment.as_ref()),
+        tags: value(&old.tags, &new.tags),
+        status_code: value(&old.status_code, &new.status_code),
+        external_id: text(old.external_id.as_ref(), new.external_id.as_ref()),
+        metadata: value(&old.metadata, &new.metadata),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn check(body: Value) -> Result<Link, Problem> {
+        let link: NewLink = serde_json::from_value(body).unwrap();
+        link.check(&WorkspaceId::default(), Timestamp::from_millis(0))
+    }
+
+    /// The fields that are refused when `field` has `value`.
+    fn refused(field: &str, value: Value) -> Vec<String> {
+        let mut body = json!({"destination": "https://a.example/"});
+        body[field] = value;
+        check(body).err().map_or_else(Vec::new, |problem| problem.errors.into_iter().map(|e| e.field).collect())
+    }
+
+    #[test]
+    fn what_is_allowed_passes() {
+        for (field, value) in [
+            ("destination", json!(format!("https://a.example/{}", "a".repeat(8000)))),
+            ("slug", json!("Winter-Sale_2026.v2~")),
+            ("slug", json!("q2")),
+            ("domain", json!("go.acme.co")),
+            ("domain", json!("xn--bcher-kva.example")),
+            ("tags", json!(vec!["a"; 1])),
+            ("status_code", json!(308)),
+            ("metadata", json!({"0": "", "color": "red\n"})),
+            ("external_id", json!("order/1")),
+        ] {
+            assert_eq!(refused(field, value.clone()), Vec::<String>::new(), "{field} {value}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_is_named() {
+        let tags: Vec<String> = (0..21).map(|n| n.to_string()).collect();
+        let keys: BTreeMap<String, String> = (0..51).map(|n| (n.to_string(), String::new())).collect();
+        for (field, value, named) in [
+            ("destination", json!(format!("https://a.example/{}", "a".repeat(9000))), "destination"),
+            ("destination", json!("mailto:a@b.example"), "destination"),
+            ("slug", json!(""), "slug"),
+            ("slug", json!("a/b"), "slug"),
+            ("slug", json!("a b"), "slug"),
+            ("slug", json!("\u{fc}"), "slug"),
+            ("slug", json!("a".repeat(65)), "slug"),
+            ("slug", json!("Robots.txt"), "slug"),
+            ("slug", json!("q"), "slug"),
+            ("slug", json!(".."), "slug"),
+            ("domain", json!("Go.acme.co"), "domain"),
+            ("domain", json!("https://go.acme.co"), "domain"),
+            ("domain", json!("go.acme.co:8080"), "domain"),
+            ("domain", json!("b\u{fc}cher.example"), "domain"),
+            ("domain", json!("10.0.0.1"), "domain"),
+            ("domain", json!("-a.example"), "domain"),
+            ("domain", json!(""), "domain"),
+            ("campaign", json!(""), "campaign"),
+            ("campaign", json!("a\u{0}b"), "campaign"),
+            ("tags", json!(tags), "tags"),
+            ("tags", json!(["a", "b", "a"]), "tags[2]"),
+            ("tags", json!([""]), "tags[0]"),
+            ("status_code", json!(303), "status_code"),
+            ("metadata", json!(keys), "metadata"),
+            ("metadata", json!({"a": "b".repeat(1025)}), "metadata.a"),
+            ("external_id", json!("a".repeat(256)), "external_id"),
+        ] {
+            assert_eq!(refused(field, value.clone()), [named], "{field} {value}");
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let problem = check(json!({"destination": "x", "slug": "/", "status_code": 200})).unwrap_err();
+        let fields: Vec<&str> = problem.errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, ["slug", "destination", "status_code"]);
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_says_so() {
+        let body =
+            json!({"destination": "https://a.example/", "slug": "sale", "campaign": "w", "metadata": {"a": "1"}});
+        let mut link = check(body).unwrap();
+        link.short_url = short_url(&link, "http://localhost:8080");
+        let apply = |patch: Value| {
+            let patch: LinkPatch = serde_json::from_value(patch).unwrap();
+            patch.apply(&link, "http://localhost:8080", Timestamp::from_millis(5))
+        };
+        assert_eq!(apply(json!({})).unwrap(), link);
+        assert_eq!(apply(json!({"slug": "sale", "metadata": {"z": null}})).unwrap(), link);
+        let new = apply(json!({"slug": "new", "campaign": null, "metadata": {"a": null, "b": "2"}})).unwrap();
+        assert_eq!((new.revision, new.updated_at.as_millis(), new.created_at.as_millis()), (2, 5, 0));
+        assert_eq!(new.short_url, "http://localhost:8080/new");
+        assert_eq!(
+            serde_json::to_value(changes(&link, &new)).unwrap(),
+            json!({
+                "slug": {"from": "sale", "to": "new"},
+                "campaign": {"from": "w"},
+                "metadata": {"from": {"a": "1"}, "to": {"b": "2"}},
+            })
+        );
+        let problem = apply(json!({"destination": null, "slug": "q"})).unwrap_err();
+        assert_eq!(problem.errors.len(), 2);
+    }
+
+    #[test]
+    fn made_up_slugs_are_allowed_ones() {
+        for _ in 0..100 {
+            let mut checker = Checker::default();
+            check_slug(&make_up_slug(), &mut checker);
+            assert!(checker.finish(()).is_ok());
+        }
+    }
+}

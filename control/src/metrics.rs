@@ -1,0 +1,43 @@
+//! What the control plane counts.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+};
+use service::Metrics;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Answered {
+    /// The class of the status: `2xx`.
+    pub(crate) status: &'static str,
+}
+
+/// The control plane's metrics. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Counts {
+    pub(crate) requests: Family<Answered, Counter>,
+    pub(crate) writes: Counter,
+    pub(crate) commits: Counter,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) leading: Gauge,
+    pub(crate) links: Gauge,
+    pub(crate) endpoints: Gauge,
+}
+
+impl Counts {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            requests: metrics.family_counter("clickhook_control_requests", "API requests answered, by class of status"),
+            writes: metrics.counter("clickhook_control_writes", "Changes that were asked for"),
+            commits: metrics.counter("clickhook_control_commits", "Groups of changes that were committed"),
+            commit_seconds: metrics.histogram(
+                "clickhook_control_commit_seconds",
+                "How long committing a group of changes took",
+                [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
+            ),
+            leading: metrics.gauge("clickhook_control_leading", "1 while this instance leads, 0 while it stands by"),
+            links: metrics.gauge("clickhook_control_links", "Links that exist"),
+            endpoints: metrics.gauge("clickhook_control_endpoints", "Endpoints that exist"),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! How a change becomes true. One thread takes the changes that wait, drafts
+//! them, commits them to Kafka in one transaction, and only then applies and
+//! answers them: a transaction each would cap writes near 50 a second.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use bus::{BusError, Outgoing, Transaction};
+use parking_lot::RwLock;
+use schemas::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::{
+    draft::{Draft, Record},
+    metrics::Counts,
+    problem::Problem,
+    state::State,
+};
+
+/// How many changes may wait.
+const QUEUE: usize = 4096;
+/// How many changes share a transaction.
+const GROUP: usize = 1000;
+/// How often the thread looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Whether a group was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committed {
+    Yes,
+    No,
+}
+
+/// Tells a caller what became of a change, once that is known.
+pub(crate) type Answer = Box<dyn FnOnce(Committed) + Send>;
+/// A change that waits to be drafted.
+pub(crate) type Job = Box<dyn FnOnce(&mut Draft<'_>) -> Answer + Send>;
+
+/// What a leader offers to the API while it leads.
+pub(crate) struct Leader {
+    state: RwLock<State>,
+    jobs: SyncSender<Job>,
+}
+
+impl Leader {
+    /// A leader that knows `state`, and the changes that [`run`] takes.
+    pub(crate) fn new(state: State) -> (Arc<Self>, Receiver<Job>) {
+        let (jobs, taken) = sync_channel(QUEUE);
+        (Arc::new(Self { state: RwLock::new(state), jobs }), taken)
+    }
+
+    /// Reads what is committed.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read())
+    }
+
+    /// Makes a change and waits until it is committed.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody knows whether it was committed.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Draft<'_>) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (tell, told) = oneshot::channel();
+        let job: Job = Box::new(move |draft| {
+            let outcome = change(draft);
+            // The caller may have gone away.
+            Box::new(move |committed| {
+                drop(tell.send(if committed == Committed::Yes { outcome } else { Err(unknown()) }));
+            })
+        });
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => Problem::unavailable("Too many changes are waiting: try again in a moment"),
+            TrySendError::Disconnected(_) => unknown(),
+        })?;
+        told.await.unwrap_or_else(|_| Err(unknown()))
+    }
+}
+
+fn unknown() -> Problem {
+    Problem::unavailable(
+        "The change may or may not have been made: this instance stopped leading, or Kafka does not answer. \
+         Read the state again before you repeat it",
+    )
+}
+
+/// Takes changes until `stop`.
+///
+/// # Errors
+/// When a group was not known to be committed: what this leader knows may be
+/// out of date, and its transaction is useless.
+pub(crate) fn run(
+    leader: &Leader,
+    jobs: &Receiver<Job>,
+    transaction: &Transaction,
+    short_url_base: &str,
+    counts: &Counts,
+    stop: &AtomicBool,
+) -> Result<(), BusError> {
+    while !stop.load(Ordering::Acquire) {
+        let first = match jobs.recv_timeout(TICK) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let group: Vec<Job> = std::iter::once(first).chain(jobs.try_iter().take(GROUP - 1)).collect();
+        counts.writes.inc_by(group.len() as u64);
+        let state = leader.state.read();
+        let mut draft = Draft::new(&state, short_url_base, Timestamp::now());
+        let answers: Vec<Answer> = group.into_iter().map(|job| job(&mut draft)).collect();
+        let drafted = draft.finish();
+        drop(state);
+        if let Err(error) = commit(transaction, &drafted.records, counts) {
+            answers.into_iter().for_each(|answer| answer(Committed::No));
+            return Err(error);
+        }
+        let mut state = leader.state.write();
+        state.apply(drafted);
+        show(&state, counts);
+        drop(state);
+        answers.into_iter().for_each(|answer| answer(Committed::Yes));
+    }
+    Ok(())
+}
+
+/// Shows how much there is.
+pub(crate) fn show(state: &State, counts: &Counts) {
+    let (links, endpoints) = state.len();
+    counts.links.set(i64::try_from(links).unwrap_or(i64::MAX));
+    counts.endpoints.set(i64::try_from(endpoints).unwrap_or(i64::MAX));
+}
+
+fn commit(transaction: &Transaction, records: &[Record], counts: &Counts) -> Result<(), BusError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let began = Instant::now();
+    transaction.begin()?;
+    for record in records {
+        transaction.send(&Outgoing::keyed(record.topic, record.key.as_bytes(), record.value.as_deref()))?;
+    }
+    transaction.commit(&[], None)?;
+    counts.commits.inc();
+    counts.commit_seconds.observe(began.elapsed().as_secs_f64());
+    Ok(())
+}
