@@ -1,0 +1,237 @@
+//! Clicks. The open load sends each at its moment, whatever is still
+//! unanswered, and counts latency from that moment: a pipeline that stalls does
+//! not slow its visitors down, so the stall is seen in full. The closed load has
+//! visitors that click again when they were answered: it finds out how much the
+//! pipeline takes.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{
+    runtime,
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{connection::Connection, process, receiver::Arrivals};
+
+/// Connections of the open load. With all of them waiting for an answer a click
+/// is sent late, and its latency says so.
+const MAX_CONNECTIONS: usize = 1000;
+/// How long a visitor waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is followed, and with which markers.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) slug: &'static str,
+    /// The first click's; each has one more than the click before.
+    pub(crate) first_marker: u32,
+}
+
+/// A click that was answered with a redirect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Click {
+    pub(crate) marker: u32,
+    /// When it was to be sent.
+    pub(crate) due: Instant,
+    /// From then to its answer.
+    pub(crate) latency: Duration,
+}
+
+/// What became of a load.
+#[derive(Debug, Default)]
+pub(crate) struct Clicks {
+    pub(crate) answered: Vec<Click>,
+    /// Answers other than a redirect.
+    pub(crate) refused: u64,
+    /// Clicks whose connection broke, or that nobody answered.
+    pub(crate) broken: u64,
+    /// From the first click to the last answer.
+    pub(crate) took: Duration,
+    /// CPU time of the generator.
+    pub(crate) cpu: Duration,
+}
+
+/// Sends `rate` clicks a second for `during`, at random moments. Blocks.
+pub(crate) fn open(target: &Target, rate: u32, during: Duration) -> io::Result<Clicks> {
+    measured(async |log: &Rc<Log>| {
+        let (send, mut due) = mpsc::unbounded_channel();
+        let clock = thread::Builder::new().name("clock".to_owned()).spawn(move || tick(rate, during, &send))?;
+        let idle = Rc::new(RefCell::new(Vec::new()));
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut visits = JoinSet::new();
+        let mut marker = target.first_marker;
+        while let Some(at) = due.recv().await {
+            let (idle, slots, log, target) = (Rc::clone(&idle), Arc::clone(&slots), Rc::clone(log), target.clone());
+            visits.spawn_local(async move {
+                let _slot = slots.acquire().await;
+                let kept = idle.borrow_mut().pop();
+                let visit = visit(kept, &target, marker);
+                if let Some(connection) = log.note(visit, marker, at).await {
+                    idle.borrow_mut().push(connection);
+                }
+            });
+            marker += 1;
+            while visits.try_join_next().is_some() {}
+        }
+        while visits.join_next().await.is_some() {}
+        Ok(clock.join().unwrap_or_default())
+    })
+}
+
+/// Follows the link from `connections` at once, each again as soon as it was
+/// answered, for `during`; but only while fewer than `under_way` clicks of
+/// this load are without a webhook in `arrivals`. Blocks.
+pub(crate) fn closed(
+    target: &Target,
+    connections: u16,
+    during: Duration,
+    under_way: Option<(u32, Arc<Arrivals>)>,
+) -> io::Result<Clicks> {
+    measured(async |log: &Rc<Log>| {
+        let end = Instant::now() + during;
+        let next = Rc::new(Cell::new(target.first_marker));
+        let limit = under_way.map(|(limit, arrivals)| Rc::new((limit as usize, arrivals.distinct(), arrivals)));
+        let mut visitors = JoinSet::new();
+        for _ in 0..connections {
+            let (next, log, target, limit) = (Rc::clone(&next), Rc::clone(log), target.clone(), limit.clone());
+            visitors.spawn_local(async move {
+                let mut connection = None;
+                while Instant::now() < end {
+                    let sent = (next.get() - target.first_marker) as usize;
+                    if let Some((limit, before, arrivals)) = limit.as_deref()
+                        && sent >= limit + arrivals.distinct() - before
+                    {
+                        sleep(Duration::from_millis(1)).await;
+                        continue;
+                    }
+                    let marker = next.replace(next.get() + 1);
+                    connection = log.note(visit(connection, &target, marker), marker, Instant::now()).await;
+                }
+            });
+        }
+        while visitors.join_next().await.is_some() {}
+        Ok(Duration::ZERO)
+    })
+}
+
+/// Runs a load on this thread; it gives back the CPU time of its other threads.
+fn measured(load: impl AsyncFnOnce(&Rc<Log>) -> io::Result<Duration>) -> io::Result<Clicks> {
+    let (begun, cpu) = (Instant::now(), process::cpu_of_this_thread());
+    let runtime = runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default())?;
+    let log = Rc::new(Log::default());
+    let others = runtime.block_on(load(&log))?;
+    let mut clicks = log.0.take();
+    clicks.took = begun.elapsed();
+    clicks.cpu = process::cpu_of_this_thread().saturating_sub(cpu) + others;
+    Ok(clicks)
+}
+
+#[derive(Default)]
+struct Log(RefCell<Clicks>);
+
+impl Log {
+    /// Notes what becomes of a visit; gives back its connection if it is still good.
+    async fn note(
+        &self,
+        visit: impl Future<Output = io::Result<(Connection, u16)>>,
+        marker: u32,
+        due: Instant,
+    ) -> Option<Connection> {
+        let outcome = timeout(PATIENCE, visit).await;
+        let mut clicks = self.0.borrow_mut();
+        match outcome {
+            Ok(Ok((connection, status))) => {
+                if status == 302 {
+                    clicks.answered.push(Click { marker, due, latency: due.elapsed() });
+                } else {
+                    clicks.refused += 1;
+                }
+                Some(connection)
+            }
+            Ok(Err(_)) | Err(_) => {
+                clicks.broken += 1;
+                None
+            }
+        }
+    }
+}
+
+async fn visit(kept: Option<Connection>, target: &Target, marker: u32) -> io::Result<(Connection, u16)> {
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => Connection::open(target.address).await?,
+    };
+    // Each click of an ad has an id of its own: the place for a marker.
+    let path = format!("/{}?utm_source=newsletter&utm_medium=email&gclid={marker}", target.slug);
+    let status = connection.get(&path, address_of(marker)).await?;
+    Ok((connection, status))
+}
+
+/// Says when each click is due. On a thread of its own: a runtime's timer is a
+/// millisecond coarse. Gives back its CPU time.
+fn tick(rate: u32, during: Duration, send: &mpsc::UnboundedSender<Instant>) -> Duration {
+    let mut moments = StdRng::seed_from_u64(u64::from(rate));
+    let begun = Instant::now();
+    let mut due = begun;
+    loop {
+        due += gap(rate, moments.random());
+        if due > begun + during {
+            return process::cpu_of_this_thread();
+        }
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        if send.send(due).is_err() {
+            return process::cpu_of_this_thread();
+        }
+    }
+}
+
+/// The time between two of `rate` clicks a second that know nothing of each
+/// other (exponentially distributed), for a random number in 0..1.
+fn gap(rate: u32, random: f64) -> Duration {
+    Duration::from_secs_f64(-(1.0 - random).ln() / f64::from(rate))
+}
+
+/// A visitor's address, spread over the internet: what is found out about it
+/// should cost what it does.
+fn address_of(marker: u32) -> Ipv4Addr {
+    let mixed = marker.wrapping_mul(0x9e37_79b9).rotate_left(13).wrapping_mul(0x85eb_ca6b);
+    let [first, b, c, d] = mixed.to_be_bytes();
+    let first = match 1 + first % 223 {
+        // Not addresses of anybody's.
+        10 | 127 => 8,
+        first => first,
+    };
+    Ipv4Addr::new(first, b, c, d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_average_to_the_rate() {
+        let mut moments = StdRng::seed_from_u64(1);
+        let total: Duration = (0..10_000).map(|_| gap(500, moments.random())).sum();
+        assert!((18.0..22.0).contains(&total.as_secs_f64()), "{total:?}");
+    }
+
+    #[test]
+    fn visitors_are_spread_and_public() {
+        let addresses: std::collections::BTreeSet<_> = (0..1000).map(address_of).collect();
+        assert!(addresses.len() > 990);
+        assert!(addresses.iter().all(|address| !address.is_loopback() && !address.is_multicast()));
+    }
+}
