@@ -1,0 +1,133 @@
+//! The API's client, as the commands use it: requests with the admin key, and
+//! problems told in words.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::keys;
+
+/// Where the API is and who asks.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ApiArgs {
+    /// The API.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081", env = "CLICKHOOK_API", global = true)]
+    api: String,
+    /// A file with the API key, where `CLICKHOOK_ADMIN_KEY` is not set.
+    #[arg(long, value_name = "FILE", default_value = "./data/admin.key", env = "CLICKHOOK_KEY_FILE", global = true)]
+    key_file: PathBuf,
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// A client of the API.
+pub(crate) struct Api {
+    agent: ureq::Agent,
+    base: String,
+    authorization: String,
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Method {
+    Get,
+    Post,
+    Patch,
+    Delete,
+}
+
+impl ApiArgs {
+    /// The client.
+    pub(crate) fn client(&self) -> anyhow::Result<Api> {
+        let key = match std::env::var(keys::ADMIN_KEY) {
+            Ok(key) => key,
+            Err(_) => keys::read(&self.key_file).with_context(|| {
+                format!(
+                    "no API key: set {}, or give the file that `clickhook up` keeps it in with --key-file",
+                    keys::ADMIN_KEY
+                )
+            })?,
+        };
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(30)))
+            .http_status_as_error(false)
+            .build()
+            .into();
+        Ok(Api { agent, base: self.api.trim_end_matches('/').to_owned(), authorization: format!("Bearer {key}") })
+    }
+}
+
+impl Api {
+    /// Sends a request and reads the answer.
+    pub(crate) fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<T> {
+        let url = format!("{}{path}", self.base);
+        let request = ureq::http::Request::builder()
+            .method(match method {
+                Method::Get => "GET",
+                Method::Post => "POST",
+                Method::Patch => "PATCH",
+                Method::Delete => "DELETE",
+            })
+            .uri(&url)
+            .header("authorization", &self.authorization)
+            .header("content-type", "application/json");
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let mut answer = self
+            .agent
+            .run(request.body(body).with_context(|| format!("{url} is no address"))?)
+            .with_context(|| format!("cannot reach the API at {}: is `clickhook up` running?", self.base))?;
+        let status = answer.status();
+        let text = answer.body_mut().read_to_string().context("read the API's answer")?;
+        if !status.is_success() {
+            bail!("{}", problem(status.as_u16(), &text));
+        }
+        let text = if text.is_empty() { "null" } else { &text };
+        serde_json::from_str(text).with_context(|| format!("the API's answer to {path} is not what was expected"))
+    }
+
+    /// Everything of a list, page by page.
+    pub(crate) fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page: Value = self.call(Method::Get, &format!("{path}?limit=100{cursor}"), None)?;
+            all.extend(page["data"].as_array().cloned().unwrap_or_default());
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(all),
+            }
+        }
+    }
+}
+
+/// A problem (RFC 9457) in words.
+fn problem(status: u16, text: &str) -> String {
+    let Ok(problem) = serde_json::from_str::<Value>(text) else { return format!("the API answers {status}: {text}") };
+    let mut words = problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or("refused").to_owned();
+    for error in problem["errors"].as_array().into_iter().flatten() {
+        let (field, reason) = (error["field"].as_str().unwrap_or("?"), error["reason"].as_str().unwrap_or("?"));
+        words.push_str(&format!("\n  {field}: {reason}"));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_with_its_fields() {
+        let text = r#"{"type":"about:blank","title":"Unprocessable","status":422,"detail":"The link is refused","errors":[{"field":"slug","reason":"is taken"}]}"#;
+        assert_eq!(problem(422, text), "The link is refused\n  slug: is taken");
+        assert_eq!(problem(502, "bad gateway"), "the API answers 502: bad gateway");
+    }
+}

@@ -1,0 +1,148 @@
+//! `clickhook endpoints`.
+
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    api::{ApiArgs, Method},
+    output,
+};
+
+const COLUMNS: &[(&str, &str)] = &[
+    ("id", "/id"),
+    ("url", "/url"),
+    ("events", "/events"),
+    ("filters", "/filters"),
+    ("status", "/status"),
+    ("secret", "/secret"),
+];
+
+/// What can be done with endpoints.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create an endpoint; its secret is shown this once.
+    #[command(
+        after_help = "Examples:\n  clickhook endpoints create --url http://127.0.0.1:9000/ --events link.clicked\n  clickhook endpoints create --url https://example.com/hook --events 'link.*' --filter country=DE --filter country=AT\n  clickhook endpoints create --url https://example.com/hook --events '*' --filter bot=true --filter bot=false"
+    )]
+    Create {
+        /// Where webhooks are sent to.
+        #[arg(long)]
+        url: String,
+        /// Which events: a name, `link.*` or `*`; several with commas between.
+        #[arg(long, value_delimiter = ',', default_value = "link.clicked,qr.scanned")]
+        events: Vec<String>,
+        /// Only events with this fact, as KEY=VALUE. The same key again means or,
+        /// another key means and.
+        #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = pair)]
+        filters: Vec<(String, String)>,
+        /// Write the secret to this file (readable by its owner alone) instead of
+        /// showing it.
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// List all endpoints.
+    Ls {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Show an endpoint.
+    Get {
+        /// Its id (`ep_…`).
+        id: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Stop deliveries; what happens meanwhile is recorded as skipped.
+    Pause {
+        /// Its id (`ep_…`).
+        id: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Deliver again.
+    Resume {
+        /// Its id (`ep_…`).
+        id: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Delete an endpoint.
+    Rm {
+        /// Its id (`ep_…`).
+        id: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("`{text}` is not KEY=VALUE"))
+}
+
+/// Runs `clickhook endpoints …`.
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    let (api, endpoint): (ApiArgs, Value) = match command {
+        Command::Create { url, events, filters, secret_file, api } => {
+            let mut grouped = Map::new();
+            for (key, value) in filters {
+                if let Value::Array(values) = grouped.entry(key).or_insert_with(|| json!([])) {
+                    values.push(value.into());
+                }
+            }
+            let body = json!({"url": url, "events": events, "filters": grouped});
+            let mut endpoint: Value = api.client()?.call(Method::Post, "/v1/endpoints", Some(&body))?;
+            if let Some(file) = secret_file {
+                let secret = endpoint["secret"].take();
+                write_secret(&file, secret.as_str().unwrap_or_default())?;
+            }
+            (api, endpoint)
+        }
+        Command::Get { id, api } => {
+            let endpoint = api.client()?.call(Method::Get, &format!("/v1/endpoints/{id}"), None)?;
+            (api, endpoint)
+        }
+        Command::Pause { id, api } => (api.clone(), status(&api, &id, "paused")?),
+        Command::Resume { id, api } => (api.clone(), status(&api, &id, "active")?),
+        Command::Ls { api } => {
+            let endpoints = api.client()?.list("/v1/endpoints")?;
+            if api.json {
+                output::json(&json!(endpoints));
+            } else {
+                output::table(&endpoints, &COLUMNS[..5]);
+            }
+            return Ok(());
+        }
+        Command::Rm { id, api } => {
+            let _: Value = api.client()?.call(Method::Delete, &format!("/v1/endpoints/{id}"), None)?;
+            if !api.json {
+                println!("deleted {id}");
+            }
+            return Ok(());
+        }
+    };
+    if api.json {
+        output::json(&endpoint);
+    } else {
+        output::facts(&endpoint, COLUMNS);
+    }
+    Ok(())
+}
+
+fn status(api: &ApiArgs, id: &str, status: &str) -> anyhow::Result<Value> {
+    api.client()?.call(Method::Patch, &format!("/v1/endpoints/{id}"), Some(&json!({"status": status})))
+}
+
+fn write_secret(file: &PathBuf, secret: &str) -> anyhow::Result<()> {
+    let mut open = fs::OpenOptions::new();
+    open.write(true).create(true).truncate(true).mode(0o600);
+    open.open(file)
+        .and_then(|mut open| writeln!(open, "{secret}"))
+        .with_context(|| format!("write the secret to {}", file.display()))
+}

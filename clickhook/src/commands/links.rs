@@ -1,0 +1,147 @@
+//! `clickhook links`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    api::{ApiArgs, Method},
+    output,
+};
+
+const COLUMNS: &[(&str, &str)] = &[
+    ("id", "/id"),
+    ("short url", "/short_url"),
+    ("destination", "/destination"),
+    ("campaign", "/campaign"),
+    ("tags", "/tags"),
+];
+
+/// What can be done with links.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a link.
+    #[command(
+        after_help = "Example:\n  clickhook links create --slug sale --to https://example.com/ --campaign winter --tag social"
+    )]
+    Create {
+        #[command(flatten)]
+        fields: Fields,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// List all links.
+    Ls {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Show a link.
+    Get {
+        /// Its id (`lnk_…`).
+        id: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Change a link.
+    Update {
+        /// Its id (`lnk_…`).
+        id: String,
+        #[command(flatten)]
+        fields: Fields,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Delete a link.
+    Rm {
+        /// Its id (`lnk_…`).
+        id: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+}
+
+/// What a link has.
+#[derive(Debug, Args)]
+pub(crate) struct Fields {
+    /// Where it leads.
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// The path of the short address; made up if none is given.
+    #[arg(long)]
+    slug: Option<String>,
+    /// The host that it answers on; any host if none is given.
+    #[arg(long, value_name = "HOST")]
+    domain: Option<String>,
+    /// The campaign that it belongs to.
+    #[arg(long)]
+    campaign: Option<String>,
+    /// The audience that it is for.
+    #[arg(long)]
+    segment: Option<String>,
+    /// A label; give it several times for several.
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// 301, 302, 307 or 308.
+    #[arg(long, value_name = "CODE")]
+    status_code: Option<u16>,
+}
+
+impl Fields {
+    fn body(self) -> Value {
+        let mut body = Map::new();
+        let texts = [
+            ("destination", self.to),
+            ("slug", self.slug),
+            ("domain", self.domain),
+            ("campaign", self.campaign),
+            ("segment", self.segment),
+        ];
+        body.extend(texts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into()))));
+        if !self.tags.is_empty() {
+            body.insert("tags".to_owned(), self.tags.into());
+        }
+        if let Some(code) = self.status_code {
+            body.insert("status_code".to_owned(), code.into());
+        }
+        Value::Object(body)
+    }
+}
+
+/// Runs `clickhook links …`.
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    let (api, link): (ApiArgs, Value) = match command {
+        Command::Create { fields, api } => {
+            let link = api.client()?.call(Method::Post, "/v1/links", Some(&fields.body()))?;
+            (api, link)
+        }
+        Command::Get { id, api } => {
+            let link = api.client()?.call(Method::Get, &format!("/v1/links/{id}"), None)?;
+            (api, link)
+        }
+        Command::Update { id, fields, api } => {
+            let link = api.client()?.call(Method::Patch, &format!("/v1/links/{id}"), Some(&fields.body()))?;
+            (api, link)
+        }
+        Command::Ls { api } => {
+            let links = api.client()?.list("/v1/links")?;
+            if api.json {
+                output::json(&json!(links));
+            } else {
+                output::table(&links, COLUMNS);
+            }
+            return Ok(());
+        }
+        Command::Rm { id, api } => {
+            let _: Value = api.client()?.call(Method::Delete, &format!("/v1/links/{id}"), None)?;
+            if !api.json {
+                println!("deleted {id}");
+            }
+            return Ok(());
+        }
+    };
+    if api.json {
+        output::json(&link);
+    } else {
+        output::facts(&link, COLUMNS);
+    }
+    Ok(())
+}

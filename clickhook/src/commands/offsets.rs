@@ -1,0 +1,61 @@
+//! `clickhook offsets`: where a group reads on, where reading on by itself
+//! could lose records and so only a person can decide.
+
+use anyhow::bail;
+use bus::{Bus, Edge};
+use clap::{Subcommand, ValueEnum};
+use schemas::{Topic, Topics};
+
+use crate::{cli::RoleArgs, config};
+
+/// What can be done with offsets.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Set where a group reads on. Stop its processes first.
+    #[command(after_help = "Example:\n  clickhook offsets set --group warehouse --topic clicks --to earliest")]
+    Set {
+        /// The group, without the installation's prefix: enricher, webhook.clicks,
+        /// webhook.events, webhook.delay, warehouse.
+        #[arg(long)]
+        group: String,
+        /// The topic, with or without the installation's prefix.
+        #[arg(long)]
+        topic: String,
+        /// At the first record that is still there, or behind the last.
+        #[arg(long, value_enum)]
+        to: To,
+        #[command(flatten)]
+        role: RoleArgs,
+    },
+}
+
+/// An end of a log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum To {
+    /// Nothing that is still there is left out.
+    Earliest,
+    /// What is there now is left out.
+    Latest,
+}
+
+/// Runs `clickhook offsets …`.
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    let Command::Set { group, topic, to, role } = command;
+    let bus = Bus::new(config::load(role.config.as_deref())?.kafka);
+    let Some(topic) = parse(bus.topics(), &topic) else {
+        let known: Vec<&str> = Topic::ALL.iter().map(|topic| topic.suffix()).collect();
+        bail!("no topic is called `{topic}`: known are {}", known.join(", "));
+    };
+    let edge = match to {
+        To::Earliest => Edge::Earliest,
+        To::Latest => Edge::Latest,
+    };
+    for (partition, offset) in bus.set_offsets(&group, topic, edge)? {
+        println!("{group} reads {}[{partition}] from offset {offset}", topic.suffix());
+    }
+    Ok(())
+}
+
+fn parse(topics: &Topics, name: &str) -> Option<Topic> {
+    topics.parse(name).or_else(|| Topic::ALL.into_iter().find(|topic| topic.suffix() == name))
+}

@@ -1,0 +1,281 @@
+//! `clickhook listen`: a receiver on this machine that verifies what comes,
+//! prints a line for each event, explains what does not verify, and can be told
+//! to fail, hang or be slow.
+
+use std::{
+    io::{self, Write},
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use dispatcher::webhook::{
+    sign::{ATTEMPT, EVENT},
+    verify::{Age, verify},
+};
+use schemas::{Event, Timestamp};
+use serde_json::json;
+use service::Shutdown;
+use tokio::net::TcpListener;
+
+use crate::verify::SecretArgs;
+
+/// Receive webhooks on this machine, verify and print them.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  clickhook listen --port 9000 --secret-file listen.secret &\n  clickhook endpoints create --url http://127.0.0.1:9000/ --secret-file listen.secret\n\n  clickhook listen --fail 503             # see how deliveries are tried again\n  clickhook listen --json --count 1 | jq  # one event, for a program\n\nWhat verifies is answered with 200, what does not with 401. The file with the secret is\nread at each request, so this may be started before the endpoint is created."
+)]
+pub(crate) struct Args {
+    /// The port to listen on, on this machine alone; 0 takes a free one.
+    #[arg(long, default_value_t = 9000, conflicts_with = "addr")]
+    port: u16,
+    /// The address to listen on, as HOST:PORT, to be reached from elsewhere.
+    #[arg(long, value_name = "ADDR")]
+    addr: Option<SocketAddr>,
+    #[command(flatten)]
+    secret: SecretArgs,
+    /// Answer everything with this status instead.
+    #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..600))]
+    fail: Option<u16>,
+    /// Never answer.
+    #[arg(long, conflicts_with = "fail")]
+    hang: bool,
+    /// Answer only after so many milliseconds.
+    #[arg(long, value_name = "MS")]
+    slow: Option<u64>,
+    /// Print a JSON object a line, with headers and body; the rest goes to
+    /// standard error.
+    #[arg(long)]
+    json: bool,
+    /// Exit after so many webhooks.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+/// The largest body that is read: more than any event.
+const BODY_BYTES: usize = 16 * 1024 * 1024;
+/// How long answers may take once enough webhooks have come.
+const GRACE: Duration = Duration::from_secs(1);
+
+struct Listener {
+    args: Args,
+    received: AtomicU64,
+    enough: Shutdown,
+}
+
+/// What became of a webhook's signatures.
+enum Verdict {
+    Verified,
+    /// There was nothing to verify it with.
+    Unverified(String),
+    Wrong(String),
+}
+
+/// Receives until enough webhooks have come, or for ever.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let addr = args.addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)));
+    let socket = TcpListener::bind(addr).await.with_context(|| {
+        format!("listen on {addr}: is it taken by another process? Choose another with --port, or 0 for a free one")
+    })?;
+    let addr = socket.local_addr().context("ask for the address")?;
+    let welcome = format!("listening on http://{addr}/  {}", how(&args.secret));
+    if args.json {
+        eprintln!("{welcome}");
+    } else {
+        println!("{welcome}");
+    }
+    let enough = Shutdown::new();
+    let listener = Arc::new(Listener { args, received: AtomicU64::new(0), enough: enough.clone() });
+    let router = Router::new().fallback(receive).with_state(listener);
+    let stop = enough.clone();
+    let serving = axum::serve(socket, router).with_graceful_shutdown(async move { stop.wait().await });
+    tokio::select! {
+        served = serving => served.context("receive webhooks"),
+        // What hangs is not waited for.
+        () = async { enough.wait().await; tokio::time::sleep(GRACE).await } => Ok(()),
+    }
+}
+
+fn how(secret: &SecretArgs) -> String {
+    match (secret.file(), secret.signer()) {
+        (Some(path), Ok(None)) => format!("(verifies once {} is there)", path.display()),
+        (None, Ok(None)) => "(verifies nothing: give --secret-file or --secret)".to_owned(),
+        (_, Ok(Some(_))) => "(verifies both signatures)".to_owned(),
+        (_, Err(error)) => format!("(verifies nothing yet: {error:#})"),
+    }
+}
+
+async fn receive(State(listener): State<Arc<Listener>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_BYTES).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or was cut off").into_response();
+    };
+    let verdict = listener.verify(&parts.headers, &body);
+    let line = if listener.args.json {
+        as_json(&verdict, &parts.headers, &body)
+    } else {
+        as_line(&verdict, &parts.headers, &body)
+    };
+    let printed = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
+    let received = listener.received.fetch_add(1, Ordering::Relaxed) + 1;
+    // Nobody reads on, as behind `| head -1`, or enough have come.
+    if printed.is_err() || listener.args.count.is_some_and(|count| received >= count) {
+        listener.enough.trigger();
+    }
+    listener.answer(&verdict).await
+}
+
+impl Listener {
+    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Verdict {
+        match self.args.secret.signer() {
+            Ok(Some(signer)) => match verify(&signer, headers, body, Age::At(Timestamp::now())) {
+                Ok(()) => Verdict::Verified,
+                Err(fault) => Verdict::Wrong(fault.to_string()),
+            },
+            Ok(None) => Verdict::Unverified("no secret to verify it with".to_owned()),
+            Err(error) => Verdict::Unverified(format!("{error:#}")),
+        }
+    }
+
+    async fn answer(&self, verdict: &Verdict) -> Response {
+        if self.args.hang {
+            return std::future::pending().await;
+        }
+        if let Some(slow) = self.args.slow {
+            tokio::time::sleep(Duration::from_millis(slow)).await;
+        }
+        if let Some(status) = self.args.fail {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            return (status, "told to fail").into_response();
+        }
+        match verdict {
+            Verdict::Verified | Verdict::Unverified(_) => StatusCode::OK.into_response(),
+            Verdict::Wrong(fault) => (StatusCode::UNAUTHORIZED, fault.clone()).into_response(),
+        }
+    }
+}
+
+/// One line for people: when, what, of which link, from where, and whether it is
+/// true; a second one where it is not.
+fn as_line(verdict: &Verdict, headers: &HeaderMap, body: &[u8]) -> String {
+    // The day is today.
+    let now = Timestamp::now().to_string();
+    let mut parts = vec![now.get(11..23).unwrap_or(&now).to_owned()];
+    let event: Option<Event<'_>> = serde_json::from_slice(body).ok();
+    match &event {
+        Some(event) => {
+            parts.push(event.event.to_string());
+            parts.extend(event.link.as_ref().map(|link| link.short_url.to_string()));
+            parts.extend(event.message.as_ref().map(ToString::to_string));
+            if let Some(click) = &event.click {
+                let facts = [&click.country, &click.device, &click.browser, &click.source];
+                let facts: Vec<&str> = facts.into_iter().flatten().map(AsRef::as_ref).collect();
+                parts.push(if facts.is_empty() {
+                    "(nothing known of the visitor)".to_owned()
+                } else {
+                    facts.join(" ")
+                });
+                parts.extend(click.bot.then(|| "bot".to_owned()));
+            }
+        }
+        None => {
+            parts.push(text(headers, EVENT).unwrap_or("no event's name").to_owned());
+            parts.push(format!("a body of {} bytes that is no event", body.len()));
+        }
+    }
+    parts.extend(text(headers, ATTEMPT).map(|attempt| format!("attempt {attempt}")));
+    parts.push(match verdict {
+        Verdict::Verified => "verified ✓".to_owned(),
+        Verdict::Unverified(why) => format!("not verified: {why}"),
+        Verdict::Wrong(fault) => format!("NOT GENUINE ✗\n    {fault}"),
+    });
+    // What came from outside must not steer the terminal.
+    parts.join("  ").replace(|letter: char| letter.is_control() && letter != '\n', "�")
+}
+
+fn as_json(verdict: &Verdict, headers: &HeaderMap, body: &[u8]) -> String {
+    let (verified, fault) = match verdict {
+        Verdict::Verified => (Some(true), None),
+        Verdict::Unverified(why) => (None, Some(why)),
+        Verdict::Wrong(fault) => (Some(false), Some(fault)),
+    };
+    let headers: serde_json::Map<_, _> = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
+        .collect();
+    json!({
+        "received_at": Timestamp::now(),
+        "verified": verified,
+        "fault": fault,
+        "headers": headers,
+        "body": String::from_utf8_lossy(body),
+    })
+    .to_string()
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::{EventName, sample};
+
+    use super::*;
+
+    fn body(name: EventName) -> Vec<u8> {
+        serde_json::to_vec(&sample::event(name, Timestamp::from_millis(1_770_301_425_120))).unwrap()
+    }
+
+    #[test]
+    fn a_line_says_what_happened_and_whether_it_is_true() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ATTEMPT, "2".parse().unwrap());
+        let line = as_line(&Verdict::Verified, &headers, &body(EventName::LinkClicked));
+        let (_, rest) = line.split_once("  ").unwrap();
+        assert_eq!(rest, "link.clicked  https://go.acme.co/sale  US mobile Safari instagram  attempt 2  verified ✓");
+        let line = as_line(&Verdict::Wrong("because".to_owned()), &headers, &body(EventName::WebhookTest));
+        assert!(
+            line.contains("webhook.test  This is a test.") && line.ends_with("NOT GENUINE ✗\n    because"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_event_cannot_steer_the_terminal() {
+        let mut event = sample::event(EventName::LinkClicked, Timestamp::from_millis(0));
+        if let Some(link) = &mut event.link {
+            link.short_url = "\u{1b}[2J".into();
+        }
+        let body = serde_json::to_vec(&event).unwrap();
+        let line = as_line(&Verdict::Verified, &HeaderMap::new(), &body);
+        assert!(!line.contains('\u{1b}'), "{line:?}");
+        let line = as_line(&Verdict::Unverified("no secret".to_owned()), &HeaderMap::new(), b"hello");
+        assert!(line.contains("5 bytes that is no event") && line.ends_with("not verified: no secret"), "{line}");
+    }
+
+    #[test]
+    fn json_keeps_the_body_as_it_came() {
+        let body = body(EventName::LinkClicked);
+        let mut headers = HeaderMap::new();
+        headers.insert("webhook-id", "evt_1".parse().unwrap());
+        let line: serde_json::Value = serde_json::from_str(&as_json(&Verdict::Verified, &headers, &body)).unwrap();
+        assert_eq!(line["body"].as_str().unwrap().as_bytes(), body);
+        assert_eq!(line["verified"], true);
+        assert_eq!(line["headers"]["webhook-id"], "evt_1");
+    }
+}

@@ -1,0 +1,40 @@
+//! What commands print: a readable table for people, JSON for programs.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+/// Prints rows under `columns`, each a title and a JSON pointer into the row.
+pub(crate) fn table(rows: &[Value], columns: &[(&str, &str)]) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(columns.iter().map(|(title, _)| title.to_uppercase()));
+    for row in rows {
+        table.add_row(columns.iter().map(|(_, pointer)| cell(row.pointer(pointer))));
+    }
+    println!("{table}");
+}
+
+/// Prints one thing, a line a fact.
+pub(crate) fn facts(thing: &Value, facts: &[(&str, &str)]) {
+    let width = facts.iter().map(|(title, _)| title.len()).max().unwrap_or_default();
+    for (title, pointer) in facts {
+        let value = cell(thing.pointer(pointer));
+        if !value.is_empty() {
+            println!("{title:width$}  {value}");
+        }
+    }
+}
+
+/// Prints JSON.
+pub(crate) fn json(value: &Value) {
+    println!("{value:#}");
+}
+
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join(" "),
+        Some(other) => other.to_string(),
+    }
+}

@@ -1,0 +1,145 @@
+//! Running roles: one alone in a process of its own, or each under a supervisor
+//! inside `up`. Every role is built the same way: configuration, what it shares,
+//! run until told to stop, drain.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use bus::Bus;
+use clap::ValueEnum;
+use service::{Backoff, Health, Metrics, Shutdown, vault::Vault};
+use store::Store;
+use tracing::{error, info};
+
+use crate::{config::Config, keys};
+
+/// A role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Ingest,
+    Control,
+    Enricher,
+    Dispatcher(Option<Half>),
+}
+
+/// A half of the dispatcher: they share nothing, so that an outage of one sink
+/// never stalls the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Half {
+    Webhook,
+    Warehouse,
+}
+
+/// What the roles of a process share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) bus: Bus,
+    pub(crate) store: Store,
+    /// Only the roles that seal or open secrets have one.
+    pub(crate) vault: Option<Arc<Vault>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
+}
+
+/// Runs one role in this process until it is told to stop.
+pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals().context("listen for signals")?;
+    let bus = Bus::new(config.kafka.clone());
+    let check = bus.clone();
+    tokio::task::spawn_blocking(move || check.check_topics()).await.context("check the topics")??;
+    let needs_vault = matches!(role, Role::Control | Role::Dispatcher(None | Some(Half::Webhook)));
+    let shared = Shared {
+        bus,
+        store: Store::new(config.clickhouse.clone())?,
+        vault: if needs_vault { Some(Arc::new(keys::vault_from_env()?)) } else { None },
+        metrics: Metrics::default(),
+        health: Health::default(),
+    };
+    // A role that is not built yet is not ready.
+    let starting = shared.health.part("start");
+    let addr = config.metrics.listen;
+    let metrics = service::admin::serve(addr, shared.health.clone(), shared.metrics.clone(), shutdown.clone())
+        .with_context(|| format!("listen on metrics.listen = {addr}: is it taken by another process?"))?;
+    info!(%metrics, "health and metrics");
+    let work = run(role, config, shared, shutdown, Box::new(|_| {}));
+    starting.ready();
+    work.await
+}
+
+/// Told where a role listens, once it does.
+pub(crate) type Listening = Box<dyn FnOnce(std::net::SocketAddr) + Send>;
+
+/// Runs a role until `shutdown`, drained.
+pub(crate) async fn run(
+    role: Role,
+    config: Config,
+    shared: Shared,
+    shutdown: Shutdown,
+    listening: Listening,
+) -> anyhow::Result<()> {
+    let Shared { bus, store, vault, metrics, health } = shared;
+    let vault = || vault.clone().context("this role needs the installation key");
+    match role {
+        Role::Ingest => {
+            let running = ingest::start(config.ingest, bus, metrics, health, shutdown).await?;
+            listening(running.local_addr());
+            running.wait().await?;
+        }
+        Role::Control => {
+            if config.control.admin_key.is_empty() {
+                bail!(
+                    "no admin key: set {} to a long random text, such as the output of `openssl rand -hex 32`",
+                    keys::ADMIN_KEY
+                );
+            }
+            let running = control::start(config.control, bus, vault()?, store, metrics, health, shutdown).await?;
+            listening(running.local_addr());
+            running.wait().await?;
+        }
+        Role::Enricher => enricher::run(config.enricher, bus, metrics, health, shutdown).await?,
+        Role::Dispatcher(half) => {
+            let webhook = async {
+                if half != Some(Half::Warehouse) {
+                    let (bus, metrics, health) = (bus.clone(), metrics.clone(), health.clone());
+                    dispatcher::webhook::run(config.webhook, bus, vault()?, metrics, health, shutdown.clone()).await?;
+                }
+                anyhow::Ok(())
+            };
+            let warehouse = async {
+                if half != Some(Half::Webhook) {
+                    let (bus, metrics, health) = (bus.clone(), metrics.clone(), health.clone());
+                    dispatcher::warehouse::run(config.warehouse, bus, store, metrics, health, shutdown.clone()).await?;
+                }
+                anyhow::Ok(())
+            };
+            tokio::try_join!(webhook, warehouse)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a role again whenever it fails, until `shutdown`. Alone in a process, a
+/// role's supervisor is the machine's.
+pub(crate) async fn supervise(role: Role, config: Config, shared: Shared, shutdown: Shutdown, listening: Listening) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    let mut listening = Some(listening);
+    while !shutdown.is_triggered() {
+        let told = listening.take().unwrap_or_else(|| Box::new(|_| {}));
+        match run(role, config.clone(), shared.clone(), shutdown.clone(), told).await {
+            Ok(()) => return,
+            Err(error) => {
+                let delay = backoff.next();
+                error!(
+                    ?role,
+                    error = format!("{error:#}"),
+                    delay_ms = delay.as_millis(),
+                    "a role failed and is started again"
+                );
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = shutdown.wait() => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! `clickhook up`: everything on this machine. Kafka and ClickHouse as children
+//! (or running ones that it is pointed at), the migrations, every role in this
+//! process; drained and stopped in order.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use bus::Bus;
+use clap::Args;
+use engines::{Engines, Installed};
+use service::{Health, Metrics, Shutdown, telemetry, vault::Vault};
+use store::Store;
+use tokio::{sync::oneshot, task::JoinHandle};
+use tracing::{info, warn};
+
+use crate::{
+    config::{self, Config},
+    keys::{self, Kept},
+    roles::{self, Half, Role, Shared},
+};
+
+/// How long the roles may take to become ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Runs everything until Ctrl-C.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  clickhook up\n  clickhook up --data-dir /var/lib/clickhook --redirect 0.0.0.0:80\n  clickhook up --kafka broker-1:9092,broker-2:9092 --clickhouse http://clickhouse:8123\n\nCtrl-C drains and stops everything. After a crash, start it again: nothing is lost."
+)]
+pub(crate) struct UpArgs {
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR", default_value = "./data", env = "CLICKHOOK_DATA_DIR")]
+    data_dir: PathBuf,
+    /// Where short links are answered.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "CLICKHOOK_REDIRECT")]
+    redirect: SocketAddr,
+    /// Where the API is served.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081", env = "CLICKHOOK_API_LISTEN")]
+    api: SocketAddr,
+    /// Where health and metrics are served.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464", env = "CLICKHOOK_METRICS_LISTEN")]
+    metrics: SocketAddr,
+    /// Brokers to use instead of a Kafka of its own.
+    #[arg(long, value_name = "BROKERS")]
+    kafka: Option<String>,
+    /// A ClickHouse to use instead of one of its own.
+    #[arg(long, value_name = "URL")]
+    clickhouse: Option<String>,
+    /// Say where everything is as one line of JSON, for programs.
+    #[arg(long)]
+    json: bool,
+    /// The configuration; the flags above override it.
+    #[arg(long, value_name = "FILE", env = "CLICKHOOK_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// The shutdown of each stage: what takes requests stops first, and what works
+/// them off last.
+struct Stages {
+    front: Shutdown,
+    enricher: Shutdown,
+    dispatcher: Shutdown,
+}
+
+/// Runs `up`.
+pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut config = config::load(args.config.as_deref())?;
+    telemetry::init(config.log.format.into(), if config.log.filter == "info" { "warn" } else { &config.log.filter });
+    let shutdown = Shutdown::on_signals().context("listen for signals")?;
+    refuse_taken(&args)?;
+
+    let mut options = engines::Options::new(&args.data_dir);
+    options.kafka.clone_from(&args.kafka);
+    options.clickhouse.clone_from(&args.clickhouse);
+    let start = Engines::start(options);
+    let engines = tokio::select! {
+        engines = start => engines?,
+        () = shutdown.wait() => return Ok(()),
+    };
+    let engines_took = begun.elapsed();
+
+    let admin = admin_key(&args.data_dir)?;
+    let installation = installation_key(&args.data_dir)?;
+    adapt(&mut config, &args, &engines, &admin.key);
+    let outcome = serve(&config, &args, &installation, &shutdown, |redirect, api, metrics| {
+        let took = Took { all: begun.elapsed(), engines: engines_took };
+        let where_to = [redirect, api, metrics];
+        if args.json {
+            announce(&engines, where_to, &args.data_dir, took);
+        } else {
+            greet(&engines, where_to, &args.data_dir, &admin, took);
+        }
+    })
+    .await;
+    engines.shutdown().await;
+    outcome
+}
+
+/// A port that is taken is said before the engines are started.
+fn refuse_taken(args: &UpArgs) -> anyhow::Result<()> {
+    for (flag, addr) in [("--redirect", args.redirect), ("--api", args.api), ("--metrics", args.metrics)] {
+        std::net::TcpListener::bind(addr).with_context(|| {
+            format!("cannot listen on {addr}: is another clickhook running? Give another address with {flag}")
+        })?;
+    }
+    Ok(())
+}
+
+fn admin_key(data_dir: &Path) -> anyhow::Result<Kept> {
+    match std::env::var(keys::ADMIN_KEY) {
+        // Its length has been checked along with the configuration.
+        Ok(key) => Ok(Kept { key, fresh: false }),
+        Err(_) => keys::keep(&data_dir.join("admin.key"), keys::mint_admin_key),
+    }
+}
+
+fn installation_key(data_dir: &Path) -> anyhow::Result<Arc<Vault>> {
+    let key = match std::env::var(keys::INSTALLATION_KEY) {
+        Ok(key) => key,
+        Err(_) => keys::keep(&data_dir.join("installation.key"), || Vault::generate().to_string())?.key,
+    };
+    Ok(Arc::new(Vault::from_hex(&key)?))
+}
+
+/// What `up` decides: its engines, its addresses, and that endpoints on this
+/// machine and without TLS are allowed.
+fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str) {
+    config.kafka.brokers = engines.kafka_brokers();
+    config.clickhouse.url = engines.clickhouse_url();
+    // The data directory is locked: nobody else is this instance.
+    config.kafka.instance.get_or_insert_with(|| "up".to_owned());
+    config.ingest.listen = args.redirect;
+    config.control.listen = args.api;
+    admin_key.clone_into(&mut config.control.admin_key);
+    config.control.allow_http = true;
+    config.control.allow_private = true;
+    config.webhook.allow_http = true;
+    config.webhook.allow_private = true;
+    if config.enricher.geo_city.is_empty()
+        && config.enricher.geo_country.is_empty()
+        && let Ok(installed) = Installed::locate(None)
+    {
+        let cities = [engines::geo_city(installed.dir()), engines::geo_city_ipv6(installed.dir())];
+        config.enricher.geo_city = cities.into_iter().flatten().collect();
+        config.enricher.geo_country = engines::geo_country(installed.dir()).into_iter().collect();
+    }
+}
+
+/// Migrates, runs every role until `shutdown`, and drains them in order.
+async fn serve(
+    config: &Config,
+    args: &UpArgs,
+    vault: &Arc<Vault>,
+    shutdown: &Shutdown,
+    ready: impl FnOnce(SocketAddr, SocketAddr, SocketAddr),
+) -> anyhow::Result<()> {
+    let bus = Bus::new(config.kafka.clone());
+    let store = Store::new(config.clickhouse.clone())?;
+    let migrate = async {
+        let (topics, tables) = tokio::join!(bus.migrate(), store.migrate());
+        topics.context("create the topics")?;
+        tables.context("create the tables")?;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        migrated = migrate => migrated?,
+        () = shutdown.wait() => return Ok(()),
+    }
+    let health = Health::default();
+    let starting = health.part("start");
+    let shared =
+        Shared { bus, store, vault: Some(Arc::clone(vault)), metrics: Metrics::default(), health: health.clone() };
+    let stages = Stages { front: Shutdown::new(), enricher: Shutdown::new(), dispatcher: Shutdown::new() };
+    let observed = Shutdown::new();
+    let metrics = service::admin::serve(args.metrics, health.clone(), shared.metrics.clone(), observed.clone())
+        .with_context(|| format!("listen on {}", args.metrics))?;
+
+    let spawn = |role, stage: &Shutdown| -> (JoinHandle<()>, oneshot::Receiver<SocketAddr>) {
+        let (tell, told) = oneshot::channel();
+        let listening = Box::new(move |addr| {
+            let _ = tell.send(addr);
+        });
+        (tokio::spawn(roles::supervise(role, config.clone(), shared.clone(), stage.clone(), listening)), told)
+    };
+    let (ingest, redirect) = spawn(Role::Ingest, &stages.front);
+    let (control, api) = spawn(Role::Control, &stages.front);
+    let (enricher, _) = spawn(Role::Enricher, &stages.enricher);
+    let (webhook, _) = spawn(Role::Dispatcher(Some(Half::Webhook)), &stages.dispatcher);
+    let (warehouse, _) = spawn(Role::Dispatcher(Some(Half::Warehouse)), &stages.dispatcher);
+
+    let up = async {
+        let (redirect, api) = (redirect.await, api.await);
+        starting.ready();
+        health.ready().await;
+        redirect.ok().zip(api.ok())
+    };
+    tokio::select! {
+        up = tokio::time::timeout(READY_WITHIN, up) => match up {
+            Ok(Some((redirect, api))) => ready(redirect, api, metrics),
+            _ => warn!(waiting = ?health.waiting(), "not everything is ready yet; see above"),
+        },
+        () = shutdown.wait() => {}
+    }
+    shutdown.wait().await;
+    if !args.json {
+        println!("stopping: draining what is under way");
+    }
+
+    stages.front.trigger();
+    let _ = tokio::join!(ingest, control);
+    stages.enricher.trigger();
+    let _ = enricher.await;
+    stages.dispatcher.trigger();
+    let _ = tokio::join!(webhook, warehouse);
+    observed.trigger();
+    info!("drained");
+    Ok(())
+}
+
+/// How long the start took.
+#[derive(Clone, Copy)]
+struct Took {
+    all: Duration,
+    engines: Duration,
+}
+
+fn greet(engines: &Engines, [redirect, api, metrics]: [SocketAddr; 3], data_dir: &Path, admin: &Kept, took: Took) {
+    let key = data_dir.join("admin.key");
+    println!(
+        "clickhook is running ({:.1} s, of which the engines {:.1} s)\n",
+        took.all.as_secs_f64(),
+        took.engines.as_secs_f64()
+    );
+    println!("  links       http://{}", readable(redirect));
+    println!("  API         http://{}", readable(api));
+    println!("  metrics     http://{}/metrics", readable(metrics));
+    println!("  Kafka       {}", engines.kafka_brokers());
+    println!("  ClickHouse  {}", engines.clickhouse_url());
+    println!("  data        {} (logs in {})", data_dir.display(), engines.logs_dir().display());
+    if admin.fresh {
+        println!("  admin key   {} (kept in {})", admin.key, key.display());
+    }
+    println!("\n{}, db-ip.com (CC BY 4.0)\nCtrl-C drains and stops everything.", engines::GEO_CITY_ATTRIBUTION);
+}
+
+fn announce(engines: &Engines, [redirect, api, metrics]: [SocketAddr; 3], data_dir: &Path, took: Took) {
+    let pids = engines.pids();
+    let line = serde_json::json!({
+        "redirect": redirect,
+        "api": api,
+        "metrics": metrics,
+        "kafka": engines.kafka_brokers(),
+        "clickhouse": engines.clickhouse_url(),
+        "data_dir": data_dir,
+        "pids": {"clickhook": std::process::id(), "kafka": pids.kafka, "clickhouse": pids.clickhouse},
+        "start_ms": took.all.as_millis(),
+        "engines_ms": took.engines.as_millis(),
+    });
+    println!("{line}");
+}
+
+/// People type `localhost`.
+fn readable(addr: SocketAddr) -> String {
+    if addr.ip().is_loopback() || addr.ip().is_unspecified() {
+        format!("localhost:{}", addr.port())
+    } else {
+        addr.to_string()
+    }
+}

@@ -1,0 +1,134 @@
+//! Each role as a process of its own, three of each side by side, some of them
+//! killed under load: the same promise holds.
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::support::{
+    ADMIN_KEY, Api, BINARY, Load, Receiver, check_promise, eventually, folder, http, loopback, set_up, until_redirects,
+};
+
+/// One role in a process of its own.
+struct Process {
+    child: Child,
+    metrics: SocketAddr,
+    /// Where it serves, if it does.
+    serves: SocketAddr,
+}
+
+impl Process {
+    fn is_ready(&self) -> bool {
+        let answer = http().get(format!("http://{}/readyz", self.metrics)).call();
+        answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    fn until_ready(&self, what: &str) {
+        eventually(what, Duration::from_secs(60), || self.is_ready().then_some(()));
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An installation on the test run's engines.
+struct Installation {
+    dir: PathBuf,
+    prefix: String,
+    database: String,
+}
+
+impl Installation {
+    fn command(&self, role: &str) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .arg(role)
+            .env("CLICKHOOK_KAFKA_BROKERS", testbed::kafka())
+            .env("CLICKHOOK_KAFKA_PREFIX", &self.prefix)
+            .env("CLICKHOOK_CLICKHOUSE_URL", testbed::clickhouse())
+            .env("CLICKHOOK_CLICKHOUSE_DATABASE", &self.database)
+            .env("CLICKHOOK_ADMIN_KEY", ADMIN_KEY)
+            .env("CLICKHOOK_INSTALLATION_KEY", "11".repeat(32))
+            .env("CLICKHOOK_CONTROL_ALLOW_HTTP", "true")
+            .env("CLICKHOOK_CONTROL_ALLOW_PRIVATE", "true")
+            .env("CLICKHOOK_WEBHOOK_ALLOW_HTTP", "true")
+            .env("CLICKHOOK_WEBHOOK_ALLOW_PRIVATE", "true")
+            .env("CLICKHOOK_WEBHOOK_RETRY_DELAY_MS", "500")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn start(&self, role: &str) -> Process {
+        let (metrics, serves) = (loopback(), loopback());
+        let log = self.log(role);
+        let child = self
+            .command(role)
+            .env("CLICKHOOK_METRICS_LISTEN", metrics.to_string())
+            .env("CLICKHOOK_INGEST_LISTEN", serves.to_string())
+            .env("CLICKHOOK_CONTROL_LISTEN", serves.to_string())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Process { child, metrics, serves }
+    }
+
+    fn log(&self, role: &str) -> File {
+        let path = Path::new(&self.dir).join(format!("{role}.log"));
+        File::options().create(true).append(true).open(path).unwrap()
+    }
+}
+
+#[test]
+fn three_of_each_side_by_side_lose_and_double_nothing() {
+    let (_keep, dir) = folder();
+    let installation = Installation { dir, prefix: testbed::unique("t"), database: testbed::unique("t") };
+    assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
+    let receiver = Receiver::start();
+
+    let control = installation.start("control");
+    control.until_ready("control is the leader");
+    set_up(&Api::new(control.serves), "sale", &receiver);
+    // A second waits for the group's assignment, ready only when the first is gone.
+    let standby = installation.start("control");
+
+    let ingest: Vec<Process> = (0..3).map(|_| installation.start("ingest")).collect();
+    let mut others: Vec<Process> = ["enricher", "dispatcher"]
+        .iter()
+        .flat_map(|role| (0..3).map(|_| installation.start(role)).collect::<Vec<_>>())
+        .collect();
+    for process in ingest.iter().chain(&others) {
+        process.until_ready("a role is ready");
+    }
+    for process in &ingest {
+        until_redirects(process.serves, "sale");
+    }
+
+    let load = Load::start(ingest.iter().map(|process| process.serves).collect(), "sale", 6);
+    load.wait_for(300);
+    assert!(!standby.is_ready());
+    control.kill();
+    for (role, victim) in [("enricher", 0), ("dispatcher", 3), ("enricher", 1), ("dispatcher", 4)] {
+        let fresh = installation.start(role);
+        std::mem::replace(&mut others[victim], fresh).kill();
+        load.wait_for(300);
+    }
+    let answered = load.stop();
+    standby.until_ready("the standby has taken over");
+    let links = Api::new(standby.serves).get("/v1/links");
+    assert_eq!(links["data"].as_array().map(Vec::len), Some(1), "{links}");
+
+    let Installation { prefix, database, .. } = &installation;
+    check_promise(&answered, &testbed::kafka(), prefix, &testbed::clickhouse(), database, &receiver);
+}

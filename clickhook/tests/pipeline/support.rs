@@ -1,0 +1,353 @@
+//! A whole pipeline under test: the real binary, a receiver of webhooks, load,
+//! and the promise that is checked in the end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_clickhook");
+pub(crate) const ADMIN_KEY: &str = "an-admin-key-for-tests";
+pub(crate) const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
+
+/// An HTTP client that follows nothing and takes every status for an answer.
+pub(crate) fn http() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(20)))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .build()
+        .into()
+}
+
+/// Waits until `condition` gives something.
+pub(crate) fn eventually<T>(what: &str, patience: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// `clickhook up` in a data directory, killed when dropped.
+pub(crate) struct Up {
+    child: Child,
+    pub(crate) facts: Value,
+}
+
+impl Up {
+    /// Starts it and waits until it is ready.
+    pub(crate) fn start(data_dir: &Path) -> Self {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("up.log")).unwrap();
+        let mut child = Command::new(BINARY)
+            .args(["up", "--json", "--redirect", "127.0.0.1:0", "--api", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .arg("--data-dir")
+            .arg(data_dir)
+            .env("CLICKHOOK_ADMIN_KEY", ADMIN_KEY)
+            // So that what fails in an outage comes back within the test.
+            .env("CLICKHOOK_WEBHOOK_RETRY_DELAY_MS", "500")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let facts = serde_json::from_str(&line).unwrap_or_else(|_| {
+            let log = std::fs::read_to_string(data_dir.join("up.log")).unwrap_or_default();
+            panic!("`clickhook up` did not come up: {line:?}\n{log}")
+        });
+        Self { child, facts }
+    }
+
+    pub(crate) fn address(&self, of: &str) -> SocketAddr {
+        self.facts[of].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn text(&self, of: &str) -> String {
+        self.facts[of].as_str().unwrap().to_owned()
+    }
+
+    /// kill -9 of this process alone: its engines become orphans.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// kill -9 of this process and of its engines.
+    pub(crate) fn kill_all(self) {
+        let engines = ["kafka", "clickhouse"].map(|engine| self.facts["pids"][engine].as_u64().unwrap().to_string());
+        self.kill();
+        let _ = Command::new("kill").arg("-9").args(engines).stderr(Stdio::null()).status().unwrap();
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let engines =
+            ["kafka", "clickhouse"].map(|engine| self.facts["pids"][engine].as_u64().unwrap_or(0).to_string());
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let _ = Command::new("kill").arg("-9").args(engines).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// The API of a pipeline.
+pub(crate) struct Api {
+    agent: ureq::Agent,
+    base: String,
+}
+
+impl Api {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { agent: http(), base: format!("http://{address}") }
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Value {
+        let answer = self
+            .agent
+            .post(format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {ADMIN_KEY}"))
+            .send_json(body);
+        let mut answer = answer.unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        assert!(answer.status().is_success(), "{path}: {} {text}", answer.status());
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let answer = self
+            .agent
+            .get(format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {ADMIN_KEY}"))
+            .call();
+        serde_json::from_str(&answer.unwrap().body_mut().read_to_string().unwrap()).unwrap()
+    }
+}
+
+/// What a receiver got: for each click's marker, the event ids under which it came.
+pub(crate) type Received = BTreeMap<String, BTreeSet<String>>;
+
+/// A receiver of webhooks that takes everything.
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
+    received: Arc<Mutex<Received>>,
+}
+
+impl Receiver {
+    pub(crate) fn start() -> Self {
+        let received = Arc::<Mutex<Received>>::default();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::clone(&received);
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let take = move |body: String| {
+                    let event: Value = serde_json::from_str(&body).unwrap();
+                    if let Some(marker) = event.pointer("/utm/term").and_then(Value::as_str) {
+                        let id = event["id"].as_str().unwrap().to_owned();
+                        seen.lock().unwrap().entry(marker.to_owned()).or_default().insert(id);
+                    }
+                    async { "" }
+                };
+                let routes = axum::Router::new().fallback(take);
+                axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), routes).await.unwrap();
+            });
+        });
+        Self { address, received }
+    }
+
+    pub(crate) fn received(&self) -> Received {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+/// People who follow a link, each visit with a marker of its own.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    target: Arc<RwLock<Vec<SocketAddr>>>,
+    answered: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    pub(crate) fn start(targets: Vec<SocketAddr>, slug: &str, visitors: usize) -> Self {
+        let (stop, target, answered) =
+            (Arc::<AtomicBool>::default(), Arc::new(RwLock::new(targets)), Arc::<AtomicUsize>::default());
+        let threads = (0..visitors)
+            .map(|visitor| {
+                let (stop, target, answered) = (Arc::clone(&stop), Arc::clone(&target), Arc::clone(&answered));
+                let slug = slug.to_owned();
+                thread::spawn(move || visit(visitor, &slug, &stop, &target, &answered))
+            })
+            .collect();
+        Self { stop, target, answered, threads }
+    }
+
+    /// Where the redirectors are now.
+    pub(crate) fn aim(&self, targets: Vec<SocketAddr>) {
+        *self.target.write().unwrap() = targets;
+    }
+
+    /// Waits until `more` redirects have been answered from now on.
+    pub(crate) fn wait_for(&self, more: usize) {
+        let goal = self.answered.load(Ordering::Relaxed) + more;
+        eventually("redirects are answered", Duration::from_secs(60), || {
+            (self.answered.load(Ordering::Relaxed) >= goal).then_some(())
+        });
+    }
+
+    /// Stops; the markers of the visits that were answered with a redirect.
+    pub(crate) fn stop(self) -> BTreeSet<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    }
+}
+
+fn visit(
+    visitor: usize,
+    slug: &str,
+    stop: &AtomicBool,
+    target: &RwLock<Vec<SocketAddr>>,
+    answered: &AtomicUsize,
+) -> Vec<String> {
+    let agent = http();
+    let mut markers = Vec::new();
+    let mut visits = 0_usize;
+    while !stop.load(Ordering::Relaxed) {
+        visits += 1;
+        let marker = format!("v{visitor}n{visits}");
+        let address = {
+            let targets = target.read().unwrap();
+            targets.get(visits % targets.len().max(1)).copied()
+        };
+        let Some(address) = address else {
+            thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let answer = agent.get(format!("http://{address}/{slug}?utm_term={marker}")).header("user-agent", PHONE).call();
+        match answer {
+            Ok(answer) if answer.status() == 302 => {
+                answered.fetch_add(1, Ordering::Relaxed);
+                markers.push(marker);
+            }
+            // Refused or cut off: it may have been recorded or not, and nothing
+            // was promised. A new visit has a new marker.
+            _ => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    markers
+}
+
+/// The markers of committed clicks, in the order of their partitions.
+pub(crate) fn committed(brokers: &str, prefix: &str, partitions: u16, expected: &BTreeSet<String>) -> Vec<String> {
+    let config = bus::BusConfig {
+        brokers: brokers.to_owned(),
+        prefix: prefix.to_owned(),
+        partitions,
+        ..bus::BusConfig::default()
+    };
+    let bus = bus::Bus::new(config);
+    let expected = expected.clone();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let records = runtime.block_on(testbed::read(&bus, schemas::Topic::Clicks, move |records| {
+        records.len() >= expected.len() && {
+            let found: BTreeSet<String> = records.iter().filter_map(|record| marker(&record.value)).collect();
+            expected.is_subset(&found)
+        }
+    }));
+    records.iter().filter_map(|record| marker(&record.value)).collect()
+}
+
+fn marker(envelope: &str) -> Option<String> {
+    let envelope: Value = serde_json::from_str(envelope).ok()?;
+    Some(envelope.pointer("/event/utm/term")?.as_str()?.to_owned())
+}
+
+/// Asks ClickHouse.
+pub(crate) fn query(url: &str, database: &str, sql: &str) -> String {
+    let answer = http().post(format!("{url}/?database={database}")).send(sql);
+    let mut answer = answer.unwrap();
+    let text = answer.body_mut().read_to_string().unwrap();
+    assert!(answer.status().is_success(), "{sql}: {text}");
+    text
+}
+
+/// Checks the promise: every answered redirect is one committed click, one row,
+/// and came to the receiver under one stable id.
+pub(crate) fn check_promise(
+    answered: &BTreeSet<String>,
+    brokers: &str,
+    prefix: &str,
+    clickhouse: &str,
+    database: &str,
+    receiver: &Receiver,
+) {
+    let patience = Duration::from_secs(60);
+    let clicks = committed(brokers, prefix, 4, answered);
+    let distinct: BTreeSet<String> = clicks.iter().cloned().collect();
+    assert_eq!(distinct.len(), clicks.len(), "a click was committed twice");
+    let missing: Vec<_> = answered.difference(&distinct).collect();
+    assert!(missing.is_empty(), "answered but not committed: {missing:?}");
+
+    let rows = clicks.len().to_string();
+    eventually("the rows are in ClickHouse", patience, || {
+        (query(clickhouse, database, "SELECT uniqExact(id) FROM clicks").trim() == rows).then_some(())
+    });
+    let counts = query(clickhouse, database, "SELECT count(), uniqExact(id), uniqExact(utm_term) FROM clicks");
+    assert_eq!(counts.trim(), format!("{rows}\t{rows}\t{rows}"), "rows are not exactly once");
+
+    let received = eventually("the webhooks have arrived", patience, || {
+        let received = receiver.received();
+        answered.iter().all(|marker| received.contains_key(marker)).then_some(received)
+    });
+    let unstable: Vec<_> = received.iter().filter(|(_, ids)| ids.len() != 1).collect();
+    assert!(unstable.is_empty(), "a click came under several ids: {unstable:?}");
+}
+
+/// Creates a link with `slug` and an endpoint for everything at `receiver`.
+pub(crate) fn set_up(api: &Api, slug: &str, receiver: &Receiver) -> Value {
+    let link = api.post("/v1/links", &json!({"slug": slug, "destination": "https://example.com/"}));
+    let url = format!("http://{}/", receiver.address);
+    api.post("/v1/endpoints", &json!({"url": url, "events": ["*"]}));
+    link
+}
+
+/// Waits until a redirector knows a link.
+pub(crate) fn until_redirects(address: SocketAddr, slug: &str) {
+    eventually("the redirector knows the link", Duration::from_secs(30), || {
+        let answer = http().head(format!("http://{address}/{slug}")).call().ok()?;
+        (answer.status() == 302).then_some(())
+    });
+}
+
+/// A folder for a test's files.
+pub(crate) fn folder() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    (dir, path)
+}
+
+/// An address on this machine that nothing listens on now.
+pub(crate) fn loopback() -> SocketAddr {
+    let listener = std::net::TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).unwrap();
+    listener.local_addr().unwrap()
+}
