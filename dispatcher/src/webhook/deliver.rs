@@ -185,11 +185,10 @@ impl Deliverer {
     }
 
     fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.fetch_add(1, Ordering::AcqRel);
-        let this = Arc::clone(self);
+        let task = Task::begin(Arc::clone(self));
         self.runtime.spawn(async move {
             work.await;
-            this.tasks.fetch_sub(1, Ordering::AcqRel);
+            drop(task);
         });
     }
 
@@ -288,6 +287,22 @@ impl Deliverer {
         let skipped = Attempt { error: Some(why.to_owned()), ..blank(&pending, Timestamp::now(), Outcome::Skipped) };
         let recorded = self.outbox.record(&skipped).await;
         settle(pending.claim, recorded, "a delivery that was skipped");
+    }
+}
+
+/// A task that is under way, counted until it ends in whatever way.
+struct Task(Arc<Deliverer>);
+
+impl Task {
+    fn begin(deliverer: Arc<Deliverer>) -> Self {
+        deliverer.tasks.fetch_add(1, Ordering::AcqRel);
+        Self(deliverer)
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.tasks.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -71,7 +71,7 @@ impl Endpoints {
             Some(Ok(endpoint)) => self.put(&endpoint),
             // What stood before is closer to what is meant than nothing.
             Some(Err(error)) => {
-                error!(endpoint = %id, %error, "an endpoint's record cannot be read: its last version stays")
+                error!(endpoint = %id, %error, "an endpoint's record cannot be read: its last version stays");
             }
         }
     }

@@ -116,6 +116,13 @@ impl Readers {
     }
 }
 
+impl Drop for Readers {
+    fn drop(&mut self) {
+        // However we end, no thread reads on behind our back.
+        self.stop.trigger();
+    }
+}
+
 struct Follower {
     consumer: Consumer<Claims>,
     claims: Arc<Claims>,

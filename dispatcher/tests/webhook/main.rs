@@ -386,3 +386,33 @@ async fn an_endpoint_that_changes_is_followed() {
     running.stop().await;
     assert_eq!(first.received().len(), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_the_work_and_take_over_from_each_other() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(200)]).await;
+    rig.add(&receiver.url).await;
+    let mut expected = HashSet::new();
+    let first = rig.start(config()).await;
+    for partition in (0..4).cycle().take(40) {
+        expected.insert(rig.emit_at(partition).await);
+    }
+    let second = rig.start(config()).await;
+    for partition in (0..4).cycle().take(40) {
+        expected.insert(rig.emit_at(partition).await);
+    }
+    first.stop().await;
+    for partition in (0..4).cycle().take(40) {
+        expected.insert(rig.emit_at(partition).await);
+    }
+    // What is sent twice around a change of hands has one id.
+    testbed::eventually("every event", async || {
+        let ids: HashSet<String> =
+            receiver.received().iter().map(|received| received.header("webhook-id").to_owned()).collect();
+        (ids == expected).then_some(())
+    })
+    .await;
+    second.stop().await;
+    let committed = rig.committed("webhook.clicks", Topic::Clicks).await;
+    assert_eq!(committed, (0..4).map(|partition| (partition, 30)).collect());
+}

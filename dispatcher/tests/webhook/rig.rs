@@ -103,6 +103,15 @@ impl Rig {
         self.produce(topic, 0, &value, &[("traceparent", TRACE.as_bytes())]).await;
     }
 
+    /// Produces a click to a partition of its topic, and gives back its id.
+    pub(crate) async fn emit_at(&self, partition: i32) -> String {
+        let event = click();
+        let id = event.id.to_string();
+        let envelope = Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint: None, event };
+        self.produce(Topic::Clicks, partition, &serde_json::to_vec(&envelope).unwrap(), &[]).await;
+        id
+    }
+
     /// Starts delivering, and waits until it does.
     pub(crate) async fn start(&self, config: Config) -> Running {
         let (shutdown, health) = (Shutdown::new(), Health::default());
