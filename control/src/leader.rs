@@ -164,10 +164,9 @@ impl Candidate {
                 (Some(elected), None) => {
                     // Reading the topic a second time would be for nothing.
                     consumer.pause(&[elected.partition])?;
-                    // With an offset at the end, no later start depends on how
+                    // With any offset committed, no later start depends on how
                     // far back the log goes.
-                    let end = elected.offset + consumer.behind(elected.partition, elected.offset)?;
-                    let commit = Commit { partition: elected.partition, offset: end, metadata: None };
+                    let commit = Commit { partition: elected.partition, offset: elected.offset, metadata: None };
                     if let Err(error) = consumer.commit_later(&[commit]) {
                         debug!(%error, "the election's offset was not committed");
                     }
@@ -250,7 +249,8 @@ impl Candidate {
                 Err(_) => {}
             }
         }
-        drop(tables);
+        // Ending a table takes a moment that nobody needs to wait for.
+        thread::spawn(move || drop(tables));
         Ok(Some(std::mem::take(&mut *state.lock())))
     }
 }
