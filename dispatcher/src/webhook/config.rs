@@ -16,8 +16,9 @@ pub struct Config {
     pub allow_http: bool,
     /// How many exchanges with one endpoint may be under way at once.
     pub max_in_flight: usize,
-    /// How many deliveries may wait in one endpoint's lane; what comes beyond
-    /// goes to the delay topic.
+    /// How many deliveries may wait in one endpoint's lane, however slow it is; a
+    /// quick one may have as many waiting as it works off in 5 s. What comes
+    /// beyond goes to the delay topic.
     pub lane_queue: usize,
     /// How many deliveries may wait in all lanes together. Above it, every lane
     /// that is busy sends what comes to the delay topic.

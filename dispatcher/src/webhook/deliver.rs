@@ -118,9 +118,14 @@ impl Deliverer {
     /// Takes a delivery to `target`: into its lane, or where there is no room, to
     /// the delay topic. Never waits.
     pub(super) fn offer(self: &Arc<Self>, target: &Target, pending: Pending) {
-        let crowded = self.queued.load(Ordering::Relaxed) >= self.config.max_queued;
-        let queue = if crowded { 0 } else { self.config.lane_queue };
-        match target.lane.offer(pending, Limits { in_flight: self.config.max_in_flight, queue }) {
+        let free = self.config.max_queued.saturating_sub(self.queued.load(Ordering::Relaxed));
+        let limits = Limits {
+            in_flight: self.config.max_in_flight,
+            queue: self.config.lane_queue,
+            // However quick, one leaves room for others.
+            most: if free == 0 { 0 } else { (free / 2).max(self.config.lane_queue) },
+        };
+        match target.lane.offer(pending, limits, self.config.retry_delay(), Instant::now()) {
             Offered::Begin(pending) => {
                 let (this, lane) = (Arc::clone(self), Arc::clone(&target.lane));
                 self.spawn(async move { this.work(&lane, pending).await });
@@ -128,10 +133,9 @@ impl Deliverer {
             Offered::Waits => {
                 self.queued.fetch_add(1, Ordering::Relaxed);
             }
-            Offered::Full(pending) => {
+            Offered::Full(pending, after) => {
                 self.numbers.spilled.inc();
-                let delay = jittered(self.config.retry_delay(), rand::random());
-                self.postpone(pending, Timestamp::now().plus(delay));
+                self.postpone(pending, Timestamp::now().plus(jittered(after, rand::random())));
             }
         }
     }
@@ -200,7 +204,7 @@ impl Deliverer {
             } else {
                 self.attempt(pending).await;
             }
-            next = lane.next();
+            next = lane.next(Instant::now());
             if next.is_some() {
                 self.queued.fetch_sub(1, Ordering::Relaxed);
             }

@@ -1,18 +1,33 @@
 //! A lane: what waits for one endpoint, and how much of it is under way. It is
-//! bounded and never waits; what it does not take is somewhere else's to keep.
-//! While nothing waits it is two numbers, with no task behind it.
+//! bounded and never waits; what it does not take is told when to come again.
+//! While nothing waits it is a few numbers, with no task behind it.
+//!
+//! How much may wait follows from the endpoint's pace: as much as it works off
+//! within [`PATIENCE`], so that one that is quick catches up after an outage in
+//! one go, and one that is slow does not hold offsets back for long.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
+
+/// How long what a lane takes may have to wait in it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many intervals the pace remembers. Several that end together, as timeouts
+/// do, must not make a slow endpoint look quick.
+const MEMORY: u32 = 32;
 
 /// A lane's bounds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// How many may be under way.
     pub in_flight: usize,
-    /// How many may wait.
+    /// How many may wait however slow the endpoint is.
     pub queue: usize,
+    /// How many may wait however quick it is.
+    pub most: usize,
 }
 
 /// The lane of one endpoint.
@@ -23,6 +38,12 @@ pub(super) struct Lane<T> {
 struct Inner<T> {
     waiting: VecDeque<T>,
     under_way: usize,
+    /// The average time from one that is through to the next, while others wait.
+    pace: Option<Duration>,
+    /// When the last one was through, if others waited then.
+    last: Option<Instant>,
+    /// When the next one that finds no room is expected to find some.
+    slot: Option<Instant>,
 }
 
 /// What became of what was offered to a lane.
@@ -33,41 +54,87 @@ pub(super) enum Offered<T> {
     Begin(T),
     /// It waits for one that is under way.
     Waits,
-    /// There is no room.
-    Full(T),
+    /// There is no room; after so long there probably is.
+    Full(T, Duration),
 }
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { waiting: VecDeque::new(), under_way: 0 }) }
+        let inner = Inner { waiting: VecDeque::new(), under_way: 0, pace: None, last: None, slot: None };
+        Self { inner: Mutex::new(inner) }
     }
 }
 
 impl<T> Lane<T> {
-    /// Takes `item` if there is room.
-    pub(super) fn offer(&self, item: T, limits: Limits) -> Offered<T> {
+    /// Takes `item` if there is room; else says when to come again, at most
+    /// `longest` from `now`.
+    pub(super) fn offer(&self, item: T, limits: Limits, longest: Duration, now: Instant) -> Offered<T> {
         let mut inner = self.inner.lock();
         if inner.under_way < limits.in_flight {
             inner.under_way += 1;
             return Offered::Begin(item);
         }
-        if inner.waiting.len() < limits.queue {
+        if inner.has_room(limits, now) {
+            if inner.waiting.is_empty() {
+                inner.last = Some(now);
+            }
             inner.waiting.push_back(item);
             return Offered::Waits;
         }
-        Offered::Full(item)
+        Offered::Full(item, inner.come_again(longest, now))
     }
 
     /// One that was under way is through: what begins in its stead.
-    pub(super) fn next(&self) -> Option<T> {
+    pub(super) fn next(&self, now: Instant) -> Option<T> {
         let mut inner = self.inner.lock();
         let next = inner.waiting.pop_front();
-        if next.is_none() {
+        if next.is_some() {
+            inner.keep_pace(now);
+        } else {
             inner.under_way -= 1;
+            inner.last = None;
             // A burst's memory is given back with the burst.
             inner.waiting.shrink_to(16);
         }
         next
+    }
+}
+
+impl<T> Inner<T> {
+    fn keep_pace(&mut self, now: Instant) {
+        if let Some(last) = self.last.replace(now) {
+            let interval = now.saturating_duration_since(last);
+            self.pace = Some(self.pace.map_or(interval, |pace| (pace * (MEMORY - 1) + interval) / MEMORY));
+        }
+    }
+
+    /// The pace now: none is better than the time that the next one already takes.
+    fn pace(&self, now: Instant) -> Option<Duration> {
+        let under_way = self.last.map(|last| now.saturating_duration_since(last));
+        Some(self.pace?.max(under_way.unwrap_or_default()))
+    }
+
+    /// How long one that comes now would wait.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        Some(self.pace(now)?.saturating_mul(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)))
+    }
+
+    fn has_room(&self, limits: Limits, now: Instant) -> bool {
+        let waiting = self.waiting.len();
+        waiting < limits.most && (waiting < limits.queue || self.wait(now).is_some_and(|wait| wait < PATIENCE))
+    }
+
+    /// Gives each one that finds no room a time of its own, at the lane's pace.
+    fn come_again(&mut self, longest: Duration, now: Instant) -> Duration {
+        let (Some(pace), Some(wait)) = (self.pace(now), self.wait(now)) else { return longest.min(PATIENCE) };
+        let earliest = now + wait.min(longest);
+        let slot = self.slot.map_or(earliest, |slot| slot.max(earliest));
+        let after = slot.saturating_duration_since(now);
+        if after >= longest {
+            return longest;
+        }
+        self.slot = Some(slot + pace);
+        after
     }
 }
 
@@ -77,45 +144,101 @@ mod tests {
 
     use super::*;
 
+    const LONGEST: Duration = Duration::from_secs(60);
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
     fn what_finds_no_room_is_given_back() {
-        let lane = Lane::default();
-        let limits = Limits { in_flight: 1, queue: 1 };
-        assert_eq!(lane.offer(1, limits), Offered::Begin(1));
-        assert_eq!(lane.offer(2, limits), Offered::Waits);
-        assert_eq!(lane.offer(3, limits), Offered::Full(3));
-        assert_eq!(lane.next(), Some(2));
-        assert_eq!(lane.next(), None);
-        assert_eq!(lane.offer(4, limits), Offered::Begin(4));
+        let (lane, now) = (Lane::default(), Instant::now());
+        let limits = Limits { in_flight: 1, queue: 1, most: 10 };
+        assert_eq!(lane.offer(1, limits, LONGEST, now), Offered::Begin(1));
+        assert_eq!(lane.offer(2, limits, LONGEST, now), Offered::Waits);
+        // Nothing is known of its pace.
+        assert_eq!(lane.offer(3, limits, LONGEST, now), Offered::Full(3, PATIENCE));
+        assert_eq!(lane.next(now), Some(2));
+        assert_eq!(lane.next(now), None);
+        assert_eq!(lane.offer(4, limits, LONGEST, now), Offered::Begin(4));
+    }
+
+    /// A lane whose endpoint has worked off 50 at one a millisecond, with as many
+    /// waiting as it takes.
+    fn quick(limits: Limits) -> (Lane<usize>, Instant) {
+        let (lane, mut now) = (Lane::default(), Instant::now());
+        for item in 0..=50 {
+            lane.offer(item, Limits { queue: 100, ..limits }, LONGEST, now);
+        }
+        for _ in 0..50 {
+            now += MS;
+            assert!(lane.next(now).is_some());
+        }
+        while lane.offer(0, limits, LONGEST, now) == Offered::Waits {}
+        (lane, now)
+    }
+
+    #[test]
+    fn a_quick_endpoint_may_have_more_waiting() {
+        let (lane, _) = quick(Limits { in_flight: 1, queue: 10, most: 1_000_000 });
+        assert_eq!(lane.inner.lock().waiting.len(), 5000, "five seconds' worth");
+        let (lane, _) = quick(Limits { in_flight: 1, queue: 10, most: 300 });
+        assert_eq!(lane.inner.lock().waiting.len(), 300);
+    }
+
+    #[test]
+    fn one_that_stops_answering_counts_as_slow_at_once() {
+        let limits = Limits { in_flight: 1, queue: 10, most: 1_000_000 };
+        let (lane, now) = quick(limits);
+        let _ = lane.next(now);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(lane.offer(0, limits, LONGEST, later), Offered::Full(0, LONGEST));
+    }
+
+    #[test]
+    fn those_who_find_no_room_come_again_one_by_one() {
+        let limits = Limits { in_flight: 1, queue: 10, most: 1000 };
+        let (lane, now) = quick(limits);
+        let after = |lane: &Lane<usize>| match lane.offer(0, limits, LONGEST, now) {
+            Offered::Full(_, after) => after,
+            other => panic!("{other:?}"),
+        };
+        let first = after(&lane);
+        assert!((1000 * MS..1010 * MS).contains(&first), "{first:?}");
+        assert_eq!(after(&lane), first + MS);
+        for _ in 0..100_000 {
+            assert!(after(&lane) <= LONGEST);
+        }
+        assert_eq!(after(&lane), LONGEST);
     }
 
     proptest! {
         #[test]
         fn everything_taken_comes_out_once_and_in_order(offers in prop::collection::vec(any::<bool>(), 0..200)) {
             let lane = Lane::default();
-            let limits = Limits { in_flight: 3, queue: 5 };
+            let limits = Limits { in_flight: 3, queue: 5, most: 7 };
+            let mut now = Instant::now();
             let (mut taken, mut begun, mut under_way) = (Vec::new(), Vec::new(), 0);
             for (item, offer) in offers.into_iter().enumerate() {
+                now += MS;
                 if offer {
-                    match lane.offer(item, limits) {
+                    match lane.offer(item, limits, LONGEST, now) {
                         Offered::Begin(item) => {
                             begun.push(item);
                             taken.push(item);
                             under_way += 1;
                         }
                         Offered::Waits => taken.push(item),
-                        Offered::Full(_) => {}
+                        Offered::Full(..) => {}
                     }
                 } else if under_way > 0 {
-                    match lane.next() {
+                    match lane.next(now) {
                         Some(item) => begun.push(item),
                         None => under_way -= 1,
                     }
                 }
                 prop_assert!(under_way <= limits.in_flight);
+                prop_assert!(lane.inner.lock().waiting.len() <= limits.most);
             }
             while under_way > 0 {
-                match lane.next() {
+                match lane.next(now) {
                     Some(item) => begun.push(item),
                     None => under_way -= 1,
                 }

@@ -416,3 +416,31 @@ async fn processes_share_the_work_and_take_over_from_each_other() {
     let committed = rig.committed("webhook.clicks", Topic::Clicks).await;
     assert_eq!(committed, (0..4).map(|partition| (partition, 30)).collect());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quick_endpoint_catches_up_in_one_go() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(200)]).await;
+    rig.add(&receiver.url).await;
+    // Far more than the lane takes of an endpoint whose pace it does not know.
+    let mut emitted = 0;
+    for round in 0..500 {
+        tokio::join!(
+            rig.emit_at(round % 4),
+            rig.emit_at(round % 4),
+            rig.emit_at(round % 4),
+            rig.emit_at(round % 4),
+            rig.emit_at(round % 4),
+            rig.emit_at(round % 4),
+            rig.emit_at(round % 4),
+            rig.emit_at(round % 4),
+        );
+        emitted += 8;
+    }
+    let config = Config { lane_queue: 64, retry_delay_ms: 3_600_000, ..config() };
+    let running = rig.start(config).await;
+    let received = receiver.wait(emitted).await;
+    let ids: HashSet<&str> = received.iter().map(|received| received.header("webhook-id")).collect();
+    assert_eq!(ids.len(), emitted);
+    running.stop().await;
+}
