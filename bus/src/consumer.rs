@@ -1,7 +1,13 @@
 //! A consumer that one thread owns: it polls, is told of partitions that come
 //! and go inside its poll, and commits only what its owner says is done.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use rdkafka::{
@@ -14,6 +20,9 @@ use schemas::{Topic, Topics};
 use tracing::{debug, info, warn};
 
 use crate::{Bus, BusError, Partition, Record, config::CALL_TIMEOUT};
+
+/// How long a broker is waited for before a group is joined all the same.
+const MEETING: Duration = Duration::from_secs(2);
 
 /// Whether records of transactions that are still open, or were aborted, are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,11 +236,13 @@ pub struct Consumer<A: Assignments = ()> {
     inner: BaseConsumer<Context<A>>,
     topics: Arc<Topics>,
     group: String,
+    read: Vec<Topic>,
+    joined: AtomicBool,
 }
 
 impl Bus {
     /// A member of `group` that reads `read` and tells `owner` of partitions
-    /// that come and go.
+    /// that come and go. It joins the group when it is first polled.
     ///
     /// # Errors
     /// When a setting is refused.
@@ -250,14 +261,22 @@ impl Bus {
             .set("isolation.level", isolation.as_str())
             .create_with_context(context)
             .map_err(BusError::new("make a consumer"))?;
-        let names: Vec<String> = read.iter().map(|topic| topics.name(*topic)).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        inner.subscribe(&names).map_err(BusError::new("subscribe"))?;
-        Ok(Consumer { inner, topics, group: group.to_owned() })
+        Ok(Consumer { inner, topics, group: group.to_owned(), read: read.to_vec(), joined: AtomicBool::new(false) })
     }
 }
 
 impl<A: Assignments> Consumer<A> {
+    /// Joins the group. The client is let meet a broker first: asked before it
+    /// knows one, it would look again only after a second.
+    fn join(&self) -> Result<(), BusError> {
+        let names: Vec<String> = self.read.iter().map(|topic| self.topics.name(*topic)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        if let Err(error) = self.inner.fetch_metadata(names.first().copied(), MEETING) {
+            debug!(group = self.group, %error, "Kafka is waited for");
+        }
+        self.inner.subscribe(&names).map_err(BusError::new("subscribe"))
+    }
+
     /// The next record, or none within `timeout`. Must be called at least every
     /// 5 minutes, paused or not, or the partitions go to another member.
     ///
@@ -265,6 +284,9 @@ impl<A: Assignments> Consumer<A> {
     /// When reading on could lose records, or the client is beyond repair.
     /// Brokers that are away are waited for.
     pub fn poll(&self, timeout: Duration) -> Result<Option<Record<'_>>, BusError> {
+        if !self.joined.swap(true, Ordering::Relaxed) {
+            self.join()?;
+        }
         let polled = self.inner.poll(timeout);
         if let Some(error) = self.inner.context().fatal.lock().take() {
             return Err(error);

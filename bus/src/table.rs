@@ -41,6 +41,9 @@ pub enum Change<'a> {
     CaughtUp,
 }
 
+/// How long a call waits before it is looked whether the table was dropped.
+const POLL: Duration = Duration::from_millis(250);
+
 struct Quiet;
 
 impl ClientContext for Quiet {
@@ -76,15 +79,21 @@ impl Bus {
         let name = self.topics().name(topic);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&name, 0, Offset::Beginning).map_err(BusError::new("start a table"))?;
-        consumer.assign(&list).map_err(BusError::new("start a table"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let (tell, ready) = watch::channel(false);
         let thread = thread::Builder::new()
             .name(topic.suffix().to_owned())
             .spawn(move || {
+                // A partition that is assigned before the client knows its leader
+                // waits for a look-around that comes once a second.
+                while consumer.fetch_metadata(Some(&name), POLL).is_err() && !stopped.load(Ordering::Relaxed) {}
+                if let Err(error) = consumer.assign(&list) {
+                    error!(topic = name, %error, "a table cannot be read");
+                    return;
+                }
                 while !stopped.load(Ordering::Relaxed) {
-                    match consumer.poll(Duration::from_millis(250)) {
+                    match consumer.poll(POLL) {
                         Some(Ok(message)) => {
                             let Some(key) = message.key() else { continue };
                             apply(match message.payload() {

@@ -123,8 +123,10 @@ fn random_id() -> Result<String, Error> {
     if id.starts_with('-') { random_id() } else { Ok(id) }
 }
 
-/// Asks the broker who is in the cluster: it is ready when it names itself, and
-/// ours when the cluster is.
+/// Asks the broker who is in the cluster: it is ours when the cluster is, and
+/// ready when it names itself and hands out producer ids. It names itself a
+/// moment sooner, and a client that asks too soon for an id waits half a second
+/// before it asks again.
 #[derive(Debug)]
 pub(crate) struct Probe {
     port: u16,
@@ -133,38 +135,57 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) async fn answers(&self) -> bool {
-        self.ask()
-            .await
-            .ok()
-            .and_then(|answer| named_in(&answer))
-            .is_some_and(|(brokers, cluster_id)| brokers > 0 && cluster_id == self.cluster_id)
+        self.is_ready().await.unwrap_or(false)
     }
 
-    async fn ask(&self) -> io::Result<Vec<u8>> {
+    async fn is_ready(&self) -> io::Result<bool> {
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
-        connection.write_all(&metadata_request()).await?;
-        let length = connection.read_u32().await?;
-        if length > 1 << 20 {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut answer = vec![0; length as usize];
-        connection.read_exact(&mut answer).await?;
-        Ok(answer)
+        let answer = ask(&mut connection, &metadata_request()).await?;
+        let named = named_in(&answer).is_some_and(|(brokers, cluster)| brokers > 0 && cluster == self.cluster_id);
+        Ok(named && hands_out_producer_ids(&ask(&mut connection, &producer_id_request()).await?))
     }
+}
+
+async fn ask(connection: &mut TcpStream, request: &[u8]) -> io::Result<Vec<u8>> {
+    connection.write_all(request).await?;
+    let length = connection.read_u32().await?;
+    if length > 1 << 20 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut answer = vec![0; length as usize];
+    connection.read_exact(&mut answer).await?;
+    Ok(answer)
+}
+
+/// A request as Kafka frames it: its length, the header (version 1) and the body.
+fn request(api: u16, version: u16, body: &[u8]) -> Vec<u8> {
+    const CORRELATION: [u8; 4] = [0, 0, 0, 1];
+    const CLIENT: &[u8] = b"\0\x07engines";
+    let request = [&api.to_be_bytes()[..], &version.to_be_bytes(), &CORRELATION, CLIENT, body].concat();
+    let length = u32::try_from(request.len()).unwrap_or_default().to_be_bytes();
+    [&length[..], &request].concat()
 }
 
 /// A Metadata request about no topic, version 4: the oldest that Kafka 4 knows,
 /// without tagged fields (<https://kafka.apache.org/protocol>, Metadata).
 fn metadata_request() -> Vec<u8> {
-    const METADATA: [u8; 2] = [0, 3];
-    const VERSION: [u8; 2] = [0, 4];
-    const CORRELATION: [u8; 4] = [0, 0, 0, 1];
-    const CLIENT: &[u8] = b"\0\x07engines";
     const NO_TOPICS: [u8; 4] = [0; 4];
     const NO_TOPIC_CREATION: [u8; 1] = [0];
-    let body = [&METADATA[..], &VERSION, &CORRELATION, CLIENT, &NO_TOPICS, &NO_TOPIC_CREATION].concat();
-    let length = u32::try_from(body.len()).unwrap_or_default().to_be_bytes();
-    [&length[..], &body].concat()
+    request(3, 4, &[&NO_TOPICS[..], &NO_TOPIC_CREATION].concat())
+}
+
+/// A request for the id of a producer without transactions, version 1: the last
+/// without tagged fields (<https://kafka.apache.org/protocol>, InitProducerId).
+fn producer_id_request() -> Vec<u8> {
+    const NO_TRANSACTIONAL_ID: [u8; 2] = (-1_i16).to_be_bytes();
+    const TRANSACTION_TIMEOUT_MS: [u8; 4] = 1000_i32.to_be_bytes();
+    request(22, 1, &[&NO_TRANSACTIONAL_ID[..], &TRANSACTION_TIMEOUT_MS].concat())
+}
+
+/// Whether the answer to it has no error code, which stands behind the
+/// correlation and the throttle.
+fn hands_out_producer_ids(answer: &[u8]) -> bool {
+    answer.get(8..10) == Some(&[0, 0])
 }
 
 /// The number of brokers and the cluster's id in a Metadata response, version 4.
@@ -207,6 +228,13 @@ mod tests {
             b"\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\x01\0\x09127.0.0.1\0\0\x4e\x20\xff\xff\0\x03abc\0\0\0\x01\0\0\0\0";
         assert_eq!(named_in(answer), Some((1, "abc".into())));
         assert_eq!(named_in(&answer[..20]), None);
+    }
+
+    #[test]
+    fn an_id_that_is_refused_is_not_taken_for_one() {
+        assert!(hands_out_producer_ids(b"\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\x07\0\0"));
+        assert!(!hands_out_producer_ids(b"\0\0\0\x01\0\0\0\0\0\x0e\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"));
+        assert!(!hands_out_producer_ids(b""));
     }
 
     #[test]
