@@ -71,7 +71,10 @@ struct Stages {
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut config = config::load(args.config.as_deref())?;
-    telemetry::init(config.log.format.into(), if config.log.filter == "info" { "warn,librdkafka=error" } else { &config.log.filter });
+    telemetry::init(
+        config.log.format.into(),
+        if config.log.filter == "info" { "warn,librdkafka=error" } else { &config.log.filter },
+    );
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     refuse_taken(&args)?;
 

@@ -45,7 +45,15 @@ struct Shell {
 
 impl Shell {
     fn start(env: &[(&str, String)]) -> Self {
-        let mut child = Command::new("bash")
+        let mut command = Command::new("bash");
+        // A newcomer's shell knows nothing of the package under test; the build
+        // scripts of some dependencies would run again because of it.
+        for (name, _) in std::env::vars().filter(|(name, _)| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|set| name.starts_with(set))
+        }) {
+            command.env_remove(name);
+        }
+        let mut child = command
             .current_dir(repository())
             .envs(env.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::piped())
