@@ -30,8 +30,9 @@ test: build ## Run all tests on a Kafka and a ClickHouse of their own (ARGS go t
 	@exec $(clickhook) engines exec -- $(CARGO) test --release $(locked) --workspace $(ARGS)
 
 .PHONY: bench
-bench: build ## Measure clicks and webhooks on this machine, beside its limits
-	@exec $(CARGO) bench --profile release $(locked) -p benches $(ARGS)
+bench: engines ## Measure clicks and webhooks on this machine, beside its limits (ARGS="--quick" for a short look)
+	@$(CARGO) build --release $(locked) -p clickhook -p benches
+	@exec $(dir $(clickhook))bench $(ARGS)
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -175,17 +175,19 @@ pub(crate) async fn null_hop(brokers: String, kafka: Option<Who>, during: Durati
     let bus = Bus::new(BusConfig { brokers, prefix: "null".to_owned(), ..BusConfig::default() });
     bus.migrate().await.context("create the null hop's topics")?;
     let filling = bus.clone();
-    // More than any machine moves in that time would fill the disk: it ends with the records, or in time.
-    let records = 100_000 * during.as_secs().clamp(1, 10);
+    // It ends with the records, or in time, whichever comes first.
+    let records = 250_000 * during.as_secs().clamp(1, 10);
     spawn_blocking(move || fill(&filling, records)).await??;
     spawn_blocking(move || hop(&bus, kafka, records, during)).await?
 }
 
 fn fill(bus: &Bus, records: u64) -> anyhow::Result<()> {
     let producer = bus.producer("fill", Duration::from_millis(5), PATIENCE)?;
-    // As alike as clicks are: most of it the same, some of it new.
-    let mut value = [b'x'; RECORD_BYTES];
+    let event = schemas::sample::event(schemas::EventName::LinkClicked, schemas::Timestamp::now());
+    let mut value = serde_json::to_vec(&event)?;
+    value.truncate(RECORD_BYTES);
     for number in 0..records {
+        // As alike as clicks are: most of it the same, some of it new.
         value[..64].copy_from_slice(hex::encode(rand::random::<[u8; 32]>()).as_bytes());
         let partition = i32::try_from(number % u64::from(bus.partitions(Topic::ClicksRaw)))?;
         let out = Outgoing {
