@@ -310,8 +310,8 @@ impl Drop for Task {
     }
 }
 
-/// Why a delivery to an endpoint that is no more is skipped.
-pub(super) const GONE: &str = "the endpoint was deleted";
+/// Why a delivery to an endpoint that is not, or is no more, is skipped.
+pub(super) const GONE: &str = "there is no such endpoint";
 
 /// Why an endpoint in this state gets nothing, if it does not.
 pub(super) const fn unwanted(status: EndpointStatus) -> Option<&'static str> {

@@ -15,9 +15,8 @@ use parking_lot::Mutex;
 
 /// How long what a lane takes may have to wait in it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many intervals the pace remembers. Several that end together, as timeouts
-/// do, must not make a slow endpoint look quick.
-const MEMORY: u32 = 32;
+/// How long an endpoint may be silent before what is known of its pace is stale.
+const STALL: Duration = Duration::from_secs(1);
 
 /// A lane's bounds.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +37,7 @@ pub(super) struct Lane<T> {
 struct Inner<T> {
     waiting: VecDeque<T>,
     under_way: usize,
-    /// The average time from one that is through to the next, while others wait.
-    pace: Option<Duration>,
+    pace: Pace,
     /// When the last one was through, if others waited then.
     last: Option<Instant>,
     /// When the next one that finds no room is expected to find some.
@@ -60,7 +58,7 @@ pub(super) enum Offered<T> {
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        let inner = Inner { waiting: VecDeque::new(), under_way: 0, pace: None, last: None, slot: None };
+        let inner = Inner { waiting: VecDeque::new(), under_way: 0, pace: Pace::default(), last: None, slot: None };
         Self { inner: Mutex::new(inner) }
     }
 }
@@ -103,38 +101,71 @@ impl<T> Lane<T> {
 impl<T> Inner<T> {
     fn keep_pace(&mut self, now: Instant) {
         if let Some(last) = self.last.replace(now) {
-            let interval = now.saturating_duration_since(last);
-            self.pace = Some(self.pace.map_or(interval, |pace| (pace * (MEMORY - 1) + interval) / MEMORY));
+            self.pace.through(now.saturating_duration_since(last));
         }
     }
 
-    /// The pace now: none is better than the time that the next one already takes.
-    fn pace(&self, now: Instant) -> Option<Duration> {
-        let under_way = self.last.map(|last| now.saturating_duration_since(last));
-        Some(self.pace?.max(under_way.unwrap_or_default()))
-    }
-
-    /// How long one that comes now would wait.
-    fn wait(&self, now: Instant) -> Option<Duration> {
-        Some(self.pace(now)?.saturating_mul(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)))
+    /// How long the next one to be through takes already.
+    fn silence(&self, now: Instant) -> Duration {
+        self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
     }
 
     fn has_room(&self, limits: Limits, now: Instant) -> bool {
         let waiting = self.waiting.len();
-        waiting < limits.most && (waiting < limits.queue || self.wait(now).is_some_and(|wait| wait < PATIENCE))
+        let silence = self.silence(now);
+        let quick = || {
+            silence < STALL
+                && self.pace.each(silence).is_some_and(|each| each * waiting as f64 <= PATIENCE.as_secs_f64())
+        };
+        waiting < limits.most && (waiting < limits.queue || quick())
     }
 
     /// Gives each one that finds no room a time of its own, at the lane's pace.
     fn come_again(&mut self, longest: Duration, now: Instant) -> Duration {
-        let (Some(pace), Some(wait)) = (self.pace(now), self.wait(now)) else { return longest.min(PATIENCE) };
-        let earliest = now + wait.min(longest);
+        let Some(each) = self.pace.each(self.silence(now)) else { return longest.min(PATIENCE) };
+        let wait = (each * self.waiting.len() as f64).min(longest.as_secs_f64());
+        let earliest = now + Duration::from_secs_f64(wait);
         let slot = self.slot.map_or(earliest, |slot| slot.max(earliest));
         let after = slot.saturating_duration_since(now);
         if after >= longest {
             return longest;
         }
-        self.slot = Some(slot + pace);
+        self.slot = Some(slot + Duration::from_secs_f64(each));
         after
+    }
+}
+
+/// How quickly an endpoint works off what waits: a mean over the last seconds,
+/// in which a pause counts for what it takes, and several that end together, as
+/// timeouts do, do not look quick.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// How many were through, those of long ago counting less.
+    through: f64,
+    /// In how many seconds, likewise.
+    seconds: f64,
+}
+
+impl Pace {
+    /// How soon the past fades, seconds.
+    const FADE: f64 = 5.0;
+
+    fn later(self, seconds: f64) -> Self {
+        let kept = (-seconds / Self::FADE).exp();
+        Self { through: self.through * kept, seconds: self.seconds * kept + seconds }
+    }
+
+    /// One more is through, so long after the last.
+    fn through(&mut self, since: Duration) {
+        *self = self.later(since.as_secs_f64());
+        self.through += 1.0;
+    }
+
+    /// Seconds that each takes, if nothing has been through for `silence`; none
+    /// if nothing is known.
+    fn each(self, silence: Duration) -> Option<f64> {
+        let now = self.later(silence.as_secs_f64());
+        (now.through > 1e-3).then(|| now.seconds / now.through)
     }
 }
 
@@ -178,7 +209,8 @@ mod tests {
     #[test]
     fn a_quick_endpoint_may_have_more_waiting() {
         let (lane, _) = quick(Limits { in_flight: 1, queue: 10, most: 1_000_000 });
-        assert_eq!(lane.inner.lock().waiting.len(), 5000, "five seconds' worth");
+        let waiting = lane.inner.lock().waiting.len();
+        assert!((4990..=5010).contains(&waiting), "five seconds' worth, not {waiting}");
         let (lane, _) = quick(Limits { in_flight: 1, queue: 10, most: 300 });
         assert_eq!(lane.inner.lock().waiting.len(), 300);
     }
@@ -187,9 +219,33 @@ mod tests {
     fn one_that_stops_answering_counts_as_slow_at_once() {
         let limits = Limits { in_flight: 1, queue: 10, most: 1_000_000 };
         let (lane, now) = quick(limits);
-        let _ = lane.next(now);
-        let later = now + Duration::from_secs(2);
-        assert_eq!(lane.offer(0, limits, LONGEST, later), Offered::Full(0, LONGEST));
+        for _ in 0..100 {
+            assert!(lane.next(now).is_some());
+        }
+        assert_eq!(lane.offer(0, limits, LONGEST, now), Offered::Waits);
+        assert!(matches!(lane.offer(0, limits, LONGEST, now + STALL), Offered::Full(..)));
+    }
+
+    #[test]
+    fn a_pause_is_no_pace_and_neither_are_timeouts_that_end_together() {
+        let each = |pace: Pace| pace.each(Duration::ZERO).unwrap();
+        let mut pace = Pace::default();
+        assert!(pace.each(Duration::ZERO).is_none());
+        for _ in 0..5000 {
+            pace.through(MS);
+        }
+        assert!((0.0009..0.0011).contains(&each(pace)), "{pace:?}");
+        pace.through(3000 * MS);
+        assert!(each(pace) < 0.003, "{pace:?}");
+
+        let mut pace = Pace::default();
+        for _ in 0..3 {
+            pace.through(5000 * MS);
+            for _ in 1..32 {
+                pace.through(Duration::ZERO);
+            }
+        }
+        assert!((0.1..0.2).contains(&each(pace)), "{pace:?}");
     }
 
     #[test]
@@ -201,8 +257,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let first = after(&lane);
-        assert!((1000 * MS..1010 * MS).contains(&first), "{first:?}");
-        assert_eq!(after(&lane), first + MS);
+        assert!((990 * MS..1010 * MS).contains(&first), "{first:?}");
+        let second = after(&lane) - first;
+        assert!((900..1100).contains(&second.as_micros()), "{second:?}");
         for _ in 0..100_000 {
             assert!(after(&lane) <= LONGEST);
         }

@@ -15,7 +15,7 @@ use dispatcher::webhook::{
 };
 use receiver::{Received, Receiver, Reply};
 use rig::{Rig, TRACE, click, config};
-use schemas::{Attempt, Dead, EndpointStatus, EventName, Outcome, Timestamp, Topic, sample};
+use schemas::{Attempt, Dead, Delivery, EndpointId, EndpointStatus, EventName, Outcome, Timestamp, Topic, sample};
 use service::secret::Secret;
 
 fn assert_verified(received: &Received, secret: &Secret) {
@@ -135,7 +135,7 @@ async fn an_endpoint_that_hangs_delays_no_other() {
     assert_eq!(ids, expected);
     assert_eq!(hanging.received().len(), 4, "no more than may be in flight");
     // What the lane had no room for is on the delay topic, its attempts unspent.
-    let waiting: Vec<schemas::Delivery> = rig.read(Topic::Delay, 164).await;
+    let waiting: Vec<Delivery> = rig.read(Topic::Delay, 164).await;
     assert!(waiting.iter().all(|delivery| delivery.attempt == 1 && delivery.endpoint == slow.id));
     running.stop().await;
 }
@@ -271,15 +271,16 @@ async fn a_test_reaches_its_endpoint_alone_whatever_that_asks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_waits_for_its_endpoint_to_become_known() {
+async fn a_test_waits_once_for_its_endpoint_to_become_known() {
     let rig = Rig::new().await;
-    let receiver = Receiver::start(&[]).await;
     let running = rig.start(config()).await;
-    let (endpoint, _) = rig.endpoint(&receiver.url);
-    rig.emit(&sample::event(EventName::WebhookTest, Timestamp::now()), Some(endpoint.id)).await;
-    rig.appended(Topic::Delay).await;
-    rig.write(&endpoint).await;
-    receiver.wait(1).await;
+    let unknown = EndpointId::mint();
+    rig.emit(&sample::event(EventName::WebhookTest, Timestamp::now()), Some(unknown)).await;
+    let waiting: Vec<Delivery> = rig.read(Topic::Delay, 1).await;
+    assert_eq!((waiting[0].endpoint, waiting[0].attempt), (unknown, 1));
+    let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 1).await;
+    assert_eq!((attempts[0].endpoint, attempts[0].outcome), (unknown, Outcome::Skipped));
+    assert_eq!(attempts[0].error.as_deref(), Some("there is no such endpoint"));
     running.stop().await;
 }
 
@@ -354,7 +355,7 @@ async fn what_is_under_way_is_finished_before_it_stops() {
     // The attempt fails while draining, and its retry is kept.
     running.stop().await;
     assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 1);
-    let waiting: Vec<schemas::Delivery> = rig.read(Topic::Delay, 1).await;
+    let waiting: Vec<Delivery> = rig.read(Topic::Delay, 1).await;
     assert_eq!(waiting[0].attempt, 2);
     let running = rig.start(config()).await;
     receiver.wait(2).await;

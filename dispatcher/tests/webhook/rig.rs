@@ -3,9 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{
-    Assigned, Assignments, Bus, BusConfig, Commit, Isolation, Membership, Outgoing, Partition, Producer, Revoked,
-};
+use bus::{Assigned, Assignments, Bus, BusConfig, Commit, Isolation, Membership, Outgoing, Producer, Revoked};
 use dispatcher::webhook::{self, Config};
 use schemas::{
     ClickId, Endpoint, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Timestamp, Topic, WorkspaceId,
@@ -135,18 +133,6 @@ impl Rig {
     pub(crate) async fn read<T: DeserializeOwned>(&self, topic: Topic, count: usize) -> Vec<T> {
         let records = testbed::read(&self.bus, topic, move |records| records.len() >= count).await;
         records.iter().map(|record| serde_json::from_str(&record.value).unwrap()).collect()
-    }
-
-    /// Waits until something is in `topic`.
-    pub(crate) async fn appended(&self, topic: Topic) {
-        let consumer =
-            self.bus.consumer("watcher", &[topic], Isolation::Uncommitted, Membership::Dynamic, Arc::new(())).unwrap();
-        let partitions = 0..i32::from(self.bus.partitions(topic));
-        testbed::eventually("a record", async || {
-            let mut ends = partitions.clone().map(|index| consumer.behind(Partition { topic, index }, 0).unwrap());
-            ends.any(|end| end > 0).then_some(())
-        })
-        .await;
     }
 
     /// What `group` has committed in the partitions of `topic`. It must have no
