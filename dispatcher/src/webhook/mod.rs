@@ -1,12 +1,12 @@
 //! Webhooks: events become signed requests to the endpoints that ask for them.
 //!
 //! Three consumers, each on a thread of its own, read `clicks` and `events`
-//! ([`events`]) and the delay topic ([`delay`]). A record is matched
-//! ([`endpoints`]) and becomes deliveries, which go through their endpoint's lane
-//! ([`lane`]) into an exchange ([`client`], allowed by [`guard`]), signed by
-//! [`sign`]. What an exchange means is decided in [`outcome`]; what it leaves
-//! behind is written by [`outbox`]; and offsets are committed by [`follow`] when
-//! [`claims`] says that all of it is done.
+//! (`events.rs`) and the delay topic (`delay.rs`). A record is matched
+//! (`endpoints.rs`) and becomes deliveries, which go through their endpoint's lane
+//! (`lane.rs`) into an exchange (`client.rs`, allowed by `guard.rs`), signed by
+//! `sign.rs`. What an exchange means is decided in `outcome.rs`; what it leaves
+//! behind is written by `outbox.rs`; and offsets are committed by `follow.rs` when
+//! `claims.rs` says that all of it is done.
 
 mod claims;
 mod client;
