@@ -11,6 +11,7 @@ mod config;
 mod consumer;
 mod error;
 mod ledger;
+mod polled;
 mod producer;
 mod record;
 mod table;

@@ -10,7 +10,7 @@ use rdkafka::{
     ClientContext, Message,
     error::KafkaError,
     message::DeliveryResult,
-    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, Producer as _, ProducerContext},
     types::RDKafkaErrorCode,
 };
 use schemas::{Topic, Topics};
@@ -19,6 +19,7 @@ use crate::{
     Bus, BusError, Outgoing, Partition,
     config::CALL_TIMEOUT,
     consumer::{GroupMetadata, to_list},
+    polled::Polled,
 };
 
 /// Where Kafka put a record, or why it did not.
@@ -48,7 +49,7 @@ impl ProducerContext for AckContext {
 /// A producer that is idempotent and waits for all replicas. Cheap to clone.
 #[derive(Clone)]
 pub struct Producer {
-    inner: Arc<ThreadedProducer<AckContext>>,
+    inner: Arc<Polled<AckContext>>,
     topics: Arc<Topics>,
 }
 
@@ -59,12 +60,10 @@ impl Bus {
     /// # Errors
     /// When a setting is refused.
     pub fn producer(&self, role: &str, linger: Duration, patience: Duration) -> Result<Producer, BusError> {
-        let inner = self
-            .producer_config(role, linger)
-            .set("message.timeout.ms", patience.as_millis().to_string())
-            .create_with_context(AckContext)
-            .map_err(BusError::new("make a producer"))?;
-        Ok(Producer { inner: Arc::new(inner), topics: Arc::clone(self.topics()) })
+        let mut config = self.producer_config(role, linger);
+        config.set("message.timeout.ms", patience.as_millis().to_string());
+        let inner = Arc::new(Polled::new(&config, AckContext)?);
+        Ok(Producer { inner, topics: Arc::clone(self.topics()) })
     }
 
     /// A producer for transactions under `id`. Any other process that uses the
@@ -74,10 +73,7 @@ impl Bus {
     /// When Kafka does not answer within 10 s, or a setting is refused.
     pub fn transaction(&self, id: &str, linger: Duration) -> Result<Transaction, BusError> {
         let id = self.topics().group(id);
-        let inner: ThreadedProducer<TransactionContext> = self
-            .transactional_config(&id, linger)
-            .create_with_context(TransactionContext)
-            .map_err(BusError::new("make a transactional producer"))?;
+        let inner = Polled::new(&self.transactional_config(&id, linger), TransactionContext)?;
         inner.init_transactions(CALL_TIMEOUT).map_err(BusError::new("begin to use a transactional id"))?;
         Ok(Transaction { inner, id, topics: Arc::clone(self.topics()) })
     }
@@ -172,7 +168,7 @@ impl ProducerContext for TransactionContext {
 /// A producer of transactions. After any error it is useless: drop it, make a
 /// new one, and read again from the committed offsets.
 pub struct Transaction {
-    inner: ThreadedProducer<TransactionContext>,
+    inner: Polled<TransactionContext>,
     id: String,
     topics: Arc<Topics>,
 }
@@ -247,8 +243,6 @@ impl Transaction {
     }
 }
 
-/// Which partition of `topic` a record with this key is put in is Kafka's
-/// affair; this is only for those that choose it themselves.
 impl Bus {
     /// The partition of `topic` that a click id belongs to.
     #[must_use]

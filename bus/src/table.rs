@@ -1,15 +1,9 @@
 //! A table: a one-partition topic whose records, in order, are the truth. It is
 //! read from its beginning, committed records only, and then followed.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread, time::Duration};
 
+use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
@@ -41,8 +35,9 @@ pub enum Change<'a> {
     CaughtUp,
 }
 
-/// How long a call waits before it is looked whether the table was dropped.
-const POLL: Duration = Duration::from_millis(250);
+/// How long a call waits before it is looked whether the table was dropped. Each
+/// that waits in vain spins for its last millisecond.
+const POLL: Duration = Duration::from_secs(1);
 
 struct Quiet;
 
@@ -56,11 +51,14 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
+type Apply = Box<dyn FnMut(Change<'_>) + Send>;
+
 /// A table that is being followed until it is dropped.
 pub struct Table {
-    stop: Arc<AtomicBool>,
+    /// Empty once the table is dropped: nothing is told from then on, although
+    /// the thread may take a moment to end.
+    apply: Arc<Mutex<Option<Apply>>>,
     ready: watch::Receiver<bool>,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Bus {
@@ -72,28 +70,31 @@ impl Bus {
         &self,
         role: &str,
         topic: Topic,
-        mut apply: impl FnMut(Change<'_>) + Send + 'static,
+        apply: impl FnMut(Change<'_>) + Send + 'static,
     ) -> Result<Table, BusError> {
         let consumer: BaseConsumer<Quiet> =
             self.table_config(role).create_with_context(Quiet).map_err(BusError::new("make a table's consumer"))?;
         let name = self.topics().name(topic);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&name, 0, Offset::Beginning).map_err(BusError::new("start a table"))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let apply: Arc<Mutex<Option<Apply>>> = Arc::new(Mutex::new(Some(Box::new(apply))));
+        let told = Arc::clone(&apply);
         let (tell, ready) = watch::channel(false);
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name(topic.suffix().to_owned())
             .spawn(move || {
                 // A partition that is assigned before the client knows its leader
                 // waits for a look-around that comes once a second.
-                while consumer.fetch_metadata(Some(&name), POLL).is_err() && !stopped.load(Ordering::Relaxed) {}
+                while consumer.fetch_metadata(Some(&name), POLL).is_err() && told.lock().is_some() {}
                 if let Err(error) = consumer.assign(&list) {
                     error!(topic = name, %error, "a table cannot be read");
                     return;
                 }
-                while !stopped.load(Ordering::Relaxed) {
-                    match consumer.poll(POLL) {
+                loop {
+                    let polled = consumer.poll(POLL);
+                    let mut told = told.lock();
+                    let Some(apply) = told.as_mut() else { return };
+                    match polled {
                         Some(Ok(message)) => {
                             let Some(key) = message.key() else { continue };
                             apply(match message.payload() {
@@ -122,7 +123,7 @@ impl Bus {
                 what: "start a table's thread",
                 source: KafkaError::ClientCreation(error.to_string()),
             })?;
-        Ok(Table { stop, ready, thread: Some(thread) })
+        Ok(Table { apply, ready })
     }
 }
 
@@ -143,9 +144,6 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        *self.apply.lock() = None;
     }
 }

@@ -141,6 +141,9 @@ fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str)
     config.ingest.listen = args.redirect;
     config.control.listen = args.api;
     admin_key.clone_into(&mut config.control.admin_key);
+    if config.control.short_url_base == control::Config::default().short_url_base && args.redirect.port() != 0 {
+        config.control.short_url_base = format!("http://{}", readable(args.redirect));
+    }
     config.control.allow_http = true;
     config.control.allow_private = true;
     config.webhook.allow_http = true;

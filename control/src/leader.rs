@@ -30,7 +30,7 @@ use crate::{
 /// The group that elects, and the transactional id that fences.
 const CONTROL: &str = "control";
 /// How long a poll of the election waits: how soon a lost one is acted upon.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(500);
 
 /// Whether this instance leads, and with what.
 #[derive(Default)]
