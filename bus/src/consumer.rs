@@ -144,7 +144,9 @@ impl<A: Assignments> Context<A> {
         self.owner.assigned(&assigned);
         let list = to_list(&self.topics, assigned.iter().map(|a| (a.partition, a.offset, None)));
         info!(group = self.group, partitions = %names(&partitions), "partitions assigned");
-        consumer.assign(&list).map_err(BusError::new("take partitions"))
+        consumer.assign(&list).map_err(BusError::new("take partitions"))?;
+        // A partition that went while it was paused would come back paused.
+        consumer.resume(&list).map_err(BusError::new("resume"))
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {

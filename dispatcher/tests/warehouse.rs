@@ -384,3 +384,81 @@ async fn partitions_change_hands_in_the_middle_of_it() {
     bed.has_clicks(900).await;
     second.stop().await;
 }
+
+/// What the environment tells a child of [`killed_and_stalled_owners_leave_every_row_once`].
+const CHILD: &str = "CLICKHOOK_TEST_WAREHOUSE";
+
+/// A warehouse as a process of its own, so that it can be killed and stopped.
+struct Process(std::process::Child);
+
+impl Process {
+    fn start(bed: &Bed, instance: &str) -> Self {
+        let what = [&bed.bus.config().prefix, &bed.config.database, instance].join(" ");
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "a_child"])
+            .env(CHILD, what)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = std::process::Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SIGKILL, which a stopped process gets as well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that another test starts"]
+async fn a_child() {
+    let what = std::env::var(CHILD).expect("started by another test");
+    let [prefix, database, instance] = what.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let config = bus::BusConfig {
+        brokers: testbed::kafka(),
+        prefix: prefix.to_owned(),
+        instance: Some(instance.to_owned()),
+        ..bus::BusConfig::default()
+    };
+    let store = StoreConfig { url: testbed::clickhouse(), database: database.to_owned(), ..StoreConfig::default() };
+    let config =
+        (Config { max_rows: 25, max_wait_ms: 10, ..Config::default() }, Bus::new(config), Store::new(store).unwrap());
+    run(config.0, config.1, config.2, Metrics::default(), Health::default(), Shutdown::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_and_stalled_owners_leave_every_row_once() {
+    let bed = Bed::new().await;
+    let mut left = Process::start(&bed, "left");
+    let right = Process::start(&bed, "right");
+    let mut produced = 0;
+    for round in 0..12 {
+        bed.clicks(200, "sale").await;
+        produced += 200;
+        if round % 2 == 0 {
+            drop(left);
+            left = Process::start(&bed, "left");
+        }
+        if round == 5 {
+            right.signal("-STOP");
+        }
+        if round == 11 {
+            // Its partitions are the other's by now.
+            bed.has_clicks(produced).await;
+            right.signal("-CONT");
+        }
+    }
+    bed.clicks(200, "sale").await;
+    bed.has_clicks(produced + 200).await;
+    // Also not after the last of them is gone.
+    drop((left, right));
+    bed.has_clicks(produced + 200).await;
+}

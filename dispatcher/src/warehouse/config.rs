@@ -20,7 +20,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_rows: 50_000, max_bytes: 32 << 20, max_wait_ms: 1000 }
+        Self { max_rows: 50_000, max_bytes: 16 << 20, max_wait_ms: 1000 }
     }
 }
 

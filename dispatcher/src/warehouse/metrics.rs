@@ -21,6 +21,7 @@ pub(super) struct OfTopic {
     pub(super) topic: &'static str,
 }
 
+#[derive(Clone)]
 pub(super) struct Counts {
     pub(super) rows: Family<OfTable, Counter>,
     pub(super) dead: Counter,

@@ -60,11 +60,14 @@ mod sink;
 mod track;
 mod worker;
 
+use std::time::Duration;
+
 use bus::{Bus, BusError};
 pub use config::Config;
-use service::{ConfigError, Health, Metrics, Shutdown};
+use service::{Backoff, ConfigError, Health, Metrics, Part, Shutdown};
 use store::Store;
 use tokio::{runtime::Handle, sync::oneshot};
+use tracing::warn;
 
 use self::{metrics::Counts, worker::Worker};
 
@@ -115,8 +118,41 @@ pub async fn run(
     let handle = Handle::current();
     let (tell, told) = oneshot::channel();
     std::thread::Builder::new().name("warehouse".to_owned()).spawn(move || {
-        let outcome = Worker::new(config, &bus, store, counts, part, shutdown, handle).and_then(Worker::run);
+        let outcome = persist(&shutdown, &part, || {
+            Worker::new(
+                config.clone(),
+                &bus,
+                store.clone(),
+                counts.clone(),
+                part.clone(),
+                shutdown.clone(),
+                handle.clone(),
+            )
+            .and_then(Worker::run)
+        });
         drop(tell.send(outcome));
     })?;
     told.await.unwrap_or(Err(Error::Panicked))
+}
+
+/// Works with one consumer after the other, as long as what ends one may pass.
+/// All that a worker knows is in Kafka, so a new one goes on where it was.
+fn persist(shutdown: &Shutdown, part: &Part, mut work: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    loop {
+        match work() {
+            Err(Error::Bus(error)) if error.is_transient() && !shutdown.is_triggered() => {
+                warn!(%error, "the warehouse joins its group anew");
+                part.not_ready(&error.to_string());
+                std::thread::sleep(backoff.next());
+            }
+            // Told to stop while Kafka is away: what is recorded is settled by
+            // the next start, like after a kill.
+            Err(Error::Bus(error)) if error.is_transient() => {
+                warn!(%error, "stopped while Kafka was away: the next start goes on from what is committed");
+                return Ok(());
+            }
+            outcome => return outcome,
+        }
+    }
 }

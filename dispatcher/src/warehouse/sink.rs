@@ -1,9 +1,9 @@
 //! Doing what a [`Track`](super::track::Track) decided: the only place where
 //! rows leave for ClickHouse and the dead for Kafka.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::OnceLock, time::Duration};
 
-use bus::{Outgoing, Producer};
+use bus::{Bus, Outgoing, Producer};
 use futures_util::future::join_all;
 use schemas::{Dead, Topic};
 use store::{Fault, Insertion, Span, Store, StoreError};
@@ -28,8 +28,29 @@ pub(super) trait Sink {
 
 /// ClickHouse, and Kafka's `dead`.
 pub(super) struct Engines {
-    pub(super) store: Store,
-    pub(super) producer: Producer,
+    store: Store,
+    bus: Bus,
+    /// Made when the first entry is written: most warehouses never write one,
+    /// and an idle producer's thread is not free.
+    producer: OnceLock<Producer>,
+}
+
+/// How long Kafka may take to acknowledge an entry on `dead`.
+const BURY: Duration = Duration::from_secs(30);
+
+impl Engines {
+    pub(super) const fn new(store: Store, bus: Bus) -> Self {
+        Self { store, bus, producer: OnceLock::new() }
+    }
+
+    fn producer(&self) -> Result<&Producer, String> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let producer =
+            self.bus.producer("warehouse", Duration::from_millis(5), BURY).map_err(|error| error.to_string())?;
+        Ok(self.producer.get_or_init(|| producer))
+    }
 }
 
 impl Sink for Engines {
@@ -46,10 +67,11 @@ impl Sink for Engines {
     }
 
     async fn bury(&self, dead: &[Dead]) -> Result<(), String> {
+        let producer = self.producer()?;
         let acks = join_all(dead.iter().map(async |dead| {
             let value = serde_json::to_vec(dead).map_err(|error| error.to_string())?;
             let out = Outgoing::keyed(Topic::Dead, dead.origin.topic.as_bytes(), Some(&value));
-            self.producer.produce(&out).await.map(drop).map_err(|error| error.to_string())
+            producer.produce(&out).await.map(drop).map_err(|error| error.to_string())
         }));
         acks.await.into_iter().collect()
     }

@@ -34,8 +34,6 @@ const TOPICS: [Topic; 3] = [Topic::Clicks, Topic::Events, Topic::Attempts];
 const IDLE: Duration = Duration::from_millis(500);
 /// How many records are taken before the clock is looked at again.
 const BURST: usize = 1000;
-/// How long Kafka may take to acknowledge an entry on `dead`.
-const BURY: Duration = Duration::from_secs(30);
 /// How long a round may go on after being told to stop: what it leaves is
 /// settled by the next start.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -123,14 +121,13 @@ impl Worker {
     ) -> Result<Self, Error> {
         let owner = Arc::new(Owner { tracks: Mutex::default(), topics: Arc::clone(bus.topics()) });
         let consumer = bus.consumer(GROUP, &TOPICS, Isolation::Committed, Membership::Static, Arc::clone(&owner))?;
-        let producer = bus.producer(GROUP, Duration::from_millis(5), BURY)?;
         let scope = store.config().database.clone();
         part.ready();
         Ok(Self {
             config,
             consumer,
             owner,
-            engines: Engines { store, producer },
+            engines: Engines::new(store, bus.clone()),
             scope,
             counts,
             part,
