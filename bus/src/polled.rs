@@ -15,16 +15,17 @@ use std::{
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
-    producer::{BaseProducer, ProducerContext},
+    producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
 };
 
 use crate::BusError;
 
-/// How long the thread waits for an event; one that comes wakes it at once.
-const WAIT: Duration = Duration::from_secs(1);
+/// How long the thread waits for an event; one that comes wakes it at once. Not
+/// whole milliseconds: what is left below one would be spun away.
+const WAIT: Duration = Duration::from_micros(1_000_050);
 
-/// A producer with its thread. Dropped, it is gone within [`WAIT`], with what it
-/// has not sent.
+/// A producer with its thread. Dropped, what it has not sent is given up at once,
+/// and the client is gone within [`WAIT`].
 pub(crate) struct Polled<C: ProducerContext + 'static> {
     producer: Arc<BaseProducer<C>>,
     stop: Arc<AtomicBool>,
@@ -59,6 +60,7 @@ impl<C: ProducerContext + 'static> Deref for Polled<C> {
 
 impl<C: ProducerContext + 'static> Drop for Polled<C> {
     fn drop(&mut self) {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
         self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -165,6 +165,8 @@ pub async fn start(
         let serving = axum::serve(listener, api::routes(Arc::clone(&api))).with_graceful_shutdown(told);
         let mut serving = tokio::spawn(serving.into_future());
         let outcome = tokio::select! {
+            // Told to stop, serving ends too: the order says which was first.
+            biased;
             () = shutdown.wait() => {
                 part.not_ready("draining");
                 if timeout(DRAIN, &mut serving).await.is_err() {

@@ -28,7 +28,8 @@ pub struct Config {
     pub geo_city: Vec<PathBuf>,
     /// Databases of countries, asked where no city is known.
     pub geo_country: Vec<PathBuf>,
-    /// How long a transaction collects records before it is committed.
+    /// How long a transaction collects records before it is committed. Webhooks
+    /// do not wait for it; tables do.
     pub window_ms: u64,
     /// How many clicks a transaction holds at most.
     pub max_clicks: usize,
@@ -40,7 +41,7 @@ impl Default for Config {
             ip_mode: IpMode::Truncated,
             geo_city: Vec::new(),
             geo_country: Vec::new(),
-            window_ms: 10,
+            window_ms: 40,
             max_clicks: 10_000,
         }
     }

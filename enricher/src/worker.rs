@@ -31,6 +31,10 @@ const IDLE_POLL: Duration = Duration::from_millis(500);
 /// How long it waits while a transaction is open.
 const BUSY_POLL: Duration = Duration::from_millis(1);
 
+/// How long events wait for others on their way out: with less, the client polls
+/// busily while a partition's last requests are under way.
+const LINGER: Duration = Duration::from_millis(5);
+
 /// Why the enricher stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -159,7 +163,7 @@ impl Worker {
         backoff: &mut Backoff,
     ) -> Result<(), BusError> {
         // Making the pair aborts what its predecessor left open.
-        let mut turns = self.bus.turns(&self.id, Duration::from_millis(1))?;
+        let mut turns = self.bus.turns(&self.id, LINGER)?;
         owner.revoked.store(false, Ordering::Relaxed);
         if !first {
             consumer.rewind()?;
