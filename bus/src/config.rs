@@ -47,6 +47,7 @@ impl Default for BusConfig {
 pub struct Bus {
     config: Arc<BusConfig>,
     topics: Arc<Topics>,
+    fetch_min_bytes: u32,
 }
 
 /// How long a member of a group may be silent before its partitions are given
@@ -62,7 +63,16 @@ impl Bus {
     #[must_use]
     pub fn new(config: BusConfig) -> Self {
         let topics = Arc::new(Topics::new(&config.prefix));
-        Self { config: Arc::new(config), topics }
+        Self { config: Arc::new(config), topics, fetch_min_bytes: 1 }
+    }
+
+    /// The same Kafka for a reader to whom records by the thousand matter more
+    /// than milliseconds: its consumers let Kafka wait, half a second at most,
+    /// until it has 100 kB for them. At 500 clicks/s that spares the warehouse
+    /// and the broker three fetches in four.
+    #[must_use]
+    pub fn unhurried(&self) -> Self {
+        Self { fetch_min_bytes: 100_000, ..self.clone() }
     }
 
     /// The configuration.
@@ -139,6 +149,7 @@ impl Bus {
             // `latest`, the default, turns a long outage into silent loss.
             .set("auto.offset.reset", "error")
             .set("fetch.wait.max.ms", "500")
+            .set("fetch.min.bytes", self.fetch_min_bytes.to_string())
             .set("fetch.message.max.bytes", "4000000")
             // How long the fetcher rests when its queue is full: the default of
             // a second would show as a stall.

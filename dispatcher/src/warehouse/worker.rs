@@ -120,7 +120,8 @@ impl Worker {
         handle: Handle,
     ) -> Result<Self, Error> {
         let owner = Arc::new(Owner { tracks: Mutex::default(), topics: Arc::clone(bus.topics()) });
-        let consumer = bus.consumer(GROUP, &TOPICS, Isolation::Committed, Membership::Static, Arc::clone(&owner))?;
+        let (isolation, membership) = (Isolation::Committed, Membership::Static);
+        let consumer = bus.unhurried().consumer(GROUP, &TOPICS, isolation, membership, Arc::clone(&owner))?;
         let scope = store.config().database.clone();
         part.ready();
         Ok(Self {
