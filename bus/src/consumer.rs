@@ -349,31 +349,6 @@ impl<A: Assignments> Consumer<A> {
         self.inner.commit(&list, CommitMode::Async).map_err(BusError::new("commit offsets"))
     }
 
-    /// Reads on from the committed offsets, as after a failed transaction, and
-    /// says which they are.
-    ///
-    /// # Errors
-    /// When Kafka does not tell them.
-    pub fn rewind(&self) -> Result<Vec<Assigned>, BusError> {
-        let assignment = self.inner.assignment().map_err(BusError::new("read the assignment"))?;
-        let partitions = from_list(&self.topics, &assignment);
-        let starts = starts(&self.inner, &self.topics, &self.group, &partitions)?;
-        for start in &starts {
-            self.seek(start.partition, start.offset)?;
-        }
-        Ok(starts)
-    }
-
-    /// Reads on at `offset` of a partition that is ours.
-    ///
-    /// # Errors
-    /// When it is not.
-    pub fn seek(&self, partition: Partition, offset: i64) -> Result<(), BusError> {
-        self.inner
-            .seek(&self.topics.name(partition.topic), partition.index, Offset::Offset(offset), CALL_TIMEOUT)
-            .map_err(BusError::new("seek"))
-    }
-
     /// Stops fetching from partitions. What was prefetched is dropped and read again.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub enum Turned {
 
 /// A pair of transactional producers. After an error it is useless: drop it
 /// (what is open is aborted by the successor's start), make a new one, and
-/// rewind the consumer to its committed offsets.
+/// read again from the committed offsets with a new consumer.
 pub struct Turns {
     producers: [Arc<Transaction>; 2],
     current: usize,

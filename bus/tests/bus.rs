@@ -100,9 +100,9 @@ async fn what_a_transaction_left_open_is_neither_seen_nor_read_past() {
         // A third is left open, as by a crash; its successor takes over.
         assert_eq!(offsets(&consumer, 2), [4, 5]);
         copy(&mut turns, 666);
-        drop(turns);
+        drop((turns, consumer));
         let mut turns = worker.turns("w", Duration::ZERO).unwrap();
-        consumer.rewind().unwrap();
+        let consumer = raw(&worker);
         for offset in offsets(&consumer, 2) {
             copy(&mut turns, offset);
         }

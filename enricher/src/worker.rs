@@ -128,18 +128,11 @@ struct Worker {
 
 impl Worker {
     fn run(&self) -> Result<(), BusError> {
-        let owner = Arc::new(Owner::default());
-        let consumer = self.bus.consumer(
-            "enricher",
-            &[Topic::ClicksRaw],
-            Isolation::Committed,
-            Membership::Static,
-            Arc::clone(&owner),
-        )?;
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        let mut first = true;
         while !self.shutdown.is_triggered() {
-            match self.attempt(&consumer, &owner, first, &mut backoff) {
+            // Whatever failed, a member that joins anew reads from what is
+            // committed; one that stays may own partitions that it does not read.
+            match self.member(&mut backoff) {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => {
                     let delay = backoff.next();
@@ -149,25 +142,29 @@ impl Worker {
                 }
                 Err(error) => return Err(error),
             }
-            first = false;
+        }
+        Ok(())
+    }
+
+    /// Works as one member of the group until told to stop or something fails.
+    fn member(&self, backoff: &mut Backoff) -> Result<(), BusError> {
+        let owner = Arc::new(Owner::default());
+        let read = [Topic::ClicksRaw];
+        let consumer =
+            self.bus.consumer("enricher", &read, Isolation::Committed, Membership::Static, Arc::clone(&owner))?;
+        while !self.shutdown.is_triggered() {
+            self.ownership(&consumer, &owner, backoff)?;
         }
         Ok(())
     }
 
     /// Works until told to stop, partitions are taken away, or something fails.
-    fn attempt(
-        &self,
-        consumer: &Consumer<Owner>,
-        owner: &Owner,
-        first: bool,
-        backoff: &mut Backoff,
-    ) -> Result<(), BusError> {
+    /// What is open when partitions go is forgotten: those that come next are
+    /// read from what is committed.
+    fn ownership(&self, consumer: &Consumer<Owner>, owner: &Owner, backoff: &mut Backoff) -> Result<(), BusError> {
         // Making the pair aborts what its predecessor left open.
         let mut turns = self.bus.turns(&self.id, LINGER)?;
         owner.revoked.store(false, Ordering::Relaxed);
-        if !first {
-            consumer.rewind()?;
-        }
         self.part.ready();
         let window = Duration::from_millis(self.config.window_ms);
         let mut clicks = 0_usize;
