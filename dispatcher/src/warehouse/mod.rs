@@ -1,8 +1,8 @@
 //! The warehouse: writes events and attempts to ClickHouse, each exactly once.
 //!
 //! One thread owns the consumer. It gathers what it reads into one block of rows
-//! per partition ([`block`]) and inserts the blocks in rounds ([`worker`]). What
-//! happens to a partition's blocks is decided by its [`track`], done by [`sink`].
+//! per partition (`block.rs`) and inserts the blocks in rounds (`worker.rs`). What
+//! happens to a partition's blocks is decided by its `track.rs`, done by `sink.rs`.
 //!
 //! # Why a row is there exactly once
 //!
@@ -10,7 +10,7 @@
 //! leaves a note first. Two rules:
 //!
 //! 1. **Record, then insert.** Before a block goes out, its offset range is
-//!    committed as the *metadata of the old offset* ([`range`]), synchronously.
+//!    committed as the *metadata of the old offset* (`range.rs`), synchronously.
 //!    A member that lost the partition cannot commit, so it cannot insert what a
 //!    new owner does not know of. The next commit moves the offset, and may
 //!    record the next range in the same breath.
