@@ -46,11 +46,12 @@ struct Shell {
 impl Shell {
     fn start(env: &[(&str, String)]) -> Self {
         let mut command = Command::new("bash");
-        // A newcomer's shell knows nothing of the package under test; the build
-        // scripts of some dependencies would run again because of it.
-        for (name, _) in std::env::vars().filter(|(name, _)| {
-            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|set| name.starts_with(set))
-        }) {
+        // A newcomer's shell knows nothing of the package under test, for which
+        // build scripts of some dependencies would run again, and nothing of the
+        // `make test` that we run under, whose arguments `make up` would take.
+        const OURS: [&str; 7] =
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "MAKE", "MFLAGS", "ARGS"];
+        for (name, _) in std::env::vars().filter(|(name, _)| OURS.iter().any(|ours| name.starts_with(ours))) {
             command.env_remove(name);
         }
         let mut child = command
