@@ -3,8 +3,11 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-/// Prints rows under `columns`, each a title and a JSON pointer into the row.
-pub(crate) fn table(rows: &[Value], columns: &[(&str, &str)]) {
+/// What is printed of a thing: titles, each with a JSON pointer into it.
+pub(crate) type Columns<'a> = &'a [(&'a str, &'a str)];
+
+/// Prints a row for each thing.
+pub(crate) fn table(rows: &[Value], columns: Columns<'_>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|(title, _)| title.to_uppercase()));
@@ -15,7 +18,7 @@ pub(crate) fn table(rows: &[Value], columns: &[(&str, &str)]) {
 }
 
 /// Prints one thing, a line a fact.
-pub(crate) fn facts(thing: &Value, facts: &[(&str, &str)]) {
+pub(crate) fn facts(thing: &Value, facts: Columns<'_>) {
     let width = facts.iter().map(|(title, _)| title.len()).max().unwrap_or_default();
     for (title, pointer) in facts {
         let value = cell(thing.pointer(pointer));

@@ -88,22 +88,6 @@ impl Running {
     }
 }
 
-/// Runs the API until `shutdown`, and drains it.
-///
-/// # Errors
-/// When it cannot start, or went down without being told to.
-pub async fn run(
-    config: Config,
-    bus: Bus,
-    vault: Arc<Vault>,
-    store: Store,
-    metrics: Metrics,
-    health: Health,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
-    start(config, bus, vault, store, metrics, health, shutdown).await?.wait().await
-}
-
 /// Starts the API. It is ready (`control` of `health`) while this instance
 /// leads; one that stands by answers 503.
 ///

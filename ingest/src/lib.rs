@@ -82,14 +82,6 @@ impl Running {
     }
 }
 
-/// Runs the redirector until `shutdown`, and drains it.
-///
-/// # Errors
-/// When it cannot start, or went down without being told to.
-pub async fn run(config: Config, bus: Bus, metrics: Metrics, health: Health, shutdown: Shutdown) -> Result<(), Error> {
-    start(config, bus, metrics, health, shutdown).await?.wait().await
-}
-
 /// Starts the redirector on threads of its own. It is ready (`links` of
 /// `health`) once it knows all links; until then it answers 503 for those that
 /// it does not know.

@@ -6,12 +6,13 @@ use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use super::{list, remove, show};
 use crate::{
     api::{ApiArgs, Method},
-    output,
+    output::Columns,
 };
 
-const COLUMNS: &[(&str, &str)] = &[
+const COLUMNS: Columns<'_> = &[
     ("id", "/id"),
     ("url", "/url"),
     ("events", "/events"),
@@ -110,28 +111,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Pause { id, api } => (api.clone(), status(&api, &id, "paused")?),
         Command::Resume { id, api } => (api.clone(), status(&api, &id, "active")?),
-        Command::Ls { api } => {
-            let endpoints = api.client()?.list("/v1/endpoints")?;
-            if api.json {
-                output::json(&json!(endpoints));
-            } else {
-                output::table(&endpoints, &COLUMNS[..5]);
-            }
-            return Ok(());
-        }
-        Command::Rm { id, api } => {
-            let _: Value = api.client()?.call(Method::Delete, &format!("/v1/endpoints/{id}"), None)?;
-            if !api.json {
-                println!("deleted {id}");
-            }
-            return Ok(());
-        }
+        Command::Ls { api } => return list(&api, "/v1/endpoints", &COLUMNS[..5]),
+        Command::Rm { id, api } => return remove(&api, "/v1/endpoints", &id),
     };
-    if api.json {
-        output::json(&endpoint);
-    } else {
-        output::facts(&endpoint, COLUMNS);
-    }
+    show(&api, &endpoint, COLUMNS);
     Ok(())
 }
 

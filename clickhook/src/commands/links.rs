@@ -1,14 +1,15 @@
 //! `clickhook links`.
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::{list, remove, show};
 use crate::{
     api::{ApiArgs, Method},
-    output,
+    output::Columns,
 };
 
-const COLUMNS: &[(&str, &str)] = &[
+const COLUMNS: Columns<'_> = &[
     ("id", "/id"),
     ("short url", "/short_url"),
     ("destination", "/destination"),
@@ -121,27 +122,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             let link = api.client()?.call(Method::Patch, &format!("/v1/links/{id}"), Some(&fields.body()))?;
             (api, link)
         }
-        Command::Ls { api } => {
-            let links = api.client()?.list("/v1/links")?;
-            if api.json {
-                output::json(&json!(links));
-            } else {
-                output::table(&links, COLUMNS);
-            }
-            return Ok(());
-        }
-        Command::Rm { id, api } => {
-            let _: Value = api.client()?.call(Method::Delete, &format!("/v1/links/{id}"), None)?;
-            if !api.json {
-                println!("deleted {id}");
-            }
-            return Ok(());
-        }
+        Command::Ls { api } => return list(&api, "/v1/links", COLUMNS),
+        Command::Rm { id, api } => return remove(&api, "/v1/links", &id),
     };
-    if api.json {
-        output::json(&link);
-    } else {
-        output::facts(&link, COLUMNS);
-    }
+    show(&api, &link, COLUMNS);
     Ok(())
 }

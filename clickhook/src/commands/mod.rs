@@ -10,9 +10,43 @@ use std::path::Path;
 
 use anyhow::Context;
 use bus::Bus;
+use serde_json::{Value, json};
 use store::Store;
 
-use crate::config::{self, Config};
+use crate::{
+    api::{ApiArgs, Method},
+    config::{self, Config},
+    output::{self, Columns},
+};
+
+/// Prints everything that is listed at `path`.
+fn list(api: &ApiArgs, path: &str, columns: Columns<'_>) -> anyhow::Result<()> {
+    let things = api.client()?.list(path)?;
+    if api.json {
+        output::json(&json!(things));
+    } else {
+        output::table(&things, columns);
+    }
+    Ok(())
+}
+
+/// Prints one thing.
+fn show(api: &ApiArgs, thing: &Value, columns: Columns<'_>) {
+    if api.json {
+        output::json(thing);
+    } else {
+        output::facts(thing, columns);
+    }
+}
+
+/// Deletes what is at `path`, and says so.
+fn remove(api: &ApiArgs, path: &str, id: &str) -> anyhow::Result<()> {
+    let _: Value = api.client()?.call(Method::Delete, &format!("{path}/{id}"), None)?;
+    if !api.json {
+        println!("deleted {id}");
+    }
+    Ok(())
+}
 
 /// Creates the topics and tables that are missing.
 pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {

@@ -4,10 +4,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{
-    api::{Api, ApiArgs, Method},
-    output,
-};
+use super::show;
+use crate::api::{Api, ApiArgs, Method};
 
 /// Of which link.
 #[derive(Debug, Args)]
@@ -24,14 +22,11 @@ pub(crate) fn run(args: StatsArgs) -> anyhow::Result<()> {
     let api = args.api.client()?;
     let id = if args.link.starts_with("lnk_") { args.link } else { by_slug(&api, &args.link)? };
     let stats: Value = api.call(Method::Get, &format!("/v1/stats/links/{id}"), None)?;
-    if args.api.json {
-        output::json(&stats);
-    } else {
-        output::facts(
-            &stats,
-            &[("clicks", "/clicks/total"), ("by humans", "/clicks/human"), ("unique", "/clicks/unique")],
-        );
-    }
+    show(
+        &args.api,
+        &stats,
+        &[("clicks", "/clicks/total"), ("by humans", "/clicks/human"), ("unique", "/clicks/unique")],
+    );
     Ok(())
 }
 
