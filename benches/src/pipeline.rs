@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use engines::{Engines, Installed};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use service::vault::Vault;
+use testbed::free_address;
 use tokio::{
     process::{Child, Command},
     task::spawn_blocking,
@@ -52,7 +53,7 @@ impl Pipeline {
         let mut options = engines::Options::new(dir.join("engines"));
         options.exe = Some(binary.to_owned());
         let engines = Engines::start(options).await?;
-        let (redirect, api) = (free_address()?, free_address()?);
+        let (redirect, api) = (free_address(), free_address());
         let mut pipeline = Self {
             redirect,
             receiver: Receiver::start()?,
@@ -128,7 +129,7 @@ impl Pipeline {
         name: &'static str,
         args: &[&str],
     ) -> anyhow::Result<Role> {
-        let (log, health) = (self.dir.join(format!("{name}.log")), free_address()?);
+        let (log, health) = (self.dir.join(format!("{name}.log")), free_address());
         let file = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let child = command(binary)
             .args(args)
@@ -291,12 +292,6 @@ async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) -> any
         sleep(Duration::from_millis(20)).await;
     }
     Ok(())
-}
-
-/// An address on this machine that nothing listens on now.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    Ok(listener.local_addr()?)
 }
 
 fn http() -> ureq::Agent {

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol},
     error::KafkaError,
     types::{RDKafkaErrorCode, RDKafkaRespErr},
@@ -240,6 +240,8 @@ pub struct Consumer<A: Assignments = ()> {
     group: String,
     read: Vec<Topic>,
     joined: AtomicBool,
+    asking: ClientConfig,
+    scout: OnceLock<BaseConsumer>,
 }
 
 impl Bus {
@@ -263,7 +265,15 @@ impl Bus {
             .set("isolation.level", isolation.as_str())
             .create_with_context(context)
             .map_err(BusError::new("make a consumer"))?;
-        Ok(Consumer { inner, topics, group: group.to_owned(), read: read.to_vec(), joined: AtomicBool::new(false) })
+        Ok(Consumer {
+            inner,
+            topics,
+            group: group.to_owned(),
+            read: read.to_vec(),
+            joined: AtomicBool::new(false),
+            asking: self.admin_config(),
+            scout: OnceLock::new(),
+        })
     }
 }
 
@@ -399,10 +409,21 @@ impl<A: Assignments> Consumer<A> {
     /// # Errors
     /// When Kafka does not answer.
     pub fn behind(&self, partition: Partition, offset: i64) -> Result<i64, BusError> {
+        let name = self.topics.name(partition.topic);
         let (_, end) = self
-            .inner
-            .fetch_watermarks(&self.topics.name(partition.topic), partition.index, CALL_TIMEOUT)
+            .scout()?
+            .fetch_watermarks(&name, partition.index, CALL_TIMEOUT)
             .map_err(BusError::new("fetch where a log ends"))?;
         Ok((end - offset).max(0))
+    }
+
+    /// A client of its own for questions: a broker answers what comes over one
+    /// connection in order, and over ours a fetch waits half a second for records.
+    fn scout(&self) -> Result<&BaseConsumer, BusError> {
+        if let Some(scout) = self.scout.get() {
+            return Ok(scout);
+        }
+        let scout = self.asking.create().map_err(BusError::new("make a client"))?;
+        Ok(self.scout.get_or_init(|| scout))
     }
 }

@@ -1,10 +1,11 @@
-//! What integration tests share: the engines that `make test` started, a topic
+//! What integration tests and the bench share: the engines that `make test` started, a topic
 //! prefix and a database of one's own, and waiting for a condition instead of
 //! sleeping.
 
 use std::{
-    collections::BTreeMap,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,24 @@ pub fn clickhouse() -> String {
 #[must_use]
 pub fn unique(what: &str) -> String {
     format!("{what}_{}", hex::encode(rand::random::<[u8; 6]>()))
+}
+
+/// An address on this machine that nothing listens on. Its port is below those
+/// that the system gives to clients, so that no connection takes it meanwhile,
+/// and this process is told of it once.
+///
+/// # Panics
+/// When no port is free.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let port = (0..10_000)
+        .map(|_| rand::random_range(10_000..20_000))
+        .find(|port| !given.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("of ten thousand ports one is free");
+    given.insert(port);
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 /// A Kafka configuration of one's own.

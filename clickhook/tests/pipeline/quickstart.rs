@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{folder, loopback};
+use testbed::free_address;
+
+use crate::support::folder;
 
 /// How long a line may take: the first may compile.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -110,7 +112,7 @@ impl Drop for Shell {
 #[test]
 fn the_quick_start_works_as_pasted() {
     let (_keep, dir) = folder();
-    let [redirect, api, metrics, receiver]: [SocketAddr; 4] = std::array::from_fn(|_| loopback());
+    let [redirect, api, metrics, receiver]: [SocketAddr; 4] = std::array::from_fn(|_| free_address());
     let env = [
         ("CLICKHOOK_DATA_DIR", dir.join("data").display().to_string()),
         ("CLICKHOOK_KEY_FILE", dir.join("data/admin.key").display().to_string()),

@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
+use testbed::free_address;
+
 use crate::support::{
-    ADMIN_KEY, Api, BINARY, Load, Receiver, check_promise, eventually, folder, http, loopback, set_up, until_redirects,
+    ADMIN_KEY, Api, BINARY, Load, Receiver, check_promise, eventually, folder, http, set_up, until_redirects,
 };
 
 /// One role in a process of its own.
@@ -71,7 +73,7 @@ impl Installation {
     }
 
     fn start(&self, role: &str) -> Process {
-        let (metrics, serves) = (loopback(), loopback());
+        let (metrics, serves) = (free_address(), free_address());
         let log = self.log(role);
         let child = self
             .command(role)
