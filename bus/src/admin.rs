@@ -170,11 +170,16 @@ fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
             ("min.cleanable.dirty.ratio", "0.2".to_owned()),
             ("segment.ms", topic.segment().as_millis().to_string()),
         ],
+        Cleanup::CompactFor(retention) => vec![
+            ("cleanup.policy", "compact,delete".to_owned()),
+            ("retention.ms", retention.as_millis().to_string()),
+            ("segment.ms", topic.segment().as_millis().to_string()),
+        ],
     };
     config.push(("max.message.bytes", "4194304".to_owned()));
     // A record's time is the broker's where retention must hold whatever a
     // producer's clock says.
-    if matches!(topic.cleanup(), Cleanup::After(_)) {
+    if !matches!(topic.cleanup(), Cleanup::Compact) {
         config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
     }
     config

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use schemas::{
     Link, LinkId, Timestamp, WorkspaceId,
     event::{Change, Changes},
+    link::ReferrerPolicy,
     usermap::UserMap,
 };
 use serde::Deserialize;
@@ -61,6 +62,16 @@ pub(crate) struct NewLink {
     #[serde(default)]
     tags: Vec<String>,
     status_code: Option<u16>,
+    starts_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    expired_url: Option<String>,
+    max_clicks: Option<u64>,
+    #[serde(default)]
+    disabled: bool,
+    #[serde(default)]
+    append_click_id: bool,
+    passthrough: Option<bool>,
+    referrer_policy: Option<ReferrerPolicy>,
     #[serde(default)]
     metadata: UserMap,
     external_id: Option<String>,
@@ -76,6 +87,14 @@ pub(crate) struct LinkPatch {
     segment: Patch<String>,
     tags: Patch<Vec<String>>,
     status_code: Patch<u16>,
+    starts_at: Patch<Timestamp>,
+    expires_at: Patch<Timestamp>,
+    expired_url: Patch<String>,
+    max_clicks: Patch<u64>,
+    disabled: Patch<bool>,
+    append_click_id: Patch<bool>,
+    passthrough: Patch<bool>,
+    referrer_policy: Patch<ReferrerPolicy>,
     metadata: Patch<BTreeMap<String, Option<String>>>,
     external_id: Patch<String>,
 }
@@ -95,6 +114,15 @@ impl NewLink {
             segment: self.segment,
             tags: self.tags,
             status_code: self.status_code.unwrap_or(302),
+            starts_at: self.starts_at,
+            expires_at: self.expires_at,
+            expired_url: self.expired_url,
+            max_clicks: self.max_clicks,
+            exhausted_at: None,
+            disabled: self.disabled,
+            append_click_id: self.append_click_id,
+            passthrough: self.passthrough.unwrap_or(true),
+            referrer_policy: self.referrer_policy,
             metadata: self.metadata,
             external_id: self.external_id,
             created_at: at,
@@ -121,7 +149,18 @@ impl LinkPatch {
         self.segment.apply(&mut new.segment);
         self.tags.apply_or(&mut new.tags, Vec::new());
         self.status_code.apply_required(&mut new.status_code, "status_code", &mut checker);
+        self.starts_at.apply(&mut new.starts_at);
+        self.expires_at.apply(&mut new.expires_at);
+        self.expired_url.apply(&mut new.expired_url);
+        self.max_clicks.apply(&mut new.max_clicks);
+        self.disabled.apply_or(&mut new.disabled, false);
+        self.append_click_id.apply_or(&mut new.append_click_id, false);
+        self.passthrough.apply_or(&mut new.passthrough, true);
+        self.referrer_policy.apply(&mut new.referrer_policy);
         self.external_id.apply(&mut new.external_id);
+        if new.max_clicks != link.max_clicks {
+            new.exhausted_at = None;
+        }
         match self.metadata {
             Patch::Keep => {}
             Patch::Remove => new.metadata = UserMap::default(),
@@ -149,6 +188,17 @@ fn check_slug(slug: &str, checker: &mut Checker) {
 
 fn check(link: &Link, checker: &mut Checker) {
     checker.http_url("destination", &link.destination, DESTINATION_BYTES);
+    if let Some(url) = &link.expired_url {
+        checker.http_url("expired_url", url, DESTINATION_BYTES);
+    }
+    if let (Some(start), Some(end)) = (link.starts_at, link.expires_at)
+        && start >= end
+    {
+        checker.wrong("expires_at", "must be after starts_at");
+    }
+    if link.max_clicks == Some(0) {
+        checker.wrong("max_clicks", "must be at least 1; leave it out for no limit");
+    }
     if let Some(domain) = &link.domain {
         check_domain(domain, checker);
     }
@@ -214,7 +264,7 @@ pub(crate) fn short_url(link: &Link, base: &str) -> String {
 
 /// What differs between two versions of a link.
 pub(crate) fn changes(old: &Link, new: &Link) -> Changes {
-    fn text(old: Option<&String>, new: Option<&String>) -> Option<Change<String>> {
+    fn optional<T: Clone + PartialEq>(old: Option<&T>, new: Option<&T>) -> Option<Change<T>> {
         (old != new).then(|| Change { from: old.cloned(), to: new.cloned() })
     }
     fn value<T: Clone + PartialEq>(old: &T, new: &T) -> Option<Change<T>> {
@@ -223,11 +273,20 @@ pub(crate) fn changes(old: &Link, new: &Link) -> Changes {
     Changes {
         destination: value(&old.destination, &new.destination),
         slug: value(&old.slug, &new.slug),
-        campaign: text(old.campaign.as_ref(), new.campaign.as_ref()),
-        segment: text(old.segment.as_ref(), new.segment.as_ref()),
+        campaign: optional(old.campaign.as_ref(), new.campaign.as_ref()),
+        segment: optional(old.segment.as_ref(), new.segment.as_ref()),
         tags: value(&old.tags, &new.tags),
+        domain: optional(old.domain.as_ref(), new.domain.as_ref()),
         status_code: value(&old.status_code, &new.status_code),
-        external_id: text(old.external_id.as_ref(), new.external_id.as_ref()),
+        starts_at: optional(old.starts_at.as_ref(), new.starts_at.as_ref()),
+        expires_at: optional(old.expires_at.as_ref(), new.expires_at.as_ref()),
+        expired_url: optional(old.expired_url.as_ref(), new.expired_url.as_ref()),
+        max_clicks: optional(old.max_clicks.as_ref(), new.max_clicks.as_ref()),
+        disabled: value(&old.disabled, &new.disabled),
+        append_click_id: value(&old.append_click_id, &new.append_click_id),
+        passthrough: value(&old.passthrough, &new.passthrough),
+        referrer_policy: optional(old.referrer_policy.as_ref(), new.referrer_policy.as_ref()),
+        external_id: optional(old.external_id.as_ref(), new.external_id.as_ref()),
         metadata: value(&old.metadata, &new.metadata),
     }
 }

@@ -20,11 +20,18 @@ pub(crate) struct Enrich {
     pub(crate) ip_mode: IpMode,
 }
 
+/// The `bot_reason` of a visit from an address that asks for more than a person would.
+const RATE_LIMITED: &str = "rate_limited";
+
 /// Why a click cannot be enriched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error("the address is not one")]
     Address,
+    #[error("a visit of class {0} is no event")]
+    Class(&'static str),
+    #[error("the link is missing")]
+    NoLink,
     #[error("version {0} of the line is not known: this enricher reads version 1")]
     Version(u8),
 }
@@ -40,17 +47,20 @@ impl Enrich {
         if raw.v != 1 {
             return Err(Unusable::Version(raw.v));
         }
+        let event = match raw.class {
+            ClickClass::Click => EventName::LinkClicked,
+            ClickClass::Qr => EventName::QrScanned,
+            class => return Err(Unusable::Class(class.as_str())),
+        };
+        let link = raw.link.as_ref().ok_or(Unusable::NoLink)?;
         let ip: IpAddr = raw.ip.parse().map_err(|_| Unusable::Address)?;
         // Before the address is reduced.
         let place = self.geo.place(ip);
         let agent = agent::parse(&self.agents, raw.user_agent.as_deref());
-        let (utm, attribution) = query::campaign(raw.query.as_deref(), &raw.link.destination);
+        let bot_reason = agent.bot_reason.or_else(|| raw.rate_limited.then_some(RATE_LIMITED.into()));
+        let (utm, attribution) = query::campaign(raw.query.as_deref(), &link.destination);
         let utm_source = utm.as_ref().and_then(|utm| utm.source.as_deref());
         let source = source::source(utm_source, raw.referer.as_deref());
-        let event = match raw.class {
-            ClickClass::Click => EventName::LinkClicked,
-            ClickClass::Qr => EventName::QrScanned,
-        };
         let at = raw.id.timestamp();
         let click = ClickFacts {
             id: raw.id,
@@ -67,8 +77,8 @@ impl Enrich {
             os: agent.os,
             os_version: agent.os_version,
             source: Some(source),
-            bot: agent.bot_reason.is_some(),
-            bot_reason: agent.bot_reason,
+            bot: bot_reason.is_some(),
+            bot_reason,
             session_id: key.map(|key| address::session_id(key, ip, raw.user_agent.as_deref()).into()),
         };
         Ok(Envelope {
@@ -80,7 +90,7 @@ impl Enrich {
                 id: EventId::of(&raw.workspace, event, &raw.id.to_string(), "", at),
                 event,
                 timestamp: at,
-                link: Some(raw.link.clone()),
+                link: Some(link.clone()),
                 click: Some(click),
                 utm,
                 attribution,

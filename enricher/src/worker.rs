@@ -17,7 +17,10 @@ use bus::{
     Assigned, Assignments, Bus, BusError, Commit, Consumer, Isolation, Membership, Outgoing, Partition, Record,
     Revoked, Turned, Turns,
 };
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+};
 use schemas::{Dead, Origin, RawClick, Timestamp, Topic};
 use service::{Backoff, ConfigError, Health, Metrics, Part, Shutdown};
 use tokio::sync::oneshot;
@@ -79,6 +82,8 @@ pub async fn run(config: Config, bus: Bus, metrics: Metrics, health: Health, shu
             bus.config().instance.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 8]>()))
         ),
         clicks: metrics.counter("clickhook_enricher_clicks", "Clicks and scans enriched"),
+        visits: metrics
+            .family_counter("clickhook_enricher_visits", "Visits that are neither click nor scan, by their class"),
         dead: metrics.counter("clickhook_enricher_dead", "Lines that could not be enriched"),
         restarts: metrics.counter("clickhook_enricher_restarts", "Times that work was forgotten and read again"),
         config,
@@ -113,6 +118,11 @@ impl Assignments for Owner {
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Class {
+    class: &'static str,
+}
+
 struct Worker {
     config: Config,
     bus: Bus,
@@ -121,6 +131,7 @@ struct Worker {
     id: String,
     part: Part,
     clicks: Counter,
+    visits: Family<Class, Counter>,
     dead: Counter,
     restarts: Counter,
     shutdown: Shutdown,
@@ -216,6 +227,10 @@ impl Worker {
             Ok(raw) => raw,
             Err(error) => return Ok(Err(format!("not a click: {error}"))),
         };
+        if !raw.class.counts() {
+            self.visits.get_or_create(&Class { class: raw.class.as_str() }).inc();
+            return Ok(Ok(()));
+        }
         let key = self.daykeys.of(raw.id.timestamp(), now);
         let envelope = match self.enrich.event(&raw, key.as_ref()) {
             Ok(envelope) => envelope,

@@ -53,6 +53,7 @@ fn line(id: ClickId) -> Vec<u8> {
     let visit = Visit {
         id,
         class: ClickClass::Click,
+        rate_limited: false,
         ip: "203.0.113.42".parse().unwrap(),
         user_agent: Some(PHONE),
         referer: None,

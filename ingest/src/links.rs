@@ -316,6 +316,15 @@ mod tests {
             segment: None,
             tags: Vec::new(),
             status_code: 302,
+            starts_at: None,
+            expires_at: None,
+            expired_url: None,
+            max_clicks: None,
+            exhausted_at: None,
+            disabled: false,
+            append_click_id: false,
+            passthrough: false,
+            referrer_policy: None,
             metadata: UserMap::default(),
             external_id: None,
             created_at: Timestamp::from_millis(0),
@@ -376,7 +385,7 @@ mod tests {
         let mut line = b"{\"v\":1,\"id\":\"clk_00000000000000000000000000\",\"class\":\"qr\",\"ip\":\"::1\"".to_vec();
         line.extend_from_slice(row.tail());
         let read: RawClick<'_> = serde_json::from_slice(&line).unwrap();
-        assert_eq!(read.link, hostile.facts());
+        assert_eq!(read.link, Some(hostile.facts()));
         assert_eq!(row.slug(), "a\u{fc}".as_bytes());
     }
 

@@ -135,6 +135,7 @@ impl Recorder {
         let visit = Visit {
             id: ClickId::new(Timestamp::now(), open.shard, rand::random()),
             class,
+            rate_limited: false,
             ip: visitor.ip,
             user_agent: visitor.user_agent.as_deref(),
             referer: visitor.referer.as_deref(),

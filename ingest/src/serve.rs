@@ -216,7 +216,7 @@ impl Core {
             Recorded::Yes => {
                 match class {
                     ClickClass::Click => counts.clicks.inc(),
-                    ClickClass::Qr => counts.scans.inc(),
+                    _ => counts.scans.inc(),
                 };
                 answer::redirect(&row)
             }

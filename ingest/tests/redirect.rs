@@ -31,6 +31,15 @@ fn link(slug: &str) -> Link {
         segment: None,
         tags: vec!["social".to_owned()],
         status_code: 302,
+        starts_at: None,
+        expires_at: None,
+        expired_url: None,
+        max_clicks: None,
+        exhausted_at: None,
+        disabled: false,
+        append_click_id: false,
+        passthrough: false,
+        referrer_policy: None,
         metadata: UserMap::default(),
         external_id: None,
         created_at: Timestamp::from_millis(0),
@@ -166,7 +175,7 @@ async fn a_redirect_is_in_kafka_before_it_is_answered() {
     let click: RawClick<'_> = serde_json::from_str(&bundle.lines[0]).unwrap();
     assert_eq!(click.id.partition(bus.partitions(Topic::ClicksRaw)), bundle.partition);
     assert_eq!(click.class, ClickClass::Qr);
-    assert_eq!(click.link, sale.facts());
+    assert_eq!(click.link, Some(sale.facts()));
     assert_eq!(click.ip, "127.0.0.1");
     assert_eq!(click.user_agent.as_deref(), Some("Test/1"));
     assert_eq!(click.referer.as_deref(), Some("https://a.example/"));

@@ -15,6 +15,32 @@ pub enum ClickClass {
     Click,
     /// Someone scanned the link's QR code.
     Qr,
+    /// A browser or a preview fetched the redirect before anyone clicked.
+    Prefetch,
+    /// Someone followed a link that has expired.
+    Expired,
+    /// Someone asked for an address that no link has.
+    Orphan,
+}
+
+impl ClickClass {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Click => "click",
+            Self::Qr => "qr",
+            Self::Prefetch => "prefetch",
+            Self::Expired => "expired",
+            Self::Orphan => "orphan",
+        }
+    }
+
+    /// Whether it is counted, and events tell of it.
+    #[must_use]
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Click | Self::Qr)
+    }
 }
 
 /// One visit as the redirector saw it, with the link as it was at that moment.
@@ -26,9 +52,12 @@ pub struct RawClick<'a> {
     pub v: u8,
     /// The click's id: time, shard, and 62 random bits.
     pub id: ClickId,
-    /// Click or scan.
+    /// Click, scan, or a visit that is not counted.
     pub class: ClickClass,
-    /// The workspace that owns the link.
+    /// Whether the address asked for more than a person would.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rate_limited: bool,
+    /// The workspace that owns the link, or the domain where there is no link.
     #[serde(borrow)]
     pub workspace: Cow<'a, str>,
     /// The visitor's full address. It is reduced by the enricher.
@@ -46,9 +75,17 @@ pub struct RawClick<'a> {
     /// W3C trace context, where the request carried one.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Cow<'a, str>>,
-    /// The link as it was at that moment.
-    #[serde(borrow)]
-    pub link: LinkFacts<'a>,
+    /// The address that was asked for, where no link has it: host, slash, slug.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Cow<'a, str>>,
+    /// The link as it was at that moment; none has an orphan visit.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkFacts<'a>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What one visit adds to the part of a line that is the same for every visit
@@ -57,8 +94,10 @@ pub struct RawClick<'a> {
 pub struct Visit<'a> {
     /// The id minted for it.
     pub id: ClickId,
-    /// Click or scan.
+    /// Click, scan, or a visit that is not counted.
     pub class: ClickClass,
+    /// Whether the address asked for more than a person would.
+    pub rate_limited: bool,
     /// The visitor's address.
     pub ip: std::net::IpAddr,
     /// `User-Agent`, as text.
@@ -78,10 +117,9 @@ impl Visit<'_> {
     pub fn write_line(&self, link_tail: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"v\":1,\"id\":\"");
         self.id.write_to(out);
-        out.extend_from_slice(match self.class {
-            ClickClass::Click => b"\",\"class\":\"click\",\"ip\":\"".as_slice(),
-            ClickClass::Qr => b"\",\"class\":\"qr\",\"ip\":\"".as_slice(),
-        });
+        out.extend_from_slice(b"\",\"class\":\"");
+        out.extend_from_slice(self.class.as_str().as_bytes());
+        out.extend_from_slice(if self.rate_limited { b"\",\"rate_limited\":true,\"ip\":\"" } else { b"\",\"ip\":\"" });
         // A Vec takes every write.
         let _ = std::io::Write::write_fmt(out, format_args!("{}\"", self.ip));
         for (key, value) in [
@@ -115,6 +153,19 @@ pub fn link_tail(workspace: &str, link: &LinkFacts<'_>) -> serde_json::Result<Ve
     Ok(tail)
 }
 
+/// The end of an orphan visit's line: whose domain it was, and what was asked for.
+///
+/// # Errors
+/// Never for the types at hand; serde's signature allows for it.
+pub fn orphan_tail(workspace: &str, asked: &str) -> serde_json::Result<Vec<u8>> {
+    let mut tail = b",\"workspace\":".to_vec();
+    serde_json::to_writer(&mut tail, workspace)?;
+    tail.extend_from_slice(b",\"asked\":");
+    serde_json::to_writer(&mut tail, asked)?;
+    tail.extend_from_slice(b"}\n");
+    Ok(tail)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -140,6 +191,7 @@ mod tests {
             let visit = Visit {
                 id: ClickId::new(Timestamp::from_millis(1_770_301_425_120), 42, random),
                 class: ClickClass::Qr,
+                rate_limited: random % 2 == 0,
                 ip: "2001:db8::1".parse().unwrap(),
                 user_agent: agent.as_deref(),
                 referer: referer.as_deref(),
@@ -154,15 +206,36 @@ mod tests {
                 v: 1,
                 id: visit.id,
                 class: ClickClass::Qr,
+                rate_limited: visit.rate_limited,
                 workspace: "default".into(),
                 ip: "2001:db8::1".into(),
                 user_agent: agent.as_deref().map(Cow::from),
                 referer: referer.as_deref().map(Cow::from),
                 query: query.as_deref().map(Cow::from),
                 traceparent: None,
-                link: link(),
+                asked: None,
+                link: Some(link()),
             };
             prop_assert_eq!(read, expected);
         }
+    }
+
+    #[test]
+    fn an_orphan_tells_what_was_asked_for() {
+        let visit = Visit {
+            id: ClickId::new(Timestamp::from_millis(1_770_301_425_120), 42, 7),
+            class: ClickClass::Orphan,
+            rate_limited: false,
+            ip: "192.0.2.1".parse().unwrap(),
+            user_agent: None,
+            referer: None,
+            query: None,
+            traceparent: None,
+        };
+        let mut line = Vec::new();
+        visit.write_line(&orphan_tail("default", "go.acme.co/\"x").unwrap(), &mut line);
+        let read: RawClick<'_> = serde_json::from_slice(&line).unwrap();
+        assert_eq!((read.class, read.link, read.asked.as_deref()), (ClickClass::Orphan, None, Some("go.acme.co/\"x")));
+        assert!(!read.class.counts());
     }
 }

@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClickId, EndpointId, EventId, LinkId, Timestamp, usermap::UserMap};
+use crate::{ClickId, EndpointId, EventId, LinkId, Timestamp, link::ReferrerPolicy, usermap::UserMap};
 
 macro_rules! event_names {
     ($($variant:ident = $name:literal, $description:literal;)*) => {
@@ -240,7 +240,25 @@ pub struct Changes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<Change<Vec<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Change<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_code: Option<Change<u16>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Change<Timestamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Change<Timestamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_url: Option<Change<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_clicks: Option<Change<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Change<bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub append_click_id: Option<Change<bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passthrough: Option<Change<bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrer_policy: Option<Change<ReferrerPolicy>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<Change<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

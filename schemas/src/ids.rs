@@ -134,6 +134,22 @@ prefixed_id!(
     EndpointId, "ep_", "an endpoint"
 );
 prefixed_id!(
+    /// A domain that links answer on.
+    DomainId, "dom_", "a domain"
+);
+prefixed_id!(
+    /// A key to the API.
+    KeyId, "key_", "a key"
+);
+prefixed_id!(
+    /// A campaign: links that are counted together.
+    CampaignId, "cmp_", "a campaign"
+);
+prefixed_id!(
+    /// A conversion as it was reported.
+    ConversionId, "cnv_", "a conversion"
+);
+prefixed_id!(
     /// A click or scan: a UUIDv7 (RFC 9562) whose 12 `rand_a` bits are its shard.
     ClickId, "clk_", "a click"
 );
@@ -163,7 +179,7 @@ macro_rules! minted {
         }
     )*};
 }
-minted!(LinkId, EndpointId, AttemptId);
+minted!(LinkId, EndpointId, AttemptId, DomainId, KeyId, CampaignId, ConversionId);
 
 /// How many shards a click id can name: partition = shard mod partitions.
 pub const SHARDS: u16 = 4096;

@@ -2,7 +2,9 @@
 //! delivery and an attempt are, how they are named, and what they look like as
 //! JSON. No I/O happens here, and every other crate speaks in these types.
 
+pub mod campaign;
 pub mod click;
+pub mod conversion;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;
@@ -13,13 +15,19 @@ pub mod sample;
 pub mod time;
 pub mod topics;
 pub mod usermap;
+pub mod workspace;
 
+pub use campaign::Campaign;
 pub use click::{ClickClass, RawClick};
+pub use conversion::RawConversion;
 pub use delivery::{Attempt, Dead, Delivery, Origin, Outcome};
 pub use endpoint::{Endpoint, EndpointStatus, SealedSecret};
 pub use event::{Attribution, ClickFacts, Envelope, Event, EventName, LinkFacts, Utm};
 pub use filter::Filters;
-pub use ids::{AttemptId, ClickId, EndpointId, EventId, LinkId, WorkspaceId};
+pub use ids::{
+    AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, WorkspaceId,
+};
 pub use link::Link;
 pub use time::Timestamp;
 pub use topics::{Topic, Topics};
+pub use workspace::{Domain, Key, Scope, Workspace};

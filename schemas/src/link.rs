@@ -1,5 +1,6 @@
 //! A link as the control plane keeps it: a record on `links`, and what the API
-//! shows.
+//! shows. Everything that may be absent has a default, so that records of an
+//! earlier version are read as what they meant.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,34 @@ pub struct Link {
     pub tags: Vec<String>,
     /// What the redirect answers: 301, 302, 307 or 308.
     pub status_code: u16,
+    /// Before this moment the link is unknown to visitors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Timestamp>,
+    /// From this moment on it is expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Where visitors of the expired link are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_url: Option<String>,
+    /// After this many clicks it is expired. Approximate: replicas count on their
+    /// own, and the leader sums up what ClickHouse has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_clicks: Option<u64>,
+    /// When the leader saw `max_clicks` reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhausted_at: Option<Timestamp>,
+    /// Whether visitors are turned away as from an unknown link.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub disabled: bool,
+    /// Whether the click's id is added to the destination's query.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub append_click_id: bool,
+    /// Whether the visit's query is merged into the destination's.
+    #[serde(default = "yes")]
+    pub passthrough: bool,
+    /// What the redirect tells the browser to tell the destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrer_policy: Option<ReferrerPolicy>,
     /// The customer's own facts.
     #[serde(default, skip_serializing_if = "UserMap::is_empty")]
     pub metadata: UserMap,
@@ -45,6 +74,33 @@ pub struct Link {
     pub updated_at: Timestamp,
     /// Counts the link's versions from 1: what its ETag is made of.
     pub revision: u64,
+}
+
+/// A `Referrer-Policy` (W3C Referrer Policy) that a link may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferrerPolicy {
+    /// The destination sees the full address that the visitor came from.
+    UnsafeUrl,
+}
+
+impl ReferrerPolicy {
+    /// The header's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnsafeUrl => "unsafe-url",
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl Link {

@@ -17,10 +17,27 @@ pub enum Topic {
     Clicks,
     /// Every other event, keyed by its subject. [`Envelope`](crate::Envelope).
     Events,
+    /// Conversions as they were reported, keyed by click id; partition by its
+    /// shard. [`RawConversion`](crate::RawConversion).
+    ConversionsRaw,
     /// The control plane's links, by id. [`Link`](crate::Link), or a tombstone.
     Links,
     /// The control plane's endpoints, by id. [`Endpoint`](crate::Endpoint), or a tombstone.
     Endpoints,
+    /// The control plane's workspaces, by id. [`Workspace`](crate::Workspace), or a tombstone.
+    Workspaces,
+    /// The control plane's domains, by id. [`Domain`](crate::Domain), or a tombstone.
+    Domains,
+    /// The control plane's keys, by id. [`Key`](crate::Key), or a tombstone.
+    Keys,
+    /// When each key was last used, by its id. [`KeyUse`](crate::workspace::KeyUse).
+    KeyUses,
+    /// The control plane's campaigns, by id. [`Campaign`](crate::Campaign), or a tombstone.
+    Campaigns,
+    /// What repeated calls are answered with, by workspace and `Idempotency-Key`.
+    Idempotency,
+    /// Who leads the control plane, and where others reach it.
+    Leader,
     /// The random key of a UTC day, under which visits are told apart.
     Daykeys,
     /// Every HTTP exchange with an endpoint, keyed by endpoint.
@@ -40,6 +57,8 @@ pub enum Cleanup {
     After(Duration),
     /// The last record of each key is kept for good.
     Compact,
+    /// The last record of each key is kept, and deleted after this long.
+    CompactFor(Duration),
 }
 
 /// How many partitions a topic has.
@@ -53,12 +72,20 @@ pub enum Spread {
 
 impl Topic {
     /// Every topic, in the order in which `clickhook migrate` makes them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 17] = [
         Self::ClicksRaw,
         Self::Clicks,
         Self::Events,
+        Self::ConversionsRaw,
         Self::Links,
         Self::Endpoints,
+        Self::Workspaces,
+        Self::Domains,
+        Self::Keys,
+        Self::KeyUses,
+        Self::Campaigns,
+        Self::Idempotency,
+        Self::Leader,
         Self::Daykeys,
         Self::Attempts,
         Self::Delay,
@@ -72,8 +99,16 @@ impl Topic {
             Self::ClicksRaw => "clicks.raw",
             Self::Clicks => "clicks",
             Self::Events => "events",
+            Self::ConversionsRaw => "conversions.raw",
             Self::Links => "links",
             Self::Endpoints => "endpoints",
+            Self::Workspaces => "workspaces",
+            Self::Domains => "domains",
+            Self::Keys => "keys",
+            Self::KeyUses => "key_uses",
+            Self::Campaigns => "campaigns",
+            Self::Idempotency => "idempotency",
+            Self::Leader => "leader",
             Self::Daykeys => "daykeys",
             Self::Attempts => "attempts",
             Self::Delay => "delay.1m",
@@ -87,8 +122,19 @@ impl Topic {
         match self {
             // Full addresses live here: contracts.md §3 allows 72 h.
             Self::ClicksRaw => Cleanup::After(Duration::from_secs(72 * 3600)),
-            Self::Clicks | Self::Events | Self::Attempts => Cleanup::After(Duration::from_secs(14 * 24 * 3600)),
-            Self::Links | Self::Endpoints => Cleanup::Compact,
+            Self::Clicks | Self::ConversionsRaw | Self::Events | Self::Attempts => {
+                Cleanup::After(Duration::from_secs(14 * 24 * 3600))
+            }
+            Self::Links
+            | Self::Endpoints
+            | Self::Workspaces
+            | Self::Domains
+            | Self::Keys
+            | Self::KeyUses
+            | Self::Campaigns
+            | Self::Leader => Cleanup::Compact,
+            // How long an `Idempotency-Key` is remembered.
+            Self::Idempotency => Cleanup::CompactFor(DAY),
             Self::Daykeys => Cleanup::After(Duration::from_secs(48 * 3600)),
             // The delay and 14 days, so that an outage that long loses no retry.
             Self::Delay => Cleanup::After(Duration::from_secs(14 * 24 * 3600 + 60)),
@@ -100,8 +146,23 @@ impl Topic {
     #[must_use]
     pub const fn spread(self) -> Spread {
         match self {
-            Self::Links | Self::Endpoints | Self::Daykeys => Spread::One,
-            Self::ClicksRaw | Self::Clicks | Self::Events | Self::Attempts | Self::Delay | Self::Dead => Spread::Shared,
+            Self::Links
+            | Self::Endpoints
+            | Self::Workspaces
+            | Self::Domains
+            | Self::Keys
+            | Self::KeyUses
+            | Self::Campaigns
+            | Self::Idempotency
+            | Self::Leader
+            | Self::Daykeys => Spread::One,
+            Self::ClicksRaw
+            | Self::ConversionsRaw
+            | Self::Clicks
+            | Self::Events
+            | Self::Attempts
+            | Self::Delay
+            | Self::Dead => Spread::Shared,
         }
     }
 
@@ -110,7 +171,7 @@ impl Topic {
     #[must_use]
     pub const fn segment(self) -> Duration {
         match self {
-            Self::ClicksRaw | Self::Daykeys => HOUR,
+            Self::ClicksRaw | Self::Daykeys | Self::Idempotency => HOUR,
             _ => DAY,
         }
     }

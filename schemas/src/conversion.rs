@@ -1,0 +1,65 @@
+//! A conversion as it was reported: a record on `conversions.raw`. What is made
+//! of it (which click it belongs to, whether it was told before) is decided
+//! later, from this alone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ClickId, ConversionId, Timestamp, WorkspaceId, usermap::UserMap};
+
+/// An amount of money.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Amount {
+    /// In the currency's minor unit: cents. Within ±2^53.
+    pub value: i64,
+    /// ISO 4217, upper case.
+    pub currency: String,
+}
+
+/// A sale, a sign-up, or whatever else a click led to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawConversion {
+    /// Version of the format: 1.
+    pub v: u8,
+    /// Its id.
+    pub id: ConversionId,
+    /// The workspace whose key reported it.
+    pub workspace: WorkspaceId,
+    /// When it came in.
+    pub received_at: Timestamp,
+    /// What makes a second report of it the same: `order/<name>/<order_id>`,
+    /// `key/<Idempotency-Key>`, or `click/<click_id>/<name>`; absent where it was
+    /// reported without any of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
+    /// The click that led to it.
+    pub click_id: ClickId,
+    /// `purchase`, `signup`, ….
+    pub name: String,
+    /// The shop's number of the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_id: Option<String>,
+    /// What was bought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// What it was worth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Amount>,
+    /// What is paid out for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commission: Option<Amount>,
+    /// Who it is paid to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affiliate_id: Option<String>,
+    /// The customer, as the shop knows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer_id: Option<String>,
+    /// `pending`, `approved`, ….
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// When it happened, as it was reported; else when it came in.
+    pub timestamp: Timestamp,
+    /// The customer's own facts.
+    #[serde(default, skip_serializing_if = "UserMap::is_empty")]
+    pub metadata: UserMap,
+}

@@ -1,0 +1,206 @@
+//! Who owns what: workspaces, the domains that their links answer on, and the
+//! keys that their people and programs call the API with. Records on
+//! `workspaces`, `domains` and `keys`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DomainId, KeyId, Timestamp, WorkspaceId};
+
+/// A workspace: the installation's unit of ownership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// Its id, which people choose: a short name.
+    pub id: WorkspaceId,
+    /// What people call it.
+    pub name: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Counts its versions from 1.
+    pub revision: u64,
+}
+
+/// Whether `Sale` and `sale` are two slugs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlugCase {
+    /// They are.
+    #[default]
+    Sensitive,
+    /// They are one: slugs are kept and looked up in lower case.
+    Insensitive,
+}
+
+/// A domain that links answer on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Its id.
+    pub id: DomainId,
+    /// The workspace that it belongs to.
+    pub workspace: WorkspaceId,
+    /// The host name: ASCII, lower case, without port.
+    pub name: String,
+    /// Whether links of the workspace that name no domain answer on it.
+    #[serde(default)]
+    pub is_default: bool,
+    /// Whether case tells slugs apart. Fixed when the domain is created.
+    #[serde(default)]
+    pub slug_case: SlugCase,
+    /// Where `/` leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_url: Option<String>,
+    /// Where addresses lead that no link has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_url: Option<String>,
+    /// Where expired links lead that have no address of their own for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_url: Option<String>,
+    /// What a DNS TXT record at `_clickhook.<name>` must say to prove it.
+    pub verification: String,
+    /// When it was proven, or vouched for. A domain serves nothing before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<Timestamp>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Counts its versions from 1.
+    pub revision: u64,
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Links and campaigns.
+    Links,
+    /// Endpoints and their deliveries.
+    Endpoints,
+    /// Reporting conversions.
+    Conversions,
+    /// Reading statistics.
+    Stats,
+    /// Everything in the workspace, its keys and domains included.
+    Admin,
+    /// Everything in the installation, and making workspaces.
+    Operator,
+    /// Being the token of a postback address, and nothing else.
+    Postback,
+}
+
+/// A key to the API. What is called is its secret, of which only the hash is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Its id.
+    pub id: KeyId,
+    /// The workspace that it opens.
+    pub workspace: WorkspaceId,
+    /// What people call it.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// SHA-256 of the secret, in hexadecimal. The secret has 256 random bits, so
+    /// that a slow hash would protect nothing.
+    pub hash: String,
+    /// How the secret begins, for people to tell keys apart.
+    pub hint: String,
+    /// After a rotation: the secret before, and until when it still opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<PreviousSecret>,
+    /// From when on it opens nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Counts its versions from 1.
+    pub revision: u64,
+}
+
+/// A key's secret before it was rotated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviousSecret {
+    /// SHA-256, in hexadecimal.
+    pub hash: String,
+    /// From when on it opens nothing.
+    pub expires_at: Timestamp,
+}
+
+impl Key {
+    /// Whether the key opens anything at `at` for a caller whose secret hashes to `hash`.
+    #[must_use]
+    pub fn opens(&self, hash: &str, at: Timestamp) -> bool {
+        let open = self.expires_at.is_none_or(|end| at < end);
+        let previous = self.previous.as_ref().is_some_and(|previous| previous.hash == hash && at < previous.expires_at);
+        open && (self.hash == hash || previous)
+    }
+
+    /// Whether it has the right `scope`.
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        let has = |scope| self.scopes.contains(&scope);
+        match scope {
+            Scope::Postback | Scope::Operator => has(scope),
+            Scope::Admin => has(Scope::Admin) || has(Scope::Operator),
+            _ => has(scope) || has(Scope::Admin) || has(Scope::Operator),
+        }
+    }
+}
+
+/// When a key was last used: a record on `key_uses`, written by whoever was
+/// called, at most once a minute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// Version of the format: 1.
+    pub v: u8,
+    /// The moment.
+    pub last_used_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(scopes: &[Scope]) -> Key {
+        let at = Timestamp::from_millis(1_000);
+        Key {
+            id: KeyId::from_bits(1),
+            workspace: WorkspaceId::default(),
+            name: "crm".to_owned(),
+            scopes: scopes.to_vec(),
+            hash: "new".to_owned(),
+            hint: "chk_ab".to_owned(),
+            previous: Some(PreviousSecret { hash: "old".to_owned(), expires_at: Timestamp::from_millis(2_000) }),
+            expires_at: Some(Timestamp::from_millis(3_000)),
+            created_at: at,
+            updated_at: at,
+            revision: 1,
+        }
+    }
+
+    #[test]
+    fn a_secret_opens_until_it_ends() {
+        let key = key(&[Scope::Links]);
+        let at = Timestamp::from_millis;
+        for (hash, at, opens) in [
+            ("new", at(1_999), true),
+            ("old", at(1_999), true),
+            ("old", at(2_000), false),
+            ("new", at(2_999), true),
+            ("new", at(3_000), false),
+            ("other", at(1_000), false),
+        ] {
+            assert_eq!(key.opens(hash, at), opens, "{hash} {at:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_gives_what_it_says() {
+        assert!(key(&[Scope::Links]).may(Scope::Links) && !key(&[Scope::Links]).may(Scope::Stats));
+        assert!(key(&[Scope::Admin]).may(Scope::Stats) && !key(&[Scope::Admin]).may(Scope::Operator));
+        assert!(key(&[Scope::Operator]).may(Scope::Admin));
+        assert!(!key(&[Scope::Postback]).may(Scope::Conversions) && !key(&[Scope::Admin]).may(Scope::Postback));
+    }
+}
