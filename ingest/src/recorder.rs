@@ -24,7 +24,7 @@ use tokio::{
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::{links::Row, metrics::Counts, visit::Visitor};
+use crate::{metrics::Counts, visit::Visitor};
 
 /// How long a bundle collects while another is on its way.
 const WINDOW: Duration = Duration::from_millis(1);
@@ -38,6 +38,36 @@ pub(crate) enum Recorded {
     Yes,
     /// It has not, in time. It may still do.
     Unknown,
+}
+
+/// What the redirector makes of a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) at: Timestamp,
+    pub(crate) class: ClickClass,
+    /// Whether the address asks for more than a person would.
+    pub(crate) rate_limited: bool,
+}
+
+/// A visit that was written down.
+pub(crate) struct Pending {
+    /// What was minted for it.
+    #[expect(dead_code, reason = "links that append the click's id will tell it to the destination")]
+    pub(crate) id: ClickId,
+    ticket: Rc<Ticket>,
+}
+
+impl Pending {
+    /// Waits until it is known what became of it.
+    pub(crate) async fn outcome(&self) -> Recorded {
+        loop {
+            let settled = self.ticket.settled.notified();
+            if let Some(outcome) = self.ticket.outcome.get() {
+                return outcome;
+            }
+            settled.await;
+        }
+    }
 }
 
 /// What the clicks of a bundle share: whoever waits for it holds one.
@@ -114,43 +144,33 @@ impl Recorder {
         (Rc::new(recorder), acked)
     }
 
-    /// Records a click and waits until Kafka has it.
-    pub(crate) async fn record(&self, visitor: &Visitor<'_>, class: ClickClass, row: &Row) -> Recorded {
-        let ticket = self.add(visitor, class, row);
-        loop {
-            let settled = ticket.settled.notified();
-            if let Some(outcome) = ticket.outcome.get() {
-                return outcome;
-            }
-            settled.await;
-        }
-    }
-
-    fn add(&self, visitor: &Visitor<'_>, class: ClickClass, row: &Row) -> Rc<Ticket> {
+    /// Writes a visit down. It is on its way from now on, whether or not anyone
+    /// waits for it. `tail` is the end of its line: what is known of the link.
+    pub(crate) fn record(&self, visitor: &Visitor<'_>, seen: Seen, tail: &[u8]) -> Pending {
         let mut open = self.open.borrow_mut();
         if open.clicks == 0 {
             open.since = Instant::now();
             self.opened.notify_one();
         }
         let visit = Visit {
-            id: ClickId::new(Timestamp::now(), open.shard, rand::random()),
-            class,
-            rate_limited: false,
+            id: ClickId::new(seen.at, open.shard, rand::random()),
+            class: seen.class,
+            rate_limited: seen.rate_limited,
             ip: visitor.ip,
             user_agent: visitor.user_agent.as_deref(),
             referer: visitor.referer.as_deref(),
             query: visitor.query.as_deref(),
             traceparent: visitor.traceparent,
         };
-        visit.write_line(row.tail(), &mut open.lines);
+        visit.write_line(tail, &mut open.lines);
         open.clicks += 1;
-        let ticket = Rc::clone(&open.ticket);
+        let pending = Pending { id: visit.id, ticket: Rc::clone(&open.ticket) };
         let full = open.lines.len() >= FULL;
         drop(open);
         if full {
             self.send();
         }
-        ticket
+        pending
     }
 
     /// Sends bundles when their time has come and tells those who wait what

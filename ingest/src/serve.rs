@@ -21,7 +21,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
 };
 use ipnet::IpNet;
-use schemas::ClickClass;
+use schemas::{ClickClass, Timestamp};
 use service::Shutdown;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -38,7 +38,7 @@ use crate::{
     answer::{self, Answer},
     links::Links,
     metrics::Counts,
-    recorder::{Recorded, Recorder},
+    recorder::{Recorded, Recorder, Seen},
     visit::{self, Asked, Counted},
 };
 
@@ -212,7 +212,8 @@ impl Core {
                 return answer::redirect(&row);
             }
         };
-        match self.recorder.record(&visitor, class, &row).await {
+        let seen = Seen { at: Timestamp::now(), class, rate_limited: false };
+        match self.recorder.record(&visitor, seen, row.tail()).outcome().await {
             Recorded::Yes => {
                 match class {
                     ClickClass::Click => counts.clicks.inc(),
