@@ -30,7 +30,8 @@ test: build ## Run all tests on a Kafka and a ClickHouse of their own (ARGS go t
 	@exec $(clickhook) engines exec -- $(CARGO) test --release $(locked) --workspace $(ARGS)
 
 .PHONY: bench
-bench: engines ## Measure clicks and webhooks on this machine, beside its limits (ARGS="--quick" for a short look)
+bench: ## Measure clickhook on this machine, beside its limits (ARGS="redirect --quick", ARGS="--help" lists all)
+	@scripts/engines --benches
 	@$(CARGO) build --release $(locked) -p clickhook -p benches
 	@exec $(dir $(clickhook))bench $(ARGS)
 

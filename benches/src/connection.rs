@@ -60,14 +60,14 @@ impl Connection {
     }
 }
 
-struct Head {
-    status: u16,
-    bytes: usize,
-    body_bytes: usize,
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    pub(crate) bytes: usize,
+    pub(crate) body_bytes: usize,
 }
 
 /// The head of an answer, once all of it is there.
-fn head(received: &[u8]) -> io::Result<Option<Head>> {
+pub(crate) fn head(received: &[u8]) -> io::Result<Option<Head>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
     let parsed = answer.parse(received).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;

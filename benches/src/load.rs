@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{connection::Connection, process, receiver::Arrivals};
+use crate::{connection::Connection, pipeline::Arrivals, process};
 
 /// Connections of the open load. With all of them waiting for an answer a click
 /// is sent late, and its latency says so.
@@ -200,13 +200,13 @@ fn tick(rate: u32, during: Duration, send: &mpsc::UnboundedSender<Instant>) -> D
 
 /// The time between two of `rate` clicks a second that know nothing of each
 /// other (exponentially distributed), for a random number in 0..1.
-fn gap(rate: u32, random: f64) -> Duration {
+pub(crate) fn gap(rate: u32, random: f64) -> Duration {
     Duration::from_secs_f64(-(1.0 - random).ln() / f64::from(rate))
 }
 
 /// A visitor's address, spread over the internet: what is found out about it
 /// should cost what it does.
-fn address_of(marker: u32) -> Ipv4Addr {
+pub(crate) fn address_of(marker: u32) -> Ipv4Addr {
     let mixed = marker.wrapping_mul(0x9e37_79b9).rotate_left(13).wrapping_mul(0x85eb_ca6b);
     let [first, b, c, d] = mixed.to_be_bytes();
     let first = match 1 + first % 223 {

@@ -33,6 +33,18 @@ impl Machine {
         }
     }
 
+    /// It in one line.
+    pub(crate) fn title(&self) -> String {
+        format!(
+            "{}, {} cores, {:.1} GB, Linux {}; load average before: {:.2}",
+            self.cpu,
+            self.cores,
+            self.memory_bytes as f64 / 1e9,
+            self.kernel,
+            self.load_before
+        )
+    }
+
     /// Whether others were at work on it right before.
     pub(crate) fn was_busy(&self) -> bool {
         self.load_before > 0.25 * self.cores as f64

@@ -1,116 +1,130 @@
-//! `make bench`: clicks at a steady rate through the whole pipeline on this
-//! machine, then as many as it takes, and beside them, in the same run, the
-//! limits of the machine. docs/BENCHMARKS.md says how to read what it prints.
+//! `make bench`: what clickhook costs on this machine, beside what the machine
+//! can do at best, measured in the same run. docs/BENCHMARKS.md says how to read
+//! what it prints.
 
+mod bare;
+mod catalogue;
 mod connection;
-mod idle;
-mod limits;
+mod cores;
+mod goal;
+mod kafka;
 mod load;
 mod machine;
-mod phase;
 mod pipeline;
 mod process;
-mod receiver;
-mod report;
-mod scenario;
+mod redirect;
+mod role;
 mod summary;
+mod table;
+mod visitors;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
 use service::Shutdown;
 
-/// Measures the whole pipeline on this machine, beside the machine's limits.
+use crate::machine::Machine;
+
+const EXAMPLES: &str = "\
+Examples:
+  bench                       everything, one after the other
+  bench redirect              a redirect beside nginx's and bare hyper's
+  bench redirect --quick      the same, much shorter: shows that it works, measures little
+  bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
+  bench --json > report.json  for programs
+
+It starts engines of its own in a temporary folder and listens on the loopback
+interface only. Ctrl-C stops everything. Close what else is busy on the machine first.";
+
+/// Measures clickhook on this machine, beside the machine's limits.
 #[derive(Debug, Parser)]
-#[command(name = "bench", version)]
-#[command(
-    after_help = "It starts a Kafka and a ClickHouse of its own in a temporary folder and listens on the loopback\ninterface only. Ctrl-C stops everything. Close what else is busy on the machine first."
-)]
+#[command(name = "bench", version, after_help = EXAMPLES)]
 struct Args {
-    /// Clicks a second of the steady load; they come at random moments.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
-    rate: u32,
-    /// Seconds of the steady load [default: 30]
-    #[arg(long, value_name = "S")]
-    seconds: Option<u64>,
-    /// Seconds of load before anything is measured [default: 10]
-    #[arg(long, value_name = "S")]
-    warm_up: Option<u64>,
-    /// Seconds of each load that brings the machine to its limit [default: 10]
-    #[arg(long, value_name = "S")]
-    saturate: Option<u64>,
-    /// Visitors of those loads: each has a connection and follows the link again
-    /// as soon as it was answered.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    connections: u16,
-    /// Clicks that may be without their webhook in the sustained load.
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
-    under_way: u32,
-    /// Seconds of each of the machine's limits [default: 5]
-    #[arg(long, value_name = "S")]
-    limit_seconds: Option<u64>,
-    /// Seconds for which `clickhook up` is watched doing nothing; 0 leaves it out [default: 20]
-    #[arg(long, value_name = "S")]
-    idle: Option<u64>,
+    #[command(subcommand)]
+    what: Option<What>,
     /// Everything much shorter: shows that it works, measures little.
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
     /// Print the report as JSON, for programs.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     /// The binary to measure [default: `clickhook` beside this one]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     clickhook: Option<PathBuf>,
 }
 
-/// What is to be measured.
-pub(crate) struct Plan {
-    pub(crate) rate: u32,
-    pub(crate) steady: Duration,
-    pub(crate) warm_up: Duration,
-    pub(crate) saturate: Duration,
-    pub(crate) connections: u16,
-    pub(crate) under_way: u32,
-    pub(crate) limit: Duration,
-    /// How long `up` may come to rest before it is watched, and for how long.
-    pub(crate) settle: Duration,
-    pub(crate) idle: Duration,
-    pub(crate) binary: PathBuf,
+/// What is measured; without it, everything.
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// A redirect with its recorded, acknowledged click, beside nginx and bare hyper
+    Redirect(redirect::Args),
+    /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
+    Pipeline(pipeline::Args),
 }
 
-impl Args {
-    fn plan(self) -> anyhow::Result<Plan> {
-        let quick = self.quick;
-        let seconds = |given: Option<u64>, full: u64, short: u64| {
-            Duration::from_secs(given.unwrap_or(if quick { short } else { full }))
-        };
-        let binary = match self.clickhook {
+/// What every bench is told.
+struct Common {
+    quick: bool,
+    binary: PathBuf,
+}
+
+impl Common {
+    fn new(quick: bool, clickhook: Option<PathBuf>) -> anyhow::Result<Self> {
+        let binary = match clickhook {
             Some(binary) => binary,
             None => std::env::current_exe().context("find the running program")?.with_file_name("clickhook"),
         };
         if !binary.is_file() {
             bail!("there is no {}: build it with `make build`, or name it with --clickhook", binary.display());
         }
-        Ok(Plan {
-            rate: self.rate,
-            steady: seconds(self.seconds, 30, 5),
-            warm_up: seconds(self.warm_up, 10, 2),
-            saturate: seconds(self.saturate, 10, 3),
-            connections: self.connections,
-            under_way: self.under_way,
-            limit: seconds(self.limit_seconds, 5, 2),
-            settle: seconds(None, 15, 4),
-            idle: seconds(self.idle, 20, 5),
-            // Children run in folders of their own.
-            binary: std::path::absolute(&binary).with_context(|| format!("resolve {}", binary.display()))?,
+        // Children run in folders of their own.
+        let binary = std::path::absolute(&binary).with_context(|| format!("resolve {}", binary.display()))?;
+        Ok(Self { quick, binary })
+    }
+
+    /// How long something takes: as given, else as long as it is in full, or in short.
+    fn seconds(&self, given: Option<u64>, full: u64, short: u64) -> Duration {
+        Duration::from_secs(given.unwrap_or(if self.quick { short } else { full }))
+    }
+}
+
+/// What was measured.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Report {
+    Redirect(Box<redirect::Report>),
+    Pipeline(Box<pipeline::Report>),
+}
+
+impl Report {
+    fn text(&self) -> String {
+        match self {
+            Self::Redirect(report) => redirect::text(report),
+            Self::Pipeline(report) => pipeline::text(report),
+        }
+    }
+}
+
+impl What {
+    /// Everything, as it is measured by default.
+    fn all() -> Vec<Self> {
+        let of = |name| Args::parse_from(["bench", name]).what;
+        ["redirect", "pipeline"].into_iter().filter_map(of).collect()
+    }
+
+    async fn run(&self, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
+        Ok(match self {
+            Self::Redirect(args) => Report::Redirect(Box::new(redirect::run(args, common, shutdown).await?)),
+            Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
         })
     }
 }
 
 fn main() -> ExitCode {
-    let outcome = if std::env::args_os().nth(1).is_some_and(|first| first == limits::BARE_SUBCOMMAND) {
-        limits::serve_bare()
+    let outcome = if std::env::args_os().nth(1).is_some_and(|first| first == bare::SUBCOMMAND) {
+        bare::serve()
     } else {
         run(Args::parse())
     };
@@ -124,21 +138,42 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<()> {
-    let json = args.json;
-    let plan = args.plan()?;
+    let common = Common::new(args.quick, args.clickhook)?;
     service::telemetry::init(service::telemetry::Format::Text, "warn");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let report = runtime.block_on(async {
+    let chosen = args.what.map_or_else(What::all, |what| vec![what]);
+    let reports = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("listen for signals")?;
-        scenario::run(&plan, &shutdown).await
+        let mut reports = Vec::new();
+        for what in chosen {
+            warn_if_busy(&Machine::look());
+            let report = what.run(&common, &shutdown).await?;
+            if !args.json {
+                println!("{}", report.text());
+            }
+            reports.push(report);
+        }
+        anyhow::Ok(reports)
     });
     // A load that was interrupted is not waited for.
     runtime.shutdown_background();
-    let report = report?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report).context("write the report")?);
-    } else {
-        println!("{}", report::text(&report));
+    let reports = reports?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&reports).context("write the report")?);
     }
     Ok(())
+}
+
+fn warn_if_busy(machine: &Machine) {
+    if machine.was_busy() {
+        say(&format!(
+            "this machine is busy (load average {:.2}): latencies and rates will be worse than it can do, and only ratios can be compared",
+            machine.load_before
+        ));
+    }
+}
+
+/// What happens, for those who watch; the report alone goes to standard output.
+fn say(what: &str) {
+    eprintln!("bench: {what}");
 }

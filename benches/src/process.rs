@@ -48,6 +48,17 @@ fn ticks_to_time(ticks: u64) -> Duration {
     Duration::from_nanos(ticks * 1_000_000_000 / clock_ticks_per_second())
 }
 
+/// CPU time of all of `whose` together.
+pub(crate) fn cpu_of(whose: &[Who]) -> io::Result<Duration> {
+    whose.iter().map(|who| cpu_time(*who)).sum()
+}
+
+/// The processes that a process with one thread has started.
+pub(crate) fn children(pid: u32) -> io::Result<Vec<u32>> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}
+
 /// CPU time of the calling thread.
 pub(crate) fn cpu_of_this_thread() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);

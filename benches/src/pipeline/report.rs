@@ -2,10 +2,20 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::{Plan, idle::Idle, limits::Limits, machine::Machine, phase::Phase, process::Memory, summary::Latency};
+use super::{
+    Plan,
+    idle::{Idle, Start},
+    limits::Limits,
+    phase::{Phase, Used},
+};
+use crate::{
+    machine::Machine,
+    process::Memory,
+    summary::Latency,
+    table::{megabytes, table},
+};
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -29,7 +39,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) const fn of(plan: &Plan) -> Self {
+    pub(super) const fn of(plan: &Plan) -> Self {
         Self {
             rate_per_s: plan.rate,
             steady_s: plan.steady.as_secs(),
@@ -48,7 +58,7 @@ pub(crate) fn text(report: &Report) -> String {
         // Writing to a string cannot fail.
         let _ = write!(out, "\n{title}\n{body}\n");
     };
-    section(&title(machine), &loads_note(settings));
+    section(&machine.title(), &loads_note(settings));
     section("Latency, ms", &latencies(phases, limits));
     section("Clicks", &clicks(phases, limits));
     section("CPU, µs a click", &cpu(phases));
@@ -61,17 +71,6 @@ pub(crate) fn text(report: &Report) -> String {
         section("This machine was not idle:", "  compare the ratios, not the numbers.");
     }
     out
-}
-
-fn title(machine: &Machine) -> String {
-    format!(
-        "{}, {} cores, {:.1} GB, Linux {}; load average before: {:.2}",
-        machine.cpu,
-        machine.cores,
-        machine.memory_bytes as f64 / 1e9,
-        machine.kernel,
-        machine.load_before
-    )
 }
 
 fn loads_note(settings: &Settings) -> String {
@@ -87,16 +86,6 @@ fn loads_note(settings: &Settings) -> String {
         settings.connections,
         settings.saturate_s,
     )
-}
-
-/// A table whose first column is text and whose others are numbers.
-fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().copied()).add_rows(rows);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.lines().map(|line| format!(" {}", line.trim_end())).collect::<Vec<_>>().join("\n")
 }
 
 fn latencies(phases: &[Phase], limits: &Limits) -> String {
@@ -159,7 +148,7 @@ fn cpu(phases: &[Phase]) -> String {
     let mut sums = vec!["in all".to_owned()];
     let mut others = vec!["others on the machine".to_owned()];
     for phase in phases {
-        let sum = |of: fn(&crate::phase::Used) -> f64| phase.processes.iter().map(of).sum::<f64>();
+        let sum = |of: fn(&Used) -> f64| phase.processes.iter().map(of).sum::<f64>();
         sums.extend([
             format!("{:.1}", sum(|used| used.cpu_us_per_click)),
             format!("{:.1}", sum(|used| used.cpu_percent)),
@@ -182,7 +171,7 @@ fn memory(phases: &[Phase]) -> String {
 }
 
 /// A row a process, with `cells` for each load.
-fn by_process(phases: &[Phase], cells: impl Fn(&crate::phase::Used) -> Vec<String>) -> Vec<Vec<String>> {
+fn by_process(phases: &[Phase], cells: impl Fn(&Used) -> Vec<String>) -> Vec<Vec<String>> {
     let names = phases.first().map(|phase| phase.processes.as_slice()).unwrap_or_default();
     let row = |name: &'static str| {
         let used = phases.iter().flat_map(|phase| phase.processes.iter().find(|used| used.process == name));
@@ -228,7 +217,7 @@ fn idling(idle: &Idle) -> String {
     let cpu: f64 = idle.processes.iter().map(|process| process.cpu_percent).sum();
     let all = idle.processes.iter().map(|process| process.memory).fold(Memory::default(), std::ops::Add::add);
     rows.push(vec!["in all".to_owned(), format!("{cpu:.2}"), megabytes(all.pss_bytes), megabytes(all.rss_bytes)]);
-    let start = |what: &str, start: crate::idle::Start| {
+    let start = |what: &str, start: Start| {
         format!(
             "  {what} start: {:.2} s, of which the engines {:.2} s and ours {:.2} s\n",
             start.all_ms as f64 / 1000.0,
@@ -239,8 +228,4 @@ fn idling(idle: &Idle) -> String {
     format!("{}{}", start("first", idle.first_start), start("second", idle.second_start))
         + &format!("  idle for {:.0} s:\n", idle.seconds)
         + &table(&["", "% of a core", "PSS MB", "RSS MB"], rows)
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.0}", bytes as f64 / 1e6)
 }

@@ -3,10 +3,6 @@
 //! transactions and nothing else. What we cost is read beside them.
 
 use std::{
-    convert::Infallible,
-    io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -14,29 +10,17 @@ use std::{
 
 use anyhow::{Context, bail};
 use bus::{Bus, BusConfig, BusError, Isolation, Membership, Outgoing, Turned};
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::LOCATION};
-use http_body_util::Empty;
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use schemas::Topic;
 use serde::Serialize;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    net::TcpListener,
-    runtime,
-    task::{spawn_blocking, spawn_local},
-};
+use tokio::task::spawn_blocking;
 
+use super::Plan;
 use crate::{
-    Plan,
+    bare::BareServer,
     load::{self, Clicks, Target},
     process::{self, Who},
     summary::Latency,
 };
-
-/// The hidden subcommand whose process is the bare server.
-pub(crate) const BARE_SUBCOMMAND: &str = "__bare-302";
 
 /// The bytes of a record in the null hop: about a click's.
 const RECORD_BYTES: usize = 500;
@@ -75,98 +59,30 @@ pub(crate) struct NullHop {
     pub(crate) kafka_cpu_us_per_record: f64,
 }
 
-/// The bare server's process; it ends when this is dropped.
-struct BareServer {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl BareServer {
-    fn start() -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(BARE_SUBCOMMAND)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start the bare server")?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("read the bare server's address")?).read_line(&mut line)?;
-        let address = line.trim().parse().with_context(|| format!("the bare server said {line:?}"))?;
-        Ok(Self { child, address })
-    }
-
-    async fn under(
-        &self,
-        load: impl FnOnce(&Target) -> std::io::Result<Clicks> + Send + 'static,
-    ) -> anyhow::Result<Bare> {
-        let who = Who::Process(self.child.id());
-        let target = Target { address: self.address, slug: "bench", first_marker: 0 };
-        let before = process::cpu_time(who)?;
-        let clicks = spawn_blocking(move || load(&target)).await?.context("load the bare server")?;
-        let cpu = process::cpu_time(who)?.saturating_sub(before);
-        let requests = clicks.answered.len();
-        Ok(Bare {
-            requests,
-            requests_per_s: requests as f64 / clicks.took.as_secs_f64(),
-            cpu_us_per_request: cpu.as_secs_f64() * 1e6 / requests.max(1) as f64,
-            latency: Latency::of(clicks.answered.iter().map(|click| click.latency).collect()),
-        })
-    }
-}
-
-impl Drop for BareServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Measures the bare server under the loads of `plan`: steady, then closed.
 pub(crate) async fn bare(plan: &Plan) -> anyhow::Result<(Bare, Bare)> {
     let server = BareServer::start()?;
     let (during, rate, connections) = (plan.limit, plan.rate, plan.connections);
-    let steady = server.under(move |target| load::open(target, rate, during)).await?;
-    let closed = server.under(move |target| load::closed(target, connections, during, None)).await?;
+    let steady = under(&server, move |target| load::open(target, rate, during)).await?;
+    let closed = under(&server, move |target| load::closed(target, connections, during, None)).await?;
     Ok((steady, closed))
 }
 
-/// The bare server: runtimes, sockets and connections as the redirector's.
-/// Lives until its standard input closes.
-pub(crate) fn serve_bare() -> anyhow::Result<()> {
-    let cores = thread::available_parallelism()?.get();
-    let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    for _ in 0..cores {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(4096)?;
-        let listener = std::net::TcpListener::from(socket);
-        address = listener.local_addr()?;
-        thread::spawn(move || serve_core(listener));
-    }
-    println!("{address}");
-    std::io::stdout().flush()?;
-    std::io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
-}
-
-fn serve_core(listener: std::net::TcpListener) -> std::io::Result<()> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default())?;
-    runtime.block_on(async move {
-        let listener = TcpListener::from_std(listener)?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let answer = service_fn(async |_| {
-                let mut answer = Response::new(Empty::<Bytes>::new());
-                *answer.status_mut() = StatusCode::FOUND;
-                answer.headers_mut().insert(LOCATION, HeaderValue::from_static("https://example.com/landing/page"));
-                Ok::<_, Infallible>(answer)
-            });
-            let serve = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
-            spawn_local(async move { drop(serve.await) });
-        }
+async fn under(
+    server: &BareServer,
+    load: impl FnOnce(&Target) -> std::io::Result<Clicks> + Send + 'static,
+) -> anyhow::Result<Bare> {
+    let who = Who::Process(server.pid());
+    let target = Target { address: server.address, slug: "bench", first_marker: 0 };
+    let before = process::cpu_time(who)?;
+    let clicks = spawn_blocking(move || load(&target)).await?.context("load the bare server")?;
+    let cpu = process::cpu_time(who)?.saturating_sub(before);
+    let requests = clicks.answered.len();
+    Ok(Bare {
+        requests,
+        requests_per_s: requests as f64 / clicks.took.as_secs_f64(),
+        cpu_us_per_request: cpu.as_secs_f64() * 1e6 / requests.max(1) as f64,
+        latency: Latency::of(clicks.answered.iter().map(|click| click.latency).collect()),
     })
 }
 

@@ -10,9 +10,9 @@ use anyhow::Context;
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time::sleep};
 
+use super::running::{Pipeline, SLUG};
 use crate::{
     load::{Click, Clicks, Target},
-    pipeline::{Pipeline, SLUG},
     process::{self, CpuTimes, Memory, Who, Whole},
     summary::Latency,
 };

@@ -1,27 +1,21 @@
 //! The pipeline under measurement: engines of its own, and each role as a
-//! process of its own, so that the kernel says what each costs.
+//! process of its own.
 
 use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use engines::{Engines, Installed};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use service::vault::Vault;
 use testbed::free_address;
-use tokio::{
-    process::{Child, Command},
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
+use tokio::{task::spawn_blocking, time::sleep};
 
-use crate::{connection::Connection, process::Who, receiver::Receiver};
+use super::receiver::Receiver;
+use crate::{process::Who, role::Role};
 
 /// The link that is followed.
 pub(crate) const SLUG: &str = "bench";
@@ -38,13 +32,6 @@ pub(crate) struct Pipeline {
     dir: PathBuf,
     api: SocketAddr,
     admin_key: String,
-}
-
-struct Role {
-    name: &'static str,
-    child: Child,
-    log: PathBuf,
-    health: SocketAddr,
 }
 
 impl Pipeline {
@@ -75,13 +62,7 @@ impl Pipeline {
 
     async fn start_roles(&mut self, binary: &Path) -> anyhow::Result<()> {
         let settings = self.settings()?;
-        let migrate = self.role(binary, &settings, "migrate", &["migrate"])?;
-        self.roles.push(migrate);
-        if let Some(mut migrate) = self.roles.pop()
-            && !migrate.child.wait().await.context("wait for `clickhook migrate`")?.success()
-        {
-            bail!("`clickhook migrate` failed: {}", migrate.last_words());
-        }
+        Role::start(binary, &self.dir, &settings, "migrate", &["migrate"])?.finished().await?;
         for (name, args) in [
             ("ingest", ["ingest"].as_slice()),
             ("control", &["control"]),
@@ -89,7 +70,7 @@ impl Pipeline {
             ("webhook", &["dispatcher", "--only", "webhook"]),
             ("warehouse", &["dispatcher", "--only", "warehouse"]),
         ] {
-            self.roles.push(self.role(binary, &settings, name, args)?);
+            self.roles.push(Role::start(binary, &self.dir, &settings, name, args)?);
         }
         for role in &mut self.roles {
             role.ready().await?;
@@ -120,26 +101,6 @@ impl Pipeline {
             ("CLICKHOOK_ADMIN_KEY", self.admin_key.clone()),
             ("CLICKHOOK_INSTALLATION_KEY", Vault::generate().to_string()),
         ])
-    }
-
-    fn role(
-        &self,
-        binary: &Path,
-        settings: &[(&'static str, String)],
-        name: &'static str,
-        args: &[&str],
-    ) -> anyhow::Result<Role> {
-        let (log, health) = (self.dir.join(format!("{name}.log")), free_address());
-        let file = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let child = command(binary)
-            .args(args)
-            .envs(settings.iter().map(|(name, value)| (name, value)))
-            .env("CLICKHOOK_METRICS_LISTEN", health.to_string())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("start {} {}", binary.display(), args.join(" ")))?;
-        Ok(Role { name, child, log, health })
     }
 
     /// A link, an endpoint, and a test event that shows the endpoint is known.
@@ -196,17 +157,14 @@ impl Pipeline {
     pub(crate) fn processes(&self) -> Vec<(&'static str, Who)> {
         let pids = self.engines.pids();
         let engines = [("Kafka", pids.kafka), ("ClickHouse", pids.clickhouse)];
-        let roles = self.roles.iter().map(|role| (role.name, role.child.id()));
+        let roles = self.roles.iter().map(|role| (role.name, role.pid()));
         engines.into_iter().chain(roles).filter_map(|(name, pid)| Some((name, Who::Process(pid?)))).collect()
     }
 
     /// Stops the roles, those that take requests first.
     pub(crate) async fn stop_roles(&mut self) {
-        for mut role in self.roles.drain(..) {
-            match stop(&mut role.child).await {
-                Ok(()) => {}
-                Err(error) => eprintln!("bench: stopping {}: {error:#}: {}", role.name, role.last_words()),
-            }
+        for role in self.roles.drain(..) {
+            role.stop().await;
         }
     }
 
@@ -214,71 +172,6 @@ impl Pipeline {
     pub(crate) async fn shutdown(mut self) {
         self.stop_roles().await;
         self.engines.shutdown().await;
-    }
-}
-
-impl Role {
-    async fn ready(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let asked = async { Connection::open(self.health).await?.get("/readyz", Ipv4Addr::LOCALHOST).await };
-            if asked.await.is_ok_and(|status| status == 200) {
-                return Ok(());
-            }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("`{}` ended ({status}): {}", self.name, self.last_words());
-            }
-            if Instant::now() > deadline {
-                bail!("`{}` is not ready after {} s: {}", self.name, PATIENCE.as_secs(), self.last_words());
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The end of its log: the folder does not outlive the run.
-    fn last_words(&self) -> String {
-        last_lines(&self.log)
-    }
-}
-
-/// The last lines of a log.
-pub(crate) fn last_lines(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    format!("its log ends:\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
-}
-
-/// `binary` with nothing of our caller's configuration, ended with us.
-pub(crate) fn command(binary: &Path) -> Command {
-    let mut command = Command::new(binary);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("CLICKHOOK_") && name != engines::ENGINES_DIR_ENV {
-            command.env_remove(name);
-        }
-    }
-    // In a group of its own, so that Ctrl-C reaches us alone and we stop it in order.
-    command.process_group(0).stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-/// Tells a child to stop and waits until it has.
-pub(crate) async fn stop(child: &mut Child) -> anyhow::Result<()> {
-    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        // It may have ended already; what it left behind is asked next.
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    match timeout(PATIENCE / 2, child.wait()).await {
-        Ok(status) => {
-            let status = status?;
-            if !status.success() {
-                bail!("it ended with {status}");
-            }
-            Ok(())
-        }
-        Err(_) => {
-            child.kill().await?;
-            bail!("it did not stop within {} s and was killed", PATIENCE.as_secs() / 2)
-        }
     }
 }
 

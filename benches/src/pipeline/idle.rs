@@ -11,10 +11,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::Plan;
 use crate::{
-    Plan,
-    pipeline::{command, last_lines, stop},
     process::{self, Memory, Who},
+    role::{command, last_lines, stop},
 };
 
 /// How long a start may take.

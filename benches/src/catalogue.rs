@@ -1,0 +1,94 @@
+//! Links by number: as different and as long as people's links are, made from
+//! nothing but their number, so that a visitor knows each one's slug without
+//! anything being kept.
+
+use std::{ops::Range, thread, time::Duration};
+
+use anyhow::{Context, bail};
+use bus::{Bus, BusError, Outgoing};
+use schemas::{Link, LinkId, Timestamp, Topic, WorkspaceId, usermap::UserMap};
+
+/// How long Kafka may take for what is under way.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Characters that nobody mistakes for others, 32 of them.
+const ALPHABET: &[u8; 32] = b"23456789abcdefghijkmnpqrstuvwxyz";
+/// A slug's length: 35 bits, so more links than anybody has.
+pub(crate) const SLUG_BYTES: usize = 7;
+
+/// The slug of a link. Neighbours have nothing in common.
+pub(crate) fn slug(number: u64) -> [u8; SLUG_BYTES] {
+    // Odd factors map the numbers below 2^35 onto themselves, one to one.
+    let mask = (1 << (5 * SLUG_BYTES)) - 1;
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) & mask;
+    mixed ^= mixed >> 17;
+    mixed = mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) & mask;
+    std::array::from_fn(|at| ALPHABET[(mixed >> (5 * at)) as usize & 31])
+}
+
+/// A link.
+pub(crate) fn link(number: u64) -> Link {
+    let slug = String::from_utf8_lossy(&slug(number)).into_owned();
+    let pick = |from: &[&'static str], salt: u64| from[(number.wrapping_mul(salt) >> 7) as usize % from.len()];
+    let section = pick(&["winter-sale", "new-arrivals", "outlet", "stories", "gift-guide"], 31);
+    let item = pick(&["alpine-shell", "trail-runner", "down-jacket", "day-pack", "merino-base"], 17);
+    let channel = pick(&["instagram", "newsletter", "youtube", "partners"], 13);
+    let at = Timestamp::from_millis(1_767_225_600_000 + (number % 30_000_000) as i64 * 1000);
+    Link {
+        id: LinkId::from_bits(u128::from(number) | 0x0190_0000_0000_7000_8000_0000_0000_0000),
+        workspace: WorkspaceId::default(),
+        domain: None,
+        destination: format!("https://www.acme-outdoor.example/{section}/{item}?variant={number}&ref={channel}"),
+        short_url: format!("https://go.acme.example/{slug}"),
+        slug,
+        campaign: Some(format!("{section}-2026")),
+        segment: (number.is_multiple_of(2)).then(|| "returning".to_owned()),
+        tags: vec![channel.to_owned(), "q1".to_owned()],
+        status_code: 302,
+        starts_at: None,
+        expires_at: None,
+        expired_url: None,
+        max_clicks: None,
+        exhausted_at: None,
+        disabled: false,
+        append_click_id: false,
+        passthrough: true,
+        referrer_policy: None,
+        metadata: UserMap::default(),
+        external_id: None,
+        created_at: at,
+        updated_at: at,
+        revision: 1,
+    }
+}
+
+/// Writes links to the topic of links. Blocks.
+pub(crate) fn fill(bus: &Bus, numbers: Range<u64>) -> anyhow::Result<()> {
+    let producer = bus.producer("bench-links", Duration::from_millis(20), PATIENCE)?;
+    for number in numbers {
+        let link = link(number);
+        let (key, value) = (link.id.to_string(), serde_json::to_vec(&link)?);
+        while let Err(error) = producer.send(&Outgoing::keyed(Topic::Links, key.as_bytes(), Some(&value)), |_| {}) {
+            if !matches!(error, BusError::QueueFull) {
+                return Err(error).context("write links to Kafka");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    match producer.drain(PATIENCE) {
+        0 => Ok(()),
+        left => bail!("Kafka has not taken {left} links within {} s", PATIENCE.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_link_has_a_slug_of_its_own() {
+        let slugs: BTreeSet<_> = (0..200_000).map(slug).collect();
+        assert_eq!(slugs.len(), 200_000);
+    }
+}

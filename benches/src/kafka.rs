@@ -1,0 +1,63 @@
+//! A Kafka of the bench's own, without the rest of the pipeline, and a redirector
+//! on it.
+
+use std::{net::SocketAddr, path::Path};
+
+use anyhow::Context;
+use bus::{Bus, BusConfig};
+use engines::Engines;
+use testbed::free_address;
+
+use crate::role::Role;
+
+/// It stays as long as this is not shut down.
+pub(crate) struct Kafka(Engines);
+
+impl Kafka {
+    /// Starts it with its data in `dir`.
+    pub(crate) async fn start(dir: &Path) -> anyhow::Result<Self> {
+        let mut options = engines::Options::new(dir.join("engines"));
+        // Given one, it starts none; nobody asks it anything.
+        options.clickhouse = Some("http://127.0.0.1:9".to_owned());
+        Ok(Self(Engines::start(options).await?))
+    }
+
+    /// A topic prefix of one's own, topics made.
+    pub(crate) async fn bus(&self, prefix: &str) -> anyhow::Result<Bus> {
+        let config = BusConfig { brokers: self.0.kafka_brokers(), prefix: prefix.to_owned(), ..BusConfig::default() };
+        let bus = Bus::new(config);
+        bus.migrate().await.context("create the topics")?;
+        Ok(bus)
+    }
+
+    /// Its process id, while it runs.
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        self.0.pids().kafka.context("Kafka has ended")
+    }
+
+    pub(crate) async fn shutdown(self) {
+        self.0.shutdown().await;
+    }
+}
+
+/// A redirector in a process of its own.
+pub(crate) struct Ingest {
+    pub(crate) role: Role,
+    pub(crate) address: SocketAddr,
+}
+
+impl Ingest {
+    /// Starts it on the Kafka and prefix of `bus`; its log goes into `dir`.
+    pub(crate) fn start(binary: &Path, dir: &Path, bus: &Bus) -> anyhow::Result<Self> {
+        let address = free_address();
+        let settings = [
+            ("CLICKHOOK_KAFKA_BROKERS", bus.config().brokers.clone()),
+            ("CLICKHOOK_KAFKA_PREFIX", bus.config().prefix.clone()),
+            ("CLICKHOOK_INGEST_LISTEN", address.to_string()),
+            // So that the visitors' addresses differ.
+            ("CLICKHOOK_INGEST_TRUSTED_PROXIES", "[\"127.0.0.0/8\"]".to_owned()),
+        ];
+        let role = Role::start(binary, dir, &settings, "ingest", &["ingest"])?;
+        Ok(Self { role, address })
+    }
+}

@@ -1,0 +1,139 @@
+//! A role of clickhook as a process of its own, so that the kernel says what it
+//! costs.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use testbed::free_address;
+use tokio::{
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+
+use crate::connection::Connection;
+
+/// How long a role may take to start, or to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A role that runs.
+pub(crate) struct Role {
+    pub(crate) name: &'static str,
+    child: Child,
+    log: PathBuf,
+    health: SocketAddr,
+}
+
+impl Role {
+    /// Starts `binary` with `args` and nothing but `settings` for configuration.
+    /// Its log goes into `dir`.
+    pub(crate) fn start(
+        binary: &Path,
+        dir: &Path,
+        settings: &[(&'static str, String)],
+        name: &'static str,
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
+        let (log, health) = (dir.join(format!("{name}.log")), free_address());
+        let file = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let child = command(binary)
+            .args(args)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .env("CLICKHOOK_METRICS_LISTEN", health.to_string())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("start {} {}", binary.display(), args.join(" ")))?;
+        Ok(Self { name, child, log, health })
+    }
+
+    /// Its process id, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits until it has done what it does and ended.
+    pub(crate) async fn finished(mut self) -> anyhow::Result<()> {
+        if !self.child.wait().await.with_context(|| format!("wait for `clickhook {}`", self.name))?.success() {
+            bail!("`clickhook {}` failed: {}", self.name, self.last_words());
+        }
+        Ok(())
+    }
+
+    /// Tells it to stop and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        if let Err(error) = stop(&mut self.child).await {
+            eprintln!("bench: stopping {}: {error:#}: {}", self.name, self.last_words());
+        }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let asked = async { Connection::open(self.health).await?.get("/readyz", Ipv4Addr::LOCALHOST).await };
+            if asked.await.is_ok_and(|status| status == 200) {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("`{}` ended ({status}): {}", self.name, self.last_words());
+            }
+            if Instant::now() > deadline {
+                bail!("`{}` is not ready after {} s: {}", self.name, PATIENCE.as_secs(), self.last_words());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The end of its log: the folder does not outlive the run.
+    fn last_words(&self) -> String {
+        last_lines(&self.log)
+    }
+}
+
+/// The last lines of a log.
+pub(crate) fn last_lines(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    format!("its log ends:\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
+}
+
+/// `binary` with nothing of our caller's configuration, ended with us.
+pub(crate) fn command(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CLICKHOOK_") && name != engines::ENGINES_DIR_ENV {
+            command.env_remove(name);
+        }
+    }
+    // In a group of its own, so that Ctrl-C reaches us alone and we stop it in order.
+    command.process_group(0).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Tells a child to stop and waits until it has.
+pub(crate) async fn stop(child: &mut Child) -> anyhow::Result<()> {
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        // It may have ended already; what it left behind is asked next.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    match timeout(PATIENCE / 2, child.wait()).await {
+        Ok(status) => {
+            let status = status?;
+            if !status.success() {
+                bail!("it ended with {status}");
+            }
+            Ok(())
+        }
+        Err(_) => {
+            child.kill().await?;
+            bail!("it did not stop within {} s and was killed", PATIENCE.as_secs() / 2)
+        }
+    }
+}
