@@ -12,6 +12,7 @@ pub mod filter;
 pub mod ids;
 pub mod link;
 pub mod sample;
+pub mod scheme;
 pub mod time;
 pub mod topics;
 pub mod usermap;
@@ -28,6 +29,7 @@ pub use ids::{
     AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, WorkspaceId,
 };
 pub use link::Link;
+pub use scheme::AppSchemes;
 pub use time::Timestamp;
 pub use topics::{Topic, Topics};
 pub use workspace::{Domain, Key, Scope, Workspace};

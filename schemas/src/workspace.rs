@@ -2,7 +2,10 @@
 //! keys that their people and programs call the API with. Records on
 //! `workspaces`, `domains` and `keys`.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use crate::{DomainId, KeyId, Timestamp, WorkspaceId};
 
@@ -30,6 +33,21 @@ pub enum SlugCase {
     Sensitive,
     /// They are one: slugs are kept and looked up in lower case.
     Insensitive,
+}
+
+impl SlugCase {
+    /// The one spelling under which a slug is kept and looked up: Unicode NFC
+    /// (UAX 15), and in lower case where case does not tell slugs apart.
+    #[must_use]
+    pub fn canonical(self, slug: Cow<'_, str>) -> Cow<'_, str> {
+        let slug = if slug.is_ascii() || is_nfc(&slug) { slug } else { Cow::Owned(slug.nfc().collect()) };
+        match self {
+            Self::Sensitive => slug,
+            Self::Insensitive if !slug.chars().any(char::is_uppercase) => slug,
+            // Lower-casing can make what composes anew.
+            Self::Insensitive => Cow::Owned(slug.to_lowercase().nfc().collect()),
+        }
+    }
 }
 
 /// A domain that links answer on.
@@ -177,6 +195,23 @@ mod tests {
             created_at: at,
             updated_at: at,
             revision: 1,
+        }
+    }
+
+    #[test]
+    fn a_slug_has_one_spelling() {
+        for (slug, sensitive, insensitive) in [
+            ("sale", "sale", "sale"),
+            ("Sale", "Sale", "sale"),
+            ("caf\u{e9}", "caf\u{e9}", "caf\u{e9}"),
+            ("cafe\u{301}", "caf\u{e9}", "caf\u{e9}"),
+            ("CAFE\u{301}", "CAF\u{c9}", "caf\u{e9}"),
+            ("\u{130}", "\u{130}", "i\u{307}"),
+        ] {
+            assert_eq!(SlugCase::Sensitive.canonical(slug.into()), sensitive);
+            let canonical = SlugCase::Insensitive.canonical(slug.into());
+            assert_eq!(canonical, insensitive);
+            assert_eq!(SlugCase::Insensitive.canonical(canonical.clone()), canonical);
         }
     }
 

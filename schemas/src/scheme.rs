@@ -1,0 +1,75 @@
+//! Which addresses a redirect may lead to: `http`, `https`, and the schemes of
+//! apps that the installation allows by name. One type for the API, which
+//! refuses others, and the redirector, which never sends them.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Schemes that run or read something on the visitor's machine, or that a
+/// browser refuses to be redirected to. Nobody can allow them.
+const NEVER: [&str; 10] =
+    ["javascript", "data", "vbscript", "file", "filesystem", "blob", "about", "view-source", "chrome", "jar"];
+
+/// The app schemes that an installation allows in destinations, such as `myapp`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct AppSchemes(Arc<[String]>);
+
+/// A text that cannot be allowed as an app's scheme.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SchemeError {
+    /// It is no scheme.
+    #[error("`{0}` is no scheme: a small letter, then small letters, digits, `+`, `-` and `.`, without the colon")]
+    Form(String),
+    /// It is one that must not be allowed, or that always is.
+    #[error("`{0}` is no app's scheme: http and https are always allowed, what runs in a browser never is")]
+    Never(String),
+}
+
+impl AppSchemes {
+    /// Whether a redirect may lead to addresses of this scheme (lower case).
+    #[must_use]
+    pub fn allows(&self, scheme: &str) -> bool {
+        matches!(scheme, "http" | "https") || self.0.iter().any(|allowed| allowed == scheme)
+    }
+}
+
+impl TryFrom<Vec<String>> for AppSchemes {
+    type Error = SchemeError;
+
+    fn try_from(schemes: Vec<String>) -> Result<Self, SchemeError> {
+        for scheme in &schemes {
+            // RFC 3986, section 3.1, in lower case.
+            let rest = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.');
+            if !scheme.starts_with(|first: char| first.is_ascii_lowercase()) || !scheme.bytes().all(rest) {
+                return Err(SchemeError::Form(scheme.chars().take(64).collect()));
+            }
+            if NEVER.contains(&scheme.as_str()) || matches!(scheme.as_str(), "http" | "https") {
+                return Err(SchemeError::Never(scheme.clone()));
+            }
+        }
+        Ok(Self(schemes.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allowed_is_what_was_named() {
+        let schemes = AppSchemes::try_from(vec!["myapp".to_owned(), "com.acme+x".to_owned()]).unwrap();
+        for (scheme, allowed) in
+            [("http", true), ("https", true), ("myapp", true), ("com.acme+x", true), ("ftp", false)]
+        {
+            assert_eq!(schemes.allows(scheme), allowed, "{scheme}");
+        }
+        for wrong in ["MyApp", "", "1a", "a:", "a b"] {
+            assert!(matches!(AppSchemes::try_from(vec![wrong.to_owned()]), Err(SchemeError::Form(_))), "{wrong}");
+        }
+        for wrong in ["javascript", "data", "https"] {
+            assert!(matches!(AppSchemes::try_from(vec![wrong.to_owned()]), Err(SchemeError::Never(_))), "{wrong}");
+        }
+    }
+}
