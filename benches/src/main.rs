@@ -8,14 +8,17 @@ mod connection;
 mod cores;
 mod goal;
 mod kafka;
+mod links;
 mod load;
 mod machine;
 mod pipeline;
 mod process;
 mod redirect;
+mod requests;
 mod role;
 mod summary;
 mod table;
+mod turn;
 mod visitors;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -32,6 +35,7 @@ Examples:
   bench                       everything, one after the other
   bench redirect              a redirect beside nginx's and bare hyper's
   bench redirect --quick      the same, much shorter: shows that it works, measures little
+  bench links --links 1000,100000
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
   bench --json > report.json  for programs
 
@@ -60,6 +64,8 @@ struct Args {
 enum What {
     /// A redirect with its recorded, acknowledged click, beside nginx and bare hyper
     Redirect(redirect::Args),
+    /// Links by the million: how soon they are known, what they take, what a redirect costs then
+    Links(links::Args),
     /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
     Pipeline(pipeline::Args),
 }
@@ -95,6 +101,7 @@ impl Common {
 #[serde(rename_all = "snake_case")]
 enum Report {
     Redirect(Box<redirect::Report>),
+    Links(Box<links::Report>),
     Pipeline(Box<pipeline::Report>),
 }
 
@@ -102,6 +109,7 @@ impl Report {
     fn text(&self) -> String {
         match self {
             Self::Redirect(report) => redirect::text(report),
+            Self::Links(report) => links::text(report),
             Self::Pipeline(report) => pipeline::text(report),
         }
     }
@@ -111,12 +119,13 @@ impl What {
     /// Everything, as it is measured by default.
     fn all() -> Vec<Self> {
         let of = |name| Args::parse_from(["bench", name]).what;
-        ["redirect", "pipeline"].into_iter().filter_map(of).collect()
+        ["redirect", "links", "pipeline"].into_iter().filter_map(of).collect()
     }
 
     async fn run(&self, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
         Ok(match self {
             Self::Redirect(args) => Report::Redirect(Box::new(redirect::run(args, common, shutdown).await?)),
+            Self::Links(args) => Report::Links(Box::new(links::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
         })
     }

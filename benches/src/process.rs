@@ -112,6 +112,22 @@ pub(crate) fn memory(pid: u32) -> io::Result<Memory> {
     Ok(Memory { pss_bytes: bytes("Pss:"), rss_bytes: bytes("Rss:") })
 }
 
+/// The most memory that a process has had, in bytes.
+pub(crate) fn peak(pid: u32) -> io::Result<u64> {
+    kibibytes(&format!("/proc/{pid}/status"), "VmHWM:")
+}
+
+/// Memory that new processes can have without swapping, in bytes.
+pub(crate) fn memory_available() -> io::Result<u64> {
+    kibibytes("/proc/meminfo", "MemAvailable:")
+}
+
+fn kibibytes(path: &str, field: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.split_ascii_whitespace().next()?.parse().ok());
+    value.map(|kib: u64| kib << 10).ok_or_else(|| io::Error::other(format!("{path} has no {field}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

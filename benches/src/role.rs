@@ -75,7 +75,12 @@ impl Role {
 
     /// Waits until it is ready.
     pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        self.ready_within(PATIENCE).await
+    }
+
+    /// Waits until it is ready, or gives up.
+    pub(crate) async fn ready_within(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
         loop {
             let asked = async { Connection::open(self.health).await?.get("/readyz", Ipv4Addr::LOCALHOST).await };
             if asked.await.is_ok_and(|status| status == 200) {
@@ -85,7 +90,7 @@ impl Role {
                 bail!("`{}` ended ({status}): {}", self.name, self.last_words());
             }
             if Instant::now() > deadline {
-                bail!("`{}` is not ready after {} s: {}", self.name, PATIENCE.as_secs(), self.last_words());
+                bail!("`{}` is not ready after {} s: {}", self.name, patience.as_secs(), self.last_words());
             }
             sleep(Duration::from_millis(20)).await;
         }

@@ -5,7 +5,6 @@
 
 mod nginx;
 mod report;
-mod requests;
 mod stand;
 
 use std::path::Path;
@@ -16,10 +15,17 @@ use tokio::task::spawn_blocking;
 
 pub(crate) use self::report::{Report, text};
 use self::{
-    report::{Load, Loads},
-    stand::{Plan, Share, Stand},
+    report::Loads,
+    stand::{Share, Stand},
 };
-use crate::{Common, catalogue, kafka::Kafka, machine::Machine, say, visitors::Pace};
+use crate::{
+    Common, catalogue,
+    kafka::Kafka,
+    machine::Machine,
+    say,
+    turn::{Load, Plan},
+    visitors::Pace,
+};
 
 /// The servers, in this order everywhere.
 const SERVERS: [&str; 3] = ["bare hyper", "nginx", "ingest"];

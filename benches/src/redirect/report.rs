@@ -1,60 +1,17 @@
 //! What `bench redirect` saw, and which of its goals were met.
 
-use std::{fmt::Write, time::Duration};
+use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{
-    GENTLE, SERVERS,
-    stand::{Plan, Turn},
-};
+use super::{GENTLE, SERVERS};
 use crate::{
     goal::{self, Goal},
     machine::Machine,
     summary::Latency,
     table::table,
+    turn::{Load, Plan},
 };
-
-/// What was seen of one server under one load.
-#[derive(Debug, Serialize)]
-pub(crate) struct Load {
-    pub(crate) requests: usize,
-    /// Answers that were no redirect, and requests without an answer.
-    pub(crate) failed: u64,
-    pub(crate) requests_per_s: f64,
-    /// Of the server.
-    pub(crate) cpu_us_per_request: f64,
-    /// The same of each turn: how far they are apart says how quiet the machine was.
-    pub(crate) turns_cpu_us_per_request: Vec<f64>,
-    /// Of Kafka, for the server that needs it.
-    pub(crate) kafka_us_per_request: f64,
-    /// Of the generator.
-    pub(crate) generator_us_per_request: f64,
-    pub(crate) latency: Latency,
-}
-
-impl Load {
-    /// Turns as one.
-    pub(crate) fn of(turns: &[Turn]) -> Self {
-        let requests: usize = turns.iter().map(|turn| turn.visits.latencies.len()).sum();
-        let sum = |of: fn(&Turn) -> Duration| turns.iter().map(of).sum::<Duration>();
-        let each = |cpu: Duration| us_each(cpu, requests);
-        Self {
-            requests,
-            failed: turns.iter().map(|turn| turn.visits.refused + turn.visits.broken).sum(),
-            requests_per_s: requests as f64 / sum(|turn| turn.visits.took).as_secs_f64(),
-            cpu_us_per_request: each(sum(|turn| turn.cpu)),
-            turns_cpu_us_per_request: turns.iter().map(|turn| us_each(turn.cpu, turn.visits.latencies.len())).collect(),
-            kafka_us_per_request: each(sum(|turn| turn.kafka)),
-            generator_us_per_request: each(sum(|turn| turn.visits.cpu)),
-            latency: Latency::of(turns.iter().flat_map(|turn| turn.visits.latencies.iter().copied()).collect()),
-        }
-    }
-}
-
-fn us_each(cpu: Duration, requests: usize) -> f64 {
-    cpu.as_secs_f64() * 1e6 / requests.max(1) as f64
-}
 
 /// The loads, each with the servers in their order.
 #[derive(Debug, Serialize)]

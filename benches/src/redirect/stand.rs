@@ -1,35 +1,18 @@
-//! The three servers side by side, and a turn of one of them under a load.
+//! The three servers side by side, started alike.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::path::Path;
 
-use anyhow::Context;
-use bus::Bus;
-use tokio::task::spawn_blocking;
-
-use super::{LINKS, nginx::Nginx, report::Load, requests::Requests};
+use super::{LINKS, nginx::Nginx};
 use crate::{
     bare::BareServer,
     cores::{self, Cores},
     kafka::{Ingest, Kafka},
-    process::{self, Who},
-    visitors::{self, Pace, Visits},
+    process::Who,
+    turn::{self, Load, Plan, Server},
+    visitors::Pace,
 };
-
-/// The loads, and how often.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
-    pub(crate) connections: u16,
-    pub(crate) rounds: u16,
-    pub(crate) turn: Duration,
-}
-
-/// A server under measurement.
-struct Server {
-    address: SocketAddr,
-    whose: Vec<Who>,
-    /// Kafka, if it works for this server.
-    kafka: Option<Who>,
-}
+use anyhow::Context;
+use bus::Bus;
 
 /// The servers, in the order of [`super::SERVERS`].
 pub(crate) struct Stand {
@@ -72,54 +55,25 @@ impl Stand {
         ingest.role.ready().await?;
         let ingest_pid = ingest.role.pid().context("ingest has ended")?;
         let servers = [
-            Server { address: bare.address, whose: vec![Who::Process(bare.pid())], kafka: None },
-            Server { address: nginx.address, whose: nginx.workers().await?, kafka: None },
+            Server { address: bare.address, whose: vec![Who::Process(bare.pid())], kafka: None, links: LINKS },
+            Server { address: nginx.address, whose: nginx.workers().await?, kafka: None, links: LINKS },
             Server {
                 address: ingest.address,
                 whose: vec![Who::Process(ingest_pid)],
                 kafka: Some(Who::Process(kafka.pid()?)),
+                links: LINKS,
             },
         ];
         Ok(Self { servers, visitors: others, _bare: bare, _nginx: nginx, ingest })
     }
 
-    /// Lets each server have its turns at its pace, and sums them up.
+    /// Lets each server have its turns at its pace.
     pub(crate) async fn loads(&self, plan: Plan, paces: [Pace; 3]) -> anyhow::Result<[Load; 3]> {
-        let mut loads = [Vec::new(), Vec::new(), Vec::new()];
-        for round in 0..plan.rounds {
-            for turn in 0..loads.len() {
-                // Nobody always comes right after the same one.
-                let server = (turn + usize::from(round)) % loads.len();
-                loads[server].push(self.turn(&self.servers[server], plan, paces[server]).await?);
-            }
-        }
-        Ok(loads.map(|turns| Load::of(&turns)))
-    }
-
-    async fn turn(&self, server: &Server, plan: Plan, pace: Pace) -> anyhow::Result<Turn> {
-        let (address, cores) = (server.address, self.visitors);
-        let kafka: Vec<Who> = server.kafka.into_iter().collect();
-        let (before, kafka_before) = (process::cpu_of(&server.whose)?, process::cpu_of(&kafka)?);
-        let visits = spawn_blocking(move || {
-            let mut requests = Requests::new(LINKS);
-            cores::on(cores, || visitors::visit(address, plan.connections, pace, plan.turn, &mut requests))
-        });
-        let visits = visits.await??.context("load a server")?;
-        Ok(Turn {
-            visits,
-            cpu: process::cpu_of(&server.whose)?.saturating_sub(before),
-            kafka: process::cpu_of(&kafka)?.saturating_sub(kafka_before),
-        })
+        let loads = turn::by_turns(&self.servers, &paces, plan, self.visitors).await?;
+        loads.try_into().map_err(|_| anyhow::anyhow!("three servers have three loads"))
     }
 
     pub(crate) async fn stop(self) {
         self.ingest.role.stop().await;
     }
-}
-
-/// One server's turn.
-pub(crate) struct Turn {
-    pub(crate) visits: Visits,
-    pub(crate) cpu: Duration,
-    pub(crate) kafka: Duration,
 }
