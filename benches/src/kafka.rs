@@ -1,11 +1,12 @@
-//! A Kafka of the bench's own, without the rest of the pipeline, and a redirector
-//! on it.
+//! A Kafka of the bench's own, without the rest of the pipeline, and one role on
+//! it.
 
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context;
 use bus::{Bus, BusConfig};
 use engines::Engines;
+use service::vault::Vault;
 use testbed::free_address;
 
 use crate::role::Role;
@@ -59,5 +60,29 @@ impl Ingest {
         ];
         let role = Role::start(binary, dir, &settings, "ingest", &["ingest"])?;
         Ok(Self { role, address })
+    }
+}
+
+/// The API in a process of its own.
+pub(crate) struct Control {
+    pub(crate) role: Role,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin_key: String,
+}
+
+impl Control {
+    /// Starts it on the Kafka and prefix of `bus`; its log goes into `dir`.
+    pub(crate) fn start(binary: &Path, dir: &Path, bus: &Bus) -> anyhow::Result<Self> {
+        let address = free_address();
+        let admin_key = hex::encode(rand::random::<[u8; 16]>());
+        let settings = [
+            ("CLICKHOOK_KAFKA_BROKERS", bus.config().brokers.clone()),
+            ("CLICKHOOK_KAFKA_PREFIX", bus.config().prefix.clone()),
+            ("CLICKHOOK_CONTROL_LISTEN", address.to_string()),
+            ("CLICKHOOK_ADMIN_KEY", admin_key.clone()),
+            ("CLICKHOOK_INSTALLATION_KEY", Vault::generate().to_string()),
+        ];
+        let role = Role::start(binary, dir, &settings, "control", &["control"])?;
+        Ok(Self { role, address, admin_key })
     }
 }

@@ -2,6 +2,7 @@
 //! can do at best, measured in the same run. docs/BENCHMARKS.md says how to read
 //! what it prints.
 
+mod api;
 mod bare;
 mod catalogue;
 mod connection;
@@ -36,6 +37,7 @@ Examples:
   bench redirect              a redirect beside nginx's and bare hyper's
   bench redirect --quick      the same, much shorter: shows that it works, measures little
   bench links --links 1000,100000
+  bench api                   links made and imported a second
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
   bench --json > report.json  for programs
 
@@ -66,6 +68,8 @@ enum What {
     Redirect(redirect::Args),
     /// Links by the million: how soon they are known, what they take, what a redirect costs then
     Links(links::Args),
+    /// Links made through the API, one by one and imported, beside what Kafka takes
+    Api(api::Args),
     /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
     Pipeline(pipeline::Args),
 }
@@ -102,6 +106,7 @@ impl Common {
 enum Report {
     Redirect(Box<redirect::Report>),
     Links(Box<links::Report>),
+    Api(Box<api::Report>),
     Pipeline(Box<pipeline::Report>),
 }
 
@@ -110,6 +115,7 @@ impl Report {
         match self {
             Self::Redirect(report) => redirect::text(report),
             Self::Links(report) => links::text(report),
+            Self::Api(report) => api::text(report),
             Self::Pipeline(report) => pipeline::text(report),
         }
     }
@@ -119,13 +125,14 @@ impl What {
     /// Everything, as it is measured by default.
     fn all() -> Vec<Self> {
         let of = |name| Args::parse_from(["bench", name]).what;
-        ["redirect", "links", "pipeline"].into_iter().filter_map(of).collect()
+        ["redirect", "links", "api", "pipeline"].into_iter().filter_map(of).collect()
     }
 
     async fn run(&self, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
         Ok(match self {
             Self::Redirect(args) => Report::Redirect(Box::new(redirect::run(args, common, shutdown).await?)),
             Self::Links(args) => Report::Links(Box::new(links::run(args, common, shutdown).await?)),
+            Self::Api(args) => Report::Api(Box::new(api::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
         })
     }
@@ -148,7 +155,8 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> anyhow::Result<()> {
     let common = Common::new(args.quick, args.clickhook)?;
-    service::telemetry::init(service::telemetry::Format::Text, "warn");
+    // Clients outlive their Kafka by a moment and would complain.
+    service::telemetry::init(service::telemetry::Format::Text, "warn,librdkafka=off");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let chosen = args.what.map_or_else(What::all, |what| vec![what]);
     let reports = runtime.block_on(async {

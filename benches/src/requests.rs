@@ -64,6 +64,8 @@ impl Requests {
 }
 
 impl Script for Requests {
+    const WANTED: u16 = 302;
+
     fn next(&mut self) -> &[u8] {
         self.next += 1;
         let head = &mut self.heads[(self.next % u64::from(HEADS)) as usize];

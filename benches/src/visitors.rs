@@ -41,6 +41,9 @@ pub(crate) enum Pace {
 
 /// What visitors ask for.
 pub(crate) trait Script {
+    /// The status of a good answer.
+    const WANTED: u16;
+
     /// The next request, all of it.
     fn next(&mut self) -> &[u8];
 }
@@ -48,7 +51,7 @@ pub(crate) trait Script {
 /// What became of it.
 #[derive(Debug, Default)]
 pub(crate) struct Visits {
-    /// Of each request that was answered with a redirect.
+    /// Of each request that was answered as wanted.
     pub(crate) latencies: Vec<Duration>,
     /// Other answers.
     pub(crate) refused: u64,
@@ -222,7 +225,7 @@ impl<'s, S: Script> Crowd<'s, S> {
         let Some(status) = whole(&mut visitor.received, &self.buffer[..read])? else { return Ok(()) };
         let Some(due) = visitor.due.take() else { return Ok(()) };
         self.waiting -= 1;
-        if status == 302 {
+        if status == S::WANTED {
             self.visits.latencies.push(due.elapsed());
         } else {
             self.visits.refused += 1;
