@@ -1,55 +1,98 @@
-//! What the redirector answers.
+//! What the redirector answers, written in one piece into the connection's
+//! output.
 
-use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
-};
-use http_body_util::Full;
+use crate::http::{After, Refusal};
 
-use crate::links::Row;
+/// What is answered to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer<'a> {
+    /// Go on there.
+    Redirect {
+        status: u16,
+        /// ASCII without controls.
+        location: &'a [u8],
+    },
+    /// No link has this address.
+    NotFound,
+    /// Only GET and HEAD make sense here.
+    MethodNotAllowed,
+    /// Not now: the links are not all there yet, or the click could not be recorded.
+    Unavailable,
+    /// The head could not be taken.
+    Refused(Refusal),
+}
 
-const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
+/// How an answer is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) after: After,
+    /// Whether the request was HEAD, whose answer has no body.
+    pub(crate) bodiless: bool,
+    /// The time, as RFC 9110 §5.6.7 has it.
+    pub(crate) date: [u8; 29],
+}
+
 /// Every visit must reach us, and no shared cache may answer in our place.
-const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+macro_rules! head {
+    ($status:literal $(, $header:literal)*) => {
+        concat!("HTTP/1.1 ", $status, "\r\ncache-control: private, no-store\r\n", $($header, "\r\n",)*).as_bytes()
+    };
+}
+const TEXT: &[u8] = b"content-type: text/plain; charset=utf-8\r\n";
 
-pub(crate) type Answer = Response<Full<Bytes>>;
-
-fn answer(status: StatusCode, body: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CACHE_CONTROL, NO_STORE);
-    if !body.is_empty() {
-        answer.headers_mut().insert(CONTENT_TYPE, TEXT);
+impl Answer<'_> {
+    /// Appends the answer to `out`.
+    pub(crate) fn write(self, sent: Sent, out: &mut Vec<u8>) {
+        let (head, body) = self.parts();
+        out.extend_from_slice(head);
+        if let Self::Redirect { location, .. } = self {
+            out.extend_from_slice(b"location: ");
+            out.extend_from_slice(location);
+            out.extend_from_slice(b"\r\n");
+        }
+        if body.is_empty() {
+            out.extend_from_slice(b"content-length: 0\r\ndate: ");
+        } else {
+            out.extend_from_slice(TEXT);
+            out.extend_from_slice(b"content-length: ");
+            // A Vec takes every write.
+            let _ = std::io::Write::write_fmt(out, format_args!("{}", body.len()));
+            out.extend_from_slice(b"\r\ndate: ");
+        }
+        out.extend_from_slice(&sent.date);
+        out.extend_from_slice(match sent.after {
+            After::KeepAlive => b"\r\n\r\n",
+            After::KeepAliveSaid => b"\r\nconnection: keep-alive\r\n\r\n",
+            After::Close => b"\r\nconnection: close\r\n\r\n",
+        });
+        if !sent.bodiless {
+            out.extend_from_slice(body.as_bytes());
+        }
     }
-    answer
-}
 
-/// To where the link leads.
-pub(crate) fn redirect(row: &Row) -> Answer {
-    let Ok(location) = HeaderValue::from_bytes(row.location()) else { return not_found() };
-    let mut answer = answer(StatusCode::from_u16(row.status()).unwrap_or(StatusCode::FOUND), "");
-    answer.headers_mut().insert(LOCATION, location);
-    answer.headers_mut().insert(ROBOTS, HeaderValue::from_static("noindex"));
-    answer
-}
-
-/// No link has this address.
-pub(crate) fn not_found() -> Answer {
-    answer(StatusCode::NOT_FOUND, "There is no such link.\n")
-}
-
-/// Only GET and HEAD make sense here.
-pub(crate) fn method_not_allowed() -> Answer {
-    let mut answer = answer(StatusCode::METHOD_NOT_ALLOWED, "A link can be followed with GET or HEAD.\n");
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    answer
-}
-
-/// Not now: the links are not all there yet, or the click could not be recorded.
-pub(crate) fn unavailable() -> Answer {
-    let mut answer = answer(StatusCode::SERVICE_UNAVAILABLE, "Please try again in a moment.\n");
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
+    /// The lines that never change, and the body.
+    fn parts(self) -> (&'static [u8], &'static str) {
+        match self {
+            Self::Redirect { status: 301, .. } => (head!("301 Moved Permanently", "x-robots-tag: noindex"), ""),
+            Self::Redirect { status: 307, .. } => (head!("307 Temporary Redirect", "x-robots-tag: noindex"), ""),
+            Self::Redirect { status: 308, .. } => (head!("308 Permanent Redirect", "x-robots-tag: noindex"), ""),
+            Self::Redirect { .. } => (head!("302 Found", "x-robots-tag: noindex"), ""),
+            Self::NotFound => (head!("404 Not Found"), "There is no such link.\n"),
+            Self::MethodNotAllowed => {
+                (head!("405 Method Not Allowed", "allow: GET, HEAD"), "A link can be followed with GET or HEAD.\n")
+            }
+            Self::Unavailable => {
+                (head!("503 Service Unavailable", "retry-after: 1"), "Please try again in a moment.\n")
+            }
+            Self::Refused(Refusal::Malformed) => (head!("400 Bad Request"), "This is not a request that HTTP knows.\n"),
+            Self::Refused(Refusal::TargetTooLong) => (head!("414 URI Too Long"), "The address is too long.\n"),
+            Self::Refused(Refusal::HeadTooLarge) => {
+                (head!("431 Request Header Fields Too Large"), "The request has too many or too long headers.\n")
+            }
+            Self::Refused(Refusal::Version) => {
+                (head!("505 HTTP Version Not Supported"), "HTTP/1.1 and HTTP/1.0 are spoken here.\n")
+            }
+            Self::Refused(Refusal::TooSlow) => (head!("408 Request Timeout"), "The request did not come in time.\n"),
+        }
+    }
 }

@@ -7,6 +7,9 @@
 
 mod answer;
 mod config;
+mod connection;
+mod date;
+mod http;
 mod links;
 mod metrics;
 mod recorder;

@@ -2,13 +2,20 @@
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 use service::Metrics;
+
+use crate::http::Refusal;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Class {
     class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 /// The redirector's metrics. Cheap to clone.
@@ -26,6 +33,7 @@ pub(crate) struct Counts {
     pub(crate) links: Gauge,
     pub(crate) links_refused: Counter,
     pub(crate) connections: Gauge,
+    refused: Family<Reason, Counter>,
 }
 
 impl Counts {
@@ -60,6 +68,20 @@ impl Counts {
             links_refused: metrics
                 .counter("clickhook_ingest_links_refused", "Records of links that could not be read or served"),
             connections: metrics.gauge("clickhook_ingest_connections", "Connections that are open"),
+            refused: metrics
+                .family_counter("clickhook_ingest_refused", "Requests whose heads could not be taken, by why"),
         }
+    }
+
+    /// Counts a head that could not be taken.
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        let reason = match refusal {
+            Refusal::Malformed => "malformed",
+            Refusal::TargetTooLong => "target_too_long",
+            Refusal::HeadTooLarge => "head_too_large",
+            Refusal::Version => "version",
+            Refusal::TooSlow => "too_slow",
+        };
+        self.refused.get_or_create_owned(&Reason { reason }).inc();
     }
 }

@@ -2,7 +2,7 @@
 //! recorder of its own. Cores share the table of links and the Kafka client.
 
 use std::{
-    convert::Infallible,
+    cell::{Cell, RefCell},
     io,
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
@@ -15,19 +15,13 @@ use std::{
 };
 
 use bus::{Bus, Producer};
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
-use ipnet::IpNet;
 use schemas::{ClickClass, Timestamp};
 use service::Shutdown;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime,
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified, oneshot},
     task::spawn_local,
     time::{sleep, timeout},
 };
@@ -35,17 +29,16 @@ use tracing::{debug, warn};
 
 use crate::{
     Config,
-    answer::{self, Answer},
-    links::Links,
+    answer::{Answer, Sent},
+    connection,
+    date::Date,
+    http::{After, Head},
+    links::{Links, Row},
     metrics::Counts,
-    recorder::{Recorded, Recorder, Seen},
+    recorder::{Pending, Recorded, Recorder, Seen},
     visit::{self, Asked, Counted},
 };
 
-/// A request's head may have this many bytes and headers (hyper answers more
-/// with 431, and a longer target with 414).
-const HEAD_BYTES: usize = 32 << 10;
-const HEADERS: usize = 64;
 /// How long accepting rests after it failed: mostly for want of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -107,21 +100,47 @@ fn run(listener: StdListener, shared: Shared) -> io::Result<()> {
             Recorder::new(&shared.bus, shared.producer.clone(), shared.config.ack_timeout(), shared.counts.clone());
         let clerk = Rc::clone(&recorder);
         let clerk = spawn_local(async move { clerk.run(acked).await });
-        let core = Rc::new(Core { recorder, shared });
+        let core = Rc::new(Core {
+            recorder,
+            shared,
+            date: RefCell::default(),
+            draining: Cell::new(false),
+            drain: Notify::new(),
+            open: Cell::new(0),
+            closed: Notify::new(),
+        });
         core.accept(listener).await;
         clerk.abort();
         Ok(())
     })
 }
 
-struct Core {
+/// What the connections of a core share.
+pub(crate) struct Core {
     recorder: Rc<Recorder>,
-    shared: Shared,
+    pub(crate) shared: Shared,
+    date: RefCell<Date>,
+    draining: Cell<bool>,
+    drain: Notify,
+    open: Cell<usize>,
+    closed: Notify,
+}
+
+/// What is left to be done once an answer is written.
+pub(crate) struct Answered {
+    /// What must be acknowledged before the answer is sent.
+    pub(crate) recording: Option<Recording>,
+    pub(crate) after: After,
+}
+
+/// A click that is on its way to Kafka.
+pub(crate) struct Recording {
+    pending: Pending,
+    class: ClickClass,
 }
 
 impl Core {
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
-        let connections = GracefulShutdown::new();
+    async fn accept(self: &Rc<Self>, listener: TcpListener) {
         let close = self.shared.close.clone();
         loop {
             let accepted = tokio::select! {
@@ -129,7 +148,7 @@ impl Core {
                 () = close.wait() => break,
             };
             match accepted {
-                Ok((stream, peer, permit)) => self.serve(stream, peer, permit, &connections),
+                Ok((stream, peer, permit)) => self.serve(stream, peer, permit),
                 Err(error) => {
                     debug!(%error, "accepting failed");
                     sleep(ACCEPT_REST).await;
@@ -138,12 +157,20 @@ impl Core {
         }
         // Closing a listener resets what waits in its queue: serve that first.
         while let Ok(Ok((stream, peer, permit))) = timeout(Duration::ZERO, self.next(&listener)).await {
-            self.serve(stream, peer, permit, &connections);
+            self.serve(stream, peer, permit);
         }
         drop(listener);
+        self.draining.set(true);
+        self.drain.notify_waiters();
         let patience = Duration::from_millis(self.shared.config.drain_timeout_ms);
-        if timeout(patience, connections.shutdown()).await.is_err() {
+        if timeout(patience, self.all_closed()).await.is_err() {
             warn!("connections were cut off: they did not finish in time");
+        }
+    }
+
+    async fn all_closed(&self) {
+        while self.open.get() > 0 {
+            self.closed.notified().await;
         }
     }
 
@@ -153,77 +180,94 @@ impl Core {
         Ok((stream, peer, permit))
     }
 
-    fn serve(
-        self: &Rc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-        connections: &GracefulShutdown,
-    ) {
+    fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         // Fails only for a connection that is gone already.
         let _ = stream.set_nodelay(true);
+        self.open.set(self.open.get() + 1);
+        self.shared.counts.connections.inc();
         let core = Rc::clone(self);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let core = Rc::clone(&core);
-            async move { Ok::<_, Infallible>(core.answer(request, peer).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_millis(self.shared.config.header_timeout_ms))
-            .max_headers(HEADERS)
-            .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = connections.watch(connection);
-        let open = self.shared.counts.connections.clone();
-        open.inc();
         spawn_local(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection::serve(&core, stream, peer).await {
                 debug!(%error, "a connection ended early");
             }
-            open.dec();
+            core.shared.counts.connections.dec();
+            core.open.set(core.open.get() - 1);
+            core.closed.notify_one();
             drop(permit);
         });
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
-        let (request, _) = request.into_parts();
+    /// Whether connections end as soon as they have nothing to do.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Ends when that begins.
+    pub(crate) fn told_to_drain(&self) -> Notified<'_> {
+        self.drain.notified()
+    }
+
+    /// The time for an answer.
+    pub(crate) fn date(&self, at: Timestamp) -> [u8; 29] {
+        self.date.borrow_mut().at(at)
+    }
+
+    /// Decides on a request and writes its answer to `out`.
+    pub(crate) fn answer(&self, head: &Head<'_>, peer: SocketAddr, out: &mut Vec<u8>) -> Answered {
+        let at = Timestamp::now();
+        let after = if self.is_draining() { After::Close } else { head.after };
+        let (mut recording, mut row) = (None, None);
+        let answer = self.decide(head, peer, at, &mut row, &mut recording);
+        let sent = Sent { after, bodiless: head.method == "HEAD", date: self.date(at) };
+        answer.write(sent, out);
+        Answered { recording, after }
+    }
+
+    fn decide<'r>(
+        &self,
+        head: &Head<'_>,
+        peer: SocketAddr,
+        at: Timestamp,
+        found: &'r mut Option<Row>,
+        recording: &mut Option<Recording>,
+    ) -> Answer<'r> {
         let counts = &self.shared.counts;
-        let trusted: &[IpNet] = &self.shared.config.trusted_proxies;
-        let visitor = match visit::read(&request, peer, trusted) {
+        let visitor = match visit::read(head, peer, &self.shared.config.trusted_proxies) {
             Asked::Link(visitor) => visitor,
-            Asked::NoLink => return answer::not_found(),
-            Asked::Method => return answer::method_not_allowed(),
+            Asked::NoLink => return Answer::NotFound,
+            Asked::Method => return Answer::MethodNotAllowed,
         };
         let Some(row) = self.shared.links.find(visitor.host, &visitor.slug) else {
             if !self.shared.complete.load(Ordering::Relaxed) {
-                return answer::unavailable();
+                return Answer::Unavailable;
             }
             counts.orphans.inc();
-            return answer::not_found();
+            return Answer::NotFound;
         };
-        let class = match visitor.counted {
-            Counted::As(class) => class,
-            Counted::Head => {
-                counts.heads.inc();
-                return answer::redirect(&row);
+        let row = found.insert(row);
+        match visitor.counted {
+            Counted::As(class) => {
+                let seen = Seen { at, class, rate_limited: false };
+                let pending = self.recorder.record(&visitor, seen, row.tail());
+                *recording = Some(Recording { pending, class });
             }
-            Counted::Prefetch => {
-                counts.prefetches.inc();
-                return answer::redirect(&row);
-            }
-        };
-        let seen = Seen { at: Timestamp::now(), class, rate_limited: false };
-        match self.recorder.record(&visitor, seen, row.tail()).outcome().await {
-            Recorded::Yes => {
-                match class {
-                    ClickClass::Click => counts.clicks.inc(),
-                    _ => counts.scans.inc(),
-                };
-                answer::redirect(&row)
-            }
-            Recorded::Unknown => {
+            Counted::Head => drop(counts.heads.inc()),
+            Counted::Prefetch => drop(counts.prefetches.inc()),
+        }
+        Answer::Redirect { status: row.status(), location: row.location() }
+    }
+
+    /// Waits until a click is recorded; where it is not, `out` says so instead.
+    pub(crate) async fn settle(&self, recording: Recording, after: After, out: &mut Vec<u8>) {
+        let counts = &self.shared.counts;
+        match (recording.pending.outcome().await, recording.class) {
+            (Recorded::Yes, ClickClass::Click) => drop(counts.clicks.inc()),
+            (Recorded::Yes, _) => drop(counts.scans.inc()),
+            (Recorded::Unknown, _) => {
                 counts.unrecorded.inc();
-                answer::unavailable()
+                out.clear();
+                let sent = Sent { after, bodiless: false, date: self.date(Timestamp::now()) };
+                Answer::Unavailable.write(sent, out);
             }
         }
     }

@@ -7,29 +7,19 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use http::{
-    HeaderMap, HeaderName, Method,
-    header::{REFERER, USER_AGENT},
-    request::Parts,
-};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use schemas::ClickClass;
+
+use crate::http::{Head, Headers};
 
 const USER_AGENT_BYTES: usize = 1 << 10;
 const REFERER_BYTES: usize = 2 << 10;
 const QUERY_BYTES: usize = 4 << 10;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `Sec-Purpose` is the standard (Fetch, "`Sec-Purpose` header"); the others are
 /// what older browsers and link previews send.
-const PURPOSES: [HeaderName; 4] = [
-    HeaderName::from_static("sec-purpose"),
-    HeaderName::from_static("purpose"),
-    HeaderName::from_static("x-purpose"),
-    HeaderName::from_static("x-moz"),
-];
+const PURPOSES: [&str; 4] = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,14 +57,14 @@ pub(crate) struct Visitor<'r> {
 }
 
 /// Reads a request that came from `peer`.
-pub(crate) fn read<'r>(request: &'r Parts, peer: SocketAddr, trusted: &[IpNet]) -> Asked<'r> {
-    if request.method != Method::GET && request.method != Method::HEAD {
+pub(crate) fn read<'r>(head: &Head<'r>, peer: SocketAddr, trusted: &[IpNet]) -> Asked<'r> {
+    if head.method != "GET" && head.method != "HEAD" {
         return Asked::Method;
     }
-    let Some((slug, scanned)) = slug(request.uri.path()) else { return Asked::NoLink };
-    let headers = &request.headers;
-    let (query, marked) = query(request.uri.query());
-    let counted = if request.method == Method::HEAD {
+    let Some((slug, scanned)) = slug(head.path) else { return Asked::NoLink };
+    let headers = head.headers;
+    let (query, marked) = query(head.query);
+    let counted = if head.method == "HEAD" {
         Counted::Head
     } else if is_prefetch(headers) {
         Counted::Prefetch
@@ -82,12 +72,12 @@ pub(crate) fn read<'r>(request: &'r Parts, peer: SocketAddr, trusted: &[IpNet]) 
         Counted::As(if scanned || marked { ClickClass::Qr } else { ClickClass::Click })
     };
     Asked::Link(Visitor {
-        host: request.uri.host().or_else(|| headers.get(http::header::HOST)?.to_str().ok()),
+        host: head.host,
         slug,
         counted,
         ip: client(headers, peer.ip(), trusted),
-        user_agent: text(headers, &USER_AGENT, USER_AGENT_BYTES),
-        referer: text(headers, &REFERER, REFERER_BYTES),
+        user_agent: text(headers, "user-agent", USER_AGENT_BYTES),
+        referer: text(headers, "referer", REFERER_BYTES),
         query,
         traceparent: traceparent(headers),
     })
@@ -115,10 +105,10 @@ fn query(query: Option<&str>) -> (Option<Cow<'_, str>>, bool) {
     ((!kept.is_empty()).then_some(kept), marked)
 }
 
-fn is_prefetch(headers: &HeaderMap) -> bool {
+fn is_prefetch(headers: Headers<'_>) -> bool {
     PURPOSES.iter().any(|name| {
-        headers.get_all(name).iter().any(|value| {
-            let value = value.as_bytes().to_ascii_lowercase();
+        headers.all(name).any(|value| {
+            let value = value.to_ascii_lowercase();
             // `preview` is what Safari's top sites and old Chrome prerendering say.
             [b"prefetch".as_slice(), b"preview", b"prerender"]
                 .iter()
@@ -128,8 +118,8 @@ fn is_prefetch(headers: &HeaderMap) -> bool {
 }
 
 /// A header as text of at most `max` bytes; what is not UTF-8 is repaired.
-fn text<'r>(headers: &'r HeaderMap, name: &HeaderName, max: usize) -> Option<Cow<'r, str>> {
-    let value = headers.get(name)?.as_bytes();
+fn text<'r>(headers: Headers<'r>, name: &str, max: usize) -> Option<Cow<'r, str>> {
+    let value = headers.get(name)?;
     // A character has at most 4 bytes: nothing behind these can matter.
     let value = &value[..value.len().min(max + 4)];
     let text = cut(String::from_utf8_lossy(value), max);
@@ -148,8 +138,8 @@ fn cut(text: Cow<'_, str>, max: usize) -> Cow<'_, str> {
 }
 
 /// W3C Trace Context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`, lower case.
-fn traceparent(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(TRACEPARENT)?.to_str().ok()?;
+fn traceparent(headers: Headers<'_>) -> Option<&str> {
+    let value = str::from_utf8(headers.get("traceparent")?).ok()?;
     let hex = |part: &str, len: usize| {
         part.len() == len && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
@@ -163,14 +153,14 @@ fn traceparent(headers: &HeaderMap) -> Option<&str> {
 /// The visitor's address: the peer's, unless that is a trusted proxy; then the
 /// right-most one in `X-Forwarded-For` that is not, since what stands left of it
 /// is what the visitor claims.
-fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+fn client(headers: Headers<'_>, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     let mut nearest = peer.to_canonical();
     if !is_trusted(nearest) {
         return nearest;
     }
-    let hops = headers.get_all(FORWARDED_FOR).iter().rev();
-    for hop in hops.flat_map(|value| value.to_str().unwrap_or_default().rsplit(',')) {
+    let hops = headers.all("x-forwarded-for").rev();
+    for hop in hops.flat_map(|value| str::from_utf8(value).unwrap_or_default().rsplit(',')) {
         let Some(ip) = forwarded(hop.trim()) else { break };
         nearest = ip;
         if !is_trusted(ip) {
@@ -192,25 +182,35 @@ fn forwarded(hop: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
+    use crate::http::{Parsed, parse};
 
-    fn request(method: &str, uri: &str, headers: &[(&str, &[u8])]) -> Parts {
-        let builder = Request::builder().method(method).uri(uri);
-        let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
-        builder.body(()).unwrap().into_parts().0
+    /// The bytes of a request.
+    fn request(method: &str, uri: &str, headers: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut bytes = format!("{method} {uri} HTTP/1.0\r\n").into_bytes();
+        for (name, value) in headers {
+            bytes.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes
+    }
+
+    fn with<T>(bytes: &[u8], make: impl FnOnce(Head<'_>) -> T) -> T {
+        match parse(bytes, make) {
+            Parsed::Whole(made, len) if len == bytes.len() => made,
+            _ => panic!("{}", String::from_utf8_lossy(bytes)),
+        }
     }
 
     fn peer() -> SocketAddr {
         "[::ffff:192.0.2.1]:5000".parse().unwrap()
     }
 
-    fn visitor<'r>(parts: &'r Parts) -> Visitor<'r> {
-        match read(parts, peer(), &[]) {
-            Asked::Link(visitor) => visitor,
+    fn visit<T>(bytes: &[u8], look: impl FnOnce(&Visitor<'_>) -> T) -> T {
+        with(bytes, |head| match read(&head, peer(), &[]) {
+            Asked::Link(visitor) => look(&visitor),
             other => panic!("{other:?}"),
-        }
+        })
     }
 
     #[test]
@@ -228,15 +228,17 @@ mod tests {
             ("/caf%C3%A9", "caf\u{e9}", ClickClass::Click),
             ("http://go.acme.co/sale", "sale", ClickClass::Click),
         ] {
-            let parts = request("GET", uri, &[]);
-            let visitor = visitor(&parts);
-            assert_eq!((&*visitor.slug, visitor.counted), (slug, Counted::As(class)), "{uri}");
+            visit(&request("GET", uri, &[]), |visitor| {
+                assert_eq!((&*visitor.slug, visitor.counted), (slug, Counted::As(class)), "{uri}");
+            });
         }
         for uri in ["/", "/q/", "/a/b", "/sale/", "/%ff", "/a%2Fb", "//"] {
-            assert_eq!(read(&request("GET", uri, &[]), peer(), &[]), Asked::NoLink, "{uri}");
+            with(&request("GET", uri, &[]), |head| assert_eq!(read(&head, peer(), &[]), Asked::NoLink, "{uri}"));
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
-            assert_eq!(read(&request(method, "/sale", &[]), peer(), &[]), Asked::Method, "{method}");
+            with(&request(method, "/sale", &[]), |head| {
+                assert_eq!(read(&head, peer(), &[]), Asked::Method, "{method}");
+            });
         }
     }
 
@@ -252,8 +254,7 @@ mod tests {
             ("/s?&&a", Some("&&a")),
             ("/s?qrs=1", Some("qrs=1")),
         ] {
-            let parts = request("GET", uri, &[]);
-            assert_eq!(visitor(&parts).query.as_deref(), expected, "{uri}");
+            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.query.as_deref(), expected, "{uri}"));
         }
     }
 
@@ -271,37 +272,40 @@ mod tests {
             ("GET", &[("sec-purpose", b"navigate")], Counted::As(ClickClass::Click)),
             ("GET", &[("purpose", b"\xff")], Counted::As(ClickClass::Click)),
         ] {
-            let parts = request(method, "/sale", headers);
-            assert_eq!(visitor(&parts).counted, expected, "{method} {headers:?}");
+            let bytes = request(method, "/sale", headers);
+            visit(&bytes, |visitor| assert_eq!(visitor.counted, expected, "{method} {headers:?}"));
         }
     }
 
     #[test]
     fn texts_are_cut_between_characters_and_repaired() {
         let long = "\u{fc}".repeat(2000);
-        let parts = request(
+        let bytes = request(
             "GET",
             &format!("/s?{}", "a".repeat(5000)),
             &[("user-agent", long.as_bytes()), ("referer", b"a\xffb")],
         );
-        let long = visitor(&parts);
-        assert_eq!(long.user_agent.unwrap(), "\u{fc}".repeat(512));
-        assert_eq!(long.referer.unwrap(), "a\u{fffd}b");
-        assert_eq!(long.query.unwrap().len(), 4096);
+        visit(&bytes, |long| {
+            assert_eq!(long.user_agent.as_deref(), Some(&*"\u{fc}".repeat(512)));
+            assert_eq!(long.referer.as_deref(), Some("a\u{fffd}b"));
+            assert_eq!(long.query.as_deref().map(str::len), Some(4096));
+        });
         let odd = format!("a{}", "\u{1f600}".repeat(2000));
-        let parts = request("GET", "/s", &[("user-agent", odd.as_bytes()), ("referer", b"")]);
-        let cut = visitor(&parts);
-        assert_eq!(cut.user_agent.unwrap(), format!("a{}", "\u{1f600}".repeat(255)));
-        assert_eq!(cut.referer, None);
+        visit(&request("GET", "/s", &[("user-agent", odd.as_bytes()), ("referer", b"")]), |cut| {
+            assert_eq!(cut.user_agent.as_deref(), Some(&*format!("a{}", "\u{1f600}".repeat(255))));
+            assert_eq!(cut.referer, None);
+        });
     }
 
     #[test]
     fn the_host_is_the_one_that_was_asked_for() {
-        let parts = request("GET", "/s", &[("host", b"go.acme.co:8080")]);
-        assert_eq!(visitor(&parts).host, Some("go.acme.co:8080"));
-        let parts = request("GET", "http://go.acme.co/s", &[("host", b"other")]);
-        assert_eq!(visitor(&parts).host, Some("go.acme.co"));
-        assert_eq!(visitor(&request("GET", "/s", &[("host", b"\xff")])).host, None);
+        for (uri, host, expected) in [
+            ("/s", "go.acme.co:8080", Some("go.acme.co:8080")),
+            ("http://go.acme.co/s", "other", Some("go.acme.co")),
+            ("/s", "", None),
+        ] {
+            visit(&request("GET", uri, &[("host", host.as_bytes())]), |visitor| assert_eq!(visitor.host, expected));
+        }
     }
 
     #[test]
@@ -322,8 +326,8 @@ mod tests {
             ("10.0.0.1:1", &[""], "10.0.0.1"),
         ] {
             let headers: Vec<_> = forwarded.iter().map(|hops| ("x-forwarded-for", hops.as_bytes())).collect();
-            let parts = request("GET", "/s", &headers);
-            let ip = client(&parts.headers, peer.parse::<SocketAddr>().unwrap().ip(), &trusted);
+            let peer = peer.parse::<SocketAddr>().unwrap().ip();
+            let ip = with(&request("GET", "/s", &headers), |head| client(head.headers, peer, &trusted));
             assert_eq!(ip, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
         }
     }
@@ -339,8 +343,8 @@ mod tests {
             ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x", None),
             ("", None),
         ] {
-            let parts = request("GET", "/s", &[("traceparent", value.as_bytes())]);
-            assert_eq!(visitor(&parts).traceparent, expected, "{value}");
+            let bytes = request("GET", "/s", &[("traceparent", value.as_bytes())]);
+            visit(&bytes, |visitor| assert_eq!(visitor.traceparent, expected, "{value}"));
         }
     }
 }

@@ -290,14 +290,14 @@ async fn hostile_requests_are_refused_and_a_taken_address_is_named() {
     for (request, expected) in [
         ("GET /sale\x01 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
         ("NONSENSE\r\n\r\n".to_owned(), 400),
-        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(70_000)), 431),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(70_000)), 414),
         (format!("GET /s HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(70)), 431),
+        // A head that never ends is not waited for.
+        ("GET /s HTTP/1.1\r\nHost: a\r\n".to_owned(), 408),
     ] {
         let answer = raw(address, &request).await;
         assert_eq!(status(&answer), expected, "{answer}");
     }
-    // A head that never ends is not waited for.
-    assert_eq!(raw(address, "GET /s HTTP/1.1\r\nHost: a\r\n").await, "");
 
     let config = Config { listen: address, ..Config::default() };
     let second = ingest::start(config, bus, Metrics::default(), Health::default(), Shutdown::new()).await;

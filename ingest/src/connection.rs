@@ -1,0 +1,201 @@
+//! A visitor's connection: heads are read, answered in their order, and answers
+//! written in one piece. Slow heads, slow readers and the end of the process
+//! are dealt with here.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use schemas::Timestamp;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+
+use crate::{
+    answer::{Answer, Sent},
+    http::{self, After, HEAD_BYTES, Parsed, Refusal},
+    serve::Core,
+};
+
+/// What most heads fit into.
+const INPUT_BYTES: usize = 2 << 10;
+/// How long, and how much of what nobody wants to read, is waited for at the end
+/// of a connection: one that is closed on unread bytes is reset, and the visitor
+/// might never see the answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 << 10;
+
+/// Serves a connection until it ends.
+///
+/// # Errors
+/// When the other side has gone, or takes no answer.
+pub(crate) async fn serve(core: &Core, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    let patience = Duration::from_millis(core.shared.config.header_timeout_ms);
+    let input = Vec::with_capacity(INPUT_BYTES);
+    let connection = Connection { core, stream, peer, input, output: Vec::new(), clock: Clock::new(patience) };
+    let mut told = pin!(core.told_to_drain());
+    // Asked once, it wakes this task when the time has come.
+    poll_fn(|context| {
+        let _ = told.as_mut().poll(context);
+        Poll::Ready(())
+    })
+    .await;
+    connection.run().await
+}
+
+struct Connection<'c> {
+    core: &'c Core,
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// What was sent and not answered yet.
+    input: Vec<u8>,
+    output: Vec<u8>,
+    clock: Clock,
+}
+
+/// What came of waiting for more of a head.
+enum Waited {
+    /// More of it.
+    More,
+    /// The connection's end: the visitor's, or ours between two requests.
+    End,
+    TooSlow,
+}
+
+impl Connection<'_> {
+    async fn run(mut self) -> io::Result<()> {
+        // Where the next head begins, and up to where it was looked at.
+        let (mut begin, mut seen) = (0, 0);
+        loop {
+            let bytes = &self.input[begin..];
+            // A head ends with a line: until one has, looking again is for nothing.
+            let parsed = if memchr::memchr(b'\n', &bytes[seen..]).is_some() || bytes.len() >= HEAD_BYTES {
+                http::parse(bytes, |head| self.core.answer(&head, self.peer, &mut self.output))
+            } else {
+                Parsed::Partial
+            };
+            match parsed {
+                Parsed::Partial => {
+                    self.input.drain(..begin);
+                    (begin, seen) = (0, self.input.len());
+                    match self.wait().await? {
+                        Waited::More => {}
+                        Waited::End => return Ok(()),
+                        Waited::TooSlow if self.input.is_empty() => return Ok(()),
+                        Waited::TooSlow => return self.refuse(Refusal::TooSlow).await,
+                    }
+                }
+                Parsed::Whole(mut answered, len) => {
+                    if let Some(recording) = answered.recording.take() {
+                        self.core.settle(recording, answered.after, &mut self.output).await;
+                    }
+                    self.send().await?;
+                    if answered.after == After::Close {
+                        return self.linger().await;
+                    }
+                    (begin, seen) = (begin + len, 0);
+                    if begin == self.input.len() {
+                        self.input.clear();
+                        begin = 0;
+                    }
+                    self.clock.restart();
+                }
+                Parsed::Refused(refusal) => return self.refuse(refusal).await,
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<Waited> {
+        let (core, idle, clock) = (self.core, self.input.is_empty(), &mut self.clock);
+        let mut read = pin!(self.stream.read_buf(&mut self.input));
+        poll_fn(|context| match read.as_mut().poll(context) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Waited::End)),
+            Poll::Ready(outcome) => Poll::Ready(outcome.map(|_| Waited::More)),
+            Poll::Pending if idle && core.is_draining() => Poll::Ready(Ok(Waited::End)),
+            Poll::Pending => clock.poll(context).map(|()| Ok(Waited::TooSlow)),
+        })
+        .await
+    }
+
+    async fn refuse(mut self, refusal: Refusal) -> io::Result<()> {
+        self.core.shared.counts.refused(refusal);
+        let sent = Sent { after: After::Close, bodiless: false, date: self.core.date(Timestamp::now()) };
+        Answer::Refused(refusal).write(sent, &mut self.output);
+        self.send().await?;
+        self.linger().await
+    }
+
+    async fn send(&mut self) -> io::Result<()> {
+        let written = match self.stream.try_write(&self.output) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        if written < self.output.len() {
+            timeout(self.clock.patience, self.stream.write_all(&self.output[written..])).await??;
+        }
+        self.output.clear();
+        Ok(())
+    }
+
+    async fn linger(mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let drop_the_rest = async {
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                self.input.clear();
+                match self.stream.read_buf(&mut self.input).await? {
+                    0 => break,
+                    read => left = left.saturating_sub(read),
+                }
+            }
+            Ok(())
+        };
+        timeout(LINGER, drop_the_rest).await.unwrap_or(Ok(()))
+    }
+}
+
+/// How long a head may take. The timer is set once in that time, not for each
+/// head: when it goes off, it is looked whether this head is really late.
+struct Clock {
+    patience: Duration,
+    since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the timer will wake the task.
+    set: bool,
+}
+
+impl Clock {
+    fn new(patience: Duration) -> Self {
+        Self { patience, since: Instant::now(), timer: None, set: false }
+    }
+
+    fn restart(&mut self) {
+        self.since = Instant::now();
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let due = self.since + self.patience;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        loop {
+            if self.set && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            self.set = timer.as_mut().poll(context).is_pending();
+            if self.set {
+                return Poll::Pending;
+            }
+            if due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+    }
+}
