@@ -46,6 +46,7 @@ impl Role {
             .args(args)
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .env("CLICKHOOK_METRICS_LISTEN", health.to_string())
+            .env("CLICKHOOK_INGEST_DATA_DIR", dir.join(format!("{name}-{}", health.port())))
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()

@@ -60,8 +60,25 @@ impl Bus {
     /// # Errors
     /// When a setting is refused.
     pub fn producer(&self, role: &str, linger: Duration, patience: Duration) -> Result<Producer, BusError> {
+        // librdkafka's own limit.
+        self.bounded_producer(role, linger, patience, 1 << 20)
+    }
+
+    /// The same with a queue that takes so many kilobytes; more is refused.
+    ///
+    /// # Errors
+    /// When a setting is refused.
+    pub fn bounded_producer(
+        &self,
+        role: &str,
+        linger: Duration,
+        patience: Duration,
+        kbytes: u32,
+    ) -> Result<Producer, BusError> {
         let mut config = self.producer_config(role, linger);
-        config.set("message.timeout.ms", patience.as_millis().to_string());
+        config
+            .set("message.timeout.ms", patience.as_millis().to_string())
+            .set("queue.buffering.max.kbytes", kbytes.to_string());
         let inner = Arc::new(Polled::new(&config, AckContext)?);
         Ok(Producer { inner, topics: Arc::clone(self.topics()) })
     }

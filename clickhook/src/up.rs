@@ -138,6 +138,7 @@ fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str)
     config.clickhouse.url = engines.clickhouse_url();
     // The data directory is locked: nobody else is this instance.
     config.kafka.instance.get_or_insert_with(|| "up".to_owned());
+    config.ingest.data_dir = args.data_dir.join("ingest");
     config.ingest.listen = args.redirect;
     config.control.listen = args.api;
     admin_key.clone_into(&mut config.control.admin_key);

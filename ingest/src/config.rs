@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZero,
+    path::PathBuf,
     thread,
     time::Duration,
 };
@@ -10,6 +11,19 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
+
+/// When a redirect is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Once Kafka has acknowledged its click; 503 if it does not in time.
+    Acked,
+    /// Once Kafka has acknowledged its click, or it is on this machine's disk.
+    #[default]
+    Spooled,
+    /// At once: clicks that are in memory alone are lost with the process.
+    Async,
+}
 
 /// The redirector's configuration. The defaults are what production starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,9 +35,19 @@ pub struct Config {
     pub threads: usize,
     /// Networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8`.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long a redirect waits for Kafka's acknowledgement before it is
+    /// When a redirect is answered: `acked`, `spooled` or `async`.
+    pub durability: Durability,
+    /// `spooled`: how long a redirect waits for Kafka's acknowledgement before its
+    /// click is put on disk.
+    pub ack_budget_ms: u64,
+    /// `acked`: how long a redirect waits for Kafka's acknowledgement before it is
     /// answered with 503.
     pub ack_timeout_ms: u64,
+    /// Where the redirector keeps what must survive it; each process has its own.
+    pub data_dir: PathBuf,
+    /// How many bytes of clicks the spool takes. Beyond them redirects go on, and
+    /// their clicks are in memory alone.
+    pub spool_max_bytes: u64,
     /// Connections that are served at once; more wait to be accepted.
     pub max_connections: usize,
     /// How long a connection may take to send a request's head, the first as
@@ -42,7 +66,11 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             threads: 0,
             trusted_proxies: Vec::new(),
+            durability: Durability::Spooled,
+            ack_budget_ms: 25,
             ack_timeout_ms: 5_000,
+            data_dir: PathBuf::from("./data/ingest"),
+            spool_max_bytes: 2 << 30,
             max_connections: 20_000,
             header_timeout_ms: 30_000,
             drain_delay_ms: 0,
@@ -65,7 +93,9 @@ impl Config {
             Err(ConfigError::value(&format!("ingest.{key}"), value, allowed))
         };
         within("threads", self.threads as u64, 0..=1024)?;
+        within("ack_budget_ms", self.ack_budget_ms, 1..=60_000)?;
         within("ack_timeout_ms", self.ack_timeout_ms, 1..=60_000)?;
+        within("spool_max_bytes", self.spool_max_bytes, 1 << 20..=1 << 50)?;
         within("max_connections", self.max_connections as u64, 1..=1_000_000)?;
         within("header_timeout_ms", self.header_timeout_ms, 100..=600_000)?;
         within("drain_delay_ms", self.drain_delay_ms, 0..=600_000)?;
@@ -76,8 +106,12 @@ impl Config {
         if self.threads > 0 { self.threads } else { thread::available_parallelism().map_or(1, NonZero::get) }
     }
 
-    pub(crate) const fn ack_timeout(&self) -> Duration {
-        Duration::from_millis(self.ack_timeout_ms)
+    /// How long a bundle may wait for its acknowledgement.
+    pub(crate) const fn budget(&self) -> Duration {
+        Duration::from_millis(match self.durability {
+            Durability::Spooled => self.ack_budget_ms,
+            Durability::Acked | Durability::Async => self.ack_timeout_ms,
+        })
     }
 }
 

@@ -1,32 +1,37 @@
 //! The redirector: answers short links, and records every click in Kafka before
 //! it does.
 //!
-//! `visit.rs` reads a request, `links.rs` knows where links lead, `recorder.rs`
-//! is where a click is recorded, `answer.rs` says what is answered, and
-//! `serve.rs` does the I/O.
+//! `http.rs` and `connection.rs` speak HTTP, `visit.rs` reads a request,
+//! `links.rs` knows where links lead, `answer.rs` says what is answered, and
+//! `serve.rs` is a core. `recorder.rs` is where a click is recorded, `keeper.rs`
+//! and `spool.rs` put it on disk where Kafka does not take it in time.
 
 mod answer;
 mod config;
 mod connection;
 mod date;
 mod http;
+mod keeper;
 mod links;
 mod metrics;
 mod recorder;
 mod serve;
+mod spool;
 mod visit;
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc},
+    thread,
     time::Duration,
 };
 
 use bus::{Bus, BusError, Change, Table};
-pub use config::Config;
+pub use config::{Config, Durability};
 use schemas::{Link, Topic};
 use service::{ConfigError, Health, Metrics, Part, Shutdown};
+pub use spool::SpoolError;
 use tokio::{
     sync::Semaphore,
     task::{JoinHandle, JoinSet, spawn_blocking},
@@ -34,10 +39,16 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::{links::LinksWriter, metrics::Counts, serve::Shared};
+use crate::{
+    keeper::Keeper,
+    links::LinksWriter,
+    metrics::Counts,
+    recorder::{Recorder, Seat},
+    serve::Shared,
+    spool::Spool,
+};
 
-/// How long Kafka's client keeps trying to produce a bundle. Longer than anyone
-/// waits for it: a click that was answered with 503 may still be counted.
+/// How long Kafka is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the redirector did not start.
@@ -57,6 +68,9 @@ pub enum Error {
     /// A client of Kafka could not be made.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The spool cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// A thread could not be started, or went down.
     #[error("a thread of the redirector failed: {0}")]
     Thread(io::Error),
@@ -110,33 +124,63 @@ pub async fn start(
     let writer = LinksWriter::default();
     let links = writer.links();
     let table = follow(&bus, writer, counts.clone())?;
-    let producer = bus.producer("ingest", Duration::ZERO, PATIENCE)?;
+    let (clicks, seats) = Clicks::open(&bus, &config, &counts, listeners.len())?;
     let shared = Shared {
         connections: Arc::new(Semaphore::new(config.max_connections)),
         config: Arc::new(config),
-        bus,
-        producer,
         links,
         complete: Arc::default(),
         counts,
         close: Shutdown::new(),
     };
     let mut cores = JoinSet::new();
-    for (index, listener) in listeners.into_iter().enumerate() {
-        let done = serve::start(index, listener, shared.clone()).map_err(Error::Thread)?;
+    for (index, (listener, seat)) in listeners.into_iter().zip(seats).enumerate() {
+        let done = serve::start(index, listener, seat, shared.clone()).map_err(Error::Thread)?;
         cores.spawn(async { done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
     }
     info!(%address, threads = cores.len(), "the redirector listens");
-    let drained = tokio::spawn(supervise(shared, table, cores, part, shutdown));
+    let drained = tokio::spawn(supervise(shared, table, cores, clicks, part, shutdown));
     Ok(Running { address, drained })
 }
 
+/// What records the process's clicks.
+struct Clicks {
+    recorder: Arc<Recorder>,
+    keeper: Option<thread::JoinHandle<()>>,
+}
+
+impl Clicks {
+    fn open(bus: &Bus, config: &Config, counts: &Counts, cores: usize) -> Result<(Self, Vec<Seat>), Error> {
+        if config.durability != Durability::Spooled {
+            let (recorder, seats) = Recorder::new(bus, config, counts.clone(), None, cores)?;
+            return Ok((Self { recorder, keeper: None }, seats));
+        }
+        let spool = Spool::open(&config.data_dir)?;
+        let (orders, taken) = mpsc::channel();
+        let (recorder, seats) = Recorder::new(bus, config, counts.clone(), Some(orders.clone()), cores)?;
+        let keeper = Keeper::new(spool, config.spool_max_bytes, counts.clone(), Arc::clone(&recorder), orders)?;
+        let keeper = keeper.start(taken).map_err(Error::Thread)?;
+        Ok((Self { recorder, keeper: Some(keeper) }, seats))
+    }
+
+    /// Waits until Kafka has every click, or the disk. Blocks.
+    fn close(self) -> usize {
+        let left = self.recorder.close(PATIENCE);
+        if let Some(keeper) = self.keeper {
+            // Only a panic, which has been logged, ends it otherwise.
+            let _ = keeper.join();
+        }
+        left
+    }
+}
+
 /// Says when the redirector is ready, and stops it in order: readiness first,
-/// then the listeners, then the connections, then the Kafka client.
+/// then the listeners, then the connections, then the recorder.
 async fn supervise(
     shared: Shared,
     table: Table,
     mut cores: JoinSet<io::Result<()>>,
+    clicks: Clicks,
     part: Part,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
@@ -162,10 +206,9 @@ async fn supervise(
     sleep(Duration::from_millis(shared.config.drain_delay_ms)).await;
     shared.close.trigger();
     while cores.join_next().await.is_some() {}
-    let producer = shared.producer.clone();
     let drained = spawn_blocking(move || {
         drop(table);
-        producer.drain(PATIENCE)
+        clicks.close()
     });
     match drained.await {
         Ok(0) => info!("the redirector has drained"),

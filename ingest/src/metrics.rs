@@ -30,6 +30,13 @@ pub(crate) struct Counts {
     pub(crate) bundles: Counter,
     pub(crate) bundle_clicks: Histogram,
     pub(crate) ack_seconds: Histogram,
+    pub(crate) late: Gauge,
+    pub(crate) spooled_clicks: Counter,
+    pub(crate) shed_clicks: Counter,
+    pub(crate) replayed_bundles: Counter,
+    pub(crate) spool_bundles: Gauge,
+    pub(crate) spool_bytes: Gauge,
+    pub(crate) spool_full: Gauge,
     pub(crate) links: Gauge,
     pub(crate) links_refused: Counter,
     pub(crate) connections: Gauge,
@@ -64,6 +71,18 @@ impl Counts {
                 "From handing a bundle to Kafka to its acknowledgement",
                 [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0],
             ),
+            late: metrics
+                .gauge("clickhook_ingest_kafka_late", "1 while Kafka acknowledges later than a redirect may wait"),
+            spooled_clicks: metrics.counter("clickhook_ingest_spooled_clicks", "Clicks put on disk"),
+            shed_clicks: metrics.counter(
+                "clickhook_ingest_shed_clicks",
+                "Clicks that neither Kafka nor the disk took while their visitors waited",
+            ),
+            replayed_bundles: metrics
+                .counter("clickhook_ingest_replayed_bundles", "Bundles that only the disk had, and Kafka has now"),
+            spool_bundles: metrics.gauge("clickhook_ingest_spool_bundles", "Bundles on disk"),
+            spool_bytes: metrics.gauge("clickhook_ingest_spool_bytes", "Their bytes"),
+            spool_full: metrics.gauge("clickhook_ingest_spool_full", "1 while the disk takes no clicks"),
             links: metrics.gauge("clickhook_ingest_links", "Links that can be looked up"),
             links_refused: metrics
                 .counter("clickhook_ingest_links_refused", "Records of links that could not be read or served"),

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, Producer};
 use schemas::{ClickClass, Timestamp};
 use service::Shutdown;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -35,7 +34,7 @@ use crate::{
     http::{After, Head},
     links::{Links, Row},
     metrics::Counts,
-    recorder::{Pending, Recorded, Recorder, Seen},
+    recorder::{Desk, Pending, Recorded, Seat, Seen},
     visit::{self, Asked, Counted},
 };
 
@@ -46,8 +45,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) bus: Bus,
-    pub(crate) producer: Producer,
     pub(crate) links: Links,
     /// Whether all links are there.
     pub(crate) complete: Arc<AtomicBool>,
@@ -82,26 +79,26 @@ pub(crate) fn listen(address: SocketAddr, cores: usize) -> io::Result<Vec<StdLis
 pub(crate) fn start(
     index: usize,
     listener: StdListener,
+    seat: Seat,
     shared: Shared,
 ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
     let (tell, done) = oneshot::channel();
     thread::Builder::new().name(format!("ingest-{index}")).spawn(move || {
         // Nobody may be waiting any more.
-        let _ = tell.send(run(listener, shared));
+        let _ = tell.send(run(listener, seat, shared));
     })?;
     Ok(done)
 }
 
-fn run(listener: StdListener, shared: Shared) -> io::Result<()> {
+fn run(listener: StdListener, seat: Seat, shared: Shared) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default())?;
     runtime.block_on(async move {
         let listener = TcpListener::from_std(listener)?;
-        let (recorder, acked) =
-            Recorder::new(&shared.bus, shared.producer.clone(), shared.config.ack_timeout(), shared.counts.clone());
-        let clerk = Rc::clone(&recorder);
-        let clerk = spawn_local(async move { clerk.run(acked).await });
+        let (desk, told) = seat.open();
+        let clerk = Rc::clone(&desk);
+        let clerk = spawn_local(async move { clerk.run(told).await });
         let core = Rc::new(Core {
-            recorder,
+            desk,
             shared,
             date: RefCell::default(),
             draining: Cell::new(false),
@@ -117,7 +114,7 @@ fn run(listener: StdListener, shared: Shared) -> io::Result<()> {
 
 /// What the connections of a core share.
 pub(crate) struct Core {
-    recorder: Rc<Recorder>,
+    desk: Rc<Desk>,
     pub(crate) shared: Shared,
     date: RefCell<Date>,
     draining: Cell<bool>,
@@ -248,7 +245,7 @@ impl Core {
         match visitor.counted {
             Counted::As(class) => {
                 let seen = Seen { at, class, rate_limited: false };
-                let pending = self.recorder.record(&visitor, seen, row.tail());
+                let pending = self.desk.record(&visitor, seen, row.tail());
                 *recording = Some(Recording { pending, class });
             }
             Counted::Head => drop(counts.heads.inc()),
@@ -261,8 +258,8 @@ impl Core {
     pub(crate) async fn settle(&self, recording: Recording, after: After, out: &mut Vec<u8>) {
         let counts = &self.shared.counts;
         match (recording.pending.outcome().await, recording.class) {
-            (Recorded::Yes, ClickClass::Click) => drop(counts.clicks.inc()),
-            (Recorded::Yes, _) => drop(counts.scans.inc()),
+            (Recorded::Yes | Recorded::Shed, ClickClass::Click) => drop(counts.clicks.inc()),
+            (Recorded::Yes | Recorded::Shed, _) => drop(counts.scans.inc()),
             (Recorded::Unknown, _) => {
                 counts.unrecorded.inc();
                 out.clear();

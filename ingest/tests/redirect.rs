@@ -10,7 +10,7 @@ use std::{
 };
 
 use bus::{Assigned, Assignments, Bus, Commit, Isolation, Membership, Outgoing, Revoked};
-use ingest::{Config, Running};
+use ingest::{Config, Durability, Running};
 use schemas::{ClickClass, Link, LinkId, RawClick, Timestamp, Topic, WorkspaceId, usermap::UserMap};
 use service::{Health, Metrics, Shutdown};
 use testbed::PATIENCE;
@@ -56,6 +56,7 @@ async fn write(bus: &Bus, id: LinkId, link: Option<&Link>) {
 }
 
 struct Redirector {
+    _data: tempfile::TempDir,
     running: Running,
     shutdown: Shutdown,
     metrics: Metrics,
@@ -64,10 +65,12 @@ struct Redirector {
 
 async fn redirector(bus: &Bus, config: Config) -> Redirector {
     let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
-    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, ..config };
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().to_owned();
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, data_dir, ..config };
     let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
-    Redirector { running, shutdown, metrics, health }
+    Redirector { _data: data, running, shutdown, metrics, health }
 }
 
 impl Redirector {
@@ -265,7 +268,8 @@ async fn without_kafka_nothing_is_promised() {
     let bus = testbed::bus().await;
     let sale = link("sale");
     write(&bus, sale.id, Some(&sale)).await;
-    let redirector = redirector(&bus, Config { ack_timeout_ms: 1, ..Config::default() }).await;
+    let redirector =
+        redirector(&bus, Config { durability: Durability::Acked, ack_timeout_ms: 1, ..Config::default() }).await;
     let address = redirector.running.local_addr();
     // A broker on the same machine may answer within the millisecond.
     let deadline = Instant::now() + PATIENCE;

@@ -78,6 +78,7 @@ impl Installation {
         let child = self
             .command(role)
             .env("CLICKHOOK_METRICS_LISTEN", metrics.to_string())
+            .env("CLICKHOOK_INGEST_DATA_DIR", Path::new(&self.dir).join(format!("{role}-{}", metrics.port())))
             .env("CLICKHOOK_INGEST_LISTEN", serves.to_string())
             .env("CLICKHOOK_CONTROL_LISTEN", serves.to_string())
             .stderr(log)

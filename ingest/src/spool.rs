@@ -1,0 +1,238 @@
+//! The disk under the recorder: bundles that Kafka has not acknowledged in time,
+//! until it has. A redb file, whose commits are durable and atomic: after kill
+//! -9 it holds what was committed and nothing else, and a torn last write is not
+//! there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use tracing::error;
+use uuid::Uuid;
+
+/// In the order in which they were spooled: partition, clicks, lines behind the
+/// bundle's id.
+const BUNDLES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bundles");
+/// What stands before the lines: id, partition, clicks.
+const HEAD: usize = 16 + 4 + 4;
+/// redb's cache; the spool is written and read once.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// Why the spool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Another process has it open.
+    #[error(
+        "the spool {} is in use by another process: give each redirector an `ingest.data_dir` of its own",
+        path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The disk.
+    #[error("the spool {}: {source}. See that `ingest.data_dir` can be written and the disk is not full", path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What was said.
+        source: Box<redb::Error>,
+    },
+}
+
+/// A bundle as it is spooled: what Kafka gets, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spooled {
+    pub(crate) id: Uuid,
+    pub(crate) partition: i32,
+    pub(crate) clicks: u32,
+    pub(crate) lines: Vec<u8>,
+}
+
+impl Spooled {
+    fn encode(id: Uuid, partition: i32, clicks: u32, lines: &[u8]) -> Vec<u8> {
+        [id.as_bytes().as_slice(), &partition.to_be_bytes(), &clicks.to_be_bytes(), lines].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (head, lines) = bytes.split_at_checked(HEAD)?;
+        Some(Self {
+            id: Uuid::from_slice(&head[..16]).ok()?,
+            partition: i32::from_be_bytes(head[16..20].try_into().ok()?),
+            clicks: u32::from_be_bytes(head[20..].try_into().ok()?),
+            lines: lines.to_vec(),
+        })
+    }
+}
+
+/// A bundle that is to be written.
+pub(crate) struct Put<'a> {
+    pub(crate) key: u64,
+    pub(crate) id: Uuid,
+    pub(crate) partition: i32,
+    pub(crate) clicks: u32,
+    pub(crate) lines: &'a [u8],
+}
+
+/// The open spool of this process.
+pub(crate) struct Spool {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Spool {
+    /// Opens the spool in `dir`. A file that cannot be read is set aside, so that
+    /// redirects go on; it says so in the log.
+    ///
+    /// # Errors
+    /// When another process has it open, or the disk refuses.
+    pub(crate) fn open(dir: &Path) -> Result<Self, SpoolError> {
+        let path = dir.join("spool.redb");
+        let disk = |source: redb::Error| SpoolError::Disk { path: path.clone(), source: Box::new(source) };
+        fs::create_dir_all(dir).map_err(|error| disk(error.into()))?;
+        let open = || Database::builder().set_cache_size(CACHE_BYTES).create(&path);
+        let database = match open() {
+            Ok(database) => database,
+            Err(DatabaseError::DatabaseAlreadyOpen) => return Err(SpoolError::InUse { path }),
+            Err(damaged @ (DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_))) => {
+                let aside = dir.join(format!("spool.damaged-{}.redb", Uuid::now_v7()));
+                error!(error = %damaged, aside = %aside.display(), "the spool cannot be read: it is set aside");
+                fs::rename(&path, &aside).map_err(|error| disk(error.into()))?;
+                open().map_err(|error| disk(error.into()))?
+            }
+            Err(DatabaseError::Storage(StorageError::Io(damaged)))
+                if matches!(damaged.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
+            {
+                let aside = dir.join(format!("spool.damaged-{}.redb", Uuid::now_v7()));
+                error!(error = %damaged, aside = %aside.display(), "the spool cannot be read: it is set aside");
+                fs::rename(&path, &aside).map_err(|error| disk(error.into()))?;
+                open().map_err(|error| disk(error.into()))?
+            }
+            Err(error) => return Err(disk(error.into())),
+        };
+        let spool = Self { database, path };
+        spool.write(&[], &[])?;
+        Ok(spool)
+    }
+
+    fn disk(&self, source: impl Into<redb::Error>) -> SpoolError {
+        SpoolError::Disk { path: self.path.clone(), source: Box::new(source.into()) }
+    }
+
+    /// Adds and takes away in one commit, which is on disk when this returns.
+    ///
+    /// # Errors
+    /// When the disk refuses; then nothing was changed.
+    pub(crate) fn write(&self, puts: &[Put<'_>], erased: &[u64]) -> Result<(), SpoolError> {
+        let write = || -> Result<(), redb::Error> {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            {
+                let mut table = transaction.open_table(BUNDLES)?;
+                for put in puts {
+                    let value = Spooled::encode(put.id, put.partition, put.clicks, put.lines);
+                    table.insert(put.key, value.as_slice())?;
+                }
+                for key in erased {
+                    table.remove(key)?;
+                }
+            }
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| self.disk(error))
+    }
+
+    /// Every key, oldest first, with how many bytes it holds.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn keys(&self) -> Result<Vec<(u64, u64)>, SpoolError> {
+        let read = || -> Result<Vec<(u64, u64)>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(BUNDLES)?;
+            let mut keys = Vec::new();
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                keys.push((key.value(), value.value().len() as u64));
+            }
+            Ok(keys)
+        };
+        read().map_err(|error| self.disk(error))
+    }
+
+    /// A bundle.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn get(&self, key: u64) -> Result<Option<Spooled>, SpoolError> {
+        let read = || -> Result<Option<Spooled>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(BUNDLES)?;
+            Ok(table.get(key)?.and_then(|value| Spooled::decode(value.value())))
+        };
+        read().map_err(|error| self.disk(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn put(key: u64, lines: &[u8]) -> Put<'_> {
+        Put { key, id: Uuid::from_u128(u128::from(key)), partition: 3, clicks: 1, lines }
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_a_restart_and_what_was_erased_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        spool.write(&[put(1, b"a\n"), put(2, b"b\n"), put(3, b"c\n")], &[]).unwrap();
+        spool.write(&[put(4, b"d\n")], &[2]).unwrap();
+        drop(spool);
+        let spool = Spool::open(dir.path()).unwrap();
+        let keys: Vec<u64> = spool.keys().unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [1, 3, 4]);
+        let third = Spooled { id: Uuid::from_u128(3), partition: 3, clicks: 1, lines: b"c\n".to_vec() };
+        assert_eq!(spool.get(3).unwrap(), Some(third));
+        assert_eq!(spool.get(2).unwrap(), None);
+    }
+
+    #[test]
+    fn a_second_process_is_told_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Spool::open(dir.path()).unwrap();
+        let error = Spool::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("ingest.data_dir"), "{error}");
+    }
+
+    #[test]
+    fn a_torn_or_garbled_file_does_not_keep_redirects_from_starting() {
+        for damage in ["cut", "garbled", "empty", "nonsense"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("spool.redb");
+            let spool = Spool::open(dir.path()).unwrap();
+            for key in 0..50 {
+                spool.write(&[put(key, &[b'x'; 10_000])], &[]).unwrap();
+            }
+            drop(spool);
+            let len = fs::metadata(&path).unwrap().len();
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            match damage {
+                "cut" => file.set_len(len / 2).unwrap(),
+                "empty" => file.set_len(0).unwrap(),
+                "garbled" => {
+                    let mut bytes = fs::read(&path).unwrap();
+                    bytes[100..4000].fill(0xA5);
+                    fs::write(&path, bytes).unwrap();
+                }
+                _ => (&file).write_all(b"this is no spool at all").unwrap(),
+            }
+            drop(file);
+            let spool = Spool::open(dir.path()).unwrap_or_else(|error| panic!("{damage}: {error}"));
+            spool.write(&[put(100, b"new\n")], &[]).unwrap();
+            assert!(spool.get(100).unwrap().is_some(), "{damage}");
+        }
+    }
+}
