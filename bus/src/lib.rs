@@ -10,6 +10,7 @@ mod admin;
 mod config;
 mod consumer;
 mod error;
+mod history;
 mod ledger;
 mod polled;
 mod producer;

@@ -6,6 +6,7 @@
 
 mod address;
 mod agent;
+mod bundles;
 mod config;
 mod daykeys;
 mod enrich;

@@ -17,6 +17,7 @@ use bus::{
     Assigned, Assignments, Bus, BusError, Commit, Consumer, Isolation, Membership, Outgoing, Partition, Record,
     Revoked, Turned, Turns,
 };
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -25,9 +26,10 @@ use schemas::{Dead, Origin, RawClick, Timestamp, Topic};
 use service::{Backoff, ConfigError, Health, Metrics, Part, Shutdown};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
+use uuid::Uuid;
 use woothee::parser::Parser;
 
-use crate::{GeoError, address, config::Config, daykeys::Daykeys, enrich::Enrich, geo::Geo};
+use crate::{GeoError, address, bundles::Bundles, config::Config, daykeys::Daykeys, enrich::Enrich, geo::Geo};
 
 /// How long a poll waits where nothing is under way.
 const IDLE_POLL: Duration = Duration::from_millis(500);
@@ -86,6 +88,7 @@ pub async fn run(config: Config, bus: Bus, metrics: Metrics, health: Health, shu
             .family_counter("clickhook_enricher_visits", "Visits that are neither click nor scan, by their class"),
         dead: metrics.counter("clickhook_enricher_dead", "Lines that could not be enriched"),
         restarts: metrics.counter("clickhook_enricher_restarts", "Times that work was forgotten and read again"),
+        doubles: metrics.counter("clickhook_enricher_doubles", "Second copies of bundles that were dropped"),
         config,
         bus,
         daykeys,
@@ -102,17 +105,21 @@ pub async fn run(config: Config, bus: Bus, metrics: Metrics, health: Health, shu
     Ok(())
 }
 
-/// Notes that partitions were taken away: what is open must be forgotten, for
-/// another member does it again.
+/// Notes partitions that come, and that some were taken away: what is open must
+/// be forgotten then, for another member does it again.
 #[derive(Default)]
 struct Owner {
+    assigned: Mutex<Vec<Assigned>>,
     revoked: AtomicBool,
 }
 
 impl Assignments for Owner {
-    fn assigned(&self, _: &[Assigned]) {}
+    fn assigned(&self, partitions: &[Assigned]) {
+        self.assigned.lock().extend_from_slice(partitions);
+    }
 
     fn revoked(&self, _: &Revoked<'_>) -> Vec<Commit> {
+        self.assigned.lock().clear();
         self.revoked.store(true, Ordering::Relaxed);
         Vec::new()
     }
@@ -134,6 +141,7 @@ struct Worker {
     visits: Family<Class, Counter>,
     dead: Counter,
     restarts: Counter,
+    doubles: Counter,
     shutdown: Shutdown,
 }
 
@@ -179,6 +187,8 @@ impl Worker {
         self.part.ready();
         let window = Duration::from_millis(self.config.window_ms);
         let mut clicks = 0_usize;
+        // Forgotten with what is open: it holds only what is, or will be, committed.
+        let mut bundles = Bundles::new(Duration::from_secs(self.config.replay_horizon_s));
         let mut event = Vec::with_capacity(4096);
         while !self.shutdown.is_triggered() {
             let busy = turns.age().is_some();
@@ -186,8 +196,12 @@ impl Worker {
             if owner.revoked.load(Ordering::Relaxed) {
                 return Ok(());
             }
+            for assigned in std::mem::take(&mut *owner.assigned.lock()) {
+                let since = bundles.begin(assigned.partition.index, Timestamp::now());
+                self.look_back(assigned.partition, since, assigned.offset, &mut bundles)?;
+            }
             if let Some(record) = &record {
-                clicks += self.bundle(record, &mut turns, &mut event)?;
+                clicks += self.bundle(record, &mut bundles, &mut turns, &mut event)?;
             }
             let due = turns.age().is_some_and(|age| age >= window) || clicks >= self.config.max_clicks;
             if (due || !busy) && turns.turn(|| consumer.group_metadata())? == Turned::Handed {
@@ -200,8 +214,25 @@ impl Worker {
 
     /// Enriches every click of a bundle into the open transaction; says how many
     /// lines it had.
-    fn bundle(&self, record: &Record<'_>, turns: &mut Turns, event: &mut Vec<u8>) -> Result<usize, BusError> {
+    fn bundle(
+        &self,
+        record: &Record<'_>,
+        bundles: &mut Bundles,
+        turns: &mut Turns,
+        event: &mut Vec<u8>,
+    ) -> Result<usize, BusError> {
         let now = Timestamp::now();
+        if let Some(id) = id(record) {
+            if let Some(since) = bundles.unknown_before(record.partition().index, id, now) {
+                self.look_back(record.partition(), since, record.offset(), bundles)?;
+            }
+            if !bundles.note(id) {
+                info!(partition = %record.partition(), offset = record.offset(), %id, "a bundle's second copy is dropped");
+                self.doubles.inc();
+                turns.read_up_to(record.partition(), record.offset() + 1)?;
+                return Ok(0);
+            }
+        }
         let lines = record.value().unwrap_or_default().split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let mut count = 0;
         for (number, line) in lines.enumerate() {
@@ -213,6 +244,24 @@ impl Worker {
         }
         turns.read_up_to(record.partition(), record.offset() + 1)?;
         Ok(count)
+    }
+
+    /// Notes the bundles of a partition since then and up to before `end`.
+    fn look_back(
+        &self,
+        partition: Partition,
+        since: Timestamp,
+        end: i64,
+        bundles: &mut Bundles,
+    ) -> Result<(), BusError> {
+        if end == 0 {
+            return Ok(());
+        }
+        self.bus.look_back("enricher", partition, since, end, |record| {
+            if let Some(id) = id(record) {
+                bundles.note(id);
+            }
+        })
     }
 
     /// Enriches a line, or says why that cannot be done.
@@ -283,4 +332,9 @@ impl Worker {
             .unwrap_or_else(|error| format!("{{\"v\":1,\"reason\":\"{error}\"}}").into_bytes());
         turns.send(&Outgoing::keyed(Topic::Dead, Topic::ClicksRaw.suffix().as_bytes(), Some(&value)))
     }
+}
+
+/// The id under which a redirector made a bundle; others may have none.
+fn id(record: &Record<'_>) -> Option<Uuid> {
+    Uuid::try_parse_ascii(record.header("bundle")?).ok()
 }

@@ -134,3 +134,42 @@ async fn every_click_is_committed_once_while_enrichers_come_and_go() {
         running.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_that_comes_twice_is_counted_once_also_by_the_next_enricher() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let made = |ago: u64| {
+        let now = u64::try_from(Timestamp::now().as_millis()).unwrap() / 1000;
+        uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now - ago, 0)).to_string()
+    };
+    let produce = async |click: u64, bundle: &str| {
+        let id = ClickId::new(Timestamp::now(), 1, click);
+        let out = Outgoing {
+            topic: Topic::ClicksRaw,
+            partition: Some(1),
+            key: None,
+            value: Some(&line(id)),
+            headers: &[("bundle", bundle.as_bytes()), ("count", b"1")],
+        };
+        producer.produce(&out).await.unwrap();
+        id.to_string()
+    };
+    let (fresh, old, late) = (made(0), made(7200), made(7200));
+    let first = Running::start(&bus).await;
+    let mut expected = vec![produce(1, &fresh).await, produce(2, &old).await];
+    produce(3, &fresh).await;
+    expected.push(produce(4, &made(0)).await);
+    testbed::read(&bus, Topic::Clicks, |clicks| clicks.len() >= 3).await;
+    first.stop().await;
+    // Copies that the next enricher finds, and one that it has never seen.
+    let second = Running::start(&bus).await;
+    produce(5, &fresh).await;
+    produce(6, &old).await;
+    expected.push(produce(7, &late).await);
+    produce(8, &late).await;
+    expected.push(produce(9, &made(0)).await);
+    let clicks = testbed::read(&bus, Topic::Clicks, |clicks| clicks.len() >= 5).await;
+    assert_eq!(clicks.into_iter().map(|click| click.key).collect::<Vec<_>>(), expected);
+    second.stop().await;
+}

@@ -1,0 +1,80 @@
+//! Looking back: what a partition held since some time.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    ClientContext, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::KafkaError,
+};
+use schemas::Timestamp;
+use tracing::debug;
+
+use crate::{Bus, BusError, Partition, Record, config::CALL_TIMEOUT};
+
+/// How long a poll waits.
+const POLL: Duration = Duration::from_millis(200);
+/// How long a partition may say nothing before reading it is given up.
+const SILENCE: Duration = Duration::from_secs(30);
+
+struct Quiet;
+
+impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "Kafka client");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+impl Bus {
+    /// Tells `look` of every record of `partition` that was produced at `since` or
+    /// later and stands before the offset `end`. Blocks.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn look_back(
+        &self,
+        role: &str,
+        partition: Partition,
+        since: Timestamp,
+        end: i64,
+        mut look: impl FnMut(&Record<'_>),
+    ) -> Result<(), BusError> {
+        let failed = |source| BusError::Kafka { what: "look back in a partition", source };
+        let consumer: BaseConsumer<Quiet> = self.table_config(role).create_with_context(Quiet).map_err(failed)?;
+        let name = self.topics().name(partition.topic);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&name, partition.index, Offset::Offset(since.as_millis())).map_err(failed)?;
+        let found = consumer.offsets_for_times(list, CALL_TIMEOUT).map_err(failed)?;
+        // No offset: nothing was produced since.
+        let begin = match found.find_partition(&name, partition.index).map(|found| found.offset()) {
+            Some(Offset::Offset(begin)) if begin < end => begin,
+            _ => return Ok(()),
+        };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&name, partition.index, Offset::Offset(begin)).map_err(failed)?;
+        consumer.assign(&list).map_err(failed)?;
+        let mut heard = Instant::now();
+        loop {
+            match consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    let offset = message.offset();
+                    if offset < end {
+                        look(&Record { message, topic: partition.topic });
+                    }
+                    if offset + 1 >= end {
+                        return Ok(());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) if heard.elapsed() > SILENCE => return Err(failed(error)),
+                None if heard.elapsed() > SILENCE => return Err(failed(KafkaError::Canceled)),
+                None | Some(Err(_)) => {}
+            }
+        }
+    }
+}
