@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod event;
 pub mod filter;
 pub mod ids;
+pub mod keyring;
 pub mod link;
 pub mod sample;
 pub mod scheme;
@@ -28,6 +29,7 @@ pub use filter::Filters;
 pub use ids::{
     AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, WorkspaceId,
 };
+pub use keyring::Keyring;
 pub use link::Link;
 pub use scheme::AppSchemes;
 pub use time::Timestamp;
