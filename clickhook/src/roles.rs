@@ -92,7 +92,9 @@ pub(crate) async fn run(
                     keys::ADMIN_KEY
                 );
             }
-            let running = control::start(config.control, bus, vault()?, store, metrics, health, shutdown).await?;
+            let (config, vault) = (config.control, vault()?);
+            let setup = control::Setup { config, bus, vault, store, metrics, health, shutdown };
+            let running = control::start(setup).await?;
             listening(running.local_addr());
             running.wait().await?;
         }

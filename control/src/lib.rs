@@ -66,6 +66,24 @@ pub enum Error {
     Thread(io::Error),
 }
 
+/// What the API is made of.
+pub struct Setup {
+    /// How it is set up.
+    pub config: Config,
+    /// Where its topics are.
+    pub bus: Bus,
+    /// What seals the secrets of endpoints.
+    pub vault: Arc<Vault>,
+    /// What the statistics are read from.
+    pub store: Store,
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Where it says whether it leads.
+    pub health: Health,
+    /// What tells it to stop.
+    pub shutdown: Shutdown,
+}
+
 /// An API that has started.
 pub struct Running {
     address: SocketAddr,
@@ -94,16 +112,8 @@ impl Running {
 /// # Errors
 /// When the configuration is wrong, the address is taken, or a client or thread
 /// cannot be made.
-#[allow(clippy::needless_pass_by_value, reason = "the roles start alike")]
-pub async fn start(
-    config: Config,
-    bus: Bus,
-    vault: Arc<Vault>,
-    store: Store,
-    metrics: Metrics,
-    health: Health,
-    shutdown: Shutdown,
-) -> Result<Running, Error> {
+pub async fn start(setup: Setup) -> Result<Running, Error> {
+    let Setup { config, bus, vault, store, metrics, health, shutdown } = setup;
     config.validate_for_serving()?;
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;

@@ -1,0 +1,10 @@
+//! The API against a real Kafka and a real ClickHouse: what callers see, what is
+//! in the topics by then, and what survives a change of leaders.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod endpoints;
+mod leading;
+mod links;
+mod refusals;
+mod support;

@@ -1,0 +1,137 @@
+//! What the tests of the API share: instances on a Kafka of their own prefix, and
+//! a small client that shows answers as they came.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bus::Bus;
+use control::{Config, Running, Setup};
+use serde_json::Value;
+use service::{Health, Metrics, Shutdown, vault::Vault};
+use store::{Store, StoreConfig};
+use testbed::PATIENCE;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+pub(crate) const KEY: &str = "0123456789abcdef-admin";
+
+pub(crate) struct Instance {
+    pub(crate) running: Running,
+    pub(crate) health: Health,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) vault: Arc<Vault>,
+}
+
+pub(crate) fn store(database: &str) -> Store {
+    let config = StoreConfig { url: testbed::clickhouse(), database: database.to_owned(), ..StoreConfig::default() };
+    Store::new(config).unwrap()
+}
+
+pub(crate) async fn instance(bus: &Bus, store: Store) -> Instance {
+    let config = Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        short_url_base: "https://go.example".to_owned(),
+        admin_key: KEY.to_owned(),
+        ..Config::default()
+    };
+    let (health, shutdown) = (Health::default(), Shutdown::new());
+    let vault = Arc::new(Vault::from_hex(&Vault::generate()).unwrap());
+    let setup = Setup {
+        config,
+        bus: bus.clone(),
+        vault: Arc::clone(&vault),
+        store,
+        metrics: Metrics::default(),
+        health: health.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let running = control::start(setup).await.unwrap();
+    Instance { running, health, shutdown, vault }
+}
+
+/// An instance alone, leading. Only the statistics ask the database.
+pub(crate) async fn leader(bus: &Bus) -> Instance {
+    let instance = instance(bus, store("nothing")).await;
+    timeout(PATIENCE, instance.health.ready()).await.unwrap();
+    instance
+}
+
+impl Instance {
+    pub(crate) fn api(&self) -> Api {
+        Api { address: self.running.local_addr(), key: KEY }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.trigger();
+        timeout(PATIENCE, self.running.wait()).await.unwrap().unwrap();
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    pub(crate) key: &'static str,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head
+            .lines()
+            .find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)))
+            .map(|(_, value)| value)
+    }
+
+    /// The fields that a problem names.
+    pub(crate) fn fields(&self) -> Vec<&str> {
+        self.body["errors"]
+            .as_array()
+            .map_or_else(Vec::new, |errors| errors.iter().map(|error| error["field"].as_str().unwrap()).collect())
+    }
+}
+
+impl Api {
+    pub(crate) async fn send(self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let (key, length) = (self.key, body.len());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\
+             Content-Length: {length}\r\n{headers}\r\n{body}"
+        );
+        // A body that is refused may not be read to its end.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        Answer {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head: head.to_owned(),
+            body: serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())),
+        }
+    }
+
+    pub(crate) async fn get(self, path: &str) -> Answer {
+        self.send("GET", path, "", "").await
+    }
+
+    pub(crate) async fn post(self, path: &str, body: Value) -> Answer {
+        self.send("POST", path, "", &body.to_string()).await
+    }
+
+    pub(crate) async fn patch(self, path: &str, body: Value) -> Answer {
+        self.send("PATCH", path, "", &body.to_string()).await
+    }
+
+    pub(crate) async fn delete(self, path: &str) -> Answer {
+        self.send("DELETE", path, "", "").await
+    }
+}
