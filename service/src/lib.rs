@@ -1,12 +1,16 @@
 //! What every process of clickhook has: configuration, telemetry, a port for
-//! health and metrics, a way to be told to stop, backoff, and the vault that
-//! keeps secrets sealed at rest.
+//! health and metrics, a way to be told to stop, backoff, the vault that keeps
+//! secrets sealed at rest, and what those share that answer callers: problems,
+//! the reading of JSON, and limits on how often one calls.
 
 pub mod admin;
 mod backoff;
 pub mod config;
 mod health;
+pub mod json;
+pub mod limit;
 mod metrics;
+pub mod problem;
 pub mod secret;
 mod shutdown;
 pub mod telemetry;
