@@ -17,7 +17,7 @@ use std::{
 
 use bus::{Assigned, Assignments, Bus, BusError, Change, Commit, Isolation, Membership, Revoked, Table};
 use parking_lot::{Mutex, RwLock};
-use schemas::{Endpoint, EndpointId, Link, LinkId, Topic};
+use schemas::Topic;
 use service::{Backoff, Part, Shutdown};
 use tracing::{debug, error, info, warn};
 
@@ -200,10 +200,10 @@ impl Candidate {
 
     /// Leads until told to stop. Runs on a thread of its own.
     fn lead(&self, term: u64, stop: &AtomicBool) -> Result<(), Ended> {
-        self.part.not_ready("elected: reading links and endpoints");
+        self.part.not_ready("elected: reading what is committed");
         let transaction = self.bus.transaction(CONTROL, Duration::ZERO)?;
         let Some(state) = self.read(stop)? else { return Ok(()) };
-        let (links, endpoints) = state.len();
+        let (links, endpoints) = (state.links.len(), state.endpoints.len());
         writer::show(&state, &self.counts);
         let (leader, jobs) = Leader::new(state);
         if !self.leadership.take(term, Arc::clone(&leader)) {
@@ -223,12 +223,12 @@ impl Candidate {
         let (tell, told) = channel();
         let state = Arc::new(Mutex::new(State::default()));
         let mut tables: Vec<Table> = Vec::new();
-        for topic in [Topic::Links, Topic::Endpoints] {
+        for &topic in State::TOPICS {
             let (state, tell) = (Arc::clone(&state), tell.clone());
             tables.push(self.bus.table(CONTROL, topic, move |change| {
                 let outcome = match change {
                     Change::CaughtUp => Ok(true),
-                    change => put(&mut state.lock(), topic, &change).map(|()| false),
+                    change => state.lock().read(topic, &change).map(|()| false),
                 };
                 // Nobody listens any more once everything has been read.
                 match outcome {
@@ -267,31 +267,4 @@ impl Term {
         self.stop.store(true, Ordering::Release);
         self.thread.join().unwrap_or(Err(Ended::Panicked))
     }
-}
-
-/// Applies a record. One that cannot be read ends the term: to lead without it
-/// would be to forget it.
-fn put(state: &mut State, topic: Topic, change: &Change<'_>) -> Result<(), String> {
-    let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
-    match (topic, change) {
-        (Topic::Links, Change::Put { key, value }) => {
-            let link: Link = serde_json::from_slice(value).map_err(|error| format!("{}: {error}", text(key)))?;
-            state.put_link(Arc::new(link));
-        }
-        (Topic::Links, Change::Delete { key }) => {
-            let id: LinkId = text(key).parse().map_err(|error| format!("{error}"))?;
-            state.remove_link(id);
-        }
-        (_, Change::Put { key, value }) => {
-            let endpoint: Endpoint =
-                serde_json::from_slice(value).map_err(|error| format!("{}: {error}", text(key)))?;
-            state.put_endpoint(Arc::new(endpoint));
-        }
-        (_, Change::Delete { key }) => {
-            let id: EndpointId = text(key).parse().map_err(|error| format!("{error}"))?;
-            state.remove_endpoint(id);
-        }
-        (_, Change::CaughtUp) => {}
-    }
-    Ok(())
 }

@@ -2,8 +2,8 @@
 //! writes them.
 //!
 //! `api/` is HTTP; `link.rs` and `endpoint.rs` know what may be written;
-//! `draft.rs` and `state.rs` decide what becomes of a change; `writer.rs`
-//! commits it, and `leader.rs` says who may.
+//! `kept/` says what each kind is to `state.rs` and `draft.rs`, which decide what
+//! becomes of a change; `writer.rs` commits it, and `leader.rs` says who may.
 
 mod api;
 mod auth;
@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod draft;
 mod endpoint;
+mod kept;
 mod leader;
 mod link;
 mod metrics;
@@ -32,7 +33,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    api::Api,
+    api::{Api, Rules},
     auth::AdminKey,
     endpoint::Allowed,
     leader::{Candidate, Leadership},
@@ -135,7 +136,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         producer,
         vault,
         store,
-        allowed: Allowed { http: config.allow_http, private: config.allow_private },
+        rules: Arc::new(Rules { endpoints: Allowed { http: config.allow_http, private: config.allow_private } }),
         key: AdminKey::new(&config.admin_key),
         counts,
     };

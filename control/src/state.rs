@@ -1,171 +1,187 @@
-//! What the leader knows: links and endpoints, with the indexes that keep slugs
-//! and external ids unique. Only what is committed is in here (`draft.rs` holds
-//! what is not), so that readers see nothing else.
+//! What the leader knows: everything that it keeps, with the owners of what must
+//! be unique. Only what is committed is in here (`draft.rs` holds what is not),
+//! so that readers see nothing else.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use schemas::{Endpoint, EndpointId, Link, LinkId, WorkspaceId};
+use bus::Change;
+use schemas::{Endpoint, Link, Topic, WorkspaceId};
 
-use crate::{
-    draft::Drafted,
-    problem::{Kind, Problem},
-};
+use crate::{draft::Overlay, kept::Kept};
 
-/// Where a link answers: unique in the installation.
-pub(crate) type Address = (Option<String>, String);
-/// A customer's own id: unique in the workspace.
-pub(crate) type External = (WorkspaceId, String);
-
-pub(crate) fn address(link: &Link) -> Address {
-    (link.domain.clone(), link.slug.clone())
+/// All of a kind, by id, with the owners of their claims.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shelf<T: Kept> {
+    all: BTreeMap<T::Id, Arc<T>>,
+    owners: HashMap<T::Claim, T::Id>,
 }
 
-pub(crate) fn external(link: &Link) -> Option<External> {
-    Some((link.workspace.clone(), link.external_id.clone()?))
-}
-
-/// Everything that is committed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct State {
-    links: BTreeMap<LinkId, Arc<Link>>,
-    addresses: HashMap<Address, LinkId>,
-    externals: HashMap<External, LinkId>,
-    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
-}
-
-/// Something with an id in a workspace, kept by the state.
-pub(crate) trait Kept: Sized {
-    /// Its id.
-    type Id: Ord + Copy;
-    /// What people call it.
-    const NAME: &'static str;
-    /// Where the state keeps it.
-    fn all(state: &State) -> &BTreeMap<Self::Id, Arc<Self>>;
-    /// Whose it is.
-    fn workspace(&self) -> &WorkspaceId;
-    /// Which version it is.
-    fn revision(&self) -> u64;
-}
-
-impl Kept for Link {
-    type Id = LinkId;
-    const NAME: &'static str = "link";
-    fn all(state: &State) -> &BTreeMap<LinkId, Arc<Self>> {
-        &state.links
-    }
-    fn workspace(&self) -> &WorkspaceId {
-        &self.workspace
-    }
-    fn revision(&self) -> u64 {
-        self.revision
+impl<T: Kept> Default for Shelf<T> {
+    fn default() -> Self {
+        Self { all: BTreeMap::new(), owners: HashMap::new() }
     }
 }
 
-impl Kept for Endpoint {
-    type Id = EndpointId;
-    const NAME: &'static str = "endpoint";
-    fn all(state: &State) -> &BTreeMap<EndpointId, Arc<Self>> {
-        &state.endpoints
-    }
-    fn workspace(&self) -> &WorkspaceId {
-        &self.workspace
-    }
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-}
-
-impl State {
-    /// The one of that id, if it is the workspace's.
-    pub(crate) fn get<T: Kept>(&self, workspace: &WorkspaceId, id: T::Id) -> Option<Arc<T>> {
-        T::all(self).get(&id).filter(|found| found.workspace() == workspace).cloned()
+impl<T: Kept> Shelf<T> {
+    /// The one of that id, whosever it is.
+    pub(crate) fn get(&self, id: &T::Id) -> Option<Arc<T>> {
+        self.all.get(id).cloned()
     }
 
-    /// Up to `limit` of the workspace's, newest first, older than `before`; and
-    /// whether there are more.
-    pub(crate) fn page<T: Kept>(
-        &self,
-        workspace: &WorkspaceId,
-        before: Option<T::Id>,
-        limit: usize,
-    ) -> (Vec<Arc<T>>, bool) {
-        let all = T::all(self);
+    /// Whose that is.
+    pub(crate) fn owner(&self, claim: &T::Claim) -> Option<T::Id> {
+        self.owners.get(claim).cloned()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Up to `limit` of what callers in the workspace see, newest first, older
+    /// than `before`; and whether there are more.
+    pub(crate) fn page(&self, workspace: &WorkspaceId, before: Option<&T::Id>, limit: usize) -> (Vec<Arc<T>>, bool) {
         let older = match before {
-            Some(before) => all.range(..before),
-            None => all.range(..),
+            Some(before) => self.all.range(..before),
+            None => self.all.range::<T::Id, _>(..),
         };
-        let mut theirs = older.rev().map(|(_, found)| found).filter(|found| found.workspace() == workspace);
+        let mut theirs = older.rev().map(|(_, found)| found).filter(|found| found.is_seen_from(workspace));
         let page = theirs.by_ref().take(limit).cloned().collect();
         (page, theirs.next().is_some())
     }
 
-    /// Whose address it is.
-    pub(crate) fn owner(&self, address: &Address) -> Option<LinkId> {
-        self.addresses.get(address).copied()
-    }
-
-    /// Whose external id it is.
-    pub(crate) fn external_owner(&self, external: &External) -> Option<LinkId> {
-        self.externals.get(external).copied()
-    }
-
-    /// How many links and endpoints there are.
-    pub(crate) fn len(&self) -> (usize, usize) {
-        (self.links.len(), self.endpoints.len())
-    }
-
-    pub(crate) fn put_link(&mut self, link: Arc<Link>) {
-        self.remove_link(link.id);
-        self.addresses.insert(address(&link), link.id);
-        if let Some(external) = external(&link) {
-            self.externals.insert(external, link.id);
+    pub(crate) fn put(&mut self, new: Arc<T>) {
+        let id = new.id();
+        self.remove(&id);
+        for claim in new.claims() {
+            self.owners.insert(claim, id.clone());
         }
-        self.links.insert(link.id, link);
+        self.all.insert(id, new);
     }
 
-    /// An index entry goes only with the link that owns it.
-    pub(crate) fn remove_link(&mut self, id: LinkId) {
-        let Some(link) = self.links.remove(&id) else { return };
-        let address = address(&link);
-        if self.addresses.get(&address) == Some(&id) {
-            self.addresses.remove(&address);
-        }
-        if let Some(external) = external(&link)
-            && self.externals.get(&external) == Some(&id)
-        {
-            self.externals.remove(&external);
-        }
-    }
-
-    pub(crate) fn put_endpoint(&mut self, endpoint: Arc<Endpoint>) {
-        self.endpoints.insert(endpoint.id, endpoint);
-    }
-
-    pub(crate) fn remove_endpoint(&mut self, id: EndpointId) {
-        self.endpoints.remove(&id);
-    }
-
-    /// Makes committed changes visible.
-    pub(crate) fn apply(&mut self, changes: Drafted) {
-        for (id, link) in changes.links {
-            match link {
-                Some(link) => self.put_link(link),
-                None => self.remove_link(id),
+    /// What it claimed goes only with the one that owns it.
+    pub(crate) fn remove(&mut self, id: &T::Id) {
+        let Some(old) = self.all.remove(id) else { return };
+        for claim in old.claims() {
+            if self.owners.get(&claim) == Some(id) {
+                self.owners.remove(&claim);
             }
         }
-        for (id, endpoint) in changes.endpoints {
-            match endpoint {
-                Some(endpoint) => self.put_endpoint(endpoint),
-                None => self.remove_endpoint(id),
+    }
+
+    fn apply(&mut self, changes: Overlay<T>) {
+        for (id, changed) in changes.changed {
+            match changed {
+                Some(new) => self.put(new),
+                None => self.remove(&id),
             }
         }
+    }
+
+    /// Applies a record. One that cannot be read is an error: to lead without it
+    /// would be to forget it.
+    fn read(&mut self, change: &Change<'_>) -> Result<(), String> {
+        let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+        match change {
+            Change::Put { key, value } => {
+                let new: T = serde_json::from_slice(value).map_err(|error| format!("{}: {error}", text(key)))?;
+                self.put(Arc::new(new));
+            }
+            Change::Delete { key } => {
+                let id = text(key).parse::<T::Id>().map_err(|error| error.to_string())?;
+                self.remove(&id);
+            }
+            Change::CaughtUp => {}
+        }
+        Ok(())
     }
 }
 
-/// Nothing of that id is the caller's.
-pub(crate) fn not_found<T: Kept>(id: &str) -> Problem {
-    Problem::new(Kind::NotFound, format!("There is no {} {id}", T::NAME))
+/// Where a kind is kept.
+pub(crate) trait Stored: Sized + 'static {
+    /// What is committed.
+    fn shelf(state: &State) -> &Shelf<Self>
+    where
+        Self: Kept;
+
+    /// What is drafted.
+    fn drafted(changes: &Changes) -> &Overlay<Self>
+    where
+        Self: Kept;
+
+    /// What is drafted, to add to it.
+    fn drafted_mut(changes: &mut Changes) -> &mut Overlay<Self>
+    where
+        Self: Kept;
+}
+
+macro_rules! kinds {
+    ($($field:ident: $kind:ty,)*) => {
+        /// Everything that is committed.
+        #[derive(Debug, Default, PartialEq, Eq)]
+        pub(crate) struct State {
+            $(pub(crate) $field: Shelf<$kind>,)*
+        }
+
+        /// What a draft changes.
+        #[derive(Debug, Default)]
+        pub(crate) struct Changes {
+            $($field: Overlay<$kind>,)*
+        }
+
+        impl State {
+            /// The topics that say what is committed.
+            pub(crate) const TOPICS: &[Topic] = &[$(<$kind as Kept>::TOPIC),*];
+
+            /// Applies a record of one of the topics.
+            pub(crate) fn read(&mut self, topic: Topic, change: &Change<'_>) -> Result<(), String> {
+                $(if topic == <$kind as Kept>::TOPIC {
+                    return self.$field.read(change);
+                })*
+                Err(format!("{} says nothing that the control plane keeps", topic.suffix()))
+            }
+
+            /// Makes committed changes visible.
+            pub(crate) fn apply(&mut self, changes: Changes) {
+                $(self.$field.apply(changes.$field);)*
+            }
+        }
+
+        $(impl Stored for $kind {
+            fn shelf(state: &State) -> &Shelf<Self> {
+                &state.$field
+            }
+            fn drafted(changes: &Changes) -> &Overlay<Self> {
+                &changes.$field
+            }
+            fn drafted_mut(changes: &mut Changes) -> &mut Overlay<Self> {
+                &mut changes.$field
+            }
+        })*
+    };
+}
+
+kinds! {
+    links: Link,
+    endpoints: Endpoint,
+}
+
+impl State {
+    /// The one of that id, if callers in the workspace may see it.
+    pub(crate) fn get<T: Kept>(&self, workspace: &WorkspaceId, id: &T::Id) -> Option<Arc<T>> {
+        T::shelf(self).get(id).filter(|found| found.is_seen_from(workspace))
+    }
+
+    /// A page of what callers in the workspace see: [`Shelf::page`].
+    pub(crate) fn page<T: Kept>(
+        &self,
+        workspace: &WorkspaceId,
+        before: Option<&T::Id>,
+        limit: usize,
+    ) -> (Vec<Arc<T>>, bool) {
+        T::shelf(self).page(workspace, before, limit)
+    }
 }

@@ -122,7 +122,7 @@ pub(crate) fn run(
             return Err(error);
         }
         let mut state = leader.state.write();
-        state.apply(drafted);
+        state.apply(drafted.changes);
         show(&state, counts);
         drop(state);
         answers.into_iter().for_each(|answer| answer(Committed::Yes));
@@ -132,9 +132,8 @@ pub(crate) fn run(
 
 /// Shows how much there is.
 pub(crate) fn show(state: &State, counts: &Counts) {
-    let (links, endpoints) = state.len();
-    counts.links.set(i64::try_from(links).unwrap_or(i64::MAX));
-    counts.endpoints.set(i64::try_from(endpoints).unwrap_or(i64::MAX));
+    counts.links.set(i64::try_from(state.links.len()).unwrap_or(i64::MAX));
+    counts.endpoints.set(i64::try_from(state.endpoints.len()).unwrap_or(i64::MAX));
 }
 
 fn commit(transaction: &Transaction, records: &[Record], counts: &Counts) -> Result<(), BusError> {

@@ -7,7 +7,7 @@ use axum::{
 use schemas::{Event, EventName, Timestamp, sample};
 use serde::Serialize;
 
-use super::Listed;
+use super::resource::Listed;
 
 /// When the samples happened: a moment that never moves.
 const SAMPLE_AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);

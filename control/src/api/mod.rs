@@ -6,23 +6,25 @@ mod endpoints;
 mod events;
 mod links;
 pub(crate) mod request;
+mod resource;
 mod stats;
 
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderValue, Method, Uri, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::{get, post},
+    response::Response,
+    routing::{MethodRouter, get, post},
 };
 use bus::Producer;
-use serde::Serialize;
+use schemas::{Endpoint, Link};
 use service::vault::Vault;
 use store::Store;
 
+use self::resource::Resource;
 use crate::{
     auth::{self, AdminKey},
     endpoint::Allowed,
@@ -38,9 +40,15 @@ pub(crate) struct Api {
     pub(crate) producer: Producer,
     pub(crate) vault: Arc<Vault>,
     pub(crate) store: Store,
-    pub(crate) allowed: Allowed,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) key: AdminKey,
     pub(crate) counts: Counts,
+}
+
+/// What the installation allows.
+pub(crate) struct Rules {
+    /// Where endpoints may be.
+    pub(crate) endpoints: Allowed,
 }
 
 impl Api {
@@ -54,10 +62,8 @@ impl Api {
 /// All routes.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
     let keyed = Router::new()
-        .route("/v1/links", post(links::create).get(links::list))
-        .route("/v1/links/{id}", get(links::read).patch(links::update).delete(links::delete))
-        .route("/v1/endpoints", post(endpoints::create).get(endpoints::list))
-        .route("/v1/endpoints/{id}", get(endpoints::read).patch(endpoints::update).delete(endpoints::delete))
+        .merge(resource::<Link>(post(links::create)))
+        .merge(resource::<Endpoint>(post(endpoints::create)))
         .route("/v1/endpoints/{id}/test", post(endpoints::test))
         .route("/v1/stats/links/{id}", get(stats::link))
         .route("/v1/event-types", get(events::list))
@@ -69,6 +75,12 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
         .layer(DefaultBodyLimit::max(request::BODY_BYTES))
         .with_state(api)
+}
+
+/// The routes that every kind has.
+fn resource<T: Resource>(create: MethodRouter<Arc<Api>>) -> Router<Arc<Api>> {
+    let one = get(resource::read::<T>).patch(resource::update::<T>).delete(resource::delete::<T>);
+    Router::new().route(T::PATH, create.get(resource::list::<T>)).route(&format!("{}/{{id}}", T::PATH), one)
 }
 
 async fn no_route(uri: Uri) -> Problem {
@@ -93,30 +105,4 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     // What the API tells is the caller's alone.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// A version of something, with the ETag that a change can be made to depend on.
-fn versioned(status: StatusCode, revision: u64, body: &impl Serialize) -> Response {
-    let mut response = (status, Json(body)).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    response
-}
-
-/// The answer to a creation: where the new thing is.
-fn created(path: &str, revision: u64, body: &impl Serialize) -> Response {
-    let mut response = versioned(StatusCode::CREATED, revision, body);
-    if let Ok(location) = HeaderValue::from_str(path) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
-}
-
-/// A page of a list; `next` is there while there is more.
-#[derive(Serialize)]
-struct Listed<T> {
-    data: Vec<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
 }

@@ -1,8 +1,6 @@
 //! Reading requests: bodies whose errors name the field or the place, queries,
 //! ids in paths, and preconditions.
 
-use std::str::FromStr;
-
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Query, Request},
@@ -12,8 +10,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use service::json::parse;
 
 use crate::{
+    kept::{Kept, not_found},
     problem::{FieldError, Kind, Problem},
-    state::{Kept, not_found},
 };
 
 /// The largest body that is read.
@@ -72,7 +70,6 @@ const LARGEST_PAGE: usize = 200;
 impl<T, S> FromRequestParts<S> for Page<T>
 where
     T: Kept,
-    T::Id: FromStr,
     S: Send + Sync,
 {
     type Rejection = Problem;
@@ -96,10 +93,7 @@ where
 }
 
 /// The id in a path: one that cannot be is one that is not there.
-pub(crate) fn id<T: Kept>(text: &str) -> Result<T::Id, Problem>
-where
-    T::Id: FromStr,
-{
+pub(crate) fn id<T: Kept>(text: &str) -> Result<T::Id, Problem> {
     text.parse().map_err(|_| not_found::<T>(&text.chars().take(64).collect::<String>()))
 }
 

@@ -12,8 +12,8 @@ use serde::Serialize;
 use store::{LinkClicks, Store, StoreError};
 use tracing::warn;
 
-use super::{Api, request::id};
-use crate::{auth::Caller, problem::Problem, state::not_found};
+use super::{Api, resource::find};
+use crate::{auth::Caller, problem::Problem};
 
 #[derive(Serialize)]
 struct LinkStats {
@@ -26,10 +26,8 @@ pub(super) async fn link(
     Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
 ) -> Result<Response, Problem> {
-    let id = id::<Link>(&text)?;
-    let link = api.leader()?.read(|state| state.get::<Link>(&caller.workspace, id));
-    link.ok_or_else(|| not_found::<Link>(&text))?;
-    let stats = ask(&api.store, &caller.workspace, id).await.map_err(|error| {
+    let link = find::<Link>(&*api.leader()?, &caller, &text)?;
+    let stats = ask(&api.store, &caller.workspace, link.id).await.map_err(|error| {
         warn!(%error, "statistics are not answered");
         Problem::unavailable("The statistics cannot be read: ClickHouse does not answer")
     })?;

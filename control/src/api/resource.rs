@@ -1,0 +1,122 @@
+//! What every kind of thing answers alike: reading one, listing them, patching
+//! and deleting one. Creating differs, and stands with its kind.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use schemas::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Api, Rules,
+    request::{Body, Page, id, if_match},
+};
+use crate::{
+    auth::Caller,
+    draft::Draft,
+    kept::{Kept, not_found},
+    problem::Problem,
+    writer::Leader,
+};
+
+/// A kind of thing that callers read, list, patch and delete.
+pub(super) trait Resource: Kept {
+    /// Where it is: `/v1/links`.
+    const PATH: &'static str;
+
+    /// What a caller may want changed: a merge patch (RFC 7396).
+    type Patch: DeserializeOwned + Send;
+
+    /// The thing with the patch applied, checked; if that changes anything, its
+    /// revision is the next one.
+    fn patched(&self, patch: Self::Patch, rules: &Rules, at: Timestamp) -> Result<Self, Problem>;
+
+    /// The thing as callers see it.
+    fn view<'a>(&'a self, leader: &Leader) -> impl Serialize + 'a;
+}
+
+pub(super) async fn read<T: Resource>(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(text): Path<String>,
+) -> Result<Response, Problem> {
+    let leader = api.leader()?;
+    let found = find::<T>(&leader, &caller, &text)?;
+    Ok(versioned(StatusCode::OK, &*found, &found.view(&leader)))
+}
+
+pub(super) async fn list<T: Resource>(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    page: Page<T>,
+) -> Result<Response, Problem> {
+    let leader = api.leader()?;
+    let (found, more) = leader.read(|state| state.page::<T>(&caller.workspace, page.before.as_ref(), page.limit));
+    let next = found.last().filter(|_| more).map(|last| last.id().to_string());
+    let data = found.iter().map(|found| found.view(&leader)).collect();
+    Ok(Json(Listed { data, next }).into_response())
+}
+
+pub(super) async fn update<T: Resource>(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    Body(patch): Body<T::Patch>,
+) -> Result<Response, Problem> {
+    let (id, expected, rules) = (id::<T>(&text)?, if_match(&headers)?, Arc::clone(&api.rules));
+    let leader = api.leader()?;
+    let change = move |draft: &mut Draft<'_>| {
+        draft.update::<T>(&caller.workspace, &id, expected, |found, at| found.patched(patch, &rules, at))
+    };
+    let changed = leader.write(change).await?;
+    Ok(versioned(StatusCode::OK, &*changed, &changed.view(&leader)))
+}
+
+pub(super) async fn delete<T: Resource>(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let (id, expected) = (id::<T>(&text)?, if_match(&headers)?);
+    api.leader()?.write(move |draft| draft.delete::<T>(&caller.workspace, &id, expected)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The one that a path names, if the caller may see it.
+pub(super) fn find<T: Kept>(leader: &Leader, caller: &Caller, text: &str) -> Result<Arc<T>, Problem> {
+    let id = id::<T>(text)?;
+    leader.read(|state| state.get::<T>(&caller.workspace, &id)).ok_or_else(|| not_found::<T>(text))
+}
+
+/// A version of something, with the ETag that a change can be made to depend on.
+pub(super) fn versioned<T: Kept>(status: StatusCode, found: &T, body: &impl Serialize) -> Response {
+    let mut response = (status, Json(body)).into_response();
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", found.revision())) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+/// The answer to a creation: where the new thing is.
+pub(super) fn created<T: Resource>(new: &T, body: &impl Serialize) -> Response {
+    let mut response = versioned(StatusCode::CREATED, new, body);
+    if let Ok(location) = HeaderValue::from_str(&format!("{}/{}", T::PATH, new.id())) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A page of a list; `next` is there while there is more.
+#[derive(Serialize)]
+pub(super) struct Listed<T> {
+    pub(super) data: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}

@@ -1,0 +1,32 @@
+//! Endpoints as the control plane keeps them.
+
+use schemas::{Endpoint, EndpointId, Topic, WorkspaceId};
+
+use crate::{
+    kept::{Kept, Unclaimed},
+    problem::Problem,
+};
+
+impl Kept for Endpoint {
+    type Id = EndpointId;
+    type Claim = Unclaimed;
+
+    const NAME: &'static str = "endpoint";
+    const TOPIC: Topic = Topic::Endpoints;
+
+    fn id(&self) -> EndpointId {
+        self.id
+    }
+
+    fn workspace(&self) -> &WorkspaceId {
+        &self.workspace
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn taken(claim: &Unclaimed, _: &EndpointId) -> Problem {
+        match *claim {}
+    }
+}

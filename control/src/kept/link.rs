@@ -1,0 +1,95 @@
+//! Links as the control plane keeps them: where one answers and its external id
+//! are its own, and every change is told as an event.
+
+use schemas::{Envelope, Event, EventId, EventName, Link, LinkId, Timestamp, Topic, WorkspaceId};
+
+use crate::{
+    draft::Draft,
+    kept::{Difference, Kept, serialise},
+    link::{changes, make_up_slug, short_url},
+    problem::Problem,
+};
+
+/// What only one link may have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum LinkClaim {
+    /// Where it answers: unique in the installation.
+    Address(Option<String>, String),
+    /// The customer's own id: unique in the workspace.
+    External(WorkspaceId, String),
+}
+
+impl Kept for Link {
+    type Id = LinkId;
+    type Claim = LinkClaim;
+
+    const NAME: &'static str = "link";
+    const TOPIC: Topic = Topic::Links;
+
+    fn id(&self) -> LinkId {
+        self.id
+    }
+
+    fn workspace(&self) -> &WorkspaceId {
+        &self.workspace
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn claims(&self) -> Vec<LinkClaim> {
+        let address = LinkClaim::Address(self.domain.clone(), self.slug.clone());
+        let external = self.external_id.clone().map(|external| LinkClaim::External(self.workspace.clone(), external));
+        std::iter::once(address).chain(external).collect()
+    }
+
+    fn taken(claim: &LinkClaim, owner: &LinkId) -> Problem {
+        match claim {
+            LinkClaim::Address(domain, slug) => {
+                let host = domain.as_deref().map_or_else(String::new, |domain| format!(" on {domain}"));
+                let reason = format!("`{slug}` is taken{host}: choose another, or leave it out to have one made up");
+                Problem::conflict("slug", reason)
+            }
+            LinkClaim::External(_, external) => {
+                let reason = format!("`{external}` is the external_id of {owner} already: change that link instead");
+                Problem::conflict("external_id", reason)
+            }
+        }
+    }
+
+    /// Makes up its slug if it has none.
+    fn settle(&mut self, _: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {
+        while self.slug.is_empty() {
+            let slug = make_up_slug();
+            if draft.owner::<Self>(&LinkClaim::Address(self.domain.clone(), slug.clone())).is_none() {
+                self.slug = slug;
+            }
+        }
+        self.short_url = short_url(self, draft.short_url_base());
+        Ok(())
+    }
+
+    fn event(change: Difference<'_, Self>, at: Timestamp) -> Result<Option<Vec<u8>>, Problem> {
+        let (name, link, revision, changes) = match change {
+            Difference::Created(link) => (EventName::LinkCreated, link, link.revision, None),
+            Difference::Updated(old, link) => (EventName::LinkUpdated, link, link.revision, Some(changes(old, link))),
+            // The deletion is the version after the last.
+            Difference::Deleted(link) => (EventName::LinkDeleted, link, link.revision + 1, None),
+        };
+        let workspace = link.workspace.as_str();
+        let event = Event {
+            id: EventId::of(workspace, name, &link.id.to_string(), &revision.to_string(), at),
+            event: name,
+            timestamp: at,
+            link: Some(link.facts()),
+            click: None,
+            utm: None,
+            attribution: None,
+            changes,
+            message: None,
+        };
+        let envelope = Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event };
+        serialise(&envelope).map(Some)
+    }
+}
