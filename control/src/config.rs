@@ -17,6 +17,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What the short address of a link without a domain begins with.
     pub short_url_base: String,
+    /// How long a slug is that nobody asked for: 4 to 32 characters.
+    pub slug_chars: u8,
     /// The key that may do everything; at least 16 characters.
     pub admin_key: String,
     /// Whether endpoints may be plain HTTP.
@@ -30,6 +32,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             short_url_base: "http://localhost:8080".to_owned(),
+            slug_chars: 7,
             admin_key: String::new(),
             allow_http: false,
             allow_private: false,
@@ -42,6 +45,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("listen", &self.listen)
             .field("short_url_base", &self.short_url_base)
+            .field("slug_chars", &self.slug_chars)
             .field("allow_http", &self.allow_http)
             .field("allow_private", &self.allow_private)
             .finish_non_exhaustive()
@@ -68,6 +72,9 @@ impl Config {
         if base.is_none() {
             let allowed = "an http or https address without a final slash, such as https://go.example.com";
             return Err(ConfigError::value("control.short_url_base", &self.short_url_base, allowed));
+        }
+        if !(4..=32).contains(&self.slug_chars) {
+            return Err(ConfigError::value("control.slug_chars", self.slug_chars, "4 to 32"));
         }
         if !self.admin_key.is_empty() && self.admin_key.len() < KEY_CHARS {
             let allowed = format!("at least {KEY_CHARS} characters, such as the output of `openssl rand -hex 32`");
@@ -103,6 +110,14 @@ mod tests {
         let config = Config { admin_key: "short-secret".to_owned(), ..Config::default() };
         assert!(!config.validate().unwrap_err().to_string().contains("short-secret"));
         assert!(!format!("{config:?}").contains("short-secret"));
+    }
+
+    #[test]
+    fn slugs_are_neither_guessed_nor_endless() {
+        for (chars, ok) in [(3, false), (4, true), (32, true), (33, false)] {
+            let config = Config { slug_chars: chars, ..Config::default() };
+            assert_eq!(config.validate().is_ok(), ok, "{chars}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use service::{Backoff, Part, Shutdown};
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    link::LinkRules,
     metrics::Counts,
     state::State,
     writer::{self, Leader},
@@ -96,7 +97,7 @@ impl Assignments for Election {
 pub(crate) struct Candidate {
     pub(crate) bus: Bus,
     pub(crate) leadership: Arc<Leadership>,
-    pub(crate) short_url_base: Arc<str>,
+    pub(crate) link_rules: Arc<LinkRules>,
     pub(crate) part: Part,
     pub(crate) counts: Counts,
     pub(crate) shutdown: Shutdown,
@@ -212,7 +213,7 @@ impl Candidate {
         info!(links, endpoints, "this instance leads");
         self.part.ready();
         self.counts.leading.set(1);
-        let outcome = writer::run(&leader, &jobs, &transaction, &self.short_url_base, &self.counts, stop);
+        let outcome = writer::run(&leader, &jobs, &transaction, &self.link_rules, &self.counts, stop);
         self.counts.leading.set(0);
         self.leadership.lose();
         Ok(outcome?)

@@ -16,6 +16,7 @@ mod leader;
 mod link;
 mod metrics;
 mod problem;
+mod slug;
 mod state;
 mod writer;
 
@@ -23,6 +24,7 @@ use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
 pub use config::Config;
+use schemas::AppSchemes;
 use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
 use store::Store;
 use tokio::{
@@ -37,6 +39,7 @@ use crate::{
     auth::AdminKey,
     endpoint::Allowed,
     leader::{Candidate, Leadership},
+    link::LinkRules,
     metrics::Counts,
 };
 
@@ -122,10 +125,15 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let (counts, leadership) = (Counts::new(&metrics), Arc::new(Leadership::default()));
     // Told after the API has drained, so that changes under way are committed.
     let step_down = Shutdown::new();
+    let link_rules = Arc::new(LinkRules {
+        short_url_base: config.short_url_base.as_str().into(),
+        schemes: AppSchemes::default(),
+        slug_chars: usize::from(config.slug_chars),
+    });
     let candidate = Candidate {
         bus: bus.clone(),
         leadership: Arc::clone(&leadership),
-        short_url_base: config.short_url_base.as_str().into(),
+        link_rules: Arc::clone(&link_rules),
         part: health.part("control"),
         counts: counts.clone(),
         shutdown: step_down.clone(),
@@ -136,7 +144,10 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         producer,
         vault,
         store,
-        rules: Arc::new(Rules { endpoints: Allowed { http: config.allow_http, private: config.allow_private } }),
+        rules: Arc::new(Rules {
+            endpoints: Allowed { http: config.allow_http, private: config.allow_private },
+            links: link_rules,
+        }),
         key: AdminKey::new(&config.admin_key),
         counts,
     };

@@ -29,6 +29,7 @@ use crate::{
     auth::{self, AdminKey},
     endpoint::Allowed,
     leader::Leadership,
+    link::LinkRules,
     metrics::{Answered, Counts},
     problem::{Kind, Problem},
     writer::Leader,
@@ -49,6 +50,8 @@ pub(crate) struct Api {
 pub(crate) struct Rules {
     /// Where endpoints may be.
     pub(crate) endpoints: Allowed,
+    /// What links are held to.
+    pub(crate) links: Arc<LinkRules>,
 }
 
 impl Api {
