@@ -1,10 +1,12 @@
 //! What every process of clickhook has: configuration, telemetry, a port for
 //! health and metrics, a way to be told to stop, backoff, the vault that keeps
 //! secrets sealed at rest, and what those share that answer callers: problems,
-//! the reading of JSON, and limits on how often one calls.
+//! the reading of JSON, and limits on how often one calls (`limit.rs` for callers
+//! that are known, `buckets.rs` for strangers).
 
 pub mod admin;
 mod backoff;
+pub mod buckets;
 pub mod config;
 mod health;
 pub mod json;
