@@ -15,7 +15,6 @@ mod ledger;
 mod polled;
 mod producer;
 mod record;
-mod settle;
 mod table;
 mod turns;
 

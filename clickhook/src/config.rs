@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use bus::BusConfig;
+use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
 use service::{ConfigError, telemetry};
 use store::StoreConfig;
@@ -15,6 +16,7 @@ use store::StoreConfig;
 pub(crate) struct Config {
     pub(crate) kafka: BusConfig,
     pub(crate) clickhouse: StoreConfig,
+    pub(crate) links: LinksConfig,
     pub(crate) ingest: ingest::Config,
     pub(crate) control: control::Config,
     pub(crate) enricher: enricher::Config,
@@ -22,6 +24,14 @@ pub(crate) struct Config {
     pub(crate) warehouse: dispatcher::warehouse::Config,
     pub(crate) metrics: MetricsConfig,
     pub(crate) log: LogConfig,
+}
+
+/// `[links]`: what the API and the redirector must agree on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LinksConfig {
+    /// Schemes besides http and https that links may lead to, such as `myapp`.
+    pub(crate) app_schemes: AppSchemes,
 }
 
 /// `[metrics]`.
@@ -77,6 +87,8 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     if let Ok(key) = std::env::var(crate::keys::ADMIN_KEY) {
         config.control.admin_key = key;
     }
+    config.ingest.app_schemes = config.links.app_schemes.clone();
+    config.control.app_schemes = config.links.app_schemes.clone();
     config.validate()?;
     Ok(config)
 }

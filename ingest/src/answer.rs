@@ -1,19 +1,24 @@
 //! What the redirector answers, written in one piece into the connection's
 //! output.
 
-use crate::http::{After, Refusal};
+use schemas::link::ReferrerPolicy;
+
+use crate::{
+    http::{After, Refusal},
+    location::Location,
+};
 
 /// What is answered to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer<'a> {
     /// Go on there.
-    Redirect {
-        status: u16,
-        /// ASCII without controls.
-        location: &'a [u8],
-    },
+    Redirect { status: u16, location: Location<'a>, referrer_policy: Option<ReferrerPolicy> },
     /// No link has this address.
     NotFound,
+    /// The link has expired.
+    Gone,
+    /// The address asks for too much; it may again in so many seconds.
+    TooMany { retry_after_s: u64 },
     /// Only GET and HEAD make sense here.
     MethodNotAllowed,
     /// Not now: the links are not all there yet, or the click could not be recorded.
@@ -40,15 +45,32 @@ macro_rules! head {
 }
 const TEXT: &[u8] = b"content-type: text/plain; charset=utf-8\r\n";
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    /// Go on there: the address that a link or domain has for when there is nothing else.
+    pub(crate) fn found(url: &'a [u8]) -> Self {
+        Self::Redirect { status: 302, location: Location::new(url), referrer_policy: None }
+    }
+
     /// Appends the answer to `out`.
     pub(crate) fn write(self, sent: Sent, out: &mut Vec<u8>) {
         let (head, body) = self.parts();
         out.extend_from_slice(head);
-        if let Self::Redirect { location, .. } = self {
-            out.extend_from_slice(b"location: ");
-            out.extend_from_slice(location);
-            out.extend_from_slice(b"\r\n");
+        match self {
+            Self::Redirect { location, referrer_policy, .. } => {
+                out.extend_from_slice(b"location: ");
+                location.write(out);
+                out.extend_from_slice(b"\r\n");
+                if let Some(policy) = referrer_policy {
+                    out.extend_from_slice(b"referrer-policy: ");
+                    out.extend_from_slice(policy.as_str().as_bytes());
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+            // A Vec takes every write.
+            Self::TooMany { retry_after_s } => {
+                drop(std::io::Write::write_fmt(out, format_args!("retry-after: {retry_after_s}\r\n")));
+            }
+            _ => {}
         }
         if body.is_empty() {
             out.extend_from_slice(b"content-length: 0\r\ndate: ");
@@ -78,6 +100,8 @@ impl Answer<'_> {
             Self::Redirect { status: 308, .. } => (head!("308 Permanent Redirect", "x-robots-tag: noindex"), ""),
             Self::Redirect { .. } => (head!("302 Found", "x-robots-tag: noindex"), ""),
             Self::NotFound => (head!("404 Not Found"), "There is no such link.\n"),
+            Self::Gone => (head!("410 Gone"), "This link has expired.\n"),
+            Self::TooMany { .. } => (head!("429 Too Many Requests"), "Too many requests come from your address.\n"),
             Self::MethodNotAllowed => {
                 (head!("405 Method Not Allowed", "allow: GET, HEAD"), "A link can be followed with GET or HEAD.\n")
             }

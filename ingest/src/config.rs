@@ -9,8 +9,11 @@ use std::{
 };
 
 use ipnet::IpNet;
+use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
+
+use crate::location::Rules;
 
 /// When a redirect is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +36,21 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How many threads serve them, each with its own listener; 0 for one a core.
     pub threads: usize,
-    /// Networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8`.
+    /// Networks whose `Forwarded`, `X-Forwarded-For` and `X-Forwarded-Host` are
+    /// believed, such as `10.0.0.0/8`.
     pub trusted_proxies: Vec<IpNet>,
+    /// The name under which links with `append_click_id` add a click's id.
+    pub click_id_param: String,
+    /// Visits a minute above which an address's clicks are marked `rate_limited`; 0
+    /// for never.
+    pub marked_per_min: u32,
+    /// Requests a minute above which an address is refused with 429; 0 for never.
+    pub refused_per_min: u32,
+    /// Unknown slugs a minute above which an address is said to try them out, and
+    /// its visits to them are not recorded; 0 for never.
+    pub unknown_per_min: u32,
+    /// Visits to unknown slugs that are recorded a minute; 0 for none.
+    pub orphans_per_min: u32,
     /// When a redirect is answered: `acked`, `spooled` or `async`.
     pub durability: Durability,
     /// `spooled`: how long a redirect waits for Kafka's acknowledgement before its
@@ -58,6 +74,10 @@ pub struct Config {
     pub drain_delay_ms: u64,
     /// How long connections may take to finish once the listeners are closed.
     pub drain_timeout_ms: u64,
+    /// `links.app_schemes`: the API's and the redirector's, so that no link is taken
+    /// that is not served.
+    #[serde(skip)]
+    pub app_schemes: AppSchemes,
 }
 
 impl Default for Config {
@@ -66,6 +86,11 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             threads: 0,
             trusted_proxies: Vec::new(),
+            click_id_param: "ch_click_id".to_owned(),
+            marked_per_min: 600,
+            refused_per_min: 0,
+            unknown_per_min: 60,
+            orphans_per_min: 600,
             durability: Durability::Spooled,
             ack_budget_ms: 25,
             ack_timeout_ms: 5_000,
@@ -75,6 +100,7 @@ impl Default for Config {
             header_timeout_ms: 30_000,
             drain_delay_ms: 0,
             drain_timeout_ms: 10_000,
+            app_schemes: AppSchemes::default(),
         }
     }
 }
@@ -93,6 +119,20 @@ impl Config {
             Err(ConfigError::value(&format!("ingest.{key}"), value, allowed))
         };
         within("threads", self.threads as u64, 0..=1024)?;
+        let param = &self.click_id_param;
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if param.is_empty() || param.len() > 64 || !param.bytes().all(unreserved) {
+            let allowed = "1 to 64 letters, digits and -._~";
+            return Err(ConfigError::value("ingest.click_id_param", param, allowed));
+        }
+        for (key, rate) in [
+            ("marked_per_min", self.marked_per_min),
+            ("refused_per_min", self.refused_per_min),
+            ("unknown_per_min", self.unknown_per_min),
+            ("orphans_per_min", self.orphans_per_min),
+        ] {
+            within(key, u64::from(rate), 0..=1_000_000)?;
+        }
         within("ack_budget_ms", self.ack_budget_ms, 1..=60_000)?;
         within("ack_timeout_ms", self.ack_timeout_ms, 1..=60_000)?;
         within("spool_max_bytes", self.spool_max_bytes, 1 << 20..=1 << 50)?;
@@ -100,6 +140,11 @@ impl Config {
         within("header_timeout_ms", self.header_timeout_ms, 100..=600_000)?;
         within("drain_delay_ms", self.drain_delay_ms, 0..=600_000)?;
         within("drain_timeout_ms", self.drain_timeout_ms, 0..=600_000)
+    }
+
+    /// What holds for all redirects.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules { schemes: self.app_schemes.clone(), click_id_param: self.click_id_param.as_str().into() }
     }
 
     pub(crate) fn cores(&self) -> usize {
@@ -124,6 +169,10 @@ mod tests {
         Config::default().validate().unwrap();
         let error = Config { ack_timeout_ms: 0, ..Config::default() }.validate().unwrap_err().to_string();
         assert_eq!(error, "ingest.ack_timeout_ms = 0: allowed is 1 to 60000");
+        for param in ["", "a b", "a=b", "a&b", "\u{e9}"] {
+            let error = Config { click_id_param: param.to_owned(), ..Config::default() }.validate().unwrap_err();
+            assert!(error.to_string().starts_with("ingest.click_id_param = "), "{error}");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ const LINGER_BYTES: usize = 256 << 10;
 /// # Errors
 /// When the other side has gone, or takes no answer.
 pub(crate) async fn serve(core: &Core, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-    let patience = Duration::from_millis(core.shared.config.header_timeout_ms);
+    let patience = Duration::from_millis(core.config().header_timeout_ms);
     let input = Vec::with_capacity(INPUT_BYTES);
     let connection = Connection { core, stream, peer, input, output: Vec::new(), clock: Clock::new(patience) };
     let mut told = pin!(core.told_to_drain());
@@ -125,7 +125,7 @@ impl Connection<'_> {
     }
 
     async fn refuse(mut self, refusal: Refusal) -> io::Result<()> {
-        self.core.shared.counts.refused(refusal);
+        self.core.counts().refused(refusal);
         let sent = Sent { after: After::Close, bodiless: false, date: self.core.date(Timestamp::now()) };
         Answer::Refused(refusal).write(sent, &mut self.output);
         self.send().await?;

@@ -146,7 +146,7 @@ fn split(target: &str) -> Option<(Option<&str>, &str)> {
 }
 
 /// A host with or without a port; a user's name has no business there.
-fn is_authority(text: &str) -> bool {
+pub(crate) fn is_authority(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte))
 }
 

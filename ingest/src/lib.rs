@@ -1,20 +1,26 @@
 //! The redirector: answers short links, and records every click in Kafka before
 //! it does.
 //!
-//! `http.rs` and `connection.rs` speak HTTP, `visit.rs` reads a request,
-//! `links.rs` knows where links lead, `answer.rs` says what is answered, and
-//! `serve.rs` is a core. `recorder.rs` is where a click is recorded, `keeper.rs`
+//! `http.rs` and `connection.rs` speak HTTP, `visit.rs` and `forwarded.rs` read a
+//! request, `links.rs` and `domains.rs` know where it leads, `redirect.rs` decides,
+//! `answer.rs` and `location.rs` say it, and `serve.rs` is a core. `limits.rs` is
+//! what an address may ask for. `recorder.rs` is where a click is recorded, `keeper.rs`
 //! and `spool.rs` put it on disk where Kafka does not take it in time.
 
 mod answer;
 mod config;
 mod connection;
 mod date;
+mod domains;
+mod forwarded;
 mod http;
 mod keeper;
+mod limits;
 mod links;
+mod location;
 mod metrics;
 mod recorder;
+mod redirect;
 mod serve;
 mod spool;
 mod visit;
@@ -22,7 +28,11 @@ mod visit;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -40,10 +50,13 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    domains::{Domains, DomainsWriter},
     keeper::Keeper,
+    limits::Limits,
     links::LinksWriter,
     metrics::Counts,
     recorder::{Recorder, Seat},
+    redirect::Redirects,
     serve::Shared,
     spool::Spool,
 };
@@ -100,7 +113,7 @@ impl Running {
 }
 
 /// Starts the redirector on threads of its own. It is ready (`links` of
-/// `health`) once it knows all links; until then it answers 503 for those that
+/// `health`) once it knows all links and domains; until then it answers 503 for those that
 /// it does not know.
 ///
 /// # Errors
@@ -121,16 +134,24 @@ pub async fn start(
     let listen_error = |source| Error::Listen { address, source };
     let listeners = serve::listen(address, config.cores()).map_err(listen_error)?;
     let address = listeners.first().map_or(Ok(address), TcpListener::local_addr).map_err(listen_error)?;
-    let writer = LinksWriter::default();
+    let domains = Domains::default();
+    let writer = LinksWriter::new(domains.clone(), config.rules());
     let links = writer.links();
-    let table = follow(&bus, writer, counts.clone())?;
+    let tables = [
+        DomainsWriter::new(domains.clone(), config.rules()).follow(&bus, counts.clone())?,
+        follow(&bus, writer, counts.clone())?,
+    ];
     let (clicks, seats) = Clicks::open(&bus, &config, &counts, listeners.len())?;
     let shared = Shared {
         connections: Arc::new(Semaphore::new(config.max_connections)),
-        config: Arc::new(config),
-        links,
-        complete: Arc::default(),
-        counts,
+        redirects: Arc::new(Redirects {
+            limits: Limits::new(&config, counts.clone()),
+            config: Arc::new(config),
+            links,
+            domains,
+            complete: AtomicBool::new(false),
+            counts,
+        }),
         close: Shutdown::new(),
     };
     let mut cores = JoinSet::new();
@@ -139,7 +160,7 @@ pub async fn start(
         cores.spawn(async { done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
     }
     info!(%address, threads = cores.len(), "the redirector listens");
-    let drained = tokio::spawn(supervise(shared, table, cores, clicks, part, shutdown));
+    let drained = tokio::spawn(supervise(shared, tables, cores, clicks, part, shutdown));
     Ok(Running { address, drained })
 }
 
@@ -178,7 +199,7 @@ impl Clicks {
 /// then the listeners, then the connections, then the recorder.
 async fn supervise(
     shared: Shared,
-    table: Table,
+    tables: [Table; 2],
     mut cores: JoinSet<io::Result<()>>,
     clicks: Clicks,
     part: Part,
@@ -186,8 +207,8 @@ async fn supervise(
 ) -> Result<(), Error> {
     let told = async {
         tokio::select! {
-            () = table.caught_up() => {
-                shared.complete.store(true, Ordering::Relaxed);
+            () = caught_up(&tables) => {
+                shared.redirects.complete.store(true, Ordering::Relaxed);
                 part.ready();
                 shutdown.wait().await;
             }
@@ -203,11 +224,11 @@ async fn supervise(
         }
     }
     part.not_ready("draining");
-    sleep(Duration::from_millis(shared.config.drain_delay_ms)).await;
+    sleep(Duration::from_millis(shared.redirects.config.drain_delay_ms)).await;
     shared.close.trigger();
     while cores.join_next().await.is_some() {}
     let drained = spawn_blocking(move || {
-        drop(table);
+        drop(tables);
         clicks.close()
     });
     match drained.await {
@@ -215,6 +236,12 @@ async fn supervise(
         left => warn!(?left, "the redirector stops with bundles that Kafka has not acknowledged"),
     }
     outcome
+}
+
+async fn caught_up(tables: &[Table]) {
+    for table in tables {
+        table.caught_up().await;
+    }
 }
 
 /// Keeps the table of links like the topic.

@@ -25,7 +25,12 @@ pub(crate) struct Counts {
     pub(crate) scans: Counter,
     pub(crate) heads: Counter,
     pub(crate) prefetches: Counter,
+    pub(crate) expired: Counter,
     pub(crate) orphans: Counter,
+    pub(crate) orphans_recorded: Counter,
+    pub(crate) enumerations: Counter,
+    pub(crate) marked: Counter,
+    pub(crate) too_many: Counter,
     pub(crate) unrecorded: Counter,
     pub(crate) bundles: Counter,
     pub(crate) bundle_clicks: Histogram,
@@ -39,6 +44,7 @@ pub(crate) struct Counts {
     pub(crate) spool_full: Gauge,
     pub(crate) links: Gauge,
     pub(crate) links_refused: Counter,
+    pub(crate) domains: Gauge,
     pub(crate) connections: Gauge,
     refused: Family<Reason, Counter>,
 }
@@ -55,7 +61,18 @@ impl Counts {
             scans: redirects("qr"),
             heads: redirects("head"),
             prefetches: redirects("prefetch"),
-            orphans: metrics.counter("clickhook_ingest_orphans", "Requests for an address that no link has"),
+            expired: metrics.counter("clickhook_ingest_expired", "Visits to links that have expired"),
+            orphans: metrics.counter("clickhook_ingest_orphans", "Visits to addresses that no link has"),
+            orphans_recorded: metrics.counter("clickhook_ingest_orphans_recorded", "Those that were written down"),
+            enumerations: metrics.counter(
+                "clickhook_ingest_enumerations",
+                "How often an address began to ask for more unknown slugs a minute than `ingest.unknown_per_min`",
+            ),
+            marked: metrics.counter("clickhook_ingest_marked", "Visits from addresses above `ingest.marked_per_min`"),
+            too_many: metrics.counter(
+                "clickhook_ingest_too_many",
+                "Requests refused with 429, from addresses above `ingest.refused_per_min`",
+            ),
             unrecorded: metrics.counter(
                 "clickhook_ingest_unrecorded",
                 "Requests answered with 503 because Kafka did not acknowledge their click in time",
@@ -86,6 +103,7 @@ impl Counts {
             links: metrics.gauge("clickhook_ingest_links", "Links that can be looked up"),
             links_refused: metrics
                 .counter("clickhook_ingest_links_refused", "Records of links that could not be read or served"),
+            domains: metrics.gauge("clickhook_ingest_domains", "Domains that are verified"),
             connections: metrics.gauge("clickhook_ingest_connections", "Connections that are open"),
             refused: metrics
                 .family_counter("clickhook_ingest_refused", "Requests whose heads could not be taken, by why"),

@@ -23,7 +23,7 @@ use std::{
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
 use parking_lot::{Mutex, RwLock};
-use schemas::{ClickClass, ClickId, Timestamp, Topic, click::Visit, ids::SHARDS};
+use schemas::{ClickId, Topic, ids::SHARDS};
 use tokio::{
     sync::{Notify, mpsc},
     task::yield_now,
@@ -36,7 +36,7 @@ use crate::{
     config::{Config, Durability},
     keeper::Order,
     metrics::Counts,
-    visit::Visitor,
+    visit::{Seen, Visitor},
 };
 
 /// How long a bundle collects at least, counted from the one before.
@@ -59,15 +59,6 @@ pub(crate) enum Recorded {
     Shed,
     /// Kafka has not acknowledged it in time. It may still do.
     Unknown,
-}
-
-/// What the redirector makes of a visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) at: Timestamp,
-    pub(crate) class: ClickClass,
-    /// Whether the address asks for more than a person would.
-    pub(crate) rate_limited: bool,
 }
 
 /// Counts the bundles of this process.
@@ -456,7 +447,6 @@ struct Ticket {
 /// A visit that was written down.
 pub(crate) struct Pending {
     /// What was minted for it.
-    #[expect(dead_code, reason = "links that append the click's id will tell it to the destination")]
     pub(crate) id: ClickId,
     ticket: Rc<Ticket>,
 }
@@ -512,16 +502,7 @@ impl Desk {
             // Written without the lock; once more where another bundle was opened
             // since, for its visits have its shard.
             let (number, shard) = self.open.get();
-            let visit = Visit {
-                id: ClickId::new(seen.at, shard, random),
-                class: seen.class,
-                rate_limited: seen.rate_limited,
-                ip: visitor.ip,
-                user_agent: visitor.user_agent.as_deref(),
-                referer: visitor.referer.as_deref(),
-                query: visitor.query.as_deref(),
-                traceparent: visitor.traceparent,
-            };
+            let visit = visitor.as_seen(seen, ClickId::new(seen.at, shard, random));
             line.clear();
             visit.write_line(tail, &mut line);
             let mut open = self.recorder.open.lock();

@@ -6,10 +6,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -32,10 +29,10 @@ use crate::{
     connection,
     date::Date,
     http::{After, Head},
-    links::{Links, Row},
     metrics::Counts,
-    recorder::{Desk, Pending, Recorded, Seat, Seen},
-    visit::{self, Asked, Counted},
+    recorder::{Desk, Pending, Recorded, Seat},
+    redirect::Redirects,
+    visit::Visitor,
 };
 
 /// How long accepting rests after it failed: mostly for want of descriptors.
@@ -44,11 +41,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// What every core is given.
 #[derive(Clone)]
 pub(crate) struct Shared {
-    pub(crate) config: Arc<Config>,
-    pub(crate) links: Links,
-    /// Whether all links are there.
-    pub(crate) complete: Arc<AtomicBool>,
-    pub(crate) counts: Counts,
+    pub(crate) redirects: Arc<Redirects>,
     pub(crate) connections: Arc<Semaphore>,
     /// Told when the listeners are to close.
     pub(crate) close: Shutdown,
@@ -159,7 +152,7 @@ impl Core {
         drop(listener);
         self.draining.set(true);
         self.drain.notify_waiters();
-        let patience = Duration::from_millis(self.shared.config.drain_timeout_ms);
+        let patience = Duration::from_millis(self.config().drain_timeout_ms);
         if timeout(patience, self.all_closed()).await.is_err() {
             warn!("connections were cut off: they did not finish in time");
         }
@@ -181,17 +174,25 @@ impl Core {
         // Fails only for a connection that is gone already.
         let _ = stream.set_nodelay(true);
         self.open.set(self.open.get() + 1);
-        self.shared.counts.connections.inc();
+        self.counts().connections.inc();
         let core = Rc::clone(self);
         spawn_local(async move {
             if let Err(error) = connection::serve(&core, stream, peer).await {
                 debug!(%error, "a connection ended early");
             }
-            core.shared.counts.connections.dec();
+            core.counts().connections.dec();
             core.open.set(core.open.get() - 1);
             core.closed.notify_one();
             drop(permit);
         });
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.redirects.config
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.shared.redirects.counts
     }
 
     /// Whether connections end as soon as they have nothing to do.
@@ -213,50 +214,18 @@ impl Core {
     pub(crate) fn answer(&self, head: &Head<'_>, peer: SocketAddr, out: &mut Vec<u8>) -> Answered {
         let at = Timestamp::now();
         let after = if self.is_draining() { After::Close } else { head.after };
-        let (mut recording, mut row) = (None, None);
-        let answer = self.decide(head, peer, at, &mut row, &mut recording);
         let sent = Sent { after, bodiless: head.method == "HEAD", date: self.date(at) };
-        answer.write(sent, out);
-        Answered { recording, after }
-    }
-
-    fn decide<'r>(
-        &self,
-        head: &Head<'_>,
-        peer: SocketAddr,
-        at: Timestamp,
-        found: &'r mut Option<Row>,
-        recording: &mut Option<Recording>,
-    ) -> Answer<'r> {
-        let counts = &self.shared.counts;
-        let visitor = match visit::read(head, peer, &self.shared.config.trusted_proxies) {
-            Asked::Link(visitor) => visitor,
-            Asked::NoLink => return Answer::NotFound,
-            Asked::Method => return Answer::MethodNotAllowed,
+        let note = |visitor: &Visitor<'_>, seen, tail: &[u8]| {
+            let pending = self.desk.record(visitor, seen, tail);
+            (pending.id, pending)
         };
-        let Some(row) = self.shared.links.find(visitor.host, &visitor.slug) else {
-            if !self.shared.complete.load(Ordering::Relaxed) {
-                return Answer::Unavailable;
-            }
-            counts.orphans.inc();
-            return Answer::NotFound;
-        };
-        let row = found.insert(row);
-        match visitor.counted {
-            Counted::As(class) => {
-                let seen = Seen { at, class, rate_limited: false };
-                let pending = self.desk.record(&visitor, seen, row.tail());
-                *recording = Some(Recording { pending, class });
-            }
-            Counted::Head => drop(counts.heads.inc()),
-            Counted::Prefetch => drop(counts.prefetches.inc()),
-        }
-        Answer::Redirect { status: row.status(), location: row.location() }
+        let waiting = self.shared.redirects.answer(head, peer, (at, sent), note, out);
+        Answered { recording: waiting.map(|(class, pending)| Recording { pending, class }), after }
     }
 
     /// Waits until a click is recorded; where it is not, `out` says so instead.
     pub(crate) async fn settle(&self, recording: Recording, after: After, out: &mut Vec<u8>) {
-        let counts = &self.shared.counts;
+        let counts = self.counts();
         match (recording.pending.outcome().await, recording.class) {
             (Recorded::Yes | Recorded::Shed, ClickClass::Click) => drop(counts.clicks.inc()),
             (Recorded::Yes | Recorded::Shed, _) => drop(counts.scans.inc()),

@@ -9,9 +9,12 @@ use std::{
 
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
-use schemas::ClickClass;
+use schemas::{ClickClass, ClickId, Timestamp, click::Visit};
 
-use crate::http::{Head, Headers};
+use crate::{
+    forwarded::origin,
+    http::{Head, Headers},
+};
 
 const USER_AGENT_BYTES: usize = 1 << 10;
 const REFERER_BYTES: usize = 2 << 10;
@@ -24,12 +27,21 @@ const PURPOSES: [&str; 4] = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Asked<'r> {
-    /// The link of this address.
-    Link(Visitor<'r>),
-    /// A path that no link can have.
-    NoLink,
-    /// Something other than to be redirected.
+    /// To be redirected.
+    Visit(Visitor<'r>),
+    /// Something else.
     Method,
+}
+
+/// Which address is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Place<'r> {
+    /// `/`
+    Root,
+    /// A link's, if there is one.
+    Slug(Cow<'r, str>),
+    /// One that no link can have: the path.
+    Nowhere(&'r str),
 }
 
 /// Whether a redirect is a click.
@@ -47,13 +59,39 @@ pub(crate) enum Counted {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Visitor<'r> {
     pub(crate) host: Option<&'r str>,
-    pub(crate) slug: Cow<'r, str>,
+    pub(crate) place: Place<'r>,
     pub(crate) counted: Counted,
     pub(crate) ip: IpAddr,
     pub(crate) user_agent: Option<Cow<'r, str>>,
     pub(crate) referer: Option<Cow<'r, str>>,
+    /// Without `qr`; never empty.
     pub(crate) query: Option<Cow<'r, str>>,
     pub(crate) traceparent: Option<&'r str>,
+}
+
+/// What the redirector makes of a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) at: Timestamp,
+    pub(crate) class: ClickClass,
+    /// Whether the address asks for more than a person would.
+    pub(crate) rate_limited: bool,
+}
+
+impl Visitor<'_> {
+    /// What is written down of the visit under `id`.
+    pub(crate) fn as_seen(&self, seen: Seen, id: ClickId) -> Visit<'_> {
+        Visit {
+            id,
+            class: seen.class,
+            rate_limited: seen.rate_limited,
+            ip: self.ip,
+            user_agent: self.user_agent.as_deref(),
+            referer: self.referer.as_deref(),
+            query: self.query.as_deref().map(|query| &query[..query.floor_char_boundary(QUERY_BYTES)]),
+            traceparent: self.traceparent,
+        }
+    }
 }
 
 /// Reads a request that came from `peer`.
@@ -61,8 +99,9 @@ pub(crate) fn read<'r>(head: &Head<'r>, peer: SocketAddr, trusted: &[IpNet]) -> 
     if head.method != "GET" && head.method != "HEAD" {
         return Asked::Method;
     }
-    let Some((slug, scanned)) = slug(head.path) else { return Asked::NoLink };
     let headers = head.headers;
+    let origin = origin(headers, peer.ip(), trusted);
+    let (place, scanned) = place(head.path);
     let (query, marked) = query(head.query);
     let counted = if head.method == "HEAD" {
         Counted::Head
@@ -71,11 +110,11 @@ pub(crate) fn read<'r>(head: &Head<'r>, peer: SocketAddr, trusted: &[IpNet]) -> 
     } else {
         Counted::As(if scanned || marked { ClickClass::Qr } else { ClickClass::Click })
     };
-    Asked::Link(Visitor {
-        host: head.host,
-        slug,
+    Asked::Visit(Visitor {
+        host: origin.host.or(head.host),
+        place,
         counted,
-        ip: client(headers, peer.ip(), trusted),
+        ip: origin.ip,
         user_agent: text(headers, "user-agent", USER_AGENT_BYTES),
         referer: text(headers, "referer", REFERER_BYTES),
         query,
@@ -83,12 +122,17 @@ pub(crate) fn read<'r>(head: &Head<'r>, peer: SocketAddr, trusted: &[IpNet]) -> 
     })
 }
 
-/// The slug of a path, and whether it is the path of a QR code.
-fn slug(path: &str) -> Option<(Cow<'_, str>, bool)> {
-    let path = path.strip_prefix('/')?;
-    let (slug, scanned) = path.strip_prefix("q/").map_or((path, false), |slug| (slug, true));
-    let slug = percent_decode_str(slug).decode_utf8().ok()?;
-    (!slug.is_empty() && !slug.contains('/')).then_some((slug, scanned))
+/// What a path leads to, and whether it is the path of a QR code.
+fn place(path: &str) -> (Place<'_>, bool) {
+    if path == "/" {
+        return (Place::Root, false);
+    }
+    let slug = path.strip_prefix('/').unwrap_or(path);
+    let (slug, scanned) = slug.strip_prefix("q/").map_or((slug, false), |slug| (slug, true));
+    match percent_decode_str(slug).decode_utf8() {
+        Ok(slug) if !slug.is_empty() && !slug.contains('/') => (Place::Slug(slug), scanned),
+        _ => (Place::Nowhere(path), scanned),
+    }
 }
 
 /// The query without `qr`, and whether it said `qr=1`.
@@ -101,7 +145,6 @@ fn query(query: Option<&str>) -> (Option<Cow<'_, str>>, bool) {
     } else {
         (Cow::Borrowed(query), false)
     };
-    let kept = cut(kept, QUERY_BYTES);
     ((!kept.is_empty()).then_some(kept), marked)
 }
 
@@ -150,36 +193,6 @@ fn traceparent(headers: Headers<'_>) -> Option<&str> {
     valid.then_some(value)
 }
 
-/// The visitor's address: the peer's, unless that is a trusted proxy; then the
-/// right-most one in `X-Forwarded-For` that is not, since what stands left of it
-/// is what the visitor claims.
-fn client(headers: Headers<'_>, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
-    let mut nearest = peer.to_canonical();
-    if !is_trusted(nearest) {
-        return nearest;
-    }
-    let hops = headers.all("x-forwarded-for").rev();
-    for hop in hops.flat_map(|value| str::from_utf8(value).unwrap_or_default().rsplit(',')) {
-        let Some(ip) = forwarded(hop.trim()) else { break };
-        nearest = ip;
-        if !is_trusted(ip) {
-            break;
-        }
-    }
-    nearest
-}
-
-/// An address of `X-Forwarded-For`, with or without a port.
-fn forwarded(hop: &str) -> Option<IpAddr> {
-    let ip = hop
-        .parse::<IpAddr>()
-        .ok()
-        .or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
-        .or_else(|| hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
-    Some(ip.to_canonical())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,8 +221,8 @@ mod tests {
 
     fn visit<T>(bytes: &[u8], look: impl FnOnce(&Visitor<'_>) -> T) -> T {
         with(bytes, |head| match read(&head, peer(), &[]) {
-            Asked::Link(visitor) => look(&visitor),
-            other => panic!("{other:?}"),
+            Asked::Visit(visitor) => look(&visitor),
+            Asked::Method => panic!("{}", head.method),
         })
     }
 
@@ -229,11 +242,14 @@ mod tests {
             ("http://go.acme.co/sale", "sale", ClickClass::Click),
         ] {
             visit(&request("GET", uri, &[]), |visitor| {
-                assert_eq!((&*visitor.slug, visitor.counted), (slug, Counted::As(class)), "{uri}");
+                assert_eq!((&visitor.place, visitor.counted), (&Place::Slug(slug.into()), Counted::As(class)), "{uri}");
             });
         }
-        for uri in ["/", "/q/", "/a/b", "/sale/", "/%ff", "/a%2Fb", "//"] {
-            with(&request("GET", uri, &[]), |head| assert_eq!(read(&head, peer(), &[]), Asked::NoLink, "{uri}"));
+        for uri in ["/q/", "/a/b", "/sale/", "/%ff", "/a%2Fb", "//"] {
+            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.place, Place::Nowhere(uri)));
+        }
+        for uri in ["/", "/?a", "/#a"] {
+            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.place, Place::Root, "{uri}"));
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             with(&request(method, "/sale", &[]), |head| {
@@ -288,7 +304,9 @@ mod tests {
         visit(&bytes, |long| {
             assert_eq!(long.user_agent.as_deref(), Some(&*"\u{fc}".repeat(512)));
             assert_eq!(long.referer.as_deref(), Some("a\u{fffd}b"));
-            assert_eq!(long.query.as_deref().map(str::len), Some(4096));
+            assert_eq!(long.query.as_deref().map(str::len), Some(5000));
+            let seen = Seen { at: Timestamp::from_millis(0), class: ClickClass::Click, rate_limited: false };
+            assert_eq!(long.as_seen(seen, ClickId::new(seen.at, 0, 0)).query.map(str::len), Some(4096));
         });
         let odd = format!("a{}", "\u{1f600}".repeat(2000));
         visit(&request("GET", "/s", &[("user-agent", odd.as_bytes()), ("referer", b"")]), |cut| {
@@ -305,30 +323,6 @@ mod tests {
             ("/s", "", None),
         ] {
             visit(&request("GET", uri, &[("host", host.as_bytes())]), |visitor| assert_eq!(visitor.host, expected));
-        }
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_believed() {
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        for (peer, forwarded, expected) in [
-            ("203.0.113.9:1", &["198.51.100.1"][..], "203.0.113.9"),
-            ("10.0.0.1:1", &[], "10.0.0.1"),
-            ("10.0.0.1:1", &["198.51.100.1"], "198.51.100.1"),
-            ("[::ffff:10.0.0.1]:1", &["6.6.6.6, 198.51.100.1, 10.9.9.9"], "198.51.100.1"),
-            ("10.0.0.1:1", &["6.6.6.6", "198.51.100.1,10.9.9.9"], "198.51.100.1"),
-            ("10.0.0.1:1", &["6.6.6.6", "10.2.2.2"], "6.6.6.6"),
-            ("[fd00::1]:1", &["[2001:db8::1]:4711"], "2001:db8::1"),
-            ("10.0.0.1:1", &["198.51.100.1:80"], "198.51.100.1"),
-            ("10.0.0.1:1", &["6.6.6.6, unknown"], "10.0.0.1"),
-            ("10.0.0.1:1", &["6.6.6.6, unknown, 10.3.3.3"], "10.3.3.3"),
-            ("10.0.0.1:1", &["::ffff:198.51.100.1"], "198.51.100.1"),
-            ("10.0.0.1:1", &[""], "10.0.0.1"),
-        ] {
-            let headers: Vec<_> = forwarded.iter().map(|hops| ("x-forwarded-for", hops.as_bytes())).collect();
-            let peer = peer.parse::<SocketAddr>().unwrap().ip();
-            let ip = with(&request("GET", "/s", &headers), |head| client(head.headers, peer, &trusted));
-            assert_eq!(ip, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
         }
     }
 

@@ -11,7 +11,6 @@ pub mod event;
 pub mod filter;
 pub mod ids;
 pub mod keyring;
-pub mod leader;
 pub mod link;
 pub mod sample;
 pub mod scheme;

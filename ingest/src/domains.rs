@@ -1,0 +1,260 @@
+//! Which domain a host is, and what it answers where no link does. Readers take
+//! no lock; one writer follows the `domains` topic. A domain that is not
+//! verified is not there: its host is one of all those that no domain claims.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use bus::{Bus, BusError, Change, Table};
+use foldhash::fast::RandomState;
+use papaya::{HashMapRef, LocalGuard};
+use parking_lot::Mutex;
+use schemas::{Domain, DomainId, Topic, WorkspaceId, workspace::SlugCase};
+use tracing::error;
+
+use crate::{location::Rules, metrics::Counts};
+
+/// A domain's number: what the addresses of its links begin with. One of another
+/// workspace under the same name has another number, so that links never follow
+/// a domain from one owner to the next.
+pub(crate) type Number = u32;
+/// Of every host that no domain claims.
+pub(crate) const CATCH_ALL: Number = 0;
+
+/// A domain, ready to be served.
+#[derive(Debug)]
+pub(crate) struct Site {
+    id: DomainId,
+    pub(crate) number: Number,
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) slug_case: SlugCase,
+    /// Where `/` leads: ASCII, as the others.
+    pub(crate) root: Option<Box<[u8]>>,
+    /// Where addresses lead that no link has.
+    pub(crate) fallback: Option<Box<[u8]>>,
+    /// Where expired links lead.
+    pub(crate) expired: Option<Box<[u8]>>,
+}
+
+type Sites = papaya::HashMap<Box<str>, Site, RandomState>;
+
+#[derive(Default)]
+struct Shared {
+    sites: Sites,
+    numbers: Mutex<Numbers>,
+}
+
+/// Each domain keeps its number for as long as the process lives.
+#[derive(Default)]
+struct Numbers {
+    given: Number,
+    by_name: HashMap<Box<str>, Vec<(WorkspaceId, Number)>>,
+}
+
+/// The readers' side. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Domains(Arc<Shared>);
+
+/// The domains while they are looked at.
+pub(crate) struct Look<'d>(Option<HashMapRef<'d, Box<str>, Site, RandomState, LocalGuard<'d>>>);
+
+impl Domains {
+    /// The domains as they are now.
+    pub(crate) fn look(&self) -> Look<'_> {
+        let sites = &self.0.sites;
+        Look((!sites.is_empty()).then(|| sites.pin()))
+    }
+
+    /// The number of a workspace's domain, whether or not it is known yet.
+    pub(crate) fn number(&self, workspace: &WorkspaceId, name: &str) -> Number {
+        let Numbers { given, by_name } = &mut *self.0.numbers.lock();
+        let owners = by_name.get(name).map_or([].as_slice(), Vec::as_slice);
+        if let Some((_, number)) = owners.iter().find(|(owner, _)| owner == workspace) {
+            return *number;
+        }
+        // 4 billion domains do not fit in memory.
+        *given += 1;
+        by_name.entry(name.into()).or_default().push((workspace.clone(), *given));
+        *given
+    }
+}
+
+impl Look<'_> {
+    /// The domain that `host` is. It is as in a `Host` header, port included.
+    pub(crate) fn find(&self, host: Option<&str>) -> Option<&Site> {
+        self.0.as_ref()?.get(&*host_name(host?))
+    }
+}
+
+/// A host without its port and final dot, in lower case.
+pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// The one that changes the domains.
+pub(crate) struct DomainsWriter {
+    domains: Domains,
+    rules: Rules,
+    names: HashMap<DomainId, Box<str>>,
+}
+
+impl DomainsWriter {
+    pub(crate) fn new(domains: Domains, rules: Rules) -> Self {
+        Self { domains, rules, names: HashMap::new() }
+    }
+
+    /// The domain is now this.
+    pub(crate) fn put(&mut self, domain: &Domain) {
+        let name: Box<str> = domain.name.as_str().into();
+        if self.names.get(&domain.id).is_some_and(|before| *before != name) {
+            self.delete(domain.id);
+        }
+        if domain.verified_at.is_none() {
+            self.delete(domain.id);
+            return;
+        }
+        let url = |key: &str, url: &Option<String>| {
+            let url = url.as_deref()?;
+            self.rules.check(url).map(|url| url.as_bytes().into()).inspect_err(|reason| {
+                error!(domain = %name, key, %reason, "an address of a domain cannot be redirected to: set another through the API");
+            }).ok()
+        };
+        let site = Site {
+            id: domain.id,
+            number: self.domains.number(&domain.workspace, &name),
+            workspace: domain.workspace.clone(),
+            slug_case: domain.slug_case,
+            root: url("root_url", &domain.root_url),
+            fallback: url("fallback_url", &domain.fallback_url),
+            expired: url("expired_url", &domain.expired_url),
+        };
+        self.domains.0.sites.pin().insert(name.clone(), site);
+        self.names.insert(domain.id, name);
+    }
+
+    /// The domain is gone.
+    pub(crate) fn delete(&mut self, id: DomainId) {
+        let Some(name) = self.names.remove(&id) else { return };
+        let sites = self.domains.0.sites.pin();
+        // Another may have been made under the name since.
+        if sites.get(&name).is_some_and(|site| site.id == id) {
+            sites.remove(&name);
+        }
+    }
+
+    /// Keeps the domains like the topic.
+    pub(crate) fn follow(mut self, bus: &Bus, counts: Counts) -> Result<Table, BusError> {
+        bus.table("ingest", Topic::Domains, move |change| {
+            let done = match change {
+                Change::Put { value, .. } => serde_json::from_slice::<Domain>(value)
+                    .map(|domain| self.put(&domain))
+                    .map_err(|error| error.to_string()),
+                Change::Delete { key } => str::from_utf8(key)
+                    .map_err(|error| error.to_string())
+                    .and_then(|key| key.parse().map_err(|error: schemas::ids::IdError| error.to_string()))
+                    .map(|id| self.delete(id)),
+                Change::CaughtUp => return,
+            };
+            if let Err(reason) = done {
+                error!(reason, "a domain cannot be read: write it anew through the API");
+            }
+            counts.domains.set(i64::try_from(self.names.len()).unwrap_or(i64::MAX));
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use schemas::{AppSchemes, Timestamp};
+
+    use super::*;
+
+    pub(crate) fn rules() -> Rules {
+        let schemes = AppSchemes::try_from(vec!["myapp".to_owned()]).unwrap();
+        Rules { schemes, click_id_param: "ch_click_id".into() }
+    }
+
+    pub(crate) fn domain(id: u128, name: &str) -> Domain {
+        let at = Timestamp::from_millis(0);
+        Domain {
+            id: DomainId::from_bits(id),
+            workspace: WorkspaceId::default(),
+            name: name.to_owned(),
+            is_default: false,
+            slug_case: SlugCase::Sensitive,
+            root_url: None,
+            fallback_url: None,
+            expired_url: None,
+            verification: String::new(),
+            verified_at: Some(at),
+            created_at: at,
+            updated_at: at,
+            revision: 1,
+        }
+    }
+
+    fn found(domains: &Domains, host: &str) -> Option<Number> {
+        domains.look().find(Some(host)).map(|site| site.number)
+    }
+
+    #[test]
+    fn a_host_is_the_domain_that_was_verified() {
+        let domains = Domains::default();
+        let mut writer = DomainsWriter::new(domains.clone(), rules());
+        assert_eq!(found(&domains, "go.acme.co"), None);
+        writer.put(&Domain { verified_at: None, ..domain(1, "go.acme.co") });
+        assert_eq!(found(&domains, "go.acme.co"), None);
+        writer.put(&domain(1, "go.acme.co"));
+        for host in ["go.acme.co", "GO.acme.co.", "go.acme.co:443", "go.acme.co.:8080"] {
+            assert_eq!(found(&domains, host), Some(1), "{host}");
+        }
+        for host in ["acme.co", "x.go.acme.co", "go.acme.co:x", "go.acme.co..", "[::1]:80", ""] {
+            assert_eq!(found(&domains, host), None, "{host}");
+        }
+        assert!(domains.look().find(None).is_none());
+        writer.put(&Domain { verified_at: None, ..domain(1, "go.acme.co") });
+        assert_eq!(found(&domains, "go.acme.co"), None);
+    }
+
+    #[test]
+    fn a_domain_that_changes_hands_changes_its_number() {
+        let domains = Domains::default();
+        let mut writer = DomainsWriter::new(domains.clone(), rules());
+        writer.put(&domain(1, "go.acme.co"));
+        let before = found(&domains, "go.acme.co");
+        let elsewhere = Domain { workspace: WorkspaceId::new("other"), ..domain(2, "go.acme.co") };
+        writer.put(&elsewhere);
+        let after = found(&domains, "go.acme.co");
+        assert!(after.is_some() && after != before);
+        // The former owner's end does not take it away.
+        writer.delete(DomainId::from_bits(1));
+        assert_eq!(found(&domains, "go.acme.co"), after);
+        writer.delete(DomainId::from_bits(2));
+        assert_eq!(found(&domains, "go.acme.co"), None);
+        assert_eq!(domains.number(&WorkspaceId::default(), "go.acme.co"), before.unwrap());
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_sent_are_left_out() {
+        let domains = Domains::default();
+        let url = |url: &str| Some(url.to_owned());
+        DomainsWriter::new(domains.clone(), rules()).put(&Domain {
+            root_url: url("https://acme.co/\u{fc}"),
+            fallback_url: url("javascript:alert(1)"),
+            expired_url: url("myapp://over"),
+            ..domain(1, "go.acme.co")
+        });
+        let look = domains.look();
+        let site = look.find(Some("go.acme.co")).unwrap();
+        let urls = [&site.root, &site.fallback, &site.expired].map(Option::as_deref);
+        assert_eq!(urls, [Some(b"https://acme.co/%C3%BC".as_slice()), None, Some(b"myapp://over")]);
+    }
+}

@@ -1,0 +1,197 @@
+//! How much an address may ask for. Above a first line its clicks are marked,
+//! above a second it is refused. Visits to addresses that no link has are written
+//! down by samples, so that somebody who tries out slugs cannot flood Kafka, and
+//! that somebody does is counted and logged.
+
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use service::buckets::{Buckets, Excess, Level};
+use tracing::warn;
+
+use crate::{config::Config, forwarded::is_in, metrics::Counts};
+
+/// How many addresses are told apart at a time: 512 KiB for each limit.
+const ADDRESSES: usize = 1 << 16;
+/// How often it is logged that somebody tries out slugs.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// How fast an address asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Usual,
+    /// Faster than a person would.
+    Marked,
+    /// Too fast. It may ask again in so many seconds.
+    Refused {
+        retry_after_s: u64,
+    },
+}
+
+/// Whether a visit to an address that no link has is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orphan {
+    Recorded,
+    Skipped,
+}
+
+/// The process's limits: shared by all cores, without locks.
+pub(crate) struct Limits {
+    marked: Option<Buckets>,
+    refused: Option<Buckets>,
+    unknown: Option<Buckets>,
+    orphans: Option<Buckets>,
+    trusted: Vec<IpNet>,
+    counts: Counts,
+    epoch: Instant,
+    /// When it was logged last, in milliseconds since the epoch; 0 for never.
+    logged: AtomicU64,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config, counts: Counts) -> Self {
+        let buckets = |per_minute, addresses, excess| {
+            NonZeroU32::new(per_minute).map(|rate| Buckets::new(rate, addresses, excess))
+        };
+        Self {
+            marked: buckets(config.marked_per_min, ADDRESSES, Excess::Counted),
+            refused: buckets(config.refused_per_min, ADDRESSES, Excess::Refused),
+            unknown: buckets(config.unknown_per_min, ADDRESSES, Excess::Counted),
+            orphans: buckets(config.orphans_per_min, 1, Excess::Refused),
+            trusted: config.trusted_proxies.clone(),
+            counts,
+            epoch: Instant::now(),
+            logged: AtomicU64::new(0),
+        }
+    }
+
+    /// This machine and trusted proxies are no visitors: they are proxies that do
+    /// not say for whom they ask, health checks, and tests of speed.
+    fn is_visitor(&self, ip: IpAddr) -> bool {
+        !ip.is_loopback() && !is_in(ip, &self.trusted)
+    }
+
+    /// How fast an address asks, now that it has once more.
+    pub(crate) fn pace(&self, ip: IpAddr) -> Pace {
+        if (self.marked.is_none() && self.refused.is_none()) || !self.is_visitor(ip) {
+            return Pace::Usual;
+        }
+        let now = Instant::now();
+        if let Some(refused) = &self.refused
+            && refused.take(ip, now) != Level::Within
+        {
+            self.counts.too_many.inc();
+            return Pace::Refused { retry_after_s: refused.interval().as_millis().div_ceil(1000).max(1) as u64 };
+        }
+        match self.marked.as_ref().map_or(Level::Within, |marked| marked.take(ip, now)) {
+            Level::Within => Pace::Usual,
+            Level::Crossed | Level::Above => {
+                self.counts.marked.inc();
+                Pace::Marked
+            }
+        }
+    }
+
+    /// An address has asked for what no link has.
+    pub(crate) fn orphan(&self, ip: IpAddr) -> Orphan {
+        self.counts.orphans.inc();
+        let now = Instant::now();
+        let tries = match &self.unknown {
+            Some(unknown) if self.is_visitor(ip) => unknown.take(ip, now),
+            _ => Level::Within,
+        };
+        if tries == Level::Crossed {
+            self.counts.enumerations.inc();
+            self.log(ip, now);
+        }
+        // All visitors share one bucket, and who tries out slugs takes nothing from it.
+        let shared = IpAddr::from([0; 4]);
+        let room = || self.orphans.as_ref().is_some_and(|orphans| orphans.take(shared, now) == Level::Within);
+        if tries == Level::Within && room() {
+            self.counts.orphans_recorded.inc();
+            Orphan::Recorded
+        } else {
+            Orphan::Skipped
+        }
+    }
+
+    fn log(&self, ip: IpAddr, now: Instant) {
+        let since = now.saturating_duration_since(self.epoch).as_millis() as u64 + 1;
+        let last = self.logged.load(Ordering::Relaxed);
+        let due = last == 0 || since - last.min(since) >= LOG_EVERY.as_millis() as u64;
+        if due && self.logged.compare_exchange(last, since, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let network = reduced(ip);
+            warn!(%network, "an address tries out slugs: clickhook_ingest_enumerations counts such addresses");
+        }
+    }
+}
+
+/// An address as logs may have it: its /24 or /48.
+fn reduced(ip: IpAddr) -> IpNet {
+    let bits = if ip.is_ipv4() { 24 } else { 48 };
+    IpNet::new(ip, bits).map_or_else(|_| ip.into(), |network| network.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use service::Metrics;
+
+    use super::*;
+
+    fn limits(config: &Config) -> Limits {
+        Limits::new(config, Counts::new(&Metrics::default()))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn above_one_line_clicks_are_marked_and_above_another_refused() {
+        let limits = limits(&Config { marked_per_min: 5, refused_per_min: 10, ..Config::default() });
+        let paces: Vec<Pace> = (0..12).map(|_| limits.pace(ip("192.0.2.1"))).collect();
+        assert_eq!(paces[..5], [Pace::Usual; 5]);
+        assert_eq!(paces[5..10], [Pace::Marked; 5]);
+        assert_eq!(paces[10..], [Pace::Refused { retry_after_s: 6 }; 2]);
+        assert_eq!(limits.pace(ip("192.0.2.2")), Pace::Usual);
+        assert_eq!((limits.counts.marked.get(), limits.counts.too_many.get()), (5, 2));
+    }
+
+    #[test]
+    fn nobody_is_limited_where_no_line_is_drawn_and_proxies_never_are() {
+        let off = limits(&Config { marked_per_min: 0, refused_per_min: 0, ..Config::default() });
+        let proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        let on = limits(&Config { marked_per_min: 1, trusted_proxies: proxies, ..Config::default() });
+        for _ in 0..100 {
+            assert_eq!(off.pace(ip("192.0.2.1")), Pace::Usual);
+            for address in ["127.0.0.1", "::1", "10.1.2.3"] {
+                assert_eq!(on.pace(ip(address)), Pace::Usual);
+            }
+        }
+    }
+
+    #[test]
+    fn who_tries_out_slugs_is_counted_once_and_writes_little() {
+        let limits = limits(&Config { unknown_per_min: 10, orphans_per_min: 25, ..Config::default() });
+        for _ in 0..1000 {
+            limits.orphan(ip("192.0.2.1"));
+        }
+        let counts = &limits.counts;
+        assert_eq!((counts.orphans.get(), counts.orphans_recorded.get(), counts.enumerations.get()), (1000, 10, 1));
+        for n in 0..100_u8 {
+            limits.orphan(IpAddr::from([198, 51, 100, n]));
+        }
+        assert_eq!((counts.orphans_recorded.get(), counts.enumerations.get()), (25, 1));
+    }
+
+    #[test]
+    fn logs_have_no_full_address() {
+        assert_eq!(reduced(ip("192.0.2.77")).to_string(), "192.0.2.0/24");
+        assert_eq!(reduced(ip("2001:db8:1:2::77")).to_string(), "2001:db8:1::/48");
+    }
+}

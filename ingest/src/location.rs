@@ -1,0 +1,229 @@
+//! Where a redirect leads: what may stand in `Location`. A destination is
+//! checked once, when its link is read; a visit may add its query and its
+//! click's id to it and never changes what stands before them.
+
+use std::{borrow::Cow, sync::Arc};
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
+use schemas::{AppSchemes, ClickId};
+use url::Url;
+
+/// What is percent-encoded in a query that is passed on, besides what is not
+/// ASCII. Everything else stays as it came, `%` included.
+const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
+/// What the URL parser may leave behind in paths that it does not look into.
+const SPACES: &AsciiSet = &CONTROLS.add(b' ');
+
+/// An address that no redirect may lead to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LocationError {
+    #[error("it is no URL: {0}")]
+    Url(#[from] url::ParseError),
+    #[error("it is a {0}: URL, which is neither http or https nor a scheme of `links.app_schemes`")]
+    Scheme(String),
+}
+
+/// What the installation says of all redirects.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// The schemes that they may lead to.
+    pub(crate) schemes: AppSchemes,
+    /// The name under which a click's id is added.
+    pub(crate) click_id_param: Arc<str>,
+}
+
+impl Rules {
+    /// `url` as it can be sent: ASCII without spaces and controls. What it has
+    /// beyond is percent-encoded the way a browser would.
+    pub(crate) fn check<'u>(&self, url: &'u str) -> Result<Cow<'u, str>, LocationError> {
+        let parsed = Url::parse(url)?;
+        let scheme = parsed.scheme();
+        if !self.schemes.allows(scheme) {
+            return Err(LocationError::Scheme(scheme.chars().take(64).collect()));
+        }
+        // `https:a` is an address by itself, but a path where it stands in an answer.
+        let relative =
+            matches!(scheme, "http" | "https") && !url.get(scheme.len()..).is_some_and(|rest| rest.starts_with("://"));
+        if !relative && url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Cow::Borrowed(url));
+        }
+        Ok(Cow::Owned(utf8_percent_encode(parsed.as_str(), SPACES).to_string()))
+    }
+
+    /// `url` without a click's id: one that was copied from a browser has an old one.
+    pub(crate) fn without_click_id<'u>(&self, url: &'u str) -> Cow<'u, str> {
+        let (main, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
+        let Some((base, query)) = main.split_once('?') else { return Cow::Borrowed(url) };
+        let is_id = |pair: &&str| *key(pair) == *self.click_id_param.as_bytes();
+        if !query.split('&').any(|pair| is_id(&pair)) {
+            return Cow::Borrowed(url);
+        }
+        let kept: Vec<&str> = query.split('&').filter(|pair| !is_id(pair)).collect();
+        let mark = if kept.is_empty() { "" } else { "?" };
+        Cow::Owned([base, mark, &kept.join("&"), fragment].concat())
+    }
+}
+
+/// The value of a `Location`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location<'a> {
+    /// As [`Rules::check`] gave it.
+    url: &'a [u8],
+    passed: Option<&'a str>,
+    click: Option<(&'a str, Option<ClickId>)>,
+}
+
+impl<'a> Location<'a> {
+    /// That address, which [`Rules::check`] gave.
+    pub(crate) const fn new(url: &'a [u8]) -> Self {
+        Self { url, passed: None, click: None }
+    }
+
+    /// The visit's query is merged into the address's; the address's own keys win.
+    pub(crate) const fn passing(self, query: Option<&'a str>) -> Self {
+        Self { passed: query, ..self }
+    }
+
+    /// The click's id is added under the name `param`. Where nothing is recorded
+    /// there is none, and a visit's own is not passed on either.
+    pub(crate) const fn telling(self, param: &'a str, id: Option<ClickId>) -> Self {
+        Self { click: Some((param, id)), ..self }
+    }
+
+    /// Appends it to `out`: ASCII without controls.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        if self.passed.is_none() && self.click.is_none() {
+            out.extend_from_slice(self.url);
+            return;
+        }
+        let (main, fragment) = self.url.split_at(memchr::memchr(b'#', self.url).unwrap_or(self.url.len()));
+        let own = memchr::memchr(b'?', main).map(|mark| &main[mark + 1..]);
+        out.extend_from_slice(main);
+        let mut joint = match own {
+            None => "?",
+            Some(own) if own.is_empty() || own.ends_with(b"&") => "",
+            Some(_) => "&",
+        };
+        if let Some(passed) = self.passed {
+            // Sorted, since both are as long as strangers and customers like.
+            let mut taken: Vec<Cow<'_, [u8]>> =
+                own.map(|own| own.split(|byte| *byte == b'&')).into_iter().flatten().map(key_of).collect();
+            taken.extend(self.click.map(|(param, _)| Cow::Borrowed(param.as_bytes())));
+            taken.sort_unstable();
+            let passed = passed.split('&').filter(|pair| !pair.is_empty() && taken.binary_search(&key(pair)).is_err());
+            for pair in passed {
+                out.extend_from_slice(joint.as_bytes());
+                out.extend(utf8_percent_encode(pair, QUERY).flat_map(str::bytes));
+                joint = "&";
+            }
+        }
+        if let Some((param, Some(id))) = self.click {
+            out.extend_from_slice(joint.as_bytes());
+            out.extend_from_slice(param.as_bytes());
+            out.push(b'=');
+            id.write_to(out);
+        }
+        out.extend_from_slice(fragment);
+    }
+}
+
+fn key(pair: &str) -> Cow<'_, [u8]> {
+    key_of(pair.as_bytes())
+}
+
+/// The key of a pair as whoever reads the query understands it.
+fn key_of(pair: &[u8]) -> Cow<'_, [u8]> {
+    let key = &pair[..memchr::memchr(b'=', pair).unwrap_or(pair.len())];
+    if memchr::memchr2(b'%', b'+', key).is_none() {
+        return Cow::Borrowed(key);
+    }
+    let spaced: Vec<u8> = key.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    Cow::Owned(percent_decode(&spaced).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::Timestamp;
+
+    use super::*;
+
+    fn rules() -> Rules {
+        let schemes = AppSchemes::try_from(vec!["myapp".to_owned()]).unwrap();
+        Rules { schemes, click_id_param: "ch_click_id".into() }
+    }
+
+    fn written(location: Location<'_>) -> String {
+        let mut out = Vec::new();
+        location.write(&mut out);
+        assert!(out.iter().all(u8::is_ascii_graphic), "{}", String::from_utf8_lossy(&out));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_location_is_always_ascii_and_of_an_allowed_scheme() {
+        for (url, expected) in [
+            ("https://acme.com", "https://acme.com"),
+            ("HTTPS://Acme.com/a?b#c", "HTTPS://Acme.com/a?b#c"),
+            ("https://acme.com/\u{fc}ber?q=a b", "https://acme.com/%C3%BCber?q=a%20b"),
+            ("https://b\u{fc}cher.example/", "https://xn--bcher-kva.example/"),
+            ("https://acme.com/\r\nSet-Cookie: a", "https://acme.com/Set-Cookie:%20a"),
+            ("https:acme.com", "https://acme.com/"),
+            ("https:/acme.com", "https://acme.com/"),
+            ("http:\\\\acme.com", "http://acme.com/"),
+            (" https://acme.com/ ", "https://acme.com/"),
+            ("myapp://open/\u{fc}", "myapp://open/%C3%BC"),
+            ("myapp:a b", "myapp:a%20b"),
+        ] {
+            assert_eq!(rules().check(url).unwrap(), expected, "{url:?}");
+        }
+        for url in ["javascript:alert(1)", "JavaScript:alert(1)", "data:text/html,x", "ftp://a/", "otherapp://a"] {
+            assert!(matches!(rules().check(url), Err(LocationError::Scheme(_))), "{url:?}");
+        }
+        for url in ["", "/", "//acme.com", "acme.com", "https://", "https://a b/"] {
+            assert!(matches!(rules().check(url), Err(LocationError::Url(_))), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_merged_and_the_destinations_keys_win() {
+        for (url, query, expected) in [
+            ("https://a.example", None, "https://a.example"),
+            ("https://a.example", Some("x=1"), "https://a.example?x=1"),
+            ("https://a.example/?y=2", Some("x=1"), "https://a.example/?y=2&x=1"),
+            ("https://a.example/?", Some("x=1"), "https://a.example/?x=1"),
+            ("https://a.example/?y&", Some("x=1"), "https://a.example/?y&x=1"),
+            ("https://a.example/?x=2", Some("x=1"), "https://a.example/?x=2"),
+            ("https://a.example/?x=2", Some("%78=1&X=3&x"), "https://a.example/?x=2&X=3"),
+            ("https://a.example/?a+b=2", Some("a%20b=1"), "https://a.example/?a+b=2"),
+            ("https://a.example/#x?y", Some("x=1"), "https://a.example/?x=1#x?y"),
+            ("https://a.example/?y=1#f", Some("x=1&x=2"), "https://a.example/?y=1&x=1&x=2#f"),
+            ("https://a.example/", Some("&&x=%C3%A9%0d%0a&&"), "https://a.example/?x=%C3%A9%0d%0a"),
+            ("https://a.example/", Some("x=\u{e9}\"<>"), "https://a.example/?x=%C3%A9%22%3C%3E"),
+            ("https://a.example/", Some("@evil.example"), "https://a.example/?@evil.example"),
+            ("https://a.example", Some("@evil.example"), "https://a.example?@evil.example"),
+            ("myapp:open", Some("x=1"), "myapp:open?x=1"),
+        ] {
+            assert_eq!(written(Location::new(url.as_bytes()).passing(query)), expected, "{url} {query:?}");
+        }
+    }
+
+    #[test]
+    fn a_clicks_id_is_told_under_its_name_alone() {
+        let id = ClickId::new(Timestamp::from_millis(1_770_301_425_120), 42, 7);
+        let telling = |url, query, id| written(Location::new(url).passing(query).telling("ch_click_id", id));
+        assert_eq!(telling(b"https://a.example/#f", None, Some(id)), format!("https://a.example/?ch_click_id={id}#f"));
+        assert_eq!(
+            telling(b"https://a.example/?a", Some("ch_click_id=clk_other&b"), Some(id)),
+            format!("https://a.example/?a&b&ch_click_id={id}")
+        );
+        assert_eq!(telling(b"https://a.example/", Some("ch_click_id=clk_other"), None), "https://a.example/");
+        for (url, expected) in [
+            ("https://a.example/", "https://a.example/"),
+            ("https://a.example/?a#ch_click_id=1", "https://a.example/?a#ch_click_id=1"),
+            ("https://a.example/?ch_click_id=1#f", "https://a.example/#f"),
+            ("https://a.example/?a&ch%5Fclick_id=1&b", "https://a.example/?a&b"),
+        ] {
+            assert_eq!(rules().without_click_id(url), expected, "{url}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A redirector on a real Kafka, requests to it byte by byte, and what it has
+//! recorded.
+
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking, and needs not all"
+)]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use bus::{Assigned, Assignments, Bus, Commit, Isolation, Membership, Outgoing, Revoked};
+use ingest::{Config, Running};
+use schemas::{Domain, DomainId, Link, LinkId, Timestamp, Topic, WorkspaceId, usermap::UserMap};
+use service::{Health, Metrics, Shutdown};
+use testbed::PATIENCE;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+pub fn link(slug: &str) -> Link {
+    Link {
+        id: LinkId::mint(),
+        workspace: WorkspaceId::default(),
+        domain: None,
+        slug: slug.to_owned(),
+        destination: format!("https://acme.example/{slug}"),
+        short_url: format!("http://localhost:8080/{slug}"),
+        campaign: Some("winter".to_owned()),
+        segment: None,
+        tags: vec!["social".to_owned()],
+        status_code: 302,
+        starts_at: None,
+        expires_at: None,
+        expired_url: None,
+        max_clicks: None,
+        exhausted_at: None,
+        disabled: false,
+        append_click_id: false,
+        passthrough: false,
+        referrer_policy: None,
+        metadata: UserMap::default(),
+        external_id: None,
+        created_at: Timestamp::from_millis(0),
+        updated_at: Timestamp::from_millis(0),
+        revision: 1,
+    }
+}
+
+pub async fn write(bus: &Bus, id: LinkId, link: Option<&Link>) {
+    let producer = bus.producer("test", Duration::ZERO, PATIENCE).unwrap();
+    let value = link.map(|link| serde_json::to_vec(link).unwrap());
+    let key = id.to_string();
+    producer.produce(&Outgoing::keyed(Topic::Links, key.as_bytes(), value.as_deref())).await.unwrap();
+}
+
+pub struct Redirector {
+    pub _data: tempfile::TempDir,
+    pub running: Running,
+    pub shutdown: Shutdown,
+    pub metrics: Metrics,
+    pub health: Health,
+}
+
+pub async fn redirector(bus: &Bus, config: Config) -> Redirector {
+    let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().to_owned();
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, data_dir, ..config };
+    let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
+    tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
+    Redirector { _data: data, running, shutdown, metrics, health }
+}
+
+impl Redirector {
+    pub async fn stop(self) {
+        self.shutdown.trigger();
+        tokio::time::timeout(PATIENCE, self.running.wait()).await.unwrap().unwrap();
+        assert!(!self.health.is_ready());
+    }
+}
+
+/// Sends a request as it stands and reads the answer until the connection closes.
+pub async fn raw(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+pub async fn get(address: SocketAddr, path: &str, headers: &str) -> String {
+    raw(address, &format!("GET {path} HTTP/1.1\r\nHost: go.example\r\nConnection: close\r\n{headers}\r\n")).await
+}
+
+pub fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+pub fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let head = answer.split("\r\n\r\n").next().unwrap();
+    head.lines()
+        .find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)))
+        .map(|pair| pair.1)
+}
+
+/// A record of `clicks.raw`.
+pub struct Bundle {
+    pub partition: i32,
+    pub count: usize,
+    pub id: String,
+    pub lines: Vec<String>,
+}
+
+/// Everything that `clicks.raw` holds now.
+pub fn bundles(bus: &Bus) -> Vec<Bundle> {
+    #[derive(Default)]
+    struct Owned(Mutex<Vec<Assigned>>);
+    impl Assignments for Owned {
+        fn assigned(&self, partitions: &[Assigned]) {
+            self.0.lock().unwrap().extend_from_slice(partitions);
+        }
+        fn revoked(&self, _: &Revoked<'_>) -> Vec<Commit> {
+            Vec::new()
+        }
+    }
+    let owned = Arc::new(Owned::default());
+    let group = format!("reader-{:x}", rand::random::<u64>());
+    let read = [Topic::ClicksRaw];
+    let consumer = bus.consumer(&group, &read, Isolation::Committed, Membership::Dynamic, Arc::clone(&owned)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while owned.0.lock().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "no assignment");
+        assert!(consumer.poll(Duration::from_millis(50)).unwrap().is_none());
+    }
+    let assigned = owned.0.lock().unwrap().clone();
+    let expected: i64 = assigned.iter().map(|assigned| consumer.behind(assigned.partition, 0).unwrap()).sum();
+    let mut bundles = Vec::new();
+    while (bundles.len() as i64) < expected {
+        assert!(Instant::now() < deadline, "{} of {expected} records", bundles.len());
+        let Some(record) = consumer.poll(Duration::from_millis(50)).unwrap() else { continue };
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        bundles.push(Bundle {
+            partition: record.partition().index,
+            count: text(record.header("count").unwrap()).parse().unwrap(),
+            id: text(record.header("bundle").unwrap()),
+            lines: text(record.value().unwrap()).lines().map(str::to_owned).collect(),
+        });
+    }
+    bundles
+}
+
+/// A domain that was verified.
+pub fn domain(name: &str) -> Domain {
+    let at = Timestamp::from_millis(0);
+    Domain {
+        id: DomainId::mint(),
+        workspace: WorkspaceId::default(),
+        name: name.to_owned(),
+        is_default: false,
+        slug_case: schemas::workspace::SlugCase::Sensitive,
+        root_url: None,
+        fallback_url: None,
+        expired_url: None,
+        verification: String::new(),
+        verified_at: Some(at),
+        created_at: at,
+        updated_at: at,
+        revision: 1,
+    }
+}
+
+pub async fn write_domain(bus: &Bus, domain: &Domain) {
+    let producer = bus.producer("test", Duration::ZERO, PATIENCE).unwrap();
+    let (key, value) = (domain.id.to_string(), serde_json::to_vec(domain).unwrap());
+    producer.produce(&Outgoing::keyed(Topic::Domains, key.as_bytes(), Some(&value))).await.unwrap();
+}
+
+/// What a request is answered: status, and where it leads.
+pub async fn asked(address: SocketAddr, method: &str, host: &str, target: &str, headers: &str) -> (u16, String) {
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
+    let answer = raw(address, &request).await;
+    assert!(method != "HEAD" || answer.ends_with("\r\n\r\n"), "{answer}");
+    assert_eq!(header(&answer, "cache-control"), Some("private, no-store"), "{answer}");
+    (status(&answer), header(&answer, "location").unwrap_or_default().to_owned())
+}

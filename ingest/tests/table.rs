@@ -1,0 +1,235 @@
+//! The redirector's contract, row by row: domains, links with a beginning and an
+//! end, what is passed on, who is told, and what of it is recorded.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{asked, bundles, domain, get, header, link, raw, redirector, status, write, write_domain};
+use ingest::Config;
+use schemas::{
+    AppSchemes, ClickClass, ClickId, Domain, Link, RawClick, Timestamp, WorkspaceId, link::ReferrerPolicy,
+    workspace::SlugCase,
+};
+use testbed::eventually;
+
+fn url(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+/// What was recorded, by the address that was asked for: a link's slug, or what
+/// no link has.
+async fn recorded(bus: &bus::Bus) -> BTreeMap<String, Vec<ClickClass>> {
+    let bus = bus.clone();
+    let bundles = tokio::task::spawn_blocking(move || bundles(&bus)).await.unwrap();
+    let mut recorded: BTreeMap<String, Vec<ClickClass>> = BTreeMap::new();
+    for line in bundles.iter().flat_map(|bundle| &bundle.lines) {
+        let click: RawClick<'_> = serde_json::from_str(line).unwrap();
+        let asked =
+            click.link.map_or_else(|| format!("{} {}", click.workspace, click.asked.unwrap()), |l| l.slug.into());
+        recorded.entry(asked).or_default().push(click.class);
+    }
+    for classes in recorded.values_mut() {
+        classes.sort_by_key(|class| class.as_str());
+    }
+    recorded
+}
+
+#[tokio::test]
+async fn a_domain_answers_for_its_links_and_for_what_is_missing() {
+    let bus = testbed::bus().await;
+    let (past, future) = (Timestamp::from_millis(1), Timestamp::from_millis(1 << 42));
+    let full = Domain {
+        workspace: WorkspaceId::new("acme"),
+        slug_case: SlugCase::Insensitive,
+        root_url: url("https://acme.example/"),
+        fallback_url: url("https://acme.example/missing"),
+        expired_url: url("https://acme.example/over"),
+        ..domain("go.acme.co")
+    };
+    write_domain(&bus, &full).await;
+    write_domain(&bus, &Domain { workspace: full.workspace.clone(), ..domain("bare.acme.co") }).await;
+    write_domain(&bus, &Domain { verified_at: None, root_url: url("https://x.example/"), ..domain("claimed.co") })
+        .await;
+    let on = |domain: &str, slug: &str| Link {
+        workspace: full.workspace.clone(),
+        domain: Some(domain.to_owned()),
+        ..link(slug)
+    };
+    let links = [
+        link("sale"),
+        on("go.acme.co", "sale"),
+        on("go.acme.co", "caf\u{e9}"),
+        Link { expires_at: Some(past), ..on("go.acme.co", "over") },
+        Link { expires_at: Some(past), expired_url: url("https://own.example/"), ..on("go.acme.co", "own") },
+        Link { exhausted_at: Some(past), ..on("bare.acme.co", "used") },
+        Link { disabled: true, ..on("go.acme.co", "off") },
+        Link { starts_at: Some(future), ..on("go.acme.co", "soon") },
+        Link { starts_at: Some(past), expires_at: Some(future), ..on("go.acme.co", "now") },
+        on("claimed.co", "sale2"),
+        Link { workspace: WorkspaceId::new("other"), ..on("go.acme.co", "theirs") },
+    ];
+    for link in &links {
+        write(&bus, link.id, Some(link)).await;
+    }
+    let redirector = redirector(&bus, Config::default()).await;
+    let address = redirector.running.local_addr();
+
+    let (missing, destination) = ("https://acme.example/missing", |slug: &str| format!("https://acme.example/{slug}"));
+    for (host, target, status, location) in [
+        ("any", "/sale", 302, &*destination("sale")),
+        ("any", "/SALE", 404, ""),
+        ("any", "/", 404, ""),
+        ("go.acme.co", "/sale", 302, &destination("sale")),
+        ("GO.acme.co:8443", "/SaLe", 302, &destination("sale")),
+        ("go.acme.co.", "/CAFE%CC%81", 302, &destination("caf%C3%A9")),
+        ("go.acme.co", "/", 302, "https://acme.example/"),
+        ("go.acme.co", "/?a=b", 302, "https://acme.example/"),
+        ("go.acme.co", "/nothing", 302, missing),
+        ("go.acme.co", "/a/b", 302, missing),
+        ("go.acme.co", "/off", 302, missing),
+        ("go.acme.co", "/soon", 302, missing),
+        ("go.acme.co", "/theirs", 302, missing),
+        ("go.acme.co", "/now", 302, &destination("now")),
+        ("go.acme.co", "/over?a=b", 302, "https://acme.example/over"),
+        ("go.acme.co", "/own", 302, "https://own.example/"),
+        ("bare.acme.co", "/used", 410, ""),
+        ("bare.acme.co", "/sale", 404, ""),
+        ("bare.acme.co", "/", 404, ""),
+        ("claimed.co", "/sale2", 404, ""),
+        ("claimed.co", "/sale", 302, &destination("sale")),
+    ] {
+        let expected = (status, location.to_owned());
+        assert_eq!(asked(address, "HEAD", host, target, "").await, expected, "HEAD {host}{target}");
+        assert_eq!(asked(address, "GET", host, target, "").await, expected, "{host}{target}");
+    }
+
+    use ClickClass::{Click, Expired, Orphan};
+    let expected: BTreeMap<String, Vec<ClickClass>> = [
+        ("sale", vec![Click; 4]),
+        ("caf\u{e9}", vec![Click]),
+        ("now", vec![Click]),
+        ("over", vec![Expired]),
+        ("own", vec![Expired]),
+        ("used", vec![Expired]),
+        ("default any/SALE", vec![Orphan]),
+        ("acme go.acme.co/nothing", vec![Orphan]),
+        ("acme go.acme.co/a/b", vec![Orphan]),
+        ("acme go.acme.co/off", vec![Orphan]),
+        ("acme go.acme.co/theirs", vec![Orphan]),
+        ("acme bare.acme.co/sale", vec![Orphan]),
+        ("default claimed.co/sale2", vec![Orphan]),
+    ]
+    .into_iter()
+    .map(|(asked, classes)| (asked.to_owned(), classes))
+    .collect();
+    // What nobody waits for may still be on its way.
+    eventually("every visit is recorded", async || {
+        let recorded = recorded(&bus).await;
+        (recorded.values().flatten().count() >= expected.values().flatten().count()).then_some(recorded)
+    })
+    .await;
+    assert_eq!(recorded(&bus).await, expected);
+    redirector.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_passes_on_what_it_says() {
+    let bus = testbed::bus().await;
+    let links = [
+        Link { passthrough: true, destination: "https://a.example/?own=1#part".to_owned(), ..link("pass") },
+        Link { append_click_id: true, status_code: 307, ..link("tell") },
+        Link { referrer_policy: Some(ReferrerPolicy::UnsafeUrl), status_code: 301, ..link("refer") },
+        Link { destination: "myapp://open".to_owned(), status_code: 308, ..link("app") },
+        Link { destination: "otherapp://open".to_owned(), ..link("other") },
+    ];
+    for link in &links {
+        write(&bus, link.id, Some(link)).await;
+    }
+    let schemes = AppSchemes::try_from(vec!["myapp".to_owned()]).unwrap();
+    let config = Config { app_schemes: schemes, click_id_param: "cid".to_owned(), ..Config::default() };
+    let redirector = redirector(&bus, config).await;
+    let address = redirector.running.local_addr();
+
+    for (target, status, location) in [
+        ("/pass", 302, "https://a.example/?own=1#part"),
+        ("/pass?qr=1&own=2&b=%0D%0A&c", 302, "https://a.example/?own=1&b=%0D%0A&c#part"),
+        ("/tell?a=b", 307, "https://acme.example/tell"),
+        ("/app?a=b", 308, "myapp://open"),
+        ("/other", 404, ""),
+    ] {
+        let (got, at) = asked(address, "GET", "any", target, "").await;
+        assert_eq!(got, status, "{target}");
+        if target.starts_with("/tell") {
+            let (before, id) = at.split_once("?cid=").unwrap();
+            assert_eq!((before, id.parse::<ClickId>().is_ok()), (location, true), "{at}");
+        } else {
+            assert_eq!(at, location, "{target}");
+        }
+    }
+    assert_eq!(asked(address, "HEAD", "any", "/tell", "").await.1, "https://acme.example/tell");
+    let answer = get(address, "/refer", "").await;
+    assert_eq!((status(&answer), header(&answer, "referrer-policy")), (301, Some("unsafe-url")));
+    assert_eq!(header(&get(address, "/pass", "").await, "referrer-policy"), None);
+    redirector.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_is_marked_then_refused_and_proxies_say_whose_it_is() {
+    let bus = testbed::bus().await;
+    let sale = link("sale");
+    write(&bus, sale.id, Some(&sale)).await;
+    write_domain(&bus, &Domain { root_url: url("https://acme.example/"), ..domain("go.acme.co") }).await;
+    let config = Config {
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        marked_per_min: 2,
+        refused_per_min: 3,
+        ..Config::default()
+    };
+    let redirector = redirector(&bus, config).await;
+    let address = redirector.running.local_addr();
+    for (n, expected) in [302, 302, 302, 429].into_iter().enumerate() {
+        let answer = get(address, &format!("/sale?n={n}"), "X-Forwarded-For: 2001:db8::1\r\n").await;
+        assert_eq!(status(&answer), expected, "{n}");
+        assert_eq!(header(&answer, "retry-after"), (expected == 429).then_some("20"));
+    }
+    assert_eq!(asked(address, "GET", "any", "/sale", "Forwarded: for=192.0.2.1\r\n").await.0, 302);
+    let forwarded = "Forwarded: for=192.0.2.1;host=go.acme.co\r\n";
+    assert_eq!(asked(address, "GET", "inner", "/", forwarded).await, (302, "https://acme.example/".to_owned()));
+
+    let read = bus.clone();
+    let bundles = tokio::task::spawn_blocking(move || bundles(&read)).await.unwrap();
+    let mut seen: Vec<(String, bool)> = Vec::new();
+    for line in bundles.iter().flat_map(|bundle| &bundle.lines) {
+        let click: RawClick<'_> = serde_json::from_str(line).unwrap();
+        seen.push((click.ip.into_owned(), click.rate_limited));
+    }
+    seen.sort();
+    let expected = [("192.0.2.1", false), ("2001:db8::1", false), ("2001:db8::1", false), ("2001:db8::1", true)];
+    assert_eq!(seen, expected.map(|(ip, marked)| (ip.to_owned(), marked)));
+    redirector.stop().await;
+}
+
+#[tokio::test]
+async fn somebody_who_tries_out_slugs_is_seen_and_fills_nothing() {
+    let bus = testbed::bus().await;
+    let config =
+        Config { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], unknown_per_min: 5, ..Config::default() };
+    let redirector = redirector(&bus, config).await;
+    let address = redirector.running.local_addr();
+    let request = "GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n".repeat(50);
+    let last = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answers = raw(address, &(request + last)).await;
+    assert_eq!(answers.matches("HTTP/1.1 404 Not Found").count(), 51);
+    let text = redirector.metrics.text();
+    for line in [
+        "clickhook_ingest_orphans_total 51",
+        "clickhook_ingest_orphans_recorded_total 6",
+        "clickhook_ingest_enumerations_total 1",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    redirector.stop().await;
+}
