@@ -75,6 +75,12 @@ pub enum BusError {
         /// How many are configured.
         configured: usize,
     },
+    /// A transaction stays open.
+    #[error("a transaction in topic {topic} has been open for longer than Kafka lets one: is its coordinator away?")]
+    Unsettled {
+        /// The topic's full name.
+        topic: String,
+    },
 }
 
 impl BusError {
@@ -87,7 +93,7 @@ impl BusError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Kafka { source, .. } => source.rdkafka_error_code() != Some(RDKafkaErrorCode::Fatal),
-            Self::QueueFull | Self::Create { .. } => true,
+            Self::QueueFull | Self::Create { .. } | Self::Unsettled { .. } => true,
             Self::NoOffset { .. }
             | Self::OffsetGone { .. }
             | Self::Fenced { .. }

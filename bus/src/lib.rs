@@ -15,6 +15,7 @@ mod ledger;
 mod polled;
 mod producer;
 mod record;
+mod settle;
 mod table;
 mod turns;
 

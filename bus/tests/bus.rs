@@ -153,3 +153,50 @@ async fn offsets_are_where_a_person_set_them() {
     .await
     .unwrap();
 }
+
+/// The keys that a table has told of when it is caught up.
+async fn known(bus: &Bus) -> Vec<String> {
+    let keys = Arc::<Mutex<Vec<String>>>::default();
+    let told = Arc::clone(&keys);
+    let table = bus.table("test", Topic::Links, move |change| {
+        if let Change::Put { key, .. } = change {
+            told.lock().unwrap().push(String::from_utf8_lossy(key).into_owned());
+        }
+    });
+    table.unwrap().caught_up().await;
+    let keys = keys.lock().unwrap();
+    keys.clone()
+}
+
+/// Why a leader settles its topics before it reads them: a transaction of another
+/// producer that is still open hides what was committed behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_behind_an_open_transaction_is_told_once_the_topic_is_settled() {
+    let bus = testbed::bus().await;
+    let begin = {
+        let bus = bus.clone();
+        move |id: &'static str| {
+            let transaction = bus.transaction(id, Duration::ZERO).unwrap();
+            transaction.begin().unwrap();
+            transaction.send(&Outgoing::keyed(Topic::Links, id.as_bytes(), Some(b"{}"))).unwrap();
+            transaction
+        }
+    };
+    let seen = bus.consumer("any", &[Topic::Links], Isolation::Uncommitted, Membership::Dynamic, Arc::new(())).unwrap();
+    let slow = tokio::task::spawn_blocking(move || {
+        let slow = begin("slow");
+        assert_eq!(offsets(&seen, 1), [0]);
+        begin("quick").commit(&[], None).unwrap();
+        slow
+    });
+    let slow = slow.await.unwrap();
+    assert_eq!(known(&bus).await, Vec::<String>::new(), "a record that was committed lies behind the end");
+
+    let settling = {
+        let bus = bus.clone();
+        tokio::task::spawn_blocking(move || bus.settle("test", &[Topic::Links]))
+    };
+    tokio::task::spawn_blocking(move || slow.abort().unwrap()).await.unwrap();
+    settling.await.unwrap().unwrap();
+    assert_eq!(known(&bus).await, ["quick"]);
+}

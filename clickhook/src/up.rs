@@ -141,6 +141,10 @@ fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str)
     config.ingest.data_dir = args.data_dir.join("ingest");
     config.ingest.listen = args.redirect;
     config.control.listen = args.api;
+    if args.api.ip().is_unspecified() && config.control.advertise.is_empty() {
+        // It leads alone: nobody else forwards to it.
+        config.control.advertise = format!("localhost:{}", args.api.port().max(1));
+    }
     admin_key.clone_into(&mut config.control.admin_key);
     if config.control.short_url_base == control::Config::default().short_url_base && args.redirect.port() != 0 {
         config.control.short_url_base = format!("http://{}", readable(args.redirect));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::usermap::UserMap;
+use schemas::{AppSchemes, usermap::UserMap};
 use url::Url;
 
 use crate::problem::{FieldError, Problem};
@@ -34,6 +34,11 @@ impl Checker {
 
     /// An absolute http or https address as it was written.
     pub(crate) fn http_url(&mut self, field: &str, text: &str, max: usize) -> Option<Url> {
+        self.destination(field, text, max, &AppSchemes::default())
+    }
+
+    /// An absolute address that a redirect may lead to, as it was written.
+    pub(crate) fn destination(&mut self, field: &str, text: &str, max: usize, schemes: &AppSchemes) -> Option<Url> {
         if text.len() > max {
             self.wrong(field, format!("is longer than {max} bytes"));
             return None;
@@ -44,9 +49,12 @@ impl Checker {
             return None;
         }
         match Url::parse(text) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => Some(url),
+            Ok(url) if schemes.allows(url.scheme()) => Some(url),
             Ok(url) => {
-                self.wrong(field, format!("begins with {}:, must begin with http:// or https://", url.scheme()));
+                let apps =
+                    if *schemes == AppSchemes::default() { "" } else { ", or an app's scheme that is allowed here" };
+                let scheme: String = url.scheme().chars().take(32).collect();
+                self.wrong(field, format!("begins with {scheme}:, must begin with http:// or https://{apps}"));
                 None
             }
             Err(error) => {
@@ -154,6 +162,18 @@ mod tests {
             let mut checker = Checker::default();
             assert_eq!(checker.http_url("url", text, 100).is_some(), ok, "{text:?}");
             assert_eq!(checker.finish(()).is_ok(), ok, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_app_is_a_destination_where_it_is_allowed() {
+        let schemes = AppSchemes::try_from(vec!["myapp".to_owned()]).unwrap();
+        for (text, ok) in
+            [("myapp://open/1", true), ("MyApp:open", true), ("other://open", false), ("https://a.example", true)]
+        {
+            let mut checker = Checker::default();
+            assert_eq!(checker.destination("destination", text, 100, &schemes).is_some(), ok, "{text}");
+            assert_eq!(checker.finish(()).is_ok(), ok, "{text}");
         }
     }
 

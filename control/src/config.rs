@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
+use http::uri::Authority;
 use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
@@ -16,8 +17,15 @@ use url::Url;
 pub struct Config {
     /// Where the API listens.
     pub listen: SocketAddr,
+    /// Where other instances reach it, `host:port`; empty for `listen`.
+    pub advertise: String,
+    /// Where conversions are taken: an address of `ingest.intake_listen`; empty
+    /// where there is none.
+    pub intake_url: String,
     /// What the short address of a link without a domain begins with.
     pub short_url_base: String,
+    /// How long a slug is that nobody asked for: 4 to 32 characters.
+    pub slug_chars: u8,
     /// The key that may do everything; at least 16 characters.
     pub admin_key: String,
     /// Whether endpoints may be plain HTTP.
@@ -34,7 +42,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            advertise: String::new(),
+            intake_url: String::new(),
             short_url_base: "http://localhost:8080".to_owned(),
+            slug_chars: 7,
             admin_key: String::new(),
             allow_http: false,
             allow_private: false,
@@ -47,7 +58,10 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("listen", &self.listen)
+            .field("advertise", &self.advertise)
+            .field("intake_url", &self.intake_url)
             .field("short_url_base", &self.short_url_base)
+            .field("slug_chars", &self.slug_chars)
             .field("allow_http", &self.allow_http)
             .field("allow_private", &self.allow_private)
             .field("app_schemes", &self.app_schemes)
@@ -76,6 +90,18 @@ impl Config {
             let allowed = "an http or https address without a final slash, such as https://go.example.com";
             return Err(ConfigError::value("control.short_url_base", &self.short_url_base, allowed));
         }
+        if !(4..=32).contains(&self.slug_chars) {
+            return Err(ConfigError::value("control.slug_chars", self.slug_chars, "4 to 32"));
+        }
+        if !self.advertise.is_empty() && address(&self.advertise).is_none() {
+            let allowed = "host:port at which other control instances reach this one, such as control-0.control:8081";
+            return Err(ConfigError::value("control.advertise", &self.advertise, allowed));
+        }
+        if !self.intake_url.is_empty() && self.intake().is_none() {
+            let allowed =
+                "an http address without a path, such as http://ingest:8082, or empty where no conversions are taken";
+            return Err(ConfigError::value("control.intake_url", &self.intake_url, allowed));
+        }
         if !self.admin_key.is_empty() && self.admin_key.len() < KEY_CHARS {
             let allowed = format!("at least {KEY_CHARS} characters, such as the output of `openssl rand -hex 32`");
             return Err(ConfigError::value("control.admin_key", "(not shown)", allowed));
@@ -90,8 +116,34 @@ impl Config {
             let allowed = "required: set it to a long random text, such as the output of `openssl rand -hex 32`";
             return Err(ConfigError::value("control.admin_key", "(none)", allowed));
         }
+        if self.advertise.is_empty() && self.listen.ip().is_unspecified() {
+            let allowed = format!(
+                "required where control.listen is {}: host:port at which other control instances reach this one, \
+                 such as control-0.control:8081",
+                self.listen
+            );
+            return Err(ConfigError::value("control.advertise", "(none)", allowed));
+        }
         Ok(())
     }
+
+    /// Where others reach an instance that listens on `bound`.
+    pub(crate) fn own(&self, bound: SocketAddr) -> Result<Authority, ConfigError> {
+        let text = if self.advertise.is_empty() { bound.to_string() } else { self.advertise.clone() };
+        address(&text).ok_or_else(|| ConfigError::value("control.advertise", &text, "host:port"))
+    }
+
+    /// Where conversions are taken, if anywhere.
+    pub(crate) fn intake(&self) -> Option<Authority> {
+        address(self.intake_url.strip_prefix("http://")?)
+    }
+}
+
+/// `host:port` and nothing else.
+pub(crate) fn address(text: &str) -> Option<Authority> {
+    let authority: Authority = text.parse().ok()?;
+    let port = authority.port_u16().is_some_and(|port| port != 0);
+    (port && !authority.host().is_empty() && !text.contains('@')).then_some(authority)
 }
 
 #[cfg(test)]
@@ -113,10 +165,47 @@ mod tests {
     }
 
     #[test]
+    fn slugs_are_neither_guessed_nor_endless() {
+        for (chars, ok) in [(3, false), (4, true), (32, true), (33, false)] {
+            let config = Config { slug_chars: chars, ..Config::default() };
+            assert_eq!(config.validate().is_ok(), ok, "{chars}");
+        }
+    }
+
+    #[test]
     fn a_base_is_an_address_without_a_final_slash() {
         for wrong in ["", "go.example.com", "https://go.example.com/", "ftp://a", "https://a/?b"] {
             let config = Config { short_url_base: wrong.to_owned(), ..Config::default() };
             assert!(config.validate().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_instance_is_reached_at_an_address_with_a_port() {
+        let with = |listen: &str, advertise: &str, intake: &str| Config {
+            listen: listen.parse().unwrap(),
+            advertise: advertise.to_owned(),
+            intake_url: intake.to_owned(),
+            admin_key: "0123456789abcdef".to_owned(),
+            ..Config::default()
+        };
+        for (listen, advertise, intake, wrong) in [
+            ("127.0.0.1:0", "", "", ""),
+            ("0.0.0.0:8081", "control-0.control:8081", "http://ingest:8082", ""),
+            ("[::]:8081", "[fd00::1]:8081", "http://[::1]:8082", ""),
+            ("0.0.0.0:8081", "", "", "control.advertise"),
+            ("127.0.0.1:0", "control-0", "", "control.advertise"),
+            ("127.0.0.1:0", "a:b@c:80", "", "control.advertise"),
+            ("127.0.0.1:0", "http://c:80", "", "control.advertise"),
+            ("127.0.0.1:0", ":80", "", "control.advertise"),
+            ("127.0.0.1:0", "c:0", "", "control.advertise"),
+            ("127.0.0.1:0", "", "ingest:8082", "control.intake_url"),
+            ("127.0.0.1:0", "", "https://ingest:8082", "control.intake_url"),
+            ("127.0.0.1:0", "", "http://ingest:8082/", "control.intake_url"),
+        ] {
+            let told = with(listen, advertise, intake).validate_for_serving().err().map(|error| error.to_string());
+            assert_eq!(told.is_some(), !wrong.is_empty(), "{listen} {advertise} {intake}: {told:?}");
+            assert!(told.unwrap_or_default().contains(wrong));
         }
     }
 }

@@ -11,6 +11,7 @@ use schemas::{Timestamp, Topic, WorkspaceId};
 
 use crate::{
     kept::{Difference, Kept, expect, serialise},
+    link::LinkRules,
     problem::Problem,
     state::{Changes, State},
 };
@@ -48,22 +49,22 @@ pub(crate) struct Drafted {
 pub(crate) struct Draft<'s> {
     state: &'s State,
     drafted: Drafted,
-    short_url_base: &'s str,
+    link_rules: &'s LinkRules,
     at: Timestamp,
 }
 
 impl<'s> Draft<'s> {
-    pub(crate) fn new(state: &'s State, short_url_base: &'s str, at: Timestamp) -> Self {
-        Self { state, drafted: Drafted::default(), short_url_base, at }
+    pub(crate) fn new(state: &'s State, link_rules: &'s LinkRules, at: Timestamp) -> Self {
+        Self { state, drafted: Drafted::default(), link_rules, at }
     }
 
     pub(crate) fn finish(self) -> Drafted {
         self.drafted
     }
 
-    /// What the short address of a link without a domain begins with.
-    pub(crate) const fn short_url_base(&self) -> &'s str {
-        self.short_url_base
+    /// What links are held to.
+    pub(crate) const fn link_rules(&self) -> &'s LinkRules {
+        self.link_rules
     }
 
     /// The one of that id, whosever it is.
@@ -97,7 +98,7 @@ impl<'s> Draft<'s> {
     ) -> Result<Arc<T>, Problem> {
         let old = expect(self.find::<T>(id), id, workspace, expected)?;
         let new = change(&old, self.at)?;
-        if new == *old { Ok(old) } else { self.write(Some(&old), new) }
+        self.write(Some(&old), new)
     }
 
     /// Deletes something.
@@ -118,6 +119,9 @@ impl<'s> Draft<'s> {
 
     fn write<T: Kept>(&mut self, old: Option<&T>, mut new: T) -> Result<Arc<T>, Problem> {
         new.settle(old, self)?;
+        if old.is_some_and(|old| new == *old) {
+            return Ok(Arc::new(new));
+        }
         let others = self.claim(&new)?;
         let value = serialise(&new)?;
         let difference = old.map_or(Difference::Created(&new), |old| Difference::Updated(old, &new));
@@ -180,11 +184,10 @@ mod tests {
     use super::*;
     use crate::{
         kept::LinkClaim,
-        link::{LinkPatch, NewLink},
+        link::{LinkPatch, NewLink, rules},
         problem::Kind,
     };
 
-    const BASE: &str = "http://localhost:8080";
     const AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
 
     fn workspace() -> WorkspaceId {
@@ -192,17 +195,19 @@ mod tests {
     }
 
     fn new(body: Value) -> Link {
-        serde_json::from_value::<NewLink>(body).unwrap().check(&workspace(), AT).unwrap()
+        serde_json::from_value::<NewLink>(body).unwrap().check(&workspace(), &rules(), AT).unwrap()
     }
 
     fn patch(draft: &mut Draft<'_>, id: LinkId, body: Value) -> Result<Arc<Link>, Problem> {
         let patch: LinkPatch = serde_json::from_value(body).unwrap();
-        draft.update(&workspace(), &id, None, |link: &Link, at| patch.apply(link, at))
+        let rules = draft.link_rules();
+        draft.update(&workspace(), &id, None, |link: &Link, at| patch.apply(link, rules, at))
     }
 
     /// Drafts and applies, as if it had been committed.
     fn commit<T>(state: &mut State, change: impl FnOnce(&mut Draft<'_>) -> T) -> (T, Vec<Record>) {
-        let mut draft = Draft::new(state, BASE, AT);
+        let rules = rules();
+        let mut draft = Draft::new(state, &rules, AT);
         let outcome = change(&mut draft);
         let mut drafted = draft.finish();
         let records = std::mem::take(&mut drafted.records);
@@ -248,6 +253,20 @@ mod tests {
         let ((), _) = commit(&mut state, |draft| draft.delete::<Link>(&workspace(), &second.id, None).unwrap());
         assert_eq!(at(&state, "sale"), None);
         assert_eq!(state.links.owner(&LinkClaim::External(workspace(), "x1".to_owned())), None);
+    }
+
+    #[test]
+    fn a_slug_is_kept_under_one_spelling() {
+        let mut state = State::default();
+        let composed = json!({"destination": "https://a.example/", "slug": "caf\u{e9}"});
+        let decomposed = json!({"destination": "https://a.example/", "slug": "cafe\u{301}"});
+        let (link, _) = commit(&mut state, |draft| draft.create(new(decomposed.clone())).unwrap());
+        assert_eq!((link.slug.as_str(), link.short_url.as_str()), ("caf\u{e9}", "http://localhost:8080/caf%C3%A9"));
+        let (taken, _) = commit(&mut state, |draft| draft.create(new(composed)).unwrap_err());
+        assert_eq!(taken.kind, Kind::Conflict);
+        let (same, records) =
+            commit(&mut state, |draft| patch(draft, link.id, json!({"slug": "cafe\u{301}"})).unwrap());
+        assert_eq!((same, records), (link, vec![]));
     }
 
     #[test]

@@ -15,13 +15,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Assigned, Assignments, Bus, BusError, Change, Commit, Isolation, Membership, Revoked, Table};
-use parking_lot::{Mutex, RwLock};
-use schemas::Topic;
-use service::{Backoff, Part, Shutdown};
+use bus::{
+    Assigned, Assignments, Bus, BusError, Change, Commit, Isolation, Membership, Outgoing, Revoked, Table, Transaction,
+};
+use parking_lot::Mutex;
+use schemas::{Timestamp, Topic, leader};
+use service::{Backoff, Shutdown};
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    leadership::{LEASE, Leadership},
+    link::LinkRules,
     metrics::Counts,
     state::State,
     writer::{self, Leader},
@@ -31,46 +35,6 @@ use crate::{
 const CONTROL: &str = "control";
 /// How long a poll of the election waits: how soon a lost one is acted upon.
 const POLL: Duration = Duration::from_millis(500);
-
-/// Whether this instance leads, and with what.
-#[derive(Default)]
-pub(crate) struct Leadership {
-    held: RwLock<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    /// Counts what was won and lost, so that a term that was lost while it
-    /// began is not begun.
-    term: u64,
-    leader: Option<Arc<Leader>>,
-}
-
-impl Leadership {
-    /// The leader, if it is this instance.
-    pub(crate) fn leader(&self) -> Option<Arc<Leader>> {
-        self.held.read().leader.clone()
-    }
-
-    fn term(&self) -> u64 {
-        self.held.read().term
-    }
-
-    fn take(&self, term: u64, leader: Arc<Leader>) -> bool {
-        let mut held = self.held.write();
-        let current = held.term == term;
-        if current {
-            held.leader = Some(leader);
-        }
-        current
-    }
-
-    fn lose(&self) {
-        let mut held = self.held.write();
-        held.term += 1;
-        held.leader = None;
-    }
-}
 
 /// What the election's consumer is told.
 struct Election {
@@ -96,8 +60,7 @@ impl Assignments for Election {
 pub(crate) struct Candidate {
     pub(crate) bus: Bus,
     pub(crate) leadership: Arc<Leadership>,
-    pub(crate) short_url_base: Arc<str>,
-    pub(crate) part: Part,
+    pub(crate) link_rules: Arc<LinkRules>,
     pub(crate) counts: Counts,
     pub(crate) shutdown: Shutdown,
 }
@@ -111,6 +74,8 @@ enum Ended {
     Thread(#[from] std::io::Error),
     #[error("the leading thread panicked")]
     Panicked,
+    #[error("the election was not looked at for {0:?}: another instance may lead by now")]
+    Stalled(Duration),
     #[error("a record of {topic} cannot be read: {reason}")]
     Record { topic: &'static str, reason: String },
 }
@@ -130,12 +95,13 @@ impl Candidate {
             let delay = backoff.next();
             // A person must act where trying again leads nowhere.
             match &ended {
+                Ended::Stalled(_) => warn!(error = %ended, ?delay, "a term ended: standing for election again"),
                 Ended::Bus(error) if error.is_transient() || matches!(error, BusError::Fenced { .. }) => {
                     warn!(error = %ended, ?delay, "a term ended: standing for election again");
                 }
                 _ => error!(error = %ended, ?delay, "this instance cannot lead: trying again"),
             }
-            self.part.not_ready(&format!("cannot lead: {ended}"));
+            self.leadership.wait(format!("cannot lead: {ended}"));
             let until = Instant::now() + delay;
             while Instant::now() < until && !self.shutdown.is_triggered() {
                 thread::sleep(POLL.min(delay));
@@ -149,16 +115,23 @@ impl Candidate {
         let read = [Topic::Links];
         let owner = Arc::clone(&election);
         let consumer = self.bus.consumer(CONTROL, &read, Isolation::Committed, Membership::Static, owner)?;
-        self.part.not_ready("standby: waiting to be elected");
+        self.leadership.stand_by();
         let mut leading: Option<Term> = None;
         let outcome = loop {
             if self.shutdown.is_triggered() {
                 break Ok(());
             }
+            let began = Instant::now();
             // What it reads means nothing: being assigned is all that counts.
             if let Err(error) = consumer.poll(POLL) {
                 break Err(error.into());
             }
+            // To begin another term on what this client believes could fence off
+            // whoever was elected meanwhile: it joins the group anew.
+            if began.elapsed() > LEASE && leading.as_ref().is_some_and(|term| term.number == self.leadership.term()) {
+                break Err(Ended::Stalled(began.elapsed()));
+            }
+            self.leadership.look();
             let elected = election.elected.lock().clone();
             match (elected, &leading) {
                 (Some(elected), None) => {
@@ -174,7 +147,7 @@ impl Candidate {
                 }
                 (None, Some(_)) => {
                     info!("another instance may lead now: standing by");
-                    self.part.not_ready("standby: waiting to be elected");
+                    self.leadership.stand_by();
                     leading.take().map_or(Ok(()), Term::end)?;
                 }
                 // Lost and won again between two looks, or over for a reason
@@ -200,22 +173,35 @@ impl Candidate {
 
     /// Leads until told to stop. Runs on a thread of its own.
     fn lead(&self, term: u64, stop: &AtomicBool) -> Result<(), Ended> {
-        self.part.not_ready("elected: reading what is committed");
+        self.leadership.wait("elected: reading what is committed".to_owned());
         let transaction = self.bus.transaction(CONTROL, Duration::ZERO)?;
+        // Whatever is still open in these topics may hide what was committed
+        // behind it: only an end that was settled is one to read to.
+        self.bus.settle(CONTROL, State::TOPICS)?;
         let Some(state) = self.read(stop)? else { return Ok(()) };
         let (links, endpoints) = (state.links.len(), state.endpoints.len());
         writer::show(&state, &self.counts);
+        self.announce(&transaction)?;
         let (leader, jobs) = Leader::new(state);
         if !self.leadership.take(term, Arc::clone(&leader)) {
             return Ok(());
         }
         info!(links, endpoints, "this instance leads");
-        self.part.ready();
         self.counts.leading.set(1);
-        let outcome = writer::run(&leader, &jobs, &transaction, &self.short_url_base, &self.counts, stop);
+        let outcome = writer::run(&leader, &jobs, &transaction, &self.link_rules, &self.counts, stop);
         self.counts.leading.set(0);
         self.leadership.lose();
         Ok(outcome?)
+    }
+
+    /// Tells where the leader is, in the term's first transaction: who reads it
+    /// there reads of a leader that has taken over.
+    fn announce(&self, transaction: &Transaction) -> Result<(), Ended> {
+        let record = serde_json::to_vec(&self.leadership.record(Timestamp::now()))
+            .map_err(|error| Ended::Record { topic: Topic::Leader.suffix(), reason: error.to_string() })?;
+        transaction.begin()?;
+        transaction.send(&Outgoing::keyed(Topic::Leader, leader::KEY.as_bytes(), Some(&record)))?;
+        Ok(transaction.commit(&[], None)?)
     }
 
     /// Everything that is committed now; nothing if it is to stop first.

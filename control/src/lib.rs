@@ -1,9 +1,10 @@
 //! The control plane: the API for links and endpoints, and the one leader that
 //! writes them.
 //!
-//! `api/` is HTTP; `link.rs` and `endpoint.rs` know what may be written;
-//! `kept/` says what each kind is to `state.rs` and `draft.rs`, which decide what
-//! becomes of a change; `writer.rs` commits it, and `leader.rs` says who may.
+//! `api/` is HTTP, and `forward.rs` hands on what others serve; `link.rs` and
+//! `endpoint.rs` know what may be written; `kept/` says what each kind is to
+//! `state.rs` and `draft.rs`, which decide what becomes of a change; `writer.rs`
+//! commits it, and `leader.rs` says who may.
 
 mod api;
 mod auth;
@@ -11,11 +12,14 @@ mod check;
 mod config;
 mod draft;
 mod endpoint;
+mod forward;
 mod kept;
 mod leader;
+mod leadership;
 mod link;
 mod metrics;
 mod problem;
+mod slug;
 mod state;
 mod writer;
 
@@ -23,6 +27,7 @@ use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
 pub use config::Config;
+use schemas::AppSchemes;
 use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
 use store::Store;
 use tokio::{
@@ -36,7 +41,10 @@ use crate::{
     api::{Api, Rules},
     auth::AdminKey,
     endpoint::Allowed,
-    leader::{Candidate, Leadership},
+    forward::Forwarder,
+    leader::Candidate,
+    leadership::Leadership,
+    link::LinkRules,
     metrics::Counts,
 };
 
@@ -108,7 +116,7 @@ impl Running {
 }
 
 /// Starts the API. It is ready (`control` of `health`) while this instance
-/// leads; one that stands by answers 503.
+/// leads, or knows who does: one that stands by forwards to the leader.
 ///
 /// # Errors
 /// When the configuration is wrong, the address is taken, or a client or thread
@@ -119,30 +127,40 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
-    let (counts, leadership) = (Counts::new(&metrics), Arc::new(Leadership::default()));
+    let counts = Counts::new(&metrics);
+    let leadership = Arc::new(Leadership::new(config.own(address)?, health.part("control")));
+    let forwarder = Forwarder::new(config.intake(), counts.clone());
+    let whereabouts = forward::follow(&bus, Arc::clone(&leadership))?;
     // Told after the API has drained, so that changes under way are committed.
     let step_down = Shutdown::new();
+    let link_rules = Arc::new(LinkRules {
+        short_url_base: config.short_url_base.as_str().into(),
+        schemes: AppSchemes::default(),
+        slug_chars: usize::from(config.slug_chars),
+    });
     let candidate = Candidate {
         bus: bus.clone(),
         leadership: Arc::clone(&leadership),
-        short_url_base: config.short_url_base.as_str().into(),
-        part: health.part("control"),
+        link_rules: Arc::clone(&link_rules),
         counts: counts.clone(),
         shutdown: step_down.clone(),
     };
     let producer = bus.producer("control", Duration::ZERO, PATIENCE)?;
     let api = Api {
-        leadership,
+        leadership: Arc::clone(&leadership),
+        forwarder,
         producer,
         vault,
         store,
-        rules: Arc::new(Rules { endpoints: Allowed { http: config.allow_http, private: config.allow_private } }),
+        rules: Arc::new(Rules {
+            endpoints: Allowed { http: config.allow_http, private: config.allow_private },
+            links: link_rules,
+        }),
         key: AdminKey::new(&config.admin_key),
         counts,
     };
     let stood_down = Shutdown::new();
     let tell = stood_down.clone();
-    let part = candidate.part.clone();
     thread::Builder::new()
         .name("election".to_owned())
         .spawn(move || {
@@ -157,13 +175,14 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
             let shutdown = shutdown.clone();
             async move { shutdown.wait().await }
         };
-        let serving = axum::serve(listener, api::routes(Arc::clone(&api))).with_graceful_shutdown(told);
+        let routes = api::routes(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, routes).with_graceful_shutdown(told);
         let mut serving = tokio::spawn(serving.into_future());
         let outcome = tokio::select! {
             // Told to stop, serving ends too: the order says which was first.
             biased;
             () = shutdown.wait() => {
-                part.not_ready("draining");
+                leadership.drain();
                 if timeout(DRAIN, &mut serving).await.is_err() {
                     warn!("API requests were cut off: they did not finish in time");
                     serving.abort();
@@ -180,6 +199,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         stood_down.wait().await;
         let producer = api.producer.clone();
         let _ = spawn_blocking(move || producer.drain(PATIENCE)).await;
+        drop(whereabouts);
         info!("the API has drained");
         outcome
     });

@@ -12,10 +12,19 @@ pub(crate) struct Answered {
     pub(crate) status: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Forwarded {
+    /// Who served it: `leader` or `intake`.
+    pub(crate) to: &'static str,
+    /// `answered` or `failed`.
+    pub(crate) outcome: &'static str,
+}
+
 /// The control plane's metrics. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Counts {
     pub(crate) requests: Family<Answered, Counter>,
+    pub(crate) forwarded: Family<Forwarded, Counter>,
     pub(crate) writes: Counter,
     pub(crate) commits: Counter,
     pub(crate) commit_seconds: Histogram,
@@ -28,6 +37,8 @@ impl Counts {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self {
             requests: metrics.family_counter("clickhook_control_requests", "API requests answered, by class of status"),
+            forwarded: metrics
+                .family_counter("clickhook_control_forwarded", "API requests handed on to whoever serves them"),
             writes: metrics.counter("clickhook_control_writes", "Changes that were asked for"),
             commits: metrics.counter("clickhook_control_commits", "Groups of changes that were committed"),
             commit_seconds: metrics.histogram(

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     draft::{Draft, Record},
+    link::LinkRules,
     metrics::Counts,
     problem::Problem,
     state::State,
@@ -100,7 +101,7 @@ pub(crate) fn run(
     leader: &Leader,
     jobs: &Receiver<Job>,
     transaction: &Transaction,
-    short_url_base: &str,
+    link_rules: &LinkRules,
     counts: &Counts,
     stop: &AtomicBool,
 ) -> Result<(), BusError> {
@@ -113,7 +114,7 @@ pub(crate) fn run(
         let group: Vec<Job> = std::iter::once(first).chain(jobs.try_iter().take(GROUP - 1)).collect();
         counts.writes.inc_by(group.len() as u64);
         let state = leader.state.read();
-        let mut draft = Draft::new(&state, short_url_base, Timestamp::now());
+        let mut draft = Draft::new(&state, link_rules, Timestamp::now());
         let answers: Vec<Answer> = group.into_iter().map(|job| job(&mut draft)).collect();
         let drafted = draft.finish();
         drop(state);

@@ -11,6 +11,7 @@ pub mod event;
 pub mod filter;
 pub mod ids;
 pub mod keyring;
+pub mod leader;
 pub mod link;
 pub mod sample;
 pub mod scheme;

@@ -36,7 +36,7 @@ pub enum Topic {
     Campaigns,
     /// What repeated calls are answered with, by workspace and `Idempotency-Key`.
     Idempotency,
-    /// Who leads the control plane, and where others reach it.
+    /// Who leads the control plane, and where others reach it. [`Leader`](crate::leader::Leader).
     Leader,
     /// The random key of a UTC day, under which visits are told apart.
     Daykeys,

@@ -23,8 +23,8 @@ impl Resource for Link {
 
     type Patch = LinkPatch;
 
-    fn patched(&self, patch: LinkPatch, _: &Rules, at: Timestamp) -> Result<Self, Problem> {
-        patch.apply(self, at)
+    fn patched(&self, patch: LinkPatch, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+        patch.apply(self, &rules.links, at)
     }
 
     fn view<'a>(&'a self, _: &Leader) -> impl Serialize + 'a {
@@ -37,7 +37,7 @@ pub(super) async fn create(
     Extension(caller): Extension<Caller>,
     Body(new): Body<NewLink>,
 ) -> Result<Response, Problem> {
-    let link = new.check(&caller.workspace, Timestamp::now())?;
+    let link = new.check(&caller.workspace, &api.rules.links, Timestamp::now())?;
     let link = api.leader()?.write(move |draft| draft.create(link)).await?;
     Ok(created(&*link, &*link))
 }

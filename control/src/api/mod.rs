@@ -28,7 +28,9 @@ use self::resource::Resource;
 use crate::{
     auth::{self, AdminKey},
     endpoint::Allowed,
-    leader::Leadership,
+    forward::{self, Forwarder},
+    leadership::Leadership,
+    link::LinkRules,
     metrics::{Answered, Counts},
     problem::{Kind, Problem},
     writer::Leader,
@@ -37,6 +39,7 @@ use crate::{
 /// What handlers work with.
 pub(crate) struct Api {
     pub(crate) leadership: Arc<Leadership>,
+    pub(crate) forwarder: Forwarder,
     pub(crate) producer: Producer,
     pub(crate) vault: Arc<Vault>,
     pub(crate) store: Store,
@@ -49,6 +52,8 @@ pub(crate) struct Api {
 pub(crate) struct Rules {
     /// Where endpoints may be.
     pub(crate) endpoints: Allowed,
+    /// What links are held to.
+    pub(crate) links: Arc<LinkRules>,
 }
 
 impl Api {
@@ -72,6 +77,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), forward::elsewhere))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
         .layer(DefaultBodyLimit::max(request::BODY_BYTES))
         .with_state(api)

@@ -1,13 +1,14 @@
 //! Links as the control plane keeps them: where one answers and its external id
 //! are its own, and every change is told as an event.
 
-use schemas::{Envelope, Event, EventId, EventName, Link, LinkId, Timestamp, Topic, WorkspaceId};
+use schemas::{Envelope, Event, EventId, EventName, Link, LinkId, Timestamp, Topic, WorkspaceId, workspace::SlugCase};
 
 use crate::{
     draft::Draft,
     kept::{Difference, Kept, serialise},
-    link::{changes, make_up_slug, short_url},
+    link::{changes, short_url},
     problem::Problem,
+    slug,
 };
 
 /// What only one link may have.
@@ -58,15 +59,29 @@ impl Kept for Link {
         }
     }
 
-    /// Makes up its slug if it has none.
-    fn settle(&mut self, _: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {
-        while self.slug.is_empty() {
-            let slug = make_up_slug();
-            if draft.owner::<Self>(&LinkClaim::Address(self.domain.clone(), slug.clone())).is_none() {
-                self.slug = slug;
+    /// Gives its slug the one spelling that it is kept under, and one that has
+    /// none a slug that is free.
+    fn settle(&mut self, old: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {
+        let (domain, case) = answers_on(draft, &self.workspace, self.domain.take())?;
+        self.domain = domain;
+        self.slug = if self.slug.is_empty() {
+            let is_free =
+                |slug: &str| draft.owner::<Self>(&LinkClaim::Address(self.domain.clone(), slug.to_owned())).is_none();
+            slug::make_up(case, draft.link_rules().slug_chars, is_free)
+        } else {
+            slug::canonical(&self.slug, case)
+        };
+        self.short_url = short_url(self, &draft.link_rules().short_url_base);
+        // What was only spelt otherwise has not changed.
+        if let Some(old) = old
+            && self.revision != old.revision
+        {
+            let (revision, at) = (self.revision, self.updated_at);
+            (self.revision, self.updated_at) = (old.revision, old.updated_at);
+            if *self != *old {
+                (self.revision, self.updated_at) = (revision, at);
             }
         }
-        self.short_url = short_url(self, draft.short_url_base());
         Ok(())
     }
 
@@ -92,4 +107,13 @@ impl Kept for Link {
         let envelope = Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event };
         serialise(&envelope).map(Some)
     }
+}
+
+/// Where a link answers that asks for `domain`, and what tells slugs apart there.
+fn answers_on(
+    _draft: &Draft<'_>,
+    _workspace: &WorkspaceId,
+    domain: Option<String>,
+) -> Result<(Option<String>, SlugCase), Problem> {
+    Ok((domain, SlugCase::Sensitive))
 }

@@ -20,6 +20,7 @@ pub(crate) const KEY: &str = "0123456789abcdef-admin";
 pub(crate) struct Instance {
     pub(crate) running: Running,
     pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
     pub(crate) vault: Arc<Vault>,
 }
@@ -29,26 +30,33 @@ pub(crate) fn store(database: &str) -> Store {
     Store::new(config).unwrap()
 }
 
-pub(crate) async fn instance(bus: &Bus, store: Store) -> Instance {
-    let config = Config {
+pub(crate) fn config() -> Config {
+    Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         short_url_base: "https://go.example".to_owned(),
         admin_key: KEY.to_owned(),
         ..Config::default()
-    };
-    let (health, shutdown) = (Health::default(), Shutdown::new());
+    }
+}
+
+pub(crate) async fn instance(bus: &Bus, store: Store) -> Instance {
+    configured(bus, store, config()).await
+}
+
+pub(crate) async fn configured(bus: &Bus, store: Store, config: Config) -> Instance {
+    let (health, metrics, shutdown) = (Health::default(), Metrics::default(), Shutdown::new());
     let vault = Arc::new(Vault::from_hex(&Vault::generate()).unwrap());
     let setup = Setup {
         config,
         bus: bus.clone(),
         vault: Arc::clone(&vault),
         store,
-        metrics: Metrics::default(),
+        metrics: metrics.clone(),
         health: health.clone(),
         shutdown: shutdown.clone(),
     };
     let running = control::start(setup).await.unwrap();
-    Instance { running, health, shutdown, vault }
+    Instance { running, health, metrics, shutdown, vault }
 }
 
 /// An instance alone, leading. Only the statistics ask the database.
@@ -61,6 +69,10 @@ pub(crate) async fn leader(bus: &Bus) -> Instance {
 impl Instance {
     pub(crate) fn api(&self) -> Api {
         Api { address: self.running.local_addr(), key: KEY }
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.metrics.text().lines().any(|line| line == "clickhook_control_leading 1")
     }
 
     pub(crate) async fn stop(self) {
