@@ -1,8 +1,9 @@
 //! Checks that links and endpoints share. A [`Checker`] collects what is wrong
 //! with every field, so that a caller hears of everything at once.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use schemas::{AppSchemes, usermap::UserMap};
 use url::Url;
 
@@ -88,6 +89,20 @@ pub(crate) enum Patch<T> {
     Remove,
     /// It becomes this.
     Set(T),
+}
+
+impl<T: JsonSchema> JsonSchema for Patch<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Option::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Option::<T>::json_schema(generator)
+    }
 }
 
 impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Patch<T> {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::http::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use schemas::{
     Endpoint, EndpointId, EndpointStatus, Filters, SealedSecret, Timestamp, WorkspaceId, endpoint::Subscription,
     usermap::UserMap,
@@ -56,54 +57,86 @@ pub(crate) struct Allowed {
 }
 
 /// An endpoint that someone wants.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEndpoint {
+    /// Where webhooks are sent: https, and no private address.
+    #[schemars(length(min = 1, max = URL_BYTES), extend("format" = "uri"))]
     url: String,
+    /// Which events.
+    #[schemars(length(min = 1, max = SUBSCRIPTIONS))]
     events: Vec<Subscription>,
+    /// Which of those, by their facts.
     #[serde(default)]
     filters: Filters,
+    /// How long one exchange may take, in milliseconds, body included; 5000 unless told otherwise.
+    #[schemars(range(min = *TIMEOUT_MS.start(), max = *TIMEOUT_MS.end()))]
     timeout_ms: Option<u32>,
+    /// Headers to be added.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = HEADERS))]
     headers: UserMap,
 }
 
 /// What someone wants changed of an endpoint: a merge patch (RFC 7396).
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EndpointPatch {
+    /// Where webhooks are sent: https, and no private address.
+    #[schemars(length(min = 1, max = URL_BYTES), extend("format" = "uri"))]
     url: Patch<String>,
+    /// Which events.
+    #[schemars(length(min = 1, max = SUBSCRIPTIONS))]
     events: Patch<Vec<Subscription>>,
+    /// Which of those, by their facts.
     filters: Patch<Filters>,
+    /// How long one exchange may take, in milliseconds, body included; 5000 unless told otherwise.
+    #[schemars(range(min = *TIMEOUT_MS.start(), max = *TIMEOUT_MS.end()))]
     timeout_ms: Patch<u32>,
+    /// Headers to be added.
+    #[schemars(extend("maxProperties" = HEADERS))]
     headers: Patch<BTreeMap<String, Option<String>>>,
+    /// Whether deliveries are made.
     status: Patch<Wanted>,
 }
 
 /// What someone may want an endpoint to be; `disabled` is decided by what
 /// happens to its deliveries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Wanted {
+pub(crate) enum Wanted {
     Active,
     Paused,
 }
 
 /// An endpoint as callers see it: all but its secret, which only the answer to
 /// its creation shows.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Endpoint")]
 pub(crate) struct EndpointView<'a> {
+    /// Its id.
     id: EndpointId,
+    /// The workspace whose events it gets.
     workspace: &'a WorkspaceId,
+    /// Where webhooks are sent: https, and no private address.
     url: &'a str,
+    /// Which events.
     events: &'a [Subscription],
+    /// Which of those, by their facts.
     filters: &'a Filters,
+    /// How long one exchange may take, in milliseconds, body included; 5000 unless told otherwise.
     timeout_ms: u32,
+    /// Headers to be added.
     headers: &'a UserMap,
+    /// Whether deliveries are made.
     status: EndpointStatus,
+    /// When it was created.
     created_at: Timestamp,
+    /// When it was last changed.
     updated_at: Timestamp,
+    /// Counts its versions from 1: what its ETag is made of.
     revision: u64,
+    /// What webhooks are signed with: shown in the answer to its creation, and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<&'a str>,
 }

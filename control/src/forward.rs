@@ -74,7 +74,7 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 /// Serves a request here, or hands it on.
 pub(crate) async fn elsewhere(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if path == "/v1/conversions" || path.starts_with("/v1/postback/") {
+    if is_intake(path) {
         return api.forwarder.to_intake(request).await.unwrap_or_else(IntoResponse::into_response);
     }
     if !path.starts_with("/v1/") {
@@ -87,6 +87,11 @@ pub(crate) async fn elsewhere(State(api): State<Arc<Api>>, request: Request, nex
         }
         Place::Nowhere => nobody().into_response(),
     }
+}
+
+/// Whether the intake of conversions serves a path.
+pub(crate) fn is_intake(path: &str) -> bool {
+    path == "/v1/conversions" || path.starts_with("/v1/postback/")
 }
 
 fn nobody() -> Problem {

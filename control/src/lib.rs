@@ -18,6 +18,7 @@ mod leader;
 mod leadership;
 mod link;
 mod metrics;
+mod openapi;
 mod problem;
 mod slug;
 mod state;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use schemars::JsonSchema;
 use schemas::{
     AppSchemes, Link, LinkId, Timestamp, WorkspaceId,
     event::{Change, Changes},
@@ -29,52 +30,108 @@ const METADATA_VALUE_CHARS: usize = 1024;
 const STATUS_CODES: [u16; 4] = [301, 302, 307, 308];
 
 /// A link that someone wants.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewLink {
+    /// Where it leads.
+    #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
     destination: String,
+    /// The host that it answers on; without one, the workspace's default domain.
+    #[schemars(length(min = 1, max = 253))]
     domain: Option<String>,
+    /// The path of its short address; without one, one is made up.
+    #[schemars(length(min = 1, max = slug::MAX_CHARS))]
     slug: Option<String>,
+    /// The campaign that it belongs to.
+    #[schemars(length(min = 1, max = TEXT_CHARS))]
     campaign: Option<String>,
+    /// The audience that it was made for.
+    #[schemars(length(min = 1, max = TEXT_CHARS))]
     segment: Option<String>,
+    /// Labels.
     #[serde(default)]
+    #[schemars(length(max = TAGS), inner(length(min = 1, max = TAG_CHARS)), extend("uniqueItems" = true))]
     tags: Vec<String>,
+    /// What the redirect answers; 302 unless told otherwise.
+    #[schemars(extend("enum" = [301, 302, 307, 308, null]))]
     status_code: Option<u16>,
+    /// Before this moment the link is unknown to visitors.
     starts_at: Option<Timestamp>,
+    /// From this moment on it is expired.
     expires_at: Option<Timestamp>,
+    /// Where visitors of the expired link are sent.
+    #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
     expired_url: Option<String>,
+    /// After this many clicks, or a few more, it is expired.
+    #[schemars(range(min = 1))]
     max_clicks: Option<u64>,
+    /// Whether visitors are turned away as from an unknown link.
     #[serde(default)]
     disabled: bool,
+    /// Whether the click's id is added to the destination's query.
     #[serde(default)]
     append_click_id: bool,
+    /// Whether the visit's query is merged into the destination's; it is unless told otherwise.
     passthrough: Option<bool>,
+    /// What the redirect tells the browser to tell the destination.
     referrer_policy: Option<ReferrerPolicy>,
+    /// The customer's own facts.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = METADATA_KEYS))]
     metadata: UserMap,
+    /// The customer's own id, unique in the workspace.
+    #[schemars(length(min = 1, max = EXTERNAL_ID_CHARS))]
     external_id: Option<String>,
 }
 
 /// What someone wants changed of a link: a merge patch (RFC 7396).
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LinkPatch {
+    /// Where it leads.
+    #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
     destination: Patch<String>,
+    /// The host that it answers on; without one, the workspace's default domain.
+    #[schemars(length(min = 1, max = 253))]
     domain: Patch<String>,
+    /// The path of its short address; without one, one is made up.
+    #[schemars(length(min = 1, max = slug::MAX_CHARS))]
     slug: Patch<String>,
+    /// The campaign that it belongs to.
+    #[schemars(length(min = 1, max = TEXT_CHARS))]
     campaign: Patch<String>,
+    /// The audience that it was made for.
+    #[schemars(length(min = 1, max = TEXT_CHARS))]
     segment: Patch<String>,
+    /// Labels.
+    #[schemars(length(max = TAGS), inner(length(min = 1, max = TAG_CHARS)), extend("uniqueItems" = true))]
     tags: Patch<Vec<String>>,
+    /// What the redirect answers; 302 unless told otherwise.
+    #[schemars(extend("enum" = [301, 302, 307, 308, null]))]
     status_code: Patch<u16>,
+    /// Before this moment the link is unknown to visitors.
     starts_at: Patch<Timestamp>,
+    /// From this moment on it is expired.
     expires_at: Patch<Timestamp>,
+    /// Where visitors of the expired link are sent.
+    #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
     expired_url: Patch<String>,
+    /// After this many clicks, or a few more, it is expired.
+    #[schemars(range(min = 1))]
     max_clicks: Patch<u64>,
+    /// Whether visitors are turned away as from an unknown link.
     disabled: Patch<bool>,
+    /// Whether the click's id is added to the destination's query.
     append_click_id: Patch<bool>,
+    /// Whether the visit's query is merged into the destination's; it is unless told otherwise.
     passthrough: Patch<bool>,
+    /// What the redirect tells the browser to tell the destination.
     referrer_policy: Patch<ReferrerPolicy>,
+    /// The customer's own facts.
+    #[schemars(extend("maxProperties" = METADATA_KEYS))]
     metadata: Patch<BTreeMap<String, Option<String>>>,
+    /// The customer's own id, unique in the workspace.
+    #[schemars(length(min = 1, max = EXTERNAL_ID_CHARS))]
     external_id: Patch<String>,
 }
 

@@ -1,6 +1,7 @@
 //! A campaign as the control plane keeps it: links that are counted together. A
 //! record on `campaigns`. Links name their campaign by its name.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{CampaignId, Timestamp, WorkspaceId};
@@ -9,7 +10,7 @@ use crate::{CampaignId, Timestamp, WorkspaceId};
 pub const MILESTONES: [u64; 5] = [100, 500, 1_000, 5_000, 10_000];
 
 /// What a campaign is to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
     /// This many clicks.
@@ -19,7 +20,7 @@ pub enum Goal {
 }
 
 /// A campaign.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Campaign {
     /// Its id.
     pub id: CampaignId,

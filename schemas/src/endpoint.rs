@@ -1,5 +1,6 @@
 //! An endpoint as the control plane keeps it: a record on `endpoints`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{EndpointId, EventName, Filters, Timestamp, WorkspaceId, usermap::UserMap};
@@ -59,7 +60,7 @@ impl Subscription {
 }
 
 /// Whether deliveries are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndpointStatus {
     /// They are.

@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ClickId, EndpointId, EventId, LinkId, Timestamp, link::ReferrerPolicy, usermap::UserMap};
@@ -11,7 +12,7 @@ use crate::{ClickId, EndpointId, EventId, LinkId, Timestamp, link::ReferrerPolic
 macro_rules! event_names {
     ($($variant:ident = $name:literal, $description:literal;)*) => {
         /// The name of an event type.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         pub enum EventName {
             $(#[doc = $description] #[serde(rename = $name)] $variant,)*
         }
@@ -69,7 +70,7 @@ impl fmt::Display for EventName {
 
 /// The body of an event: what is signed and sent, and what a row is made of.
 /// Absent facts are left out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event<'a> {
     /// Stable for ever: derived from the fact ([`EventId::of`]).
     pub id: EventId,
@@ -98,7 +99,7 @@ pub struct Event<'a> {
 }
 
 /// A link, as events tell of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkFacts<'a> {
     /// Its id.
     pub id: LinkId,
@@ -123,7 +124,7 @@ pub struct LinkFacts<'a> {
 }
 
 /// A click or scan, as events tell of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClickFacts<'a> {
     /// Its id.
     pub id: ClickId,
@@ -177,7 +178,7 @@ pub struct ClickFacts<'a> {
 }
 
 /// Campaign parameters (`utm_…`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Utm<'a> {
     /// `utm_source`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -197,7 +198,7 @@ pub struct Utm<'a> {
 }
 
 /// The ad that a visit came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attribution<'a> {
     /// The creative: `ad_creative`, `creative`, or `utm_content`'s last resort.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -211,22 +212,19 @@ pub struct Attribution<'a> {
 }
 
 /// A value before and after an update; what was or became absent is left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
 pub struct Change<T> {
     /// Before.
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<T>,
     /// After.
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<T>,
 }
 
-const fn none<T>() -> Option<T> {
-    None
-}
-
 /// What an update of a link changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs, reason = "each is the field of Link with that name")]
 pub struct Changes {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,6 +14,7 @@ pub mod keyring;
 pub mod leader;
 pub mod link;
 pub mod sample;
+mod schema;
 pub mod scheme;
 pub mod time;
 pub mod topics;

@@ -2,12 +2,13 @@
 //! shows. Everything that may be absent has a default, so that records of an
 //! earlier version are read as what they meant.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{LinkId, Timestamp, WorkspaceId, event::LinkFacts, usermap::UserMap};
 
 /// A short link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Link {
     /// Its id.
     pub id: LinkId,
@@ -77,7 +78,7 @@ pub struct Link {
 }
 
 /// A `Referrer-Policy` (W3C Referrer Policy) that a link may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReferrerPolicy {
     /// The destination sees the full address that the visitor came from.

@@ -5,10 +5,11 @@
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A key in the order in which JavaScript enumerates it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 struct Key(String);
 
@@ -38,7 +39,7 @@ impl PartialOrd for Key {
 }
 
 /// Text to text, in an order that survives `JSON.stringify(JSON.parse(…))`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct UserMap(BTreeMap<Key, String>);
 

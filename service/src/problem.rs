@@ -8,10 +8,11 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What is wrong with a field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
     /// The field, as a path: `tags[3]`, `metadata.color`.
     pub field: String,
@@ -58,7 +59,24 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn status(self) -> StatusCode {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::Changed,
+        Self::TooLarge,
+        Self::Invalid,
+        Self::Limited { retry_after_s: 1 },
+        Self::Unavailable,
+    ];
+
+    /// The status that it is answered with.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -74,7 +92,9 @@ impl Kind {
         }
     }
 
-    const fn name(self) -> (&'static str, &'static str) {
+    /// Its `type` and `title`.
+    #[must_use]
+    pub const fn name(self) -> (&'static str, &'static str) {
         match self {
             Self::Malformed => ("urn:clickhook:problem:malformed", "The request cannot be read"),
             Self::Unauthorized => ("urn:clickhook:problem:unauthorized", "The API key is missing or wrong"),
@@ -137,12 +157,20 @@ impl Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// A problem as it is written (RFC 9457).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub struct ProblemBody<'a> {
+    /// Which kind of problem it is: what programs look at.
     r#type: &'a str,
+    /// The kind in words.
     title: &'a str,
+    /// The status of the answer.
+    #[schemars(range(min = 400, max = 599))]
     status: u16,
+    /// What happened this time, to what, and what would do.
     detail: &'a str,
+    /// What is wrong with which field.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }
@@ -151,7 +179,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (r#type, title) = self.kind.name();
         let status = self.kind.status();
-        let body = Body { r#type, title, status: status.as_u16(), detail: &self.detail, errors: &self.errors };
+        let body = ProblemBody { r#type, title, status: status.as_u16(), detail: &self.detail, errors: &self.errors };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -2,13 +2,14 @@
 //! is (`migrations/0001_clicks.sql`), so that ClickHouse answers it from there.
 
 use clickhouse::Row;
+use schemars::JsonSchema;
 use schemas::{LinkId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Store, StoreError};
 
 /// How often a link was followed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize, JsonSchema)]
 pub struct LinkClicks {
     /// Every visit, programs included.
     pub total: u64,

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bus::Outgoing;
+use schemars::JsonSchema;
 use schemas::{Endpoint, EndpointId, Envelope, EventId, EventName, Timestamp, Topic, sample};
 use serde::{Deserialize, Serialize};
 use service::secret;
@@ -52,15 +53,18 @@ pub(super) async fn create(
 }
 
 /// Which sample is wanted.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Test {
+pub(crate) struct Test {
+    /// Of which event type; `webhook.test` unless told otherwise.
     event: Option<EventName>,
 }
 
-#[derive(Serialize)]
-struct Sent {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Sent {
+    /// The event's id.
     id: EventId,
+    /// Its type.
     event: EventName,
 }
 

@@ -4,6 +4,7 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use schemas::{Event, EventName, Timestamp, sample};
 use serde::Serialize;
 
@@ -12,10 +13,13 @@ use super::resource::Listed;
 /// When the samples happened: a moment that never moves.
 const SAMPLE_AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
 
-#[derive(Serialize)]
-struct EventType {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct EventType {
+    /// Its name.
     name: EventName,
+    /// One sentence for people.
     description: &'static str,
+    /// A body as it would be delivered.
     sample: Event<'static>,
 }
 

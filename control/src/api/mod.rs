@@ -2,12 +2,12 @@
 //! wrong, asks the leader, and answers; what is decided is decided in `link.rs`,
 //! `endpoint.rs` and `draft.rs`.
 
-mod endpoints;
-mod events;
+pub(crate) mod endpoints;
+pub(crate) mod events;
 mod links;
 pub(crate) mod request;
-mod resource;
-mod stats;
+pub(crate) mod resource;
+pub(crate) mod stats;
 
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ use crate::{
     leadership::Leadership,
     link::LinkRules,
     metrics::{Answered, Counts},
+    openapi,
     problem::{Kind, Problem},
     writer::Leader,
 };
@@ -64,17 +65,47 @@ impl Api {
     }
 }
 
-/// All routes.
-pub(crate) fn routes(api: Arc<Api>) -> Router {
-    let keyed = Router::new()
+/// Routes, and which they are: a test holds them against the description.
+#[derive(Default)]
+struct Routes {
+    router: Router<Arc<Api>>,
+    paths: Vec<String>,
+}
+
+impl Routes {
+    fn route(mut self, path: &str, methods: MethodRouter<Arc<Api>>) -> Self {
+        self.paths.push(path.to_owned());
+        self.router = self.router.route(path, methods);
+        self
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        self.paths.extend(other.paths);
+        self.router = self.router.merge(other.router);
+        self
+    }
+}
+
+/// Routes for callers with a key.
+fn keyed() -> Routes {
+    Routes::default()
         .merge(resource::<Link>(post(links::create)))
         .merge(resource::<Endpoint>(post(endpoints::create)))
         .route("/v1/endpoints/{id}/test", post(endpoints::test))
         .route("/v1/stats/links/{id}", get(stats::link))
         .route("/v1/event-types", get(events::list))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
+}
+
+/// Routes for everyone.
+fn open() -> Routes {
+    Routes::default().route("/healthz", get(|| async { "ok\n" })).route("/openapi.json", get(openapi::serve))
+}
+
+/// All routes.
+pub(crate) fn routes(api: Arc<Api>) -> Router {
+    let keyed = keyed().router.route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
     keyed
-        .route("/healthz", get(|| async { "ok\n" }))
+        .merge(open().router)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), forward::elsewhere))
@@ -84,9 +115,9 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
 }
 
 /// The routes that every kind has.
-fn resource<T: Resource>(create: MethodRouter<Arc<Api>>) -> Router<Arc<Api>> {
+fn resource<T: Resource>(create: MethodRouter<Arc<Api>>) -> Routes {
     let one = get(resource::read::<T>).patch(resource::update::<T>).delete(resource::delete::<T>);
-    Router::new().route(T::PATH, create.get(resource::list::<T>)).route(&format!("{}/{{id}}", T::PATH), one)
+    Routes::default().route(T::PATH, create.get(resource::list::<T>)).route(&format!("{}/{{id}}", T::PATH), one)
 }
 
 async fn no_route(uri: Uri) -> Problem {
@@ -111,4 +142,22 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     // What the API tells is the caller's alone.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_every_description_has_a_route() {
+        let routes: BTreeSet<String> = keyed().paths.into_iter().chain(open().paths).collect();
+        let document = openapi::document();
+        let described: BTreeSet<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
+        let undescribed: Vec<&String> = routes.difference(&described).collect();
+        assert!(undescribed.is_empty(), "describe in openapi/paths.rs: {undescribed:?}");
+        let unrouted: Vec<&String> = described.difference(&routes).filter(|path| !forward::is_intake(path)).collect();
+        assert!(unrouted.is_empty(), "described, but without a route: {unrouted:?}");
+    }
 }

@@ -6,6 +6,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 use service::json::parse;
 
@@ -51,10 +52,13 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Pro
 }
 
 /// Which page of a list is asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PageQuery {
+pub(crate) struct PageQuery {
+    /// How many at most; 50 unless told otherwise.
+    #[schemars(range(min = 1, max = LARGEST_PAGE))]
     limit: Option<usize>,
+    /// What the page before gave as `next`.
     cursor: Option<String>,
 }
 

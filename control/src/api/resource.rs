@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use schemas::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// A kind of thing that callers read, list, patch and delete.
-pub(super) trait Resource: Kept {
+pub(crate) trait Resource: Kept {
     /// Where it is: `/v1/links`.
     const PATH: &'static str;
 
@@ -114,9 +115,12 @@ pub(super) fn created<T: Resource>(new: &T, body: &impl Serialize) -> Response {
 }
 
 /// A page of a list; `next` is there while there is more.
-#[derive(Serialize)]
-pub(super) struct Listed<T> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListOf{T}")]
+pub(crate) struct Listed<T> {
+    /// What was found.
     pub(super) data: Vec<T>,
+    /// The cursor of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
 }

@@ -7,6 +7,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use schemas::{Link, LinkId, WorkspaceId};
 use serde::Serialize;
 use store::{LinkClicks, Store, StoreError};
@@ -15,9 +16,11 @@ use tracing::warn;
 use super::{Api, resource::find};
 use crate::{auth::Caller, problem::Problem};
 
-#[derive(Serialize)]
-struct LinkStats {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct LinkStats {
+    /// Visits by its address.
     clicks: LinkClicks,
+    /// Visits by its QR code.
     scans: LinkClicks,
 }
 

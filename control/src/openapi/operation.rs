@@ -1,0 +1,173 @@
+//! One operation of the description, built up in the order in which people read
+//! it: what is sent, what is answered, what may be the problem.
+
+use schemars::JsonSchema;
+use serde_json::{Map, Value, json};
+
+use super::{Document, name, schema};
+use crate::problem::Kind;
+
+/// What any call with a key may be refused with.
+const ANY_CALL: [Kind; 5] =
+    [Kind::Malformed, Kind::Unauthorized, Kind::Forbidden, Kind::Limited { retry_after_s: 1 }, Kind::Unavailable];
+
+pub(super) struct Operation<'d> {
+    document: &'d mut Document,
+    method: &'static str,
+    path: String,
+    value: Map<String, Value>,
+    parameters: Vec<Value>,
+    responses: Map<String, Value>,
+}
+
+impl<'d> Operation<'d> {
+    pub(super) fn new(document: &'d mut Document, method: &'static str, path: &str, id: &str, summary: &str) -> Self {
+        let value = Map::from_iter([("operationId".to_owned(), json!(id)), ("summary".to_owned(), json!(summary))]);
+        let operation =
+            Self { document, method, path: path.to_owned(), value, parameters: Vec::new(), responses: Map::new() };
+        operation.refuses(&ANY_CALL)
+    }
+
+    /// Which group it belongs to.
+    pub(super) fn tag(mut self, tag: &str) -> Self {
+        self.value.insert("tags".to_owned(), json!([tag]));
+        self
+    }
+
+    /// More than its summary says.
+    pub(super) fn describe(mut self, text: &str) -> Self {
+        self.value.insert("description".to_owned(), json!(text));
+        self
+    }
+
+    /// It needs no key.
+    pub(super) fn open(mut self) -> Self {
+        self.value.insert("security".to_owned(), json!([]));
+        self.responses.clear();
+        self
+    }
+
+    /// A part of its path.
+    pub(super) fn path<T: JsonSchema>(mut self, name: &str) -> Self {
+        let schema = schema::<T>(&mut self.document.requests);
+        self.parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
+        self
+    }
+
+    /// What its query may say: the fields of `T`.
+    pub(super) fn query<T: JsonSchema>(mut self) -> Self {
+        let mut schema = T::json_schema(&mut self.document.requests).to_value();
+        let required = schema["required"].take();
+        let Value::Object(properties) = schema["properties"].take() else { return self };
+        for (name, mut schema) in properties {
+            let required = required.as_array().is_some_and(|required| required.contains(&json!(name)));
+            let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+            // A query has no null.
+            if let Some(kind) = schema["type"].as_array().and_then(|kinds| kinds.first()).cloned() {
+                schema["type"] = kind;
+            }
+            self.parameters.push(json!({
+                "name": name, "in": "query", "required": required, "description": description.unwrap_or_default(), "schema": schema,
+            }));
+        }
+        self
+    }
+
+    /// A header that it takes.
+    pub(super) fn header(mut self, name: &str, description: &str, schema: &Value) -> Self {
+        self.parameters.push(json!({
+            "name": name, "in": "header", "required": false, "description": description, "schema": schema,
+        }));
+        self
+    }
+
+    /// It changes only the version that `If-Match` names.
+    pub(super) fn if_match(self) -> Self {
+        let words = "Change only this version: the ETag of an earlier answer, or *.";
+        self.header("If-Match", words, &json!({"type": "string", "examples": ["\"3\""]})).refuses(&[Kind::Changed])
+    }
+
+    /// The JSON that it takes.
+    pub(super) fn body<T: JsonSchema>(self, example: &Value) -> Self {
+        self.content::<T>(true, "application/json", example)
+    }
+
+    /// The JSON that it takes, if there is any.
+    pub(super) fn optional_body<T: JsonSchema>(self, example: &Value) -> Self {
+        self.content::<T>(false, "application/json", example)
+    }
+
+    fn content<T: JsonSchema>(mut self, required: bool, media_type: &str, example: &Value) -> Self {
+        let schema = schema::<T>(&mut self.document.requests);
+        let content = json!({media_type: {"schema": schema, "example": example}});
+        self.value.insert("requestBody".to_owned(), json!({"required": required, "content": content}));
+        self.refuses(&[Kind::TooLarge, Kind::Invalid])
+    }
+
+    /// What it answers when all is well.
+    pub(super) fn answers<T: JsonSchema>(self, status: u16, description: &str, headers: &[Header]) -> Self {
+        let schema = schema::<T>(&mut self.document.answers);
+        self.answer(status, description, headers, Some(json!({"application/json": {"schema": schema}})))
+    }
+
+    /// It answers with a status alone.
+    pub(super) fn answers_nothing(self, status: u16, description: &str) -> Self {
+        self.answer(status, description, &[], None)
+    }
+
+    /// It answers with something that is no JSON.
+    pub(super) fn answers_raw(self, status: u16, description: &str, media_type: &str) -> Self {
+        let content = json!({media_type: {"schema": {"type": "string"}}});
+        self.answer(status, description, &[], Some(content))
+    }
+
+    fn answer(mut self, status: u16, description: &str, headers: &[Header], content: Option<Value>) -> Self {
+        let mut response = json!({"description": description});
+        for header in headers {
+            let (name, schema) = header.schema();
+            response["headers"][name] = json!({"required": true, "schema": schema});
+        }
+        if let Some(content) = content {
+            response["content"] = content;
+        }
+        self.responses.insert(status.to_string(), response);
+        self
+    }
+
+    /// What may be the problem, besides what any call may meet.
+    pub(super) fn refuses(mut self, kinds: &[Kind]) -> Self {
+        for kind in kinds {
+            let reference = format!("#/components/responses/{}", name(*kind));
+            self.responses.insert(kind.status().as_u16().to_string(), json!({"$ref": reference}));
+        }
+        self
+    }
+
+    /// Puts it into the document.
+    pub(super) fn done(mut self) {
+        if !self.parameters.is_empty() {
+            self.value.insert("parameters".to_owned(), Value::Array(self.parameters));
+        }
+        self.value.insert("responses".to_owned(), Value::Object(self.responses));
+        let item = self.document.paths.entry(self.path).or_insert_with(|| json!({}));
+        item[self.method] = Value::Object(self.value);
+    }
+}
+
+/// A header of an answer.
+#[derive(Clone, Copy)]
+pub(super) enum Header {
+    /// Which version of a thing it is.
+    ETag,
+    /// Where the new thing is.
+    Location,
+}
+
+impl Header {
+    fn schema(self) -> (&'static str, Value) {
+        match self {
+            Self::ETag => ("ETag", json!({"type": "string", "pattern": "^\"[1-9][0-9]*\"$"})),
+            Self::Location => ("Location", json!({"type": "string", "format": "uri-reference"})),
+        }
+    }
+}

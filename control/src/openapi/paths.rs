@@ -1,0 +1,128 @@
+//! Every operation, in the order of contracts.md §2.
+
+use schemars::JsonSchema;
+use schemas::{Endpoint, Link};
+use serde_json::{Value, json};
+
+use super::{Document, operation::Header};
+use crate::{
+    api::{
+        endpoints::{Sent, Test},
+        events::EventType,
+        request::PageQuery,
+        resource::{Listed, Resource},
+        stats::LinkStats,
+    },
+    endpoint::{EndpointView, NewEndpoint},
+    kept::Kept,
+    link::NewLink,
+    problem::Kind,
+};
+
+pub(super) fn describe(document: &mut Document) {
+    document
+        .operation("get", "/healthz", "health", "Whether the process lives")
+        .tag("Operation")
+        .open()
+        .answers_raw(200, "It does", "text/plain; charset=utf-8")
+        .done();
+    document
+        .operation("get", "/openapi.json", "describe", "This description")
+        .tag("Operation")
+        .open()
+        .answers::<Value>(200, "OpenAPI 3.1", &[])
+        .done();
+    kind::<Link, NewLink, Link>(
+        document,
+        "Links",
+        &json!({"destination": "https://acme.example/winter-sale", "slug": "sale", "tags": ["social"]}),
+        &json!({"campaign": "winter-sale-2026", "expires_at": null}),
+    );
+    kind::<Endpoint, NewEndpoint, EndpointView<'static>>(
+        document,
+        "Endpoints",
+        &json!({"url": "https://hooks.example.com/clicks", "events": ["link.*"], "filters": {"country": ["US", "DE"]}}),
+        &json!({"status": "paused"}),
+    );
+    document
+        .operation("post", "/v1/endpoints/{id}/test", "testEndpoint", "Send a sample to this endpoint alone")
+        .tag("Endpoints")
+        .describe("A real, signed delivery of the event type that is asked for, else of `webhook.test`.")
+        .path::<schemas::EndpointId>("id")
+        .optional_body::<Test>(&json!({"event": "link.clicked"}))
+        .answers::<Sent>(202, "It is on its way", &[])
+        .refuses(&[Kind::NotFound])
+        .done();
+    document
+        .operation("get", "/v1/event-types", "listEventTypes", "What events there are, each with a sample")
+        .tag("Events")
+        .answers::<Listed<EventType>>(200, "All of them", &[])
+        .done();
+    document
+        .operation("get", "/v1/stats/links/{id}", "linkStats", "How often a link was followed and its QR code scanned")
+        .tag("Statistics")
+        .path::<schemas::LinkId>("id")
+        .answers::<LinkStats>(200, "The counts", &[])
+        .refuses(&[Kind::NotFound])
+        .done();
+}
+
+/// What every kind has: `New` creates one, which is answered as a `View`.
+fn kind<T: Resource, New: JsonSchema, View: JsonSchema>(
+    document: &mut Document,
+    tag: &str,
+    example: &Value,
+    change: &Value,
+) where
+    T::Patch: JsonSchema,
+    T::Id: JsonSchema,
+{
+    let one = format!("{}/{{id}}", T::PATH);
+    let name = |verb: &str, what: &str| format!("{verb}{}", camel(what));
+    let (singular, plural) = (<T as Kept>::NAME, format!("{}s", <T as Kept>::NAME));
+    let article = if singular.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    document
+        .operation("post", T::PATH, &name("create", singular), &format!("Create {article} {singular}"))
+        .tag(tag)
+        .body::<New>(example)
+        .answers::<View>(201, "It is made", &[Header::ETag, Header::Location])
+        .refuses(&[Kind::Conflict])
+        .done();
+    document
+        .operation("get", T::PATH, &name("list", &plural), &format!("List {plural}, newest first"))
+        .tag(tag)
+        .query::<PageQuery>()
+        .answers::<Listed<View>>(200, "A page of them", &[])
+        .refuses(&[Kind::Invalid])
+        .done();
+    document
+        .operation("get", &one, &name("read", singular), &format!("Read {article} {singular}"))
+        .tag(tag)
+        .path::<T::Id>("id")
+        .answers::<View>(200, "It", &[Header::ETag])
+        .refuses(&[Kind::NotFound])
+        .done();
+    document
+        .operation("patch", &one, &name("update", singular), &format!("Change {article} {singular}"))
+        .tag(tag)
+        .describe("A merge patch (RFC 7396): what is left out stays, null takes away.")
+        .path::<T::Id>("id")
+        .if_match()
+        .body::<T::Patch>(change)
+        .answers::<View>(200, "It, changed", &[Header::ETag])
+        .refuses(&[Kind::NotFound, Kind::Conflict])
+        .done();
+    document
+        .operation("delete", &one, &name("delete", singular), &format!("Delete {article} {singular}"))
+        .tag(tag)
+        .path::<T::Id>("id")
+        .if_match()
+        .answers_nothing(204, "It is gone")
+        .refuses(&[Kind::NotFound])
+        .done();
+}
+
+fn camel(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}

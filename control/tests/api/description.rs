@@ -1,0 +1,53 @@
+//! What the API says of itself, held against what it does.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::support::{Api, leader};
+
+/// A path of the description with something in place of its parameters.
+fn filled(path: &str) -> String {
+    path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/")
+}
+
+#[tokio::test]
+async fn every_method_is_described_and_every_description_has_a_method() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    let document = Api { key: "", ..api }.get("/openapi.json").await;
+    assert_eq!((document.status, document.header("content-type")), (200, Some("application/json")));
+    assert_eq!(document.body["openapi"], "3.1.0");
+    for (path, item) in document.body["paths"].as_object().unwrap() {
+        let described: BTreeSet<String> = item.as_object().unwrap().keys().map(|name| name.to_uppercase()).collect();
+        let refused = api.send("BREW", &filled(path), "", "").await;
+        // What another process serves says so itself.
+        if refused.status == 503 {
+            continue;
+        }
+        assert_eq!(refused.status, 405, "{path}: {refused:?}");
+        let served = refused.header("allow").unwrap().split(',').filter(|name| *name != "HEAD").map(str::to_owned);
+        assert_eq!(described, served.collect(), "{path}");
+    }
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn only_the_description_and_health_are_open() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let stranger = Api { key: "0123456789abcdef-wrong", ..instance.api() };
+    let document = stranger.get("/openapi.json").await.body;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let answer = stranger.send(&method.to_uppercase(), &filled(path), "", "").await;
+            let open = operation.get("security") == Some(&Value::Array(Vec::new()));
+            assert!(
+                if open { answer.status == 200 } else { matches!(answer.status, 401 | 503) },
+                "{method} {path}: {answer:?}"
+            );
+        }
+    }
+    instance.stop().await;
+}

@@ -1,0 +1,104 @@
+//! JSON Schemas (draft 2020-12) of the types that read and write themselves; those
+//! of all others are derived from what serde is told.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
+
+use crate::{
+    AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, EventName, Filters, KeyId, LinkId,
+    Timestamp, WorkspaceId, endpoint::Subscription, filter::FilterKey,
+};
+
+macro_rules! ids {
+    ($($name:ident),*) => {$(
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                // Crockford's base32; a first digit above 7 would overflow 128 bits.
+                json_schema!({
+                    "type": "string",
+                    "pattern": format!("^{}[0-7][0-9A-HJKMNP-TV-Z]{{25}}$", Self::PREFIX),
+                    "examples": [Self::from_bits(2_194_417_219_530_604_870_132_548_217_341_082_734).to_string()],
+                })
+            }
+        }
+    )*};
+}
+ids!(LinkId, EndpointId, DomainId, KeyId, CampaignId, ConversionId, ClickId, EventId, AttemptId);
+
+impl JsonSchema for WorkspaceId {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "WorkspaceId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "examples": ["default"]})
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time", "examples": ["2026-02-05T14:23:45.120Z"]})
+    }
+}
+
+impl JsonSchema for Subscription {
+    fn schema_name() -> Cow<'static, str> {
+        "Subscription".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut known = vec!["*".to_owned()];
+        for name in EventName::ALL {
+            let prefixes = name.as_str().match_indices('.').map(|(dot, _)| format!("{}*", &name.as_str()[..=dot]));
+            known.extend(prefixes.chain([name.as_str().to_owned()]));
+        }
+        known.sort_unstable();
+        known.dedup();
+        json_schema!({
+            "type": "string",
+            "description": "An event's name, a prefix with an asterisk, or * for every event.",
+            "enum": known,
+        })
+    }
+}
+
+impl JsonSchema for Filters {
+    fn schema_name() -> Cow<'static, str> {
+        "Filters".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text = json!({"type": ["string", "boolean"]});
+        let values = json!({"anyOf": [text, {"type": "array", "items": text}]});
+        let properties: serde_json::Map<String, serde_json::Value> =
+            FilterKey::ALL.iter().map(|key| (key.as_str().to_owned(), values.clone())).collect();
+        json_schema!({
+            "type": "object",
+            "description": "All keys must match; of a list, one value. Without `bot`, events of humans only.",
+            "properties": properties,
+            "additionalProperties": false,
+        })
+    }
+}
