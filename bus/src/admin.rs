@@ -167,6 +167,8 @@ fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
         ],
         Cleanup::Compact => vec![
             ("cleanup.policy", "compact".to_owned()),
+            // A snapshot that is older than half of it is not read on from.
+            ("delete.retention.ms", "86400000".to_owned()),
             ("min.cleanable.dirty.ratio", "0.2".to_owned()),
             ("segment.ms", topic.segment().as_millis().to_string()),
         ],

@@ -3,7 +3,7 @@
 //! What it offers is small on purpose: a [`Producer`] whose acknowledgements are
 //! callbacks, a [`Consumer`] that one thread owns and polls, [`Turns`] of
 //! transactions, a [`Ledger`] of what is done, a [`Table`] that follows a
-//! compacted topic, and [`migrate`](Bus::migrate). The settings that make them
+//! compacted topic and may keep a snapshot of it, and [`migrate`](Bus::migrate). The settings that make them
 //! lose nothing are decided in `config.rs` and nowhere else.
 
 mod admin;
@@ -15,7 +15,9 @@ mod ledger;
 mod polled;
 mod producer;
 mod record;
+mod scribe;
 mod settle;
+mod snapshot;
 mod table;
 mod turns;
 
@@ -26,5 +28,5 @@ pub use error::BusError;
 pub use ledger::{Ledger, Ticket};
 pub use producer::{Acked, Producer, Transaction};
 pub use record::{Outgoing, Partition, Record};
-pub use table::{Change, Table};
+pub use table::{Change, Known, Table};
 pub use turns::{Turned, Turns};

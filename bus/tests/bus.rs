@@ -56,7 +56,7 @@ async fn a_table_tells_what_is_and_then_what_changes() {
     let state = Arc::<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>::default();
     let told = Arc::clone(&state);
     let table = bus
-        .table("test", Topic::Links, move |change| {
+        .table("test", Topic::Links, None, move |change| {
             let mut state = told.lock().unwrap();
             match change {
                 Change::Put { key, value } => drop(state.insert(key.to_vec(), value.to_vec())),
@@ -158,7 +158,7 @@ async fn offsets_are_where_a_person_set_them() {
 async fn known(bus: &Bus) -> Vec<String> {
     let keys = Arc::<Mutex<Vec<String>>>::default();
     let told = Arc::clone(&keys);
-    let table = bus.table("test", Topic::Links, move |change| {
+    let table = bus.table("test", Topic::Links, None, move |change| {
         if let Change::Put { key, .. } = change {
             told.lock().unwrap().push(String::from_utf8_lossy(key).into_owned());
         }

@@ -105,7 +105,7 @@ fn nobody() -> Problem {
 pub(crate) fn follow(bus: &Bus, leadership: Arc<Leadership>) -> Result<Table, BusError> {
     // What is read before the end was true once.
     let (mut known, mut caught_up) = (None, false);
-    bus.table("control", Topic::Leader, move |change| {
+    bus.table("control", Topic::Leader, None, move |change| {
         match change {
             Change::Put { value, .. } => {
                 known = serde_json::from_slice::<leader::Leader>(value)

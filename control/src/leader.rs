@@ -211,7 +211,7 @@ impl Candidate {
         let mut tables: Vec<Table> = Vec::new();
         for &topic in State::TOPICS {
             let (state, tell) = (Arc::clone(&state), tell.clone());
-            tables.push(self.bus.table(CONTROL, topic, move |change| {
+            tables.push(self.bus.table(CONTROL, topic, None, move |change| {
                 let outcome = match change {
                     Change::CaughtUp => Ok(true),
                     change => state.lock().read(topic, &change).map(|()| false),

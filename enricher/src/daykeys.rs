@@ -41,7 +41,7 @@ impl Daykeys {
         let known = Arc::new(Known::default());
         let producer = bus.producer("enricher.daykeys", Duration::ZERO, PATIENCE)?;
         let told = Arc::clone(&known);
-        let table = bus.table("enricher", Topic::Daykeys, move |change| {
+        let table = bus.table("enricher", Topic::Daykeys, None, move |change| {
             if let Change::Put { key, value } = change
                 && let Some((day, key)) = parse(key, value)
             {

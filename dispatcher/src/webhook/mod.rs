@@ -80,7 +80,7 @@ pub async fn run(
     let endpoints = Arc::new(Endpoints::new(vault));
     let numbers = Numbers::new(&metrics);
     let (followed, known) = (Arc::clone(&endpoints), numbers.endpoints.clone());
-    let table = bus.table("webhook", Topic::Endpoints, move |change: Change<'_>| {
+    let table = bus.table("webhook", Topic::Endpoints, None, move |change: Change<'_>| {
         followed.apply(change);
         known.set(i64::try_from(followed.len()).unwrap_or(i64::MAX));
     })?;
