@@ -2,16 +2,24 @@
 //! inside `up`. Every role is built the same way: configuration, what it shares,
 //! run until told to stop, drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use bus::Bus;
 use clap::ValueEnum;
 use service::{Backoff, Health, Metrics, Shutdown, vault::Vault};
 use store::Store;
-use tracing::{error, info};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
 
 use crate::{config::Config, keys};
+
+/// How long a redirector lets Kafka say whether the topics stand before it starts
+/// all the same.
+const CHECKED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +53,19 @@ pub(crate) struct Shared {
 pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     let bus = Bus::new(config.kafka.clone());
-    let check = bus.clone();
-    tokio::task::spawn_blocking(move || check.check_topics()).await.context("check the topics")??;
+    let mut check = pin!(check_topics(bus.clone(), role));
+    let mut checked = true;
+    if role == Role::Ingest {
+        match timeout(CHECKED_WITHIN, &mut check).await {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                warn!("Kafka does not answer: this role starts with what its snapshots hold, and waits for it beside");
+                checked = false;
+            }
+        }
+    } else {
+        (&mut check).await?;
+    }
     let needs_vault = matches!(role, Role::Control | Role::Dispatcher(None | Some(Half::Webhook)));
     let shared = Shared {
         bus,
@@ -63,7 +82,29 @@ pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> 
     info!(%metrics, "health and metrics");
     let work = run(role, config, shared, shutdown, Box::new(|_| {}));
     starting.ready();
-    work.await
+    let refused = async {
+        if !checked && let Err(error) = check.await {
+            return error;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        error = refused => Err(error),
+    }
+}
+
+/// Checks that the topics stand as configured. A redirector can wait for Kafka,
+/// the other roles have nothing to do without it.
+async fn check_topics(bus: Bus, role: Role) -> anyhow::Result<()> {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    loop {
+        let bus = bus.clone();
+        match spawn_blocking(move || bus.check_topics()).await.context("check the topics")? {
+            Err(error) if role == Role::Ingest && error.is_transient() => sleep(backoff.next()).await,
+            checked => return Ok(checked?),
+        }
+    }
 }
 
 /// Told where a role listens, once it does.
@@ -138,7 +179,7 @@ pub(crate) async fn supervise(role: Role, config: Config, shared: Shared, shutdo
                     "a role failed and is started again"
                 );
                 tokio::select! {
-                    () = tokio::time::sleep(delay) => {}
+                    () = sleep(delay) => {}
                     () = shutdown.wait() => {}
                 }
             }

@@ -2,7 +2,7 @@
 //! no lock; one writer follows the `domains` topic. A domain that is not
 //! verified is not there: its host is one of all those that no domain claims.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc};
 
 use bus::{Bus, BusError, Change, Table};
 use foldhash::fast::RandomState;
@@ -150,9 +150,9 @@ impl DomainsWriter {
         }
     }
 
-    /// Keeps the domains like the topic.
-    pub(crate) fn follow(mut self, bus: &Bus, counts: Counts) -> Result<Table, BusError> {
-        bus.table("ingest", Topic::Domains, move |change| {
+    /// Keeps the domains like the topic, and a snapshot of them in `dir`.
+    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, counts: Counts) -> Result<Table, BusError> {
+        bus.table("ingest", Topic::Domains, Some(dir), move |change| {
             let done = match change {
                 Change::Put { value, .. } => serde_json::from_slice::<Domain>(value)
                     .map(|domain| self.put(&domain))

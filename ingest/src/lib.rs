@@ -28,6 +28,7 @@ mod visit;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,7 +38,7 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, BusError, Change, Table};
+use bus::{Bus, BusError, Change, Known, Table};
 pub use config::{Config, Durability};
 use schemas::{Link, Topic};
 use service::{ConfigError, Health, Metrics, Part, Shutdown};
@@ -113,8 +114,8 @@ impl Running {
 }
 
 /// Starts the redirector on threads of its own. It is ready (`links` of
-/// `health`) once it knows all links and domains; until then it answers 503 for those that
-/// it does not know.
+/// `health`) once it knows all links and domains, from Kafka or from its snapshots of
+/// a former run; until then it answers 503 for those that it does not know.
 ///
 /// # Errors
 /// When the configuration is wrong, the address is taken, or a client or thread
@@ -138,8 +139,8 @@ pub async fn start(
     let writer = LinksWriter::new(domains.clone(), config.rules());
     let links = writer.links();
     let tables = [
-        DomainsWriter::new(domains.clone(), config.rules()).follow(&bus, counts.clone())?,
-        follow(&bus, writer, counts.clone())?,
+        DomainsWriter::new(domains.clone(), config.rules()).follow(&bus, &config.data_dir, counts.clone())?,
+        follow(&bus, &config.data_dir, writer, counts.clone())?,
     ];
     let (clicks, seats) = Clicks::open(&bus, &config, &counts, listeners.len())?;
     let shared = Shared {
@@ -210,7 +211,10 @@ async fn supervise(
             () = caught_up(&tables) => {
                 shared.redirects.complete.store(true, Ordering::Relaxed);
                 part.ready();
-                shutdown.wait().await;
+                tokio::select! {
+                    () = show_snapshots(&tables, &shared.redirects.counts) => shutdown.wait().await,
+                    () = shutdown.wait() => {}
+                }
             }
             () = shutdown.wait() => {}
         }
@@ -244,9 +248,28 @@ async fn caught_up(tables: &[Table]) {
     }
 }
 
-/// Keeps the table of links like the topic.
-fn follow(bus: &Bus, mut writer: LinksWriter, counts: Counts) -> Result<Table, BusError> {
-    bus.table("ingest", Topic::Links, move |change| {
+/// Shows from where links are known, and whether the next start needs Kafka.
+async fn show_snapshots(tables: &[Table], counts: &Counts) {
+    let read = async {
+        counts.links_from_snapshot.set(i64::from(tables.iter().any(|table| table.known() == Known::Snapshot)));
+        for table in tables {
+            table.up_to_date().await;
+        }
+        counts.links_from_snapshot.set(0);
+    };
+    let kept = async {
+        for table in tables {
+            table.is_kept().await;
+        }
+        counts.links_snapshot.set(1);
+    };
+    tokio::join!(read, kept);
+}
+
+/// Keeps the table of links like the topic, and a snapshot of it in `dir`, so that
+/// the next redirector starts without Kafka.
+fn follow(bus: &Bus, dir: &Path, mut writer: LinksWriter, counts: Counts) -> Result<Table, BusError> {
+    bus.table("ingest", Topic::Links, Some(dir), move |change| {
         let key = match change {
             Change::Put { key, .. } | Change::Delete { key } => key,
             Change::CaughtUp => {

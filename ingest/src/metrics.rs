@@ -43,6 +43,8 @@ pub(crate) struct Counts {
     pub(crate) spool_bytes: Gauge,
     pub(crate) spool_full: Gauge,
     pub(crate) links: Gauge,
+    pub(crate) links_from_snapshot: Gauge,
+    pub(crate) links_snapshot: Gauge,
     pub(crate) links_refused: Counter,
     pub(crate) domains: Gauge,
     pub(crate) connections: Gauge,
@@ -101,6 +103,14 @@ impl Counts {
             spool_bytes: metrics.gauge("clickhook_ingest_spool_bytes", "Their bytes"),
             spool_full: metrics.gauge("clickhook_ingest_spool_full", "1 while the disk takes no clicks"),
             links: metrics.gauge("clickhook_ingest_links", "Links that can be looked up"),
+            links_from_snapshot: metrics.gauge(
+                "clickhook_ingest_links_from_snapshot",
+                "1 while links are known from the snapshot alone, for Kafka has not been read to its end since the start",
+            ),
+            links_snapshot: metrics.gauge(
+                "clickhook_ingest_links_snapshot",
+                "1 once all links are in a snapshot on disk, so that the next start does without Kafka",
+            ),
             links_refused: metrics
                 .counter("clickhook_ingest_links_refused", "Records of links that could not be read or served"),
             domains: metrics.gauge("clickhook_ingest_domains", "Domains that are verified"),
