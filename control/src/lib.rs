@@ -28,7 +28,6 @@ use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
 pub use config::Config;
-use schemas::AppSchemes;
 use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
 use store::Store;
 use tokio::{
@@ -136,7 +135,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let step_down = Shutdown::new();
     let link_rules = Arc::new(LinkRules {
         short_url_base: config.short_url_base.as_str().into(),
-        schemes: AppSchemes::default(),
+        schemes: config.app_schemes.clone(),
         slug_chars: usize::from(config.slug_chars),
     });
     let candidate = Candidate {
