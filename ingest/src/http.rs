@@ -89,6 +89,7 @@ pub(crate) fn parse<T>(bytes: &[u8], make: impl FnOnce(Head<'_>) -> T) -> Parsed
     let mut request = Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(Status::Complete(len)) => match head(&request) {
+            Err(Refusal::TargetTooLong) => Parsed::Refused(Refusal::TargetTooLong),
             _ if len > HEAD_BYTES => Parsed::Refused(Refusal::HeadTooLarge),
             Ok(head) => Parsed::Whole(make(head), len),
             Err(refusal) => Parsed::Refused(refusal),
@@ -98,9 +99,19 @@ pub(crate) fn parse<T>(bytes: &[u8], make: impl FnOnce(Head<'_>) -> T) -> Parsed
             Parsed::Refused(Refusal::TargetTooLong)
         }
         Ok(Status::Partial) | Err(Error::TooManyHeaders) => Parsed::Refused(Refusal::HeadTooLarge),
-        Err(Error::Version) => Parsed::Refused(Refusal::Version),
+        Err(Error::Version) if is_other_version(bytes) => Parsed::Refused(Refusal::Version),
         Err(_) => Parsed::Refused(Refusal::Malformed),
     }
+}
+
+/// Whether a request line names a version of HTTP; what does not is no request.
+fn is_other_version(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
+    let mut words = line.trim_ascii().split(|byte| *byte == b' ');
+    let (_, _, version) = (words.next(), words.next(), words.next());
+    let version = version.and_then(|version| version.strip_prefix(b"HTTP/"));
+    words.next().is_none()
+        && matches!(version, Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 fn head<'h>(request: &'h Request<'_, 'h>) -> Result<Head<'h>, Refusal> {
@@ -111,6 +122,10 @@ fn head<'h>(request: &'h Request<'_, 'h>) -> Result<Head<'h>, Refusal> {
         return Err(Refusal::TargetTooLong);
     }
     let framing = Framing::read(request.headers, minor)?;
+    // `*` asks for no link: whoever asks for OPTIONS is told which methods do.
+    if target == "*" && method != "OPTIONS" {
+        return Err(Refusal::Malformed);
+    }
     let (authority, target) = split(target).ok_or(Refusal::Malformed)?;
     // A fragment is the browser's own business: one that comes nonetheless says nothing.
     let target = target.split_once('#').map_or(target, |(target, _)| target);
@@ -133,7 +148,6 @@ fn split(target: &str) -> Option<(Option<&str>, &str)> {
     if target.starts_with('/') {
         return Some((None, target));
     }
-    // `*` asks for no link: whoever may ask it (OPTIONS) is told which methods may.
     if target == "*" {
         return Some((None, "/"));
     }
@@ -274,6 +288,7 @@ mod tests {
             ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
             ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
             ("GET s HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
             (
                 "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
                 Refusal::Malformed,
@@ -287,6 +302,9 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", Refusal::Malformed),
             ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", Refusal::Malformed),
             ("GET /\u{0} HTTP/1.1\r\n", Refusal::Malformed),
+            ("GET / HTTP/1.1x\r\n", Refusal::Malformed),
+            ("GET /a b HTTP/1.1\r\n", Refusal::Malformed),
+            ("GET / HTTP/20\r\n", Refusal::Malformed),
             ("GET / HTTP/2.0\r\n", Refusal::Version),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refusal::Version),
         ] {
