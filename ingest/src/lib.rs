@@ -13,6 +13,8 @@ mod connection;
 mod date;
 mod domains;
 mod forwarded;
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod keeper;
 mod limits;

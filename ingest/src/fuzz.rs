@@ -1,0 +1,195 @@
+//! The way of a request through the redirector without I/O, and what must hold
+//! of it whatever comes in. For fuzzing and tests; not part of the crate's API.
+
+#![allow(missing_docs, clippy::missing_panics_doc, reason = "what does not hold is told by panicking")]
+
+use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+
+use schemas::{AppSchemes, ClickClass, ClickId, Domain, Link, LinkId, RawClick, Timestamp};
+use service::Metrics;
+use url::{Position, Url};
+
+use crate::{
+    Config,
+    answer::{Answer, Sent},
+    date::Date,
+    domains::{Domains, DomainsWriter},
+    http::{self, After, Parsed},
+    limits::Limits,
+    links::LinksWriter,
+    metrics::Counts,
+    redirect::Redirects,
+    visit::{Seen, Visitor},
+};
+
+/// When it is.
+const NOW: Timestamp = Timestamp::from_millis(1_770_301_425_120);
+/// The only headers that an answer has.
+const HEADERS: [&str; 10] = [
+    "allow",
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "location",
+    "referrer-policy",
+    "retry-after",
+    "x-robots-tag",
+];
+
+/// What was answered to a request, and what was recorded of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub status: u16,
+    pub location: Option<String>,
+    pub line: Option<Vec<u8>>,
+}
+
+/// A redirector that speaks to nobody.
+pub struct Redirector {
+    redirects: Redirects,
+    peer: SocketAddr,
+    links: HashSet<LinkId>,
+    /// Where it may lead: addresses without query and fragment.
+    allowed: HashSet<String>,
+}
+
+impl Redirector {
+    /// One with these links and domains. Its peer is a trusted proxy.
+    ///
+    /// # Errors
+    /// When a link cannot be served.
+    pub fn new(links: &[Link], domains: &[Domain], app_schemes: AppSchemes) -> Result<Self, String> {
+        let trusted_proxies = vec!["127.0.0.0/8".parse().map_err(|error| format!("{error}"))?];
+        let (unknown_per_min, orphans_per_min) = (0, 1_000_000);
+        let config = Config { app_schemes, trusted_proxies, unknown_per_min, orphans_per_min, ..Config::default() };
+        let counts = Counts::new(&Metrics::default());
+        let known = Domains::default();
+        let mut writer = DomainsWriter::new(known.clone(), config.rules());
+        domains.iter().for_each(|domain| writer.put(domain));
+        let mut writer = LinksWriter::new(known.clone(), config.rules());
+        for link in links {
+            writer.put(link).map_err(|error| format!("{link:?}: {error}"))?;
+        }
+        let own = domains.iter().flat_map(|domain| [&domain.root_url, &domain.fallback_url, &domain.expired_url]);
+        let urls = links.iter().flat_map(|link| [Some(&link.destination), link.expired_url.as_ref()]);
+        let urls = own.map(Option::as_ref).chain(urls).flatten();
+        let redirects = Redirects {
+            limits: Limits::new(&config, counts.clone()),
+            config: Arc::new(config),
+            links: writer.links(),
+            domains: known,
+            complete: true.into(),
+            counts,
+        };
+        Ok(Self {
+            redirects,
+            peer: SocketAddr::from(([127, 0, 0, 1], 50_000)),
+            links: links.iter().map(|link| link.id).collect(),
+            allowed: urls.map(|url| base(url)).collect(),
+        })
+    }
+
+    /// Answers what a connection sends, checks every answer and line, and gives
+    /// them back.
+    #[must_use]
+    pub fn answer(&self, mut bytes: &[u8]) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        loop {
+            let (mut out, mut line) = (Vec::new(), None);
+            let sent = |after, bodiless| Sent { after, bodiless, date: Date::default().at(NOW) };
+            if memchr::memchr(b'\n', bytes).is_none() && bytes.len() < http::HEAD_BYTES {
+                // As in a connection: it is not looked at yet.
+                return outcomes;
+            }
+            let parsed = http::parse(bytes, |head| {
+                let note = |visitor: &Visitor<'_>, seen: Seen, tail: &[u8]| {
+                    let id = ClickId::new(seen.at, 42, 7);
+                    let line = line.insert(Vec::new());
+                    visitor.as_seen(seen, id).write_line(tail, line);
+                    (id, ())
+                };
+                let head_only = head.method == "HEAD";
+                let waiting =
+                    self.redirects.answer(&head, self.peer, (NOW, sent(head.after, head_only)), note, &mut out);
+                (head.after, head_only, waiting.map(|(class, ())| class))
+            });
+            let (after, head_only, waiting) = match parsed {
+                Parsed::Partial => return outcomes,
+                Parsed::Refused(refusal) => {
+                    Answer::Refused(refusal).write(sent(After::Close, false), &mut out);
+                    (After::Close, false, None)
+                }
+                Parsed::Whole(whole, len) => {
+                    assert!(len > 0 && len <= bytes.len());
+                    bytes = &bytes[len..];
+                    whole
+                }
+            };
+            let location = self.check_answer(&out, head_only);
+            if let Some(line) = &line {
+                let class = self.check_line(line);
+                assert_eq!(waiting, class.counts().then_some(class), "what counts is waited for, and nothing else");
+                assert!(!head_only, "HEAD is recorded");
+            }
+            assert!(line.is_some() || waiting.is_none());
+            let status = str::from_utf8(&out[9..12]).ok().and_then(|status| status.parse().ok());
+            outcomes.push(Outcome { status: status.expect("a status is a number"), location, line });
+            if after == After::Close {
+                return outcomes;
+            }
+        }
+    }
+
+    /// An answer is one head of known headers and a body of the length that it
+    /// says, and leads only where links and domains do.
+    fn check_answer(&self, out: &[u8], head_only: bool) -> Option<String> {
+        let text = str::from_utf8(out).expect("an answer is ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head ends");
+        let mut lines = head.split("\r\n");
+        assert!(lines.next().is_some_and(|line| line.starts_with("HTTP/1.1 ")), "{head}");
+        let mut location = None;
+        for line in lines {
+            assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
+            let (name, value) = line.split_once(": ").expect("a header has a name");
+            assert!(HEADERS.contains(&name), "{line:?}");
+            match name {
+                "content-length" => assert!(head_only || value == body.len().to_string(), "{text}"),
+                "location" => assert_eq!(location.replace(value.to_owned()), None, "{head}"),
+                _ => {}
+            }
+        }
+        assert!(!head_only || body.is_empty(), "{text}");
+        if let Some(location) = &location {
+            assert!(location.bytes().all(|byte| byte.is_ascii_graphic()), "{location:?}");
+            assert!(self.allowed.contains(&base(location)), "{location:?} leads elsewhere");
+        }
+        assert_eq!(location.is_some(), text.starts_with("HTTP/1.1 30"), "{text}");
+        location
+    }
+
+    /// A line is one line, and says what was seen within its bounds.
+    fn check_line(&self, line: &[u8]) -> ClickClass {
+        let (newline, text) = line.split_last().expect("a line is not empty");
+        assert!(*newline == b'\n' && !text.contains(&b'\n'), "{}", String::from_utf8_lossy(line));
+        let click: RawClick<'_> = serde_json::from_slice(text).expect("a line is a click");
+        click.ip.parse::<std::net::IpAddr>().expect("an address");
+        for (text, max) in
+            [(click.user_agent, 1 << 10), (click.referer, 2 << 10), (click.query, 4 << 10), (click.asked, 2 << 10)]
+        {
+            assert!(text.is_none_or(|text| text.len() <= max && !text.is_empty()));
+        }
+        match click.link {
+            Some(link) => assert!(self.links.contains(&link.id) && click.class != ClickClass::Orphan),
+            None => assert_eq!(click.class, ClickClass::Orphan),
+        }
+        click.class
+    }
+}
+
+/// An address without what a visit may add to it, as a browser reads it.
+fn base(url: &str) -> String {
+    let url = Url::parse(url).expect("an address is a URL");
+    url[..Position::AfterPath].to_owned()
+}
