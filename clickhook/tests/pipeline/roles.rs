@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// One role in a process of its own.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     metrics: SocketAddr,
     /// Where it serves, if it does.
@@ -23,16 +23,23 @@ struct Process {
 }
 
 impl Process {
-    fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let answer = http().get(format!("http://{}/readyz", self.metrics)).call();
         answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    /// Whether it leads the control plane.
+    pub(crate) fn leads(&self) -> bool {
+        let answer = http().get(format!("http://{}/metrics", self.metrics)).call();
+        let text = answer.ok().and_then(|mut answer| answer.body_mut().read_to_string().ok());
+        text.is_some_and(|text| text.lines().any(|line| line == "clickhook_control_leading 1"))
     }
 
     fn until_ready(&self, what: &str) {
         eventually(what, Duration::from_secs(60), || self.is_ready().then_some(()));
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -46,14 +53,14 @@ impl Drop for Process {
 }
 
 /// An installation on the test run's engines.
-struct Installation {
-    dir: PathBuf,
-    prefix: String,
-    database: String,
+pub(crate) struct Installation {
+    pub(crate) dir: PathBuf,
+    pub(crate) prefix: String,
+    pub(crate) database: String,
 }
 
 impl Installation {
-    fn command(&self, role: &str) -> Command {
+    pub(crate) fn command(&self, role: &str) -> Command {
         let mut command = Command::new(BINARY);
         command
             .arg(role)
@@ -73,10 +80,19 @@ impl Installation {
     }
 
     fn start(&self, role: &str) -> Process {
-        let (metrics, serves) = (free_address(), free_address());
-        let log = self.log(role);
-        let child = self
-            .command(role)
+        self.spawn(self.command(role), role, free_address())
+    }
+
+    /// Starts a role at an address, under a name that it keeps over restarts.
+    pub(crate) fn start_at(&self, role: &str, serves: SocketAddr, name: &str) -> Process {
+        let mut command = self.command(role);
+        command.env("CLICKHOOK_KAFKA_INSTANCE", name);
+        self.spawn(command, role, serves)
+    }
+
+    fn spawn(&self, mut command: Command, role: &str, serves: SocketAddr) -> Process {
+        let (metrics, log) = (free_address(), self.log(role));
+        let child = command
             .env("CLICKHOOK_METRICS_LISTEN", metrics.to_string())
             .env("CLICKHOOK_INGEST_DATA_DIR", Path::new(&self.dir).join(format!("{role}-{}", metrics.port())))
             .env("CLICKHOOK_INGEST_LISTEN", serves.to_string())
