@@ -113,6 +113,22 @@ impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Patch<T> {
 }
 
 impl<T> Patch<T> {
+    /// What is set.
+    pub(crate) const fn value(&self) -> Option<&T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Keep | Self::Remove => None,
+        }
+    }
+
+    /// What is set, of something that was not there.
+    pub(crate) fn into_value(self) -> Option<T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Keep | Self::Remove => None,
+        }
+    }
+
     /// Applies it to something that may be absent.
     pub(crate) fn apply(self, to: &mut Option<T>) {
         match self {

@@ -51,15 +51,36 @@ pub(crate) struct Draft<'s> {
     drafted: Drafted,
     link_rules: &'s LinkRules,
     at: Timestamp,
+    telling: Telling,
+}
+
+/// Whether events tell of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Telling {
+    All,
+    Nothing,
 }
 
 impl<'s> Draft<'s> {
     pub(crate) fn new(state: &'s State, link_rules: &'s LinkRules, at: Timestamp) -> Self {
-        Self { state, drafted: Drafted::default(), link_rules, at }
+        Self { state, drafted: Drafted::default(), link_rules, at, telling: Telling::All }
     }
 
     pub(crate) fn finish(self) -> Drafted {
         self.drafted
+    }
+
+    /// When it is drafted.
+    pub(crate) const fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Makes changes of which no event tells.
+    pub(crate) fn untold<T>(&mut self, change: impl FnOnce(&mut Self) -> T) -> T {
+        let telling = std::mem::replace(&mut self.telling, Telling::Nothing);
+        let outcome = change(self);
+        self.telling = telling;
+        outcome
     }
 
     /// What links are held to.
@@ -110,7 +131,7 @@ impl<'s> Draft<'s> {
     ) -> Result<(), Problem> {
         let old = expect(self.find::<T>(id), id, workspace, expected)?;
         old.let_go(self)?;
-        let event = T::event(Difference::Deleted(&old), self.at)?;
+        let event = self.event(Difference::Deleted(&*old))?;
         self.release(&*old);
         T::drafted_mut(&mut self.drafted.changes).changed.insert(id.clone(), None);
         self.record::<T>(id, None, event);
@@ -125,7 +146,7 @@ impl<'s> Draft<'s> {
         let others = self.claim(&new)?;
         let value = serialise(&new)?;
         let difference = old.map_or(Difference::Created(&new), |old| Difference::Updated(old, &new));
-        let event = T::event(difference, self.at)?;
+        let event = self.event(difference)?;
         for (other, without) in others {
             self.write(Some(&*other), without)?;
         }
@@ -140,6 +161,13 @@ impl<'s> Draft<'s> {
         overlay.changed.insert(id.clone(), Some(Arc::clone(&new)));
         self.record::<T>(&id, Some(value), event);
         Ok(new)
+    }
+
+    fn event<T: Kept>(&self, difference: Difference<'_, T>) -> Result<Option<Vec<u8>>, Problem> {
+        match self.telling {
+            Telling::All => T::event(difference, self.at),
+            Telling::Nothing => Ok(None),
+        }
     }
 
     fn record<T: Kept>(&mut self, id: &T::Id, value: Option<Vec<u8>>, event: Option<Vec<u8>>) {

@@ -13,15 +13,18 @@ mod config;
 mod draft;
 mod endpoint;
 mod forward;
+mod import;
 mod kept;
 mod leader;
 mod leadership;
 mod link;
 mod metrics;
+mod ndjson;
 mod openapi;
 mod problem;
 mod slug;
 mod state;
+mod upsert;
 mod writer;
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
@@ -32,6 +35,7 @@ use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
 use store::Store;
 use tokio::{
     net::TcpListener,
+    sync::Semaphore,
     task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
@@ -158,6 +162,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         }),
         key: AdminKey::new(&config.admin_key),
         counts,
+        imports: Semaphore::new(api::import::AT_ONCE),
     };
     let stood_down = Shutdown::new();
     let tell = stood_down.clone();

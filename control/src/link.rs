@@ -15,7 +15,7 @@ use url::Host;
 
 use crate::{
     check::{Checker, Patch, merged},
-    problem::Problem,
+    problem::{FieldError, Problem},
     slug,
 };
 
@@ -186,6 +186,49 @@ impl NewLink {
 }
 
 impl LinkPatch {
+    /// The slug that it gives.
+    pub(crate) fn slug(&self) -> Option<&str> {
+        self.slug.value().map(String::as_str)
+    }
+
+    /// The domain that it names.
+    pub(crate) fn domain(&self) -> Option<&str> {
+        self.domain.value().map(String::as_str)
+    }
+
+    /// The customer's own id.
+    pub(crate) fn external_id(&self) -> Option<&str> {
+        self.external_id.value().map(String::as_str)
+    }
+
+    /// A new link that has what is given, checked.
+    pub(crate) fn into_new(self, workspace: &WorkspaceId, rules: &LinkRules, at: Timestamp) -> Result<Link, Problem> {
+        let Some(destination) = self.destination.into_value() else {
+            let reason = "is missing: there is no such link yet, and a new one must lead somewhere";
+            return Err(Problem::invalid(vec![FieldError::new("destination", reason)]));
+        };
+        let new = NewLink {
+            destination,
+            domain: self.domain.into_value(),
+            slug: self.slug.into_value(),
+            campaign: self.campaign.into_value(),
+            segment: self.segment.into_value(),
+            tags: self.tags.into_value().unwrap_or_default(),
+            status_code: self.status_code.into_value(),
+            starts_at: self.starts_at.into_value(),
+            expires_at: self.expires_at.into_value(),
+            expired_url: self.expired_url.into_value(),
+            max_clicks: self.max_clicks.into_value(),
+            disabled: self.disabled.into_value().unwrap_or_default(),
+            append_click_id: self.append_click_id.into_value().unwrap_or_default(),
+            passthrough: self.passthrough.into_value(),
+            referrer_policy: self.referrer_policy.into_value(),
+            metadata: merged(&UserMap::default(), self.metadata.into_value().unwrap_or_default()),
+            external_id: self.external_id.into_value(),
+        };
+        new.check(workspace, rules, at)
+    }
+
     /// `link` with the patch applied, checked; its revision is the next one.
     pub(crate) fn apply(self, link: &Link, rules: &LinkRules, at: Timestamp) -> Result<Link, Problem> {
         let mut checker = Checker::default();

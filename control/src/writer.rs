@@ -14,7 +14,7 @@ use std::{
 use bus::{BusError, Outgoing, Transaction};
 use parking_lot::RwLock;
 use schemas::Timestamp;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep};
 
 use crate::{
     draft::{Draft, Record},
@@ -26,6 +26,8 @@ use crate::{
 
 /// How many changes may wait.
 const QUEUE: usize = 4096;
+/// How long a change that has time waits before it looks for room among them again.
+const ROOM: Duration = Duration::from_millis(10);
 /// How many changes share a transaction.
 const GROUP: usize = 1000;
 /// How often the thread looks whether it is to stop.
@@ -69,20 +71,61 @@ impl Leader {
         &self,
         change: impl FnOnce(&mut Draft<'_>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let (tell, told) = oneshot::channel();
-        let job: Job = Box::new(move |draft| {
-            let outcome = change(draft);
-            // The caller may have gone away.
-            Box::new(move |committed| {
-                drop(tell.send(if committed == Committed::Yes { outcome } else { Err(unknown()) }));
-            })
-        });
+        let (job, pending) = pending(change);
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => Problem::unavailable("Too many changes are waiting: try again in a moment"),
             TrySendError::Disconnected(_) => unknown(),
         })?;
-        told.await.unwrap_or_else(|_| Err(unknown()))
+        pending.committed().await
     }
+
+    /// Makes a change that has time, behind those that wait already, and does not
+    /// wait until it is committed. Changes are made in the order in which they
+    /// are handed over.
+    ///
+    /// # Errors
+    /// When this instance stopped leading.
+    pub(crate) async fn hand_over<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Draft<'_>) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Pending<T>, Problem> {
+        let (mut job, pending) = pending(change);
+        loop {
+            job = match self.jobs.try_send(job) {
+                Ok(()) => return Ok(pending),
+                Err(TrySendError::Full(job)) => job,
+                Err(TrySendError::Disconnected(_)) => return Err(unknown()),
+            };
+            sleep(ROOM).await;
+        }
+    }
+}
+
+/// A change whose outcome is not known yet.
+pub(crate) struct Pending<T>(oneshot::Receiver<Result<T, Problem>>);
+
+impl<T> Pending<T> {
+    /// Waits until it is committed.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody knows whether it was committed.
+    pub(crate) async fn committed(self) -> Result<T, Problem> {
+        self.0.await.unwrap_or_else(|_| Err(unknown()))
+    }
+}
+
+fn pending<T: Send + 'static>(
+    change: impl FnOnce(&mut Draft<'_>) -> Result<T, Problem> + Send + 'static,
+) -> (Job, Pending<T>) {
+    let (tell, told) = oneshot::channel();
+    let job: Job = Box::new(move |draft| {
+        let outcome = change(draft);
+        // The caller may have gone away.
+        Box::new(move |committed| {
+            drop(tell.send(if committed == Committed::Yes { outcome } else { Err(unknown()) }));
+        })
+    });
+    (job, Pending(told))
 }
 
 fn unknown() -> Problem {

@@ -2,8 +2,10 @@
 //! wrong, asks the leader, and answers; what is decided is decided in `link.rs`,
 //! `endpoint.rs` and `draft.rs`.
 
+pub(crate) mod bulk;
 pub(crate) mod endpoints;
 pub(crate) mod events;
+pub(crate) mod import;
 mod links;
 pub(crate) mod request;
 pub(crate) mod resource;
@@ -17,12 +19,13 @@ use axum::{
     http::{HeaderValue, Method, Uri, header},
     middleware::{self, Next},
     response::Response,
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, get, post, put},
 };
 use bus::Producer;
 use schemas::{Endpoint, Link};
 use service::vault::Vault;
 use store::Store;
+use tokio::sync::Semaphore;
 
 use self::resource::Resource;
 use crate::{
@@ -47,6 +50,8 @@ pub(crate) struct Api {
     pub(crate) rules: Arc<Rules>,
     pub(crate) key: AdminKey,
     pub(crate) counts: Counts,
+    /// One for each import that may be under way.
+    pub(crate) imports: Semaphore,
 }
 
 /// What the installation allows.
@@ -89,7 +94,9 @@ impl Routes {
 /// Routes for callers with a key.
 fn keyed() -> Routes {
     Routes::default()
-        .merge(resource::<Link>(post(links::create)))
+        .merge(resource::<Link>(post(links::create).patch(bulk::update).delete(bulk::delete)))
+        .route("/v1/links/upsert", put(bulk::upsert))
+        .route("/v1/links/import", post(import::import))
         .merge(resource::<Endpoint>(post(endpoints::create)))
         .route("/v1/endpoints/{id}/test", post(endpoints::test))
         .route("/v1/stats/links/{id}", get(stats::link))

@@ -109,6 +109,17 @@ impl Kept for Link {
     }
 }
 
+/// Where a link of a workspace answers that asks for this domain and slug.
+pub(crate) fn address(
+    draft: &Draft<'_>,
+    workspace: &WorkspaceId,
+    domain: Option<&str>,
+    slug: &str,
+) -> Result<LinkClaim, Problem> {
+    let (domain, case) = answers_on(draft, workspace, domain.map(ToOwned::to_owned))?;
+    Ok(LinkClaim::Address(domain, slug::canonical(slug, case)))
+}
+
 /// Where a link answers that asks for `domain`, and what tells slugs apart there.
 fn answers_on(
     _draft: &Draft<'_>,

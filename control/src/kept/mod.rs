@@ -16,8 +16,7 @@ use std::{
 use schemas::{Timestamp, Topic, WorkspaceId};
 use serde::{Serialize, de::DeserializeOwned};
 
-#[cfg(test)]
-pub(crate) use self::link::LinkClaim;
+pub(crate) use self::link::{LinkClaim, address};
 use crate::{
     draft::Draft,
     problem::{Kind, Problem},

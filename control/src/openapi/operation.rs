@@ -97,7 +97,8 @@ impl<'d> Operation<'d> {
         self.content::<T>(false, "application/json", example)
     }
 
-    fn content<T: JsonSchema>(mut self, required: bool, media_type: &str, example: &Value) -> Self {
+    /// What it takes, of any media type.
+    pub(super) fn content<T: JsonSchema>(mut self, required: bool, media_type: &str, example: &Value) -> Self {
         let schema = schema::<T>(&mut self.document.requests);
         let content = json!({media_type: {"schema": schema, "example": example}});
         self.value.insert("requestBody".to_owned(), json!({"required": required, "content": content}));

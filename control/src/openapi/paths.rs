@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use schemas::{Endpoint, Link};
 use serde_json::{Value, json};
 
-use super::{Document, operation::Header};
+use super::{Document, links, operation::Header};
 use crate::{
     api::{
         endpoints::{Sent, Test},
@@ -38,6 +38,7 @@ pub(super) fn describe(document: &mut Document) {
         &json!({"destination": "https://acme.example/winter-sale", "slug": "sale", "tags": ["social"]}),
         &json!({"campaign": "winter-sale-2026", "expires_at": null}),
     );
+    links::describe(document);
     kind::<Endpoint, NewEndpoint, EndpointView<'static>>(
         document,
         "Endpoints",

@@ -5,6 +5,7 @@
 
 mod description;
 mod endpoints;
+mod import;
 mod leading;
 mod links;
 mod refusals;

@@ -1,0 +1,117 @@
+//! A link as it should be: created where there is none, changed where there is
+//! one. It is found by its `external_id`, else by where it answers. What is given
+//! is set and null removes, as in a patch; what is not given stays, so that a
+//! list from a system that knows nothing of tags leaves them alone.
+
+use std::sync::Arc;
+
+use schemas::{Link, WorkspaceId};
+
+use crate::{
+    draft::Draft,
+    kept::{LinkClaim, address},
+    link::LinkPatch,
+    problem::Problem,
+};
+
+/// What became of a link.
+#[derive(Debug)]
+pub(crate) enum Upserted {
+    Created(Arc<Link>),
+    Updated(Arc<Link>),
+    /// It was so already: nothing is written.
+    Unchanged(Arc<Link>),
+}
+
+/// Drafts what is given.
+pub(crate) fn upsert(draft: &mut Draft<'_>, workspace: &WorkspaceId, given: LinkPatch) -> Result<Upserted, Problem> {
+    let rules = draft.link_rules();
+    let Some(old) = find(draft, workspace, &given)? else {
+        let new = given.into_new(workspace, rules, draft.at())?;
+        return draft.create(new).map(Upserted::Created);
+    };
+    let new = draft.update::<Link>(workspace, &old.id, None, |old, at| given.apply(old, rules, at))?;
+    Ok(if new.revision == old.revision { Upserted::Unchanged(new) } else { Upserted::Updated(new) })
+}
+
+fn find(draft: &Draft<'_>, workspace: &WorkspaceId, given: &LinkPatch) -> Result<Option<Arc<Link>>, Problem> {
+    if let Some(external) = given.external_id() {
+        let claim = LinkClaim::External(workspace.clone(), external.to_owned());
+        if let Some(owner) = draft.owner::<Link>(&claim) {
+            return Ok(draft.find::<Link>(&owner));
+        }
+    }
+    let Some(slug) = given.slug() else { return Ok(None) };
+    let claim = address(draft, workspace, given.domain(), slug)?;
+    let found = draft.owner::<Link>(&claim).and_then(|owner| draft.find::<Link>(&owner));
+    // One that has another external id is another link: to create this one says so.
+    let is_it = |link: &Arc<Link>| {
+        link.workspace == *workspace && (given.external_id().is_none() || link.external_id.is_none())
+    };
+    Ok(found.filter(is_it))
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{link::rules, problem::Kind, state::State};
+
+    /// What becomes of each, one after the other, and how many records say so.
+    fn all(given: &[Value]) -> (Vec<String>, usize) {
+        let (state, rules) = (State::default(), rules());
+        let mut draft = Draft::new(&state, &rules, Timestamp::from_millis(1));
+        let outcomes = given.iter().map(|given| {
+            let given: LinkPatch = serde_json::from_value(given.clone()).unwrap();
+            match upsert(&mut draft, &WorkspaceId::default(), given) {
+                Ok(Upserted::Created(link)) => format!("created {}", link.slug),
+                Ok(Upserted::Updated(link)) => format!("updated {} {}", link.slug, link.revision),
+                Ok(Upserted::Unchanged(link)) => format!("unchanged {}", link.slug),
+                Err(problem) if problem.kind == Kind::Conflict => format!("taken {}", problem.errors[0].field),
+                Err(problem) => format!("wrong {}", problem.errors[0].field),
+            }
+        });
+        let outcomes = outcomes.collect();
+        (outcomes, draft.finish().records.len())
+    }
+
+    #[test]
+    fn a_link_is_found_by_what_the_customer_calls_it_else_by_where_it_answers() {
+        let to = "https://a.example/";
+        let (outcomes, records) = all(&[
+            json!({"external_id": "1", "slug": "a", "destination": to}),
+            json!({"external_id": "1", "slug": "a", "destination": to}),
+            json!({"external_id": "1", "destination": to, "tags": ["x"]}),
+            json!({"external_id": "1", "slug": "b"}),
+            json!({"slug": "b", "destination": to, "tags": ["x"]}),
+            json!({"slug": "b", "tags": null}),
+            json!({"slug": "c", "destination": to}),
+            json!({"slug": "c", "external_id": "3"}),
+            json!({"slug": "c", "external_id": "4", "destination": to}),
+            json!({"external_id": "1", "slug": "c"}),
+            json!({"external_id": "5"}),
+            json!({"external_id": "1", "domain": "go.acme.co"}),
+            json!({"external_id": "1", "slug": "q"}),
+        ]);
+        let expected = [
+            "created a",
+            "unchanged a",
+            "updated a 2",
+            "updated b 3",
+            "unchanged b",
+            "updated b 4",
+            "created c",
+            "updated c 2",
+            "taken slug",
+            "taken slug",
+            "wrong destination",
+            "wrong domain",
+            "wrong slug",
+        ];
+        assert_eq!(outcomes, expected);
+        // A link and its event each.
+        assert_eq!(records, 2 * 6);
+    }
+}
