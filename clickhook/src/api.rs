@@ -1,7 +1,7 @@
 //! The API's client, as the commands use it: requests with the admin key, and
 //! problems told in words.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io::Read, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -9,6 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::keys;
+
+/// How long the API may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the API is and who asks.
 #[derive(Clone, Debug, Args)]
@@ -52,11 +55,8 @@ impl ApiArgs {
                 )
             })?,
         };
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(30)))
-            .http_status_as_error(false)
-            .build()
-            .into();
+        let agent =
+            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
         Ok(Api { agent, base: self.api.trim_end_matches('/').to_owned(), authorization: format!("Bearer {key}") })
     }
 }
@@ -85,13 +85,32 @@ impl Api {
             .agent
             .run(request.body(body).with_context(|| format!("{url} is no address"))?)
             .with_context(|| format!("cannot reach the API at {}: is `clickhook up` running?", self.base))?;
-        let status = answer.status();
-        let text = answer.body_mut().read_to_string().context("read the API's answer")?;
-        if !status.is_success() {
-            bail!("{}", problem(status.as_u16(), &text));
-        }
-        let text = if text.is_empty() { "null" } else { &text };
-        serde_json::from_str(text).with_context(|| format!("the API's answer to {path} is not what was expected"))
+        read(&mut answer, path)
+    }
+
+    /// Posts what `body` gives until it ends, however long that takes, and reads
+    /// the answer.
+    pub(crate) fn stream<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: &mut dyn Read,
+    ) -> anyhow::Result<T> {
+        let request = self
+            .agent
+            .post(format!("{}{path}", self.base))
+            .config()
+            .timeout_global(None)
+            .timeout_connect(Some(TIMEOUT))
+            .build()
+            .header("authorization", &self.authorization)
+            .header("content-type", content_type)
+            // A refusal comes before the body is sent, not while it is.
+            .header("expect", "100-continue");
+        let mut answer = request
+            .send(ureq::SendBody::from_reader(body))
+            .with_context(|| format!("the API at {} did not take everything", self.base))?;
+        read(&mut answer, path)
     }
 
     /// Everything of a list, page by page.
@@ -107,6 +126,16 @@ impl Api {
             }
         }
     }
+}
+
+fn read<T: DeserializeOwned>(answer: &mut ureq::http::Response<ureq::Body>, path: &str) -> anyhow::Result<T> {
+    let status = answer.status();
+    let text = answer.body_mut().read_to_string().context("read the API's answer")?;
+    if !status.is_success() {
+        bail!("{}", problem(status.as_u16(), &text));
+    }
+    let text = if text.is_empty() { "null" } else { &text };
+    serde_json::from_str(text).with_context(|| format!("the API's answer to {path} is not what was expected"))
 }
 
 /// A problem (RFC 9457) in words.

@@ -116,7 +116,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
             runtime()?.block_on(commands::migrate(&config)).map(|()| ExitCode::SUCCESS)
         }
         Command::CheckConfig(args) => commands::check_config(args.config.as_deref()).map(|()| ExitCode::SUCCESS),
-        Command::Links(command) => links::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Links(command) => links::run(command),
         Command::Endpoints(command) => endpoints::run(command).map(|()| ExitCode::SUCCESS),
         Command::Listen(args) => runtime()?.block_on(listen::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Trigger(args) => trigger::run(args).map(|()| ExitCode::SUCCESS),

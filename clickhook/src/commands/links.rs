@@ -1,9 +1,14 @@
 //! `clickhook links`.
 
+use std::process::ExitCode;
+
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use super::{list, remove, show};
+use super::{
+    import::{self, ImportArgs},
+    list, remove, show,
+};
 use crate::{
     api::{ApiArgs, Method},
     output::Columns,
@@ -30,6 +35,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Create and change links by the million, from a file. A link whose
+    /// `external_id`, or domain and slug, is there already is changed: an import
+    /// can be repeated. Exits with 1 if lines were rejected.
+    #[command(after_help = "\
+Examples:
+  clickhook links import links.ndjson
+  zcat links.ndjson.gz | clickhook links import - --json
+
+A line:
+  {\"external_id\":\"42\",\"slug\":\"sale\",\"destination\":\"https://example.com/\",\"tags\":[\"q1\"]}")]
+    Import(ImportArgs),
     /// List all links.
     Ls {
         #[command(flatten)]
@@ -108,7 +124,7 @@ impl Fields {
 }
 
 /// Runs `clickhook links …`.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     let (api, link): (ApiArgs, Value) = match command {
         Command::Create { fields, api } => {
             let link = api.client()?.call(Method::Post, "/v1/links", Some(&fields.body()))?;
@@ -122,9 +138,16 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             let link = api.client()?.call(Method::Patch, &format!("/v1/links/{id}"), Some(&fields.body()))?;
             (api, link)
         }
-        Command::Ls { api } => return list(&api, "/v1/links", COLUMNS),
-        Command::Rm { id, api } => return remove(&api, "/v1/links", &id),
+        Command::Import(args) => return import::run(&args),
+        Command::Ls { api } => {
+            list(&api, "/v1/links", COLUMNS)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Rm { id, api } => {
+            remove(&api, "/v1/links", &id)?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     show(&api, &link, COLUMNS);
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

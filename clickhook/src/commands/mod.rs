@@ -1,6 +1,7 @@
 //! The commands that are not roles.
 
 pub(crate) mod endpoints;
+pub(crate) mod import;
 pub(crate) mod links;
 pub(crate) mod offsets;
 pub(crate) mod stats;
