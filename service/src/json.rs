@@ -6,12 +6,17 @@ use serde_json::error::Category;
 
 use crate::problem::{FieldError, Kind, Problem};
 
-/// What `bytes` say.
+/// What `bytes` say: an object.
 ///
 /// # Errors
 /// [`Kind::Malformed`] with the place where they are no JSON, [`Kind::Invalid`]
 /// with the field where they are none that is wanted.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde takes an array for a struct too, its values for the fields in their
+    // order: nobody means that.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(Problem::invalid(vec![FieldError::new("(body)", "is an array, must be an object")]));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -11,6 +11,9 @@ use axum::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// The media type of a problem.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
 /// What is wrong with a field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
@@ -182,7 +185,7 @@ impl IntoResponse for Problem {
         let body = ProblemBody { r#type, title, status: status.as_u16(), detail: &self.detail, errors: &self.errors };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         match self.kind {
             Kind::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -18,7 +18,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderValue, Method, Uri, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{MethodRouter, get, post, put},
 };
 use bus::Producer;
@@ -36,7 +36,7 @@ use crate::{
     link::LinkRules,
     metrics::{Answered, Counts},
     openapi,
-    problem::{Kind, Problem},
+    problem::{self, Kind, Problem},
     writer::Leader,
 };
 
@@ -138,7 +138,7 @@ async fn no_method(method: Method, uri: Uri) -> Problem {
 }
 
 async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    let mut response = refusal(next.run(request).await);
     let status = match response.status().as_u16() {
         0..300 => "2xx",
         300..400 => "3xx",
@@ -149,6 +149,21 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     // What the API tells is the caller's alone.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// What the framework refuses by itself, in words of its own, is a problem like
+/// any other.
+fn refusal(response: Response) -> Response {
+    let status = response.status();
+    let kind = Kind::ALL.into_iter().find(|kind| kind.status() == status);
+    let typed = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == problem::MEDIA_TYPE);
+    match kind {
+        Some(kind) if !typed => {
+            let detail = "The request cannot be taken as it is: is its path percent-encoded UTF-8, and its query too?";
+            Problem::new(kind, detail).into_response()
+        }
+        _ => response,
+    }
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ mod tests {
             (r#"{"destination":"a","metadata":{"k":3}}"#, "metadata.k", "expected a string"),
             (r#"{"destination":"a","status_code":"302"}"#, "status_code", "expected u16"),
             (r#"{"destination":"a","status_code":70000}"#, "status_code", "expected u16"),
-            ("[]", "(body)", "invalid length 0"),
+            ("[]", "(body)", "must be an object"),
             ("3", "(body)", "expected struct"),
         ] {
             let (found, reason) = field_of(link(body));

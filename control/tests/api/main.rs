@@ -5,6 +5,7 @@
 
 mod description;
 mod endpoints;
+mod hostile;
 mod import;
 mod leading;
 mod links;
