@@ -32,6 +32,12 @@ impl Connection {
         Ok(Self { stream, received: Vec::with_capacity(HEAD_BYTES) })
     }
 
+    /// Whether the other side has closed it while nothing was asked.
+    pub(crate) fn is_closed(&self) -> bool {
+        let read = self.stream.try_read(&mut [0]);
+        !read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Sends a request for `path` and gives back the answer's status.
     pub(crate) async fn get(&mut self, path: &str, visitor: Ipv4Addr) -> io::Result<u16> {
         let request = format!(

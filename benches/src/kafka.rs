@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::Context;
 use bus::{Bus, BusConfig};
 use engines::Engines;
+use rustix::process::{Pid, Signal, kill_process};
 use service::vault::Vault;
 use testbed::free_address;
 
@@ -34,6 +35,24 @@ impl Kafka {
     /// Its process id, while it runs.
     pub(crate) fn pid(&self) -> anyhow::Result<u32> {
         self.0.pids().kafka.context("Kafka has ended")
+    }
+
+    /// The brokers.
+    pub(crate) fn brokers(&self) -> String {
+        self.0.kafka_brokers()
+    }
+
+    /// Stops it in its tracks, or lets it go on: SIGSTOP, SIGCONT.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.pid()?.cast_signed()).context("Kafka has no process id")?;
+        kill_process(pid, signal).context("send Kafka a signal")
+    }
+
+    /// kill -9, and nobody starts it again.
+    pub(crate) async fn kill(self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL)?;
+        self.shutdown().await;
+        Ok(())
     }
 
     pub(crate) async fn shutdown(self) {

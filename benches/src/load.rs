@@ -50,10 +50,30 @@ pub(crate) struct Click {
     pub(crate) latency: Duration,
 }
 
+/// A click that was not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    /// When it was to be sent.
+    pub(crate) due: Instant,
+    pub(crate) why: Why,
+}
+
+/// Why a click was not answered with a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The answer's status.
+    Status(u16),
+    /// The connection was refused, or broke.
+    Connection(io::ErrorKind),
+    /// Nobody answered.
+    Silence,
+}
+
 /// What became of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Clicks {
     pub(crate) answered: Vec<Click>,
+    pub(crate) failures: Vec<Failure>,
     /// Answers other than a redirect.
     pub(crate) refused: u64,
     /// Clicks whose connection broke, or that nobody answered.
@@ -152,16 +172,24 @@ impl Log {
     ) -> Option<Connection> {
         let outcome = timeout(PATIENCE, visit).await;
         let mut clicks = self.0.borrow_mut();
+        let mut fail = |why| clicks.failures.push(Failure { due, why });
         match outcome {
-            Ok(Ok((connection, status))) => {
-                if status == 302 {
-                    clicks.answered.push(Click { marker, due, latency: due.elapsed() });
-                } else {
-                    clicks.refused += 1;
-                }
+            Ok(Ok((connection, 302))) => {
+                clicks.answered.push(Click { marker, due, latency: due.elapsed() });
                 Some(connection)
             }
-            Ok(Err(_)) | Err(_) => {
+            Ok(Ok((connection, status))) => {
+                fail(Why::Status(status));
+                clicks.refused += 1;
+                Some(connection)
+            }
+            Ok(Err(error)) => {
+                fail(Why::Connection(error.kind()));
+                clicks.broken += 1;
+                None
+            }
+            Err(_) => {
+                fail(Why::Silence);
                 clicks.broken += 1;
                 None
             }
@@ -171,8 +199,8 @@ impl Log {
 
 async fn visit(kept: Option<Connection>, target: &Target, marker: u32) -> io::Result<(Connection, u16)> {
     let mut connection = match kept {
-        Some(connection) => connection,
-        None => Connection::open(target.address).await?,
+        Some(connection) if !connection.is_closed() => connection,
+        _ => Connection::open(target.address).await?,
     };
     // Each click of an ad has an id of its own: the place for a marker.
     let path = format!("/{}?utm_source=newsletter&utm_medium=email&gclid={marker}", target.slug);

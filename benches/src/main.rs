@@ -12,6 +12,7 @@ mod kafka;
 mod links;
 mod load;
 mod machine;
+mod outage;
 mod pipeline;
 mod process;
 mod redirect;
@@ -33,12 +34,13 @@ use crate::machine::Machine;
 
 const EXAMPLES: &str = "\
 Examples:
-  bench                       everything, one after the other
+  bench                       everything but the outages, one after the other
   bench redirect              a redirect beside nginx's and bare hyper's
   bench redirect --quick      the same, much shorter: shows that it works, measures little
   bench links --links 1000,100000
   bench api                   links made and imported a second
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
+  bench outage --rounds 1     redirects while Kafka is away, and what became of their clicks
   bench --json > report.json  for programs
 
 It starts engines of its own in a temporary folder and listens on the loopback
@@ -70,6 +72,8 @@ enum What {
     Links(links::Args),
     /// Links made through the API, one by one and imported, beside what Kafka takes
     Api(api::Args),
+    /// Redirects while Kafka is frozen or killed, and whether every click is there once afterwards
+    Outage(outage::Args),
     /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
     Pipeline(pipeline::Args),
 }
@@ -107,6 +111,7 @@ enum Report {
     Redirect(Box<redirect::Report>),
     Links(Box<links::Report>),
     Api(Box<api::Report>),
+    Outage(Box<outage::Report>),
     Pipeline(Box<pipeline::Report>),
 }
 
@@ -116,13 +121,14 @@ impl Report {
             Self::Redirect(report) => redirect::text(report),
             Self::Links(report) => links::text(report),
             Self::Api(report) => api::text(report),
+            Self::Outage(report) => outage::text(report),
             Self::Pipeline(report) => pipeline::text(report),
         }
     }
 }
 
 impl What {
-    /// Everything, as it is measured by default.
+    /// Everything, as it is measured by default: outages take half an hour.
     fn all() -> Vec<Self> {
         let of = |name| Args::parse_from(["bench", name]).what;
         ["redirect", "links", "api", "pipeline"].into_iter().filter_map(of).collect()
@@ -133,6 +139,7 @@ impl What {
             Self::Redirect(args) => Report::Redirect(Box::new(redirect::run(args, common, shutdown).await?)),
             Self::Links(args) => Report::Links(Box::new(links::run(args, common, shutdown).await?)),
             Self::Api(args) => Report::Api(Box::new(api::run(args, common, shutdown).await?)),
+            Self::Outage(args) => Report::Outage(Box::new(outage::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
         })
     }

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use testbed::free_address;
 use tokio::{
     process::{Child, Command},
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 
@@ -41,12 +42,14 @@ impl Role {
         args: &[&str],
     ) -> anyhow::Result<Self> {
         let (log, health) = (dir.join(format!("{name}.log")), free_address());
-        let file = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        // One that is started again goes on with its log.
+        let file = fs::File::options().create(true).append(true).open(&log);
+        let file = file.with_context(|| format!("create {}", log.display()))?;
         let child = command(binary)
             .args(args)
-            .envs(settings.iter().map(|(name, value)| (name, value)))
             .env("CLICKHOOK_METRICS_LISTEN", health.to_string())
             .env("CLICKHOOK_INGEST_DATA_DIR", dir.join(format!("{name}-{}", health.port())))
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
@@ -65,6 +68,27 @@ impl Role {
             bail!("`clickhook {}` failed: {}", self.name, self.last_words());
         }
         Ok(())
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// kill -9.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("kill `clickhook {}`", self.name))
+    }
+
+    /// What its metric of that name says; nothing while it does not say.
+    pub(crate) async fn metric(&self, name: &'static str) -> Option<f64> {
+        let url = format!("http://{}/metrics", self.health);
+        let asked = spawn_blocking(move || {
+            let text = ureq::get(url).call().ok()?.body_mut().read_to_string().ok()?;
+            let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        });
+        asked.await.ok().flatten()
     }
 
     /// Tells it to stop and waits until it has.
@@ -98,7 +122,7 @@ impl Role {
     }
 
     /// The end of its log: the folder does not outlive the run.
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         last_lines(&self.log)
     }
 }

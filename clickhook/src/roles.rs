@@ -19,7 +19,7 @@ use crate::{config::Config, keys};
 
 /// How long a redirector lets Kafka say whether the topics stand before it starts
 /// all the same.
-const CHECKED_WITHIN: Duration = Duration::from_secs(1);
+const CHECKED_WITHIN: Duration = Duration::from_millis(250);
 
 /// A role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,9 @@ pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> 
         match timeout(CHECKED_WITHIN, &mut check).await {
             Ok(outcome) => outcome?,
             Err(_) => {
-                warn!("Kafka does not answer: this role starts with what its snapshots hold, and waits for it beside");
+                warn!(
+                    "Kafka has not answered yet: this role starts with what its snapshots hold, and waits for it beside"
+                );
                 checked = false;
             }
         }

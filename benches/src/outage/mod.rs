@@ -1,0 +1,104 @@
+//! `bench outage`: redirects under a steady load while Kafka is frozen, or killed,
+//! or killed and the redirector with it; and whether every click that was answered
+//! is in ClickHouse afterwards, once.
+
+mod proof;
+mod report;
+mod rig;
+mod trial;
+
+use std::time::Duration;
+
+use anyhow::Context;
+use service::Shutdown;
+
+pub(crate) use self::report::{Report, text};
+use self::{
+    rig::Rig,
+    trial::{Outage, Trial},
+};
+use crate::{Common, machine::Machine, say};
+
+/// How long a redirect waits for Kafka, and how much longer it may take.
+const ACK_BUDGET_MS: u64 = 25;
+const ALLOWANCE_MS: u64 = 10;
+
+/// What can be chosen of `bench outage`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bench outage                        ten rounds of three outages of a minute: three quarters of an hour
+  bench outage --rounds 1             one round
+  bench outage --quick                one round, outages of a few seconds
+  bench outage --rounds 3 --rate 2000 --outage-s 120")]
+pub(crate) struct Args {
+    /// Rounds, each of three outages: frozen, killed, killed together with the redirector [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Seconds without Kafka [default: 60]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    outage_s: Option<u64>,
+    /// Clicks a second.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    rounds: u16,
+    outage: Duration,
+    rate: u32,
+    /// How long the load runs before an outage and after it.
+    before: Duration,
+    after: Duration,
+}
+
+/// Runs all rounds, or stops everything when told to.
+pub(crate) async fn run(args: &Args, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
+    let plan = Plan {
+        rounds: args.rounds.unwrap_or(if common.quick { 1 } else { 10 }),
+        outage: common.seconds(args.outage_s, 60, 5),
+        rate: args.rate,
+        before: common.seconds(None, 5, 3),
+        after: common.seconds(None, 15, 8),
+    };
+    let machine = Machine::look();
+    let dir = tempfile::Builder::new().prefix("clickhook-bench-").tempdir().context("make a temporary folder")?;
+    say("starting Kafka, ClickHouse and the roles");
+    let mut rig = tokio::select! {
+        rig = Rig::start(&common.binary, dir.path()) => rig?,
+        () = shutdown.wait() => anyhow::bail!("interrupted"),
+    };
+    let done = tokio::select! {
+        done = rounds(plan, &mut rig) => done,
+        () = shutdown.wait() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if done.is_err() {
+        rig.last_words();
+    }
+    let restarts = rig.restarts.clone();
+    rig.shutdown().await;
+    let (trials, rows) = done?;
+    Ok(Report::new(machine, plan, trials, rows, restarts))
+}
+
+async fn rounds(plan: Plan, rig: &mut Rig) -> anyhow::Result<(Vec<Trial>, proof::Rows)> {
+    let mut trials = Vec::new();
+    let mut marker = 1;
+    for round in 1..=plan.rounds {
+        for outage in [Outage::Frozen, Outage::Killed, Outage::BothKilled] {
+            say(&format!("round {round} of {}: {}, {} s", plan.rounds, outage.what(), plan.outage.as_secs()));
+            let trial = trial::run(plan, rig, round, outage, marker).await?;
+            say(&format!(
+                "{} redirects, {} failed; {} lost, {} doubled",
+                trial.answered, trial.failed, trial.proof.lost, trial.proof.doubled
+            ));
+            marker = trial.next_marker;
+            trials.push(trial);
+        }
+    }
+    // Whatever came late in a round is seen here.
+    let rows = proof::rows(rig).await?;
+    Ok((trials, rows))
+}
