@@ -104,6 +104,33 @@ struct Flight {
     stand: Stand,
 }
 
+/// What waits for Kafka's acknowledgement.
+#[derive(Default)]
+struct Flights {
+    /// Oldest first.
+    all: BTreeMap<Number, Flight>,
+    /// Those that stand [`Stand::Waiting`], oldest first, and some that no longer
+    /// do: in an outage of hours nobody looks through all the others for them.
+    waiting: VecDeque<Number>,
+}
+
+impl Flights {
+    fn insert(&mut self, bundle: Arc<Bundle>, stand: Stand) {
+        if stand == Stand::Waiting {
+            self.waiting.push_back(bundle.number);
+        }
+        self.all.insert(bundle.number, Flight { bundle, stand });
+    }
+
+    /// The oldest that waits for the acknowledgement alone.
+    fn first_waiting(&mut self) -> Option<&mut Flight> {
+        let Self { all, waiting } = self;
+        let waits = |number: &Number| all.get(number).is_some_and(|flight| flight.stand == Stand::Waiting);
+        while waiting.pop_front_if(|number| !waits(number)).is_some() {}
+        all.get_mut(waiting.front()?)
+    }
+}
+
 /// What a desk is told of a bundle.
 pub(crate) type Told = (Number, Option<Recorded>);
 
@@ -116,8 +143,7 @@ pub(crate) struct Recorder {
     budget: Duration,
     counts: Counts,
     open: Mutex<Open>,
-    /// What waits for Kafka's acknowledgement, oldest first.
-    flights: Mutex<BTreeMap<Number, Flight>>,
+    flights: Mutex<Flights>,
     in_flight: AtomicUsize,
     /// Whether Kafka's acknowledgements come later than the budget allows.
     late: AtomicBool,
@@ -202,8 +228,8 @@ impl Recorder {
 
     /// Until when the oldest bundle may wait for its acknowledgement.
     fn patience(&self) -> Option<Instant> {
-        let flights = self.flights.lock();
-        let oldest = flights.values().find(|flight| flight.stand == Stand::Waiting)?;
+        let mut flights = self.flights.lock();
+        let oldest = flights.first_waiting()?;
         Some(oldest.bundle.since + self.budget)
     }
 
@@ -240,7 +266,7 @@ impl Recorder {
         // While Kafka is late, nobody waits for it first.
         let at_once = self.keeper.is_some() && self.late.load(Ordering::Relaxed);
         let stand = if at_once { Stand::Spooling } else { Stand::Waiting };
-        self.flights.lock().insert(bundle.number, Flight { bundle: Arc::clone(&bundle), stand });
+        self.flights.lock().insert(Arc::clone(&bundle), stand);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         if at_once {
             self.order(Order::Put { bundle: Arc::clone(&bundle), queued: true });
@@ -280,7 +306,7 @@ impl Recorder {
     /// Kafka's answer; called from its client's thread.
     fn acked(self: &Arc<Self>, number: Number, acked: Acked) {
         let failure = acked.err();
-        let Some(flight) = self.flights.lock().remove(&number) else { return };
+        let Some(flight) = self.flights.lock().all.remove(&number) else { return };
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let (bundle, stand) = (flight.bundle, flight.stand);
         match &failure {
@@ -314,7 +340,7 @@ impl Recorder {
 
     /// The keeper's answer: whether a bundle is on disk.
     pub(crate) fn kept(&self, bundle: &Bundle, stored: bool) {
-        if let Some(flight) = self.flights.lock().get_mut(&bundle.number) {
+        if let Some(flight) = self.flights.lock().all.get_mut(&bundle.number) {
             flight.stand = Stand::Settled;
         }
         // Whoever Kafka's answer has told before does not listen any more.
@@ -325,7 +351,7 @@ impl Recorder {
     fn overdue(&self, budget: Duration) {
         let now = Instant::now();
         let mut flights = self.flights.lock();
-        for flight in flights.values_mut().filter(|flight| flight.stand == Stand::Waiting) {
+        while let Some(flight) = flights.first_waiting() {
             if flight.bundle.since + budget > now {
                 break;
             }
@@ -353,7 +379,7 @@ impl Recorder {
         if !self.late.load(Ordering::Relaxed) {
             return;
         }
-        let oldest = self.flights.lock().first_key_value().map(|(_, flight)| flight.bundle.since);
+        let oldest = self.flights.lock().all.first_key_value().map(|(_, flight)| flight.bundle.since);
         let still = oldest.is_some_and(|since| since.elapsed() > self.budget);
         if !still && self.late.swap(false, Ordering::Relaxed) {
             self.counts.late.set(0);
@@ -367,7 +393,7 @@ impl Recorder {
     }
 
     /// A client that can never succeed again is replaced; what it had is on disk.
-    fn failed(self: &Arc<Self>, error: &BusError) {
+    pub(crate) fn failed(self: &Arc<Self>, error: &BusError) {
         if error.is_transient() || matches!(error, BusError::QueueFull) || self.renewing.swap(true, Ordering::Relaxed) {
             return;
         }
