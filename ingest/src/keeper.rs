@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use crate::{
     metrics::Counts,
     recorder::{Bundle, Number, Recorder},
-    spool::{Put, Spool, SpoolError},
+    spool::{Put, Spool, SpoolError, Spooled},
 };
 
 /// What goes into one commit at most.
@@ -32,6 +32,8 @@ const ERASE_AFTER: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(50);
 /// How many of the disk's own are on their way to Kafka at once.
 const FEEDING: usize = 16;
+/// How often a file that has failed is opened again at most.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the keeper is told.
 pub(crate) enum Order {
@@ -65,8 +67,19 @@ pub(crate) struct Keeper {
     feeding: usize,
     erased: Vec<u64>,
     erased_since: Option<Instant>,
-    /// Whether bundles are refused, and that was told.
-    full: bool,
+    taking: Taking,
+    /// When the file was opened last after an error.
+    reopened: Instant,
+}
+
+/// Whether the spool takes bundles. Each change is told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taking {
+    Yes,
+    /// It holds as much as it may.
+    Full,
+    /// The disk refuses.
+    Broken,
 }
 
 impl Keeper {
@@ -99,7 +112,8 @@ impl Keeper {
             feeding: 0,
             erased: Vec::new(),
             erased_since: None,
-            full: false,
+            taking: Taking::Yes,
+            reopened: Instant::now(),
         };
         keeper.show();
         Ok(keeper)
@@ -150,9 +164,13 @@ impl Keeper {
                 Order::Put { bundle, .. } if done.contains(&bundle.number) => {}
                 Order::Put { bundle, queued } => {
                     let bytes = bundle.lines.len() as u64;
-                    if self.bytes + bytes > self.max_bytes {
-                        self.refuse(&bundle, "it is full");
+                    if self.bytes + bytes > self.room() {
+                        self.take(Taking::Full, "it is full");
+                        self.refuse(&bundle);
                         continue;
+                    }
+                    if self.taking == Taking::Full {
+                        self.take(Taking::Yes, "there is room again");
                     }
                     let key = self.next;
                     self.next += 1;
@@ -186,6 +204,15 @@ impl Keeper {
         stop
     }
 
+    /// How many bytes it may hold. Once full, some must go before others come, or
+    /// it would be said with every bundle that it is full, or no longer.
+    const fn room(&self) -> u64 {
+        match self.taking {
+            Taking::Full => self.max_bytes / 10 * 9,
+            Taking::Yes | Taking::Broken => self.max_bytes,
+        }
+    }
+
     fn commit(&mut self, puts: Vec<(u64, Arc<Bundle>, bool)>) {
         let written: Vec<Put<'_>> = puts
             .iter()
@@ -201,6 +228,9 @@ impl Keeper {
             Ok(()) => {
                 self.erased.clear();
                 self.erased_since = None;
+                if self.taking == Taking::Broken {
+                    self.take(Taking::Yes, "the disk takes them again");
+                }
                 for (key, bundle, queued) in puts {
                     self.counts.spooled_clicks.inc_by(u64::from(bundle.clicks));
                     if !queued {
@@ -208,30 +238,41 @@ impl Keeper {
                         self.alone.push_back(key);
                     }
                     self.recorder.kept(&bundle, true);
-                    if std::mem::take(&mut self.full) {
-                        warn!("the spool takes clicks again");
-                    }
                 }
             }
             Err(error) => {
+                self.take(Taking::Broken, &error.to_string());
                 for (key, bundle, _) in puts {
                     self.keys.remove(&bundle.number);
                     self.bytes -= self.sizes.remove(&key).unwrap_or_default();
-                    self.refuse(&bundle, &error.to_string());
+                    self.refuse(&bundle);
+                }
+                // redb does nothing more with a file that has failed it.
+                if self.reopened.elapsed() >= REOPEN_AFTER {
+                    self.reopened = Instant::now();
+                    let _ = self.spool.reopen();
                 }
             }
         }
     }
 
-    /// Redirects go on; these clicks are in the Kafka client's memory at most.
-    fn refuse(&mut self, bundle: &Bundle, reason: &str) {
-        if !std::mem::replace(&mut self.full, true) {
+    fn take(&mut self, taking: Taking, why: &str) {
+        if std::mem::replace(&mut self.taking, taking) == taking {
+            return;
+        }
+        if taking == Taking::Yes {
+            warn!(why, "the spool takes clicks again");
+        } else {
             error!(
-                reason,
+                why,
                 max_bytes = self.max_bytes,
                 "the spool takes no clicks: they are lost if this process ends before Kafka is back"
             );
         }
+    }
+
+    /// Redirects go on; these clicks are in the Kafka client's memory at most.
+    fn refuse(&self, bundle: &Bundle) {
         self.counts.shed_clicks.inc_by(u64::from(bundle.clicks));
         self.recorder.kept(bundle, false);
     }
@@ -257,8 +298,10 @@ impl Keeper {
             };
             let orders = self.orders.clone();
             let fed = move |acked: bus::Acked| drop(orders.send(Order::Fed { key, acked: acked.is_ok() }));
-            if self.recorder.produce(bundle.id, bundle.partition, bundle.clicks, &bundle.lines, fed).is_err() {
+            let Spooled { id, partition, clicks, lines } = &bundle;
+            if let Err(error) = self.recorder.produce(*id, *partition, *clicks, lines, fed) {
                 self.alone.push_front(key);
+                self.recorder.failed(&error);
                 return;
             }
             self.feeding += 1;
@@ -268,6 +311,6 @@ impl Keeper {
     fn show(&self) {
         self.counts.spool_bytes.set(i64::try_from(self.bytes).unwrap_or(i64::MAX));
         self.counts.spool_bundles.set(i64::try_from(self.sizes.len()).unwrap_or(i64::MAX));
-        self.counts.spool_full.set(i64::from(self.full));
+        self.counts.spool_full.set(i64::from(self.taking != Taking::Yes));
     }
 }

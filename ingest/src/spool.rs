@@ -4,7 +4,7 @@
 //! there.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -78,7 +78,8 @@ pub(crate) struct Put<'a> {
 
 /// The open spool of this process.
 pub(crate) struct Spool {
-    database: Database,
+    /// None where it could not be opened again after an error.
+    database: Option<Database>,
     path: PathBuf,
 }
 
@@ -92,19 +93,15 @@ impl Spool {
         let path = dir.join("spool.redb");
         let disk = |source: redb::Error| SpoolError::Disk { path: path.clone(), source: Box::new(source) };
         fs::create_dir_all(dir).map_err(|error| disk(error.into()))?;
-        let open = || Database::builder().set_cache_size(CACHE_BYTES).create(&path);
+        let open = || {
+            // A file that something else has written to is told from one that was
+            // only left in the middle.
+            Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(&path)
+        };
         let database = match open() {
             Ok(database) => database,
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(SpoolError::InUse { path }),
-            Err(damaged @ (DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_))) => {
-                let aside = dir.join(format!("spool.damaged-{}.redb", Uuid::now_v7()));
-                error!(error = %damaged, aside = %aside.display(), "the spool cannot be read: it is set aside");
-                fs::rename(&path, &aside).map_err(|error| disk(error.into()))?;
-                open().map_err(|error| disk(error.into()))?
-            }
-            Err(DatabaseError::Storage(StorageError::Io(damaged)))
-                if matches!(damaged.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
-            {
+            Err(damaged) if is_damage(&damaged) => {
                 let aside = dir.join(format!("spool.damaged-{}.redb", Uuid::now_v7()));
                 error!(error = %damaged, aside = %aside.display(), "the spool cannot be read: it is set aside");
                 fs::rename(&path, &aside).map_err(|error| disk(error.into()))?;
@@ -112,9 +109,25 @@ impl Spool {
             }
             Err(error) => return Err(disk(error.into())),
         };
-        let spool = Self { database, path };
+        let spool = Self { database: Some(database), path };
         spool.write(&[], &[])?;
         Ok(spool)
+    }
+
+    /// Opens it again after an error, with what it held.
+    ///
+    /// # Errors
+    /// When the disk still refuses; then it can be opened again later.
+    pub(crate) fn reopen(&mut self) -> Result<(), SpoolError> {
+        // Its lock goes with it.
+        self.database = None;
+        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&self.path);
+        self.database = Some(opened.map_err(|error| self.disk(error))?);
+        Ok(())
+    }
+
+    fn database(&self) -> Result<&Database, redb::Error> {
+        self.database.as_ref().ok_or_else(|| io::Error::other("it is closed since it failed").into())
     }
 
     fn disk(&self, source: impl Into<redb::Error>) -> SpoolError {
@@ -127,7 +140,7 @@ impl Spool {
     /// When the disk refuses; then nothing was changed.
     pub(crate) fn write(&self, puts: &[Put<'_>], erased: &[u64]) -> Result<(), SpoolError> {
         let write = || -> Result<(), redb::Error> {
-            let mut transaction = self.database.begin_write()?;
+            let mut transaction = self.database()?.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             {
                 let mut table = transaction.open_table(BUNDLES)?;
@@ -150,7 +163,7 @@ impl Spool {
     /// When the disk refuses.
     pub(crate) fn keys(&self) -> Result<Vec<(u64, u64)>, SpoolError> {
         let read = || -> Result<Vec<(u64, u64)>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(BUNDLES)?;
+            let table = self.database()?.begin_read()?.open_table(BUNDLES)?;
             let mut keys = Vec::new();
             for entry in table.iter()? {
                 let (key, value) = entry?;
@@ -167,10 +180,21 @@ impl Spool {
     /// When the disk refuses.
     pub(crate) fn get(&self, key: u64) -> Result<Option<Spooled>, SpoolError> {
         let read = || -> Result<Option<Spooled>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(BUNDLES)?;
+            let table = self.database()?.begin_read()?.open_table(BUNDLES)?;
             Ok(table.get(key)?.and_then(|value| Spooled::decode(value.value())))
         };
         read().map_err(|error| self.disk(error))
+    }
+}
+
+/// Whether a file holds something else than a spool, or a part of one.
+fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => true,
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
     }
 }
 
@@ -197,6 +221,16 @@ mod tests {
         let third = Spooled { id: Uuid::from_u128(3), partition: 3, clicks: 1, lines: b"c\n".to_vec() };
         assert_eq!(spool.get(3).unwrap(), Some(third));
         assert_eq!(spool.get(2).unwrap(), None);
+    }
+
+    #[test]
+    fn a_spool_that_is_opened_again_holds_what_it_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.write(&[put(1, b"a\n")], &[]).unwrap();
+        spool.reopen().unwrap();
+        spool.write(&[put(2, b"b\n")], &[]).unwrap();
+        assert_eq!(spool.keys().unwrap().len(), 2);
     }
 
     #[test]

@@ -1,0 +1,229 @@
+//! Clicks while Kafka is frozen, on a Kafka of this test's own: on disk, beyond
+//! what the disk takes, produced again by the next process, and in the modes that
+//! do without a disk.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+};
+
+use bus::{Bus, BusConfig};
+use common::{get, link, status, write};
+use engines::Engines;
+use ingest::{Config, Durability, Running};
+use schemas::Topic;
+use service::{Health, Metrics, Shutdown};
+use testbed::{PATIENCE, Read, eventually};
+
+struct Kafka(Engines);
+
+impl Kafka {
+    async fn start(dir: &Path) -> Self {
+        let mut options = engines::Options::new(dir);
+        // Given one, it starts none.
+        options.clickhouse = Some("http://127.0.0.1:9".to_owned());
+        Self(Engines::start(options).await.unwrap())
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.0.pids().kafka.unwrap().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    async fn bus(&self) -> Bus {
+        let config =
+            BusConfig { brokers: self.0.kafka_brokers(), prefix: testbed::unique("t"), ..BusConfig::default() };
+        let bus = Bus::new(config);
+        bus.migrate().await.unwrap();
+        let sale = link("sale");
+        write(&bus, sale.id, Some(&sale)).await;
+        bus
+    }
+}
+
+struct Redirector {
+    running: Running,
+    metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+async fn start(bus: &Bus, dir: &Path, config: Config) -> Redirector {
+    let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
+    let config = Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        threads: 2,
+        data_dir: dir.to_owned(),
+        // All visits here come from one address.
+        marked_per_min: 0,
+        refused_per_min: 0,
+        ..config
+    };
+    let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
+    tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
+    Redirector { running, metrics, shutdown }
+}
+
+impl Redirector {
+    fn address(&self) -> SocketAddr {
+        self.running.local_addr()
+    }
+
+    /// What a metric says, labels left out.
+    fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics.text();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    async fn until(&self, metric: &str, holds: impl Fn(f64) -> bool) {
+        eventually(metric, async || holds(self.metric(metric)).then_some(())).await;
+    }
+
+    async fn visits(&self, markers: std::ops::Range<usize>, agent: &str) {
+        for marker in markers {
+            let answer = get(self.address(), &format!("/sale?n={marker}"), &format!("User-Agent: {agent}\r\n")).await;
+            assert_eq!(status(&answer), 302, "{answer}");
+        }
+    }
+
+    async fn stop(self) {
+        self.shutdown.trigger();
+        tokio::time::timeout(PATIENCE, self.running.wait()).await.unwrap().unwrap();
+    }
+}
+
+fn markers(records: &[Read]) -> Vec<String> {
+    let lines = records.iter().flat_map(|record| record.value.lines());
+    let query =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["query"].as_str().map(str::to_owned);
+    let mut markers: Vec<String> = lines.filter_map(query).collect();
+    markers.sort_unstable();
+    markers
+}
+
+/// Waits for `count` clicks in `clicks.raw`, and that no more come.
+async fn recorded(bus: &Bus, count: usize) -> Vec<Read> {
+    testbed::read(bus, Topic::ClicksRaw, move |records| {
+        records.iter().map(|record| record.value.lines().count()).sum::<usize>() >= count
+    })
+    .await
+}
+
+async fn is_recorded_once(bus: &Bus, count: usize) {
+    let markers = markers(&recorded(bus, count).await);
+    let distinct: BTreeSet<&String> = markers.iter().collect();
+    assert_eq!((markers.len(), distinct.len()), (count, count));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clicks_of_an_outage() {
+    let dir = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start(&dir.path().join("engines")).await;
+    on_disk(&kafka).await;
+    beyond_what_the_disk_takes(&kafka).await;
+    produced_again(&kafka).await;
+    without_a_disk(&kafka).await;
+    kafka.0.shutdown().await;
+}
+
+/// Redirects go on, and each click is in Kafka once when it is back.
+async fn on_disk(kafka: &Kafka) {
+    let (bus, dir) = (kafka.bus().await, tempfile::tempdir().unwrap());
+    let redirector = start(&bus, dir.path(), Config::default()).await;
+    redirector.visits(0..20, "a").await;
+    kafka.signal("-STOP");
+    redirector.visits(20..120, "a").await;
+    assert_eq!(redirector.metric("clickhook_ingest_kafka_late"), 1.0);
+    assert!(redirector.metric("clickhook_ingest_spooled_clicks_total") >= 100.0);
+    kafka.signal("-CONT");
+    redirector.until("clickhook_ingest_spool_bundles", |bundles| bundles == 0.0).await;
+    redirector.until("clickhook_ingest_kafka_late", |late| late == 0.0).await;
+    redirector.visits(120..140, "a").await;
+    is_recorded_once(&bus, 140).await;
+    redirector.stop().await;
+}
+
+/// A full spool sheds no redirect.
+async fn beyond_what_the_disk_takes(kafka: &Kafka) {
+    let (bus, dir) = (kafka.bus().await, tempfile::tempdir().unwrap());
+    let redirector = start(&bus, dir.path(), Config { spool_max_bytes: 1 << 20, ..Config::default() }).await;
+    let agent = "x".repeat(1000);
+    kafka.signal("-STOP");
+    let mut sent = 0;
+    while redirector.metric("clickhook_ingest_spool_full") == 0.0 {
+        assert!(sent < 5000, "a megabyte holds all of them");
+        redirector.visits(sent..sent + 50, &agent).await;
+        sent += 50;
+    }
+    redirector.visits(sent..sent + 50, &agent).await;
+    sent += 50;
+    assert!(redirector.metric("clickhook_ingest_shed_clicks_total") >= 50.0);
+    assert!(redirector.metric("clickhook_ingest_spool_bytes") <= f64::from(1 << 20));
+    kafka.signal("-CONT");
+    redirector.until("clickhook_ingest_spool_bundles", |bundles| bundles == 0.0).await;
+    // The process lives: what was shed was in its memory.
+    is_recorded_once(&bus, sent).await;
+    kafka.signal("-STOP");
+    redirector.visits(sent..sent + 10, "a").await;
+    redirector.until("clickhook_ingest_spool_full", |full| full == 0.0).await;
+    kafka.signal("-CONT");
+    is_recorded_once(&bus, sent + 10).await;
+    redirector.stop().await;
+}
+
+/// A process that was killed in the outage, as its successor finds its disk: what
+/// Kafka had all the same comes once more, byte for byte, under the bundle's id.
+async fn produced_again(kafka: &Kafka) {
+    let (bus, dir, copy) = (kafka.bus().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let redirector = start(&bus, dir.path(), Config::default()).await;
+    kafka.signal("-STOP");
+    redirector.visits(0..50, "a").await;
+    std::fs::copy(dir.path().join("spool.redb"), copy.path().join("spool.redb")).unwrap();
+    kafka.signal("-CONT");
+    is_recorded_once(&bus, 50).await;
+    redirector.stop().await;
+
+    let successor = start(&bus, copy.path(), Config::default()).await;
+    successor.until("clickhook_ingest_spool_bundles", |bundles| bundles == 0.0).await;
+    assert!(successor.metric("clickhook_ingest_replayed_bundles_total") > 0.0);
+    let mut copies: BTreeMap<String, Vec<Read>> = BTreeMap::new();
+    for record in recorded(&bus, 100).await {
+        copies.entry(record.headers["bundle"].clone()).or_default().push(record);
+    }
+    let both = copies.values().flatten().map(|record| record.value.lines().count()).sum::<usize>();
+    assert_eq!(both, 100);
+    for copies in copies.values() {
+        let [first, second] = copies.as_slice() else { panic!("{copies:?}") };
+        assert_eq!((first.partition, &first.value), (second.partition, &second.value));
+        assert_eq!(first.headers, second.headers);
+    }
+    successor.stop().await;
+}
+
+/// `acked` promises nothing that it does not have, `async` does not wait.
+async fn without_a_disk(kafka: &Kafka) {
+    for durability in [Durability::Acked, Durability::Async] {
+        let (bus, dir) = (kafka.bus().await, tempfile::tempdir().unwrap());
+        let config = Config { durability, ack_timeout_ms: 300, ..Config::default() };
+        let redirector = start(&bus, dir.path(), config).await;
+        redirector.visits(0..5, "a").await;
+        kafka.signal("-STOP");
+        let answer = get(redirector.address(), "/sale?n=5", "").await;
+        let expected = if durability == Durability::Acked { 503 } else { 302 };
+        assert_eq!(status(&answer), expected, "{durability:?}: {answer}");
+        redirector.until("clickhook_ingest_kafka_late", |late| late == 1.0).await;
+        kafka.signal("-CONT");
+        // It may have been recorded although it was answered with 503.
+        recorded(&bus, 6).await;
+        redirector.until("clickhook_ingest_kafka_late", |late| late == 0.0).await;
+        redirector.visits(6..10, "a").await;
+        is_recorded_once(&bus, 10).await;
+        redirector.stop().await;
+    }
+}
