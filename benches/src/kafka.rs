@@ -98,6 +98,8 @@ impl Control {
             ("CLICKHOOK_KAFKA_BROKERS", bus.config().brokers.clone()),
             ("CLICKHOOK_KAFKA_PREFIX", bus.config().prefix.clone()),
             ("CLICKHOOK_CONTROL_LISTEN", address.to_string()),
+            // One key writes as fast as it can.
+            ("CLICKHOOK_CONTROL_RATE_PER_S", "0".to_owned()),
             ("CLICKHOOK_ADMIN_KEY", admin_key.clone()),
             ("CLICKHOOK_INSTALLATION_KEY", Vault::generate().to_string()),
         ];

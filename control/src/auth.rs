@@ -1,7 +1,7 @@
-//! Who calls. There is one key for now, which may do everything in the default
-//! workspace. Only its hash is kept, and it is compared in constant time.
+//! Who calls, and what they may do. A key is found by the hash of what the caller
+//! shows; one that is unknown and one that has expired are answered alike.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -9,52 +9,97 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use schemas::WorkspaceId;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use schemas::{Key, Scope, Timestamp, Workspace, WorkspaceId};
 
 use crate::{
     api::Api,
+    kept::not_found,
     problem::{Kind, Problem},
+    writer::Leader,
 };
 
-/// The hash of a key.
-pub(crate) struct AdminKey([u8; 32]);
-
-impl AdminKey {
-    pub(crate) fn new(key: &str) -> Self {
-        Self(Sha256::digest(key).into())
-    }
-
-    fn is(&self, key: &str) -> bool {
-        // Hashes have one length, so that not even the key's is told.
-        self.0.ct_eq(&Self::new(key).0).into()
-    }
-}
+/// The workspace that an operator acts in, where it is not their key's.
+const WORKSPACE: &str = "x-clickhook-workspace";
 
 /// A caller whose key is right.
 #[derive(Clone)]
 pub(crate) struct Caller {
+    /// Where they act.
     pub(crate) workspace: WorkspaceId,
+    /// What they may do.
+    pub(crate) key: Arc<Key>,
 }
 
-/// Lets only callers through.
+/// Lets only callers through, and not more often than they may call.
 pub(crate) async fn require(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    match key(request.headers()) {
-        Some(key) if api.key.is(key) => {
-            request.extensions_mut().insert(Caller { workspace: WorkspaceId::default() });
+    match caller(&api, request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Some(_) => Problem::new(Kind::Unauthorized, "This API key is not known here").into_response(),
-        None => {
-            let detail = "Send the API key with the request: `Authorization: Bearer <key>`";
-            Problem::new(Kind::Unauthorized, detail).into_response()
-        }
+        Err(problem) => problem.into_response(),
     }
 }
 
+/// Lets only callers through whose key has the scope.
+pub(crate) async fn needs(State(scope): State<Scope>, request: Request, next: Next) -> Response {
+    match request.extensions().get::<Caller>() {
+        Some(caller) if caller.key.may(scope) => next.run(request).await,
+        _ => lacks(scope).into_response(),
+    }
+}
+
+fn lacks(scope: Scope) -> Problem {
+    Problem::new(Kind::Forbidden, format!("This takes a key with the scope `{}`, which yours has not", scope.as_str()))
+}
+
+fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let secret = bearer(headers).ok_or_else(|| {
+        Problem::new(Kind::Unauthorized, "Send the API key with the request: `Authorization: Bearer <key>`")
+    })?;
+    let (leader, at) = (api.leader()?, Timestamp::now());
+    let key = leader.read(|state| state.key(secret, at)).ok_or_else(|| {
+        Problem::new(Kind::Unauthorized, "This API key opens nothing here: it is unknown, revoked or has expired")
+    })?;
+    if let Some(limiter) = &api.limiter {
+        limiter.check(&key.id).map_err(too_often)?;
+    }
+    if key.scopes.contains(&Scope::Postback) {
+        let detail = "This is a postback token: it reports conversions at its own address, and does nothing else";
+        return Err(Problem::new(Kind::Forbidden, detail));
+    }
+    leader.uses.used(key.id, at, &api.producer);
+    let workspace = workspace(&leader, &key, headers)?;
+    Ok(Caller { workspace, key })
+}
+
+/// Where the caller acts: their key's workspace, or one that an operator names.
+fn workspace(leader: &Leader, key: &Key, headers: &HeaderMap) -> Result<WorkspaceId, Problem> {
+    let Some(named) = headers.get(WORKSPACE) else { return Ok(key.workspace.clone()) };
+    let named = named.to_str().unwrap_or_default();
+    if named == key.workspace.as_str() {
+        return Ok(key.workspace.clone());
+    }
+    if !key.may(Scope::Operator) {
+        return Err(lacks(Scope::Operator));
+    }
+    let unknown = || not_found::<Workspace>(&named.chars().take(64).collect::<String>());
+    let id: WorkspaceId = named.parse().map_err(|_| unknown())?;
+    if leader.read(|state| state.workspaces.get(&id)).is_none() {
+        return Err(unknown());
+    }
+    Ok(id)
+}
+
+fn too_often(wait: Duration) -> Problem {
+    // A fraction of a second is a second to come.
+    let retry_after_s = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+    let detail = format!("This key calls too often: wait {retry_after_s} s, then call more slowly");
+    Problem::new(Kind::Limited { retry_after_s }, detail)
+}
+
 /// The key of an `Authorization` header (RFC 6750).
-fn key(headers: &HeaderMap) -> Option<&str> {
+fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
@@ -64,22 +109,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_key_itself_is_the_key() {
-        let admin = AdminKey::new("0123456789abcdef");
-        assert!(admin.is("0123456789abcdef"));
-        for wrong in ["", "0123456789abcde", "0123456789abcdeg", "0123456789abcdef "] {
-            assert!(!admin.is(wrong), "{wrong:?}");
-        }
-    }
-
-    #[test]
     fn a_key_comes_as_a_bearer_token() {
         for (value, expected) in
             [("Bearer a", Some("a")), ("bearer  a", Some("a")), ("Basic a", None), ("a", None), ("Bearer", None)]
         {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-            assert_eq!(key(&headers), expected, "{value}");
+            assert_eq!(bearer(&headers), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_too_early_is_told_a_whole_second() {
+        for (wait, seconds) in [(Duration::from_millis(3), 1), (Duration::from_millis(1500), 2)] {
+            assert_eq!(too_often(wait).kind, Kind::Limited { retry_after_s: seconds });
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
 };
 
 use http::uri::Authority;
-use schemas::AppSchemes;
+use schemas::{AppSchemes, KeyId};
 use serde::{Deserialize, Serialize};
-use service::ConfigError;
+use service::{ConfigError, limit::Limiter};
 use url::Url;
 
 /// The API's configuration. The defaults are what production starts from.
@@ -32,6 +33,10 @@ pub struct Config {
     pub allow_http: bool,
     /// Whether endpoints may be in private networks or on this machine.
     pub allow_private: bool,
+    /// How many requests a key may make in a second on average; 0 for any number.
+    pub rate_per_s: u32,
+    /// How many it may make at once after a while of silence.
+    pub rate_burst: u32,
     /// `links.app_schemes`: the API's and the redirector's, so that no link is taken
     /// that is not served.
     #[serde(skip)]
@@ -49,6 +54,8 @@ impl Default for Config {
             admin_key: String::new(),
             allow_http: false,
             allow_private: false,
+            rate_per_s: 500,
+            rate_burst: 2_000,
             app_schemes: AppSchemes::default(),
         }
     }
@@ -64,6 +71,8 @@ impl fmt::Debug for Config {
             .field("slug_chars", &self.slug_chars)
             .field("allow_http", &self.allow_http)
             .field("allow_private", &self.allow_private)
+            .field("rate_per_s", &self.rate_per_s)
+            .field("rate_burst", &self.rate_burst)
             .field("app_schemes", &self.app_schemes)
             .finish_non_exhaustive()
     }
@@ -102,11 +111,19 @@ impl Config {
                 "an http address without a path, such as http://ingest:8082, or empty where no conversions are taken";
             return Err(ConfigError::value("control.intake_url", &self.intake_url, allowed));
         }
+        if self.rate_burst == 0 {
+            return Err(ConfigError::value("control.rate_burst", 0, "at least 1; rate_per_s = 0 takes the limit away"));
+        }
         if !self.admin_key.is_empty() && self.admin_key.len() < KEY_CHARS {
             let allowed = format!("at least {KEY_CHARS} characters, such as the output of `openssl rand -hex 32`");
             return Err(ConfigError::value("control.admin_key", "(not shown)", allowed));
         }
         Ok(())
+    }
+
+    /// What limits the requests of each key.
+    pub(crate) fn limiter(&self) -> Option<Limiter<KeyId>> {
+        Some(Limiter::new(NonZeroU32::new(self.rate_per_s)?, NonZeroU32::new(self.rate_burst)?))
     }
 
     /// Like [`Config::validate`], for a process that serves the API.

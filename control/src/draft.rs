@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use schemas::{Timestamp, Topic, WorkspaceId};
+use schemas::{Timestamp, Topic, Workspace, WorkspaceId};
 
 use crate::{
-    kept::{Difference, Kept, expect, serialise},
+    kept::{Difference, Kept, expect, not_found, serialise},
     link::LinkRules,
     problem::Problem,
     state::{Changes, State},
@@ -104,8 +104,26 @@ impl<'s> Draft<'s> {
         }
     }
 
+    /// How many of a kind the workspace has.
+    pub(crate) fn count<T: Kept>(&self, workspace: &WorkspaceId) -> usize {
+        let changed = &T::drafted(&self.drafted.changes).changed;
+        let untouched = T::shelf(self.state).theirs(workspace).filter(|found| !changed.contains_key(&found.id()));
+        let drafted = changed.values().flatten().filter(|found| found.workspace() == Some(workspace));
+        untouched.count() + drafted.count()
+    }
+
     /// Creates something that was checked.
     pub(crate) fn create<T: Kept>(&mut self, new: T) -> Result<Arc<T>, Problem> {
+        let id = new.id();
+        if self.find::<T>(&id).is_some() {
+            return Err(Problem::conflict("id", format!("There is a {} {id} already: choose another id", T::NAME)));
+        }
+        // It may have been deleted since the caller was let in.
+        if let Some(workspace) = new.workspace()
+            && self.find::<Workspace>(workspace).is_none()
+        {
+            return Err(not_found::<Workspace>(workspace.as_str()));
+        }
         self.write(None, new)
     }
 
@@ -122,19 +140,23 @@ impl<'s> Draft<'s> {
         self.write(Some(&old), new)
     }
 
-    /// Deletes something.
+    /// Deletes something, unless `allow` refuses.
     pub(crate) fn delete<T: Kept>(
         &mut self,
         workspace: &WorkspaceId,
         id: &T::Id,
         expected: Option<u64>,
+        allow: impl FnOnce(&T) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         let old = expect(self.find::<T>(id), id, workspace, expected)?;
+        allow(&old)?;
         old.let_go(self)?;
         let event = self.event(Difference::Deleted(&*old))?;
         self.release(&*old);
         T::drafted_mut(&mut self.drafted.changes).changed.insert(id.clone(), None);
         self.record::<T>(id, None, event);
+        let trails = T::TRAILS.iter().map(|topic| Record { topic: *topic, key: id.to_string(), value: None });
+        self.drafted.records.extend(trails);
         Ok(())
     }
 
@@ -214,6 +236,7 @@ mod tests {
         kept::LinkClaim,
         link::{LinkPatch, NewLink, rules},
         problem::Kind,
+        state::installed,
     };
 
     const AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
@@ -243,13 +266,17 @@ mod tests {
         (outcome, records)
     }
 
+    fn any(_: &Link) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn sale() -> Value {
         json!({"destination": "https://a.example/", "slug": "sale", "external_id": "x1"})
     }
 
     #[test]
     fn a_slug_and_an_external_id_have_one_owner_also_within_a_draft() {
-        let mut state = State::default();
+        let mut state = installed();
         let ((), records) = commit(&mut state, |draft| {
             draft.create(new(sale())).unwrap();
             let taken = draft.create(new(sale())).unwrap_err();
@@ -267,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_is_given_up_can_be_taken_in_the_same_draft() {
-        let mut state = State::default();
+        let mut state = installed();
         let (first, _) = commit(&mut state, |draft| draft.create(new(sale())).unwrap());
         let (second, _) = commit(&mut state, |draft| {
             patch(draft, first.id, json!({"slug": "old", "external_id": null})).unwrap();
@@ -278,14 +305,14 @@ mod tests {
         let at = |state: &State, slug: &str| state.links.owner(&LinkClaim::Address(None, slug.to_owned()));
         assert_eq!(at(&state, "sale"), Some(second.id));
         assert_eq!(at(&state, "old"), Some(first.id));
-        let ((), _) = commit(&mut state, |draft| draft.delete::<Link>(&workspace(), &second.id, None).unwrap());
+        let ((), _) = commit(&mut state, |draft| draft.delete(&workspace(), &second.id, None, any).unwrap());
         assert_eq!(at(&state, "sale"), None);
         assert_eq!(state.links.owner(&LinkClaim::External(workspace(), "x1".to_owned())), None);
     }
 
     #[test]
     fn a_slug_is_kept_under_one_spelling() {
-        let mut state = State::default();
+        let mut state = installed();
         let composed = json!({"destination": "https://a.example/", "slug": "caf\u{e9}"});
         let decomposed = json!({"destination": "https://a.example/", "slug": "cafe\u{301}"});
         let (link, _) = commit(&mut state, |draft| draft.create(new(decomposed.clone())).unwrap());
@@ -299,11 +326,11 @@ mod tests {
 
     #[test]
     fn every_change_of_a_link_is_an_event_of_its_own() {
-        let mut state = State::default();
+        let mut state = installed();
         let (link, created) = commit(&mut state, |draft| draft.create(new(sale())).unwrap());
         let (_, updated) = commit(&mut state, |draft| patch(draft, link.id, json!({"campaign": "w"})).unwrap());
         let (_, nothing) = commit(&mut state, |draft| patch(draft, link.id, json!({"campaign": "w"})).unwrap());
-        let (_, deleted) = commit(&mut state, |draft| draft.delete::<Link>(&workspace(), &link.id, None).unwrap());
+        let (_, deleted) = commit(&mut state, |draft| draft.delete(&workspace(), &link.id, None, any).unwrap());
         assert_eq!(nothing, []);
         assert_eq!((deleted[0].topic, &deleted[0].value), (Topic::Links, &None));
         let mut ids = Vec::new();
@@ -316,25 +343,25 @@ mod tests {
         }
         ids.dedup();
         assert_eq!(ids.len(), 3);
-        assert_eq!(state, State::default());
+        assert_eq!(state, installed());
     }
 
     #[test]
     fn nothing_is_seen_across_workspaces_or_over_a_newer_version() {
-        let mut state = State::default();
+        let mut state = installed();
         let (link, _) = commit(&mut state, |draft| draft.create(new(sale())).unwrap());
         let other = WorkspaceId::new("other");
         assert!(state.get::<Link>(&other, &link.id).is_none());
-        let (refused, _) = commit(&mut state, |draft| draft.delete::<Link>(&other, &link.id, None));
+        let (refused, _) = commit(&mut state, |draft| draft.delete(&other, &link.id, None, any));
         assert_eq!(refused.unwrap_err().kind, Kind::NotFound);
-        let (refused, _) = commit(&mut state, |draft| draft.delete::<Link>(&workspace(), &link.id, Some(7)));
+        let (refused, _) = commit(&mut state, |draft| draft.delete(&workspace(), &link.id, Some(7), any));
         assert_eq!(refused.unwrap_err().kind, Kind::Changed);
         assert_eq!(state.page::<Link>(&other, None, 10).0.len(), 0);
     }
 
     #[test]
     fn pages_are_newest_first_and_complete() {
-        let mut state = State::default();
+        let mut state = installed();
         let (ids, _) = commit(&mut state, |draft| {
             let body = json!({"destination": "https://a.example/"});
             (0..5).map(|_| draft.create(new(body.clone())).unwrap().id).collect::<Vec<_>>()

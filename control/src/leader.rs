@@ -24,10 +24,13 @@ use service::{Backoff, Shutdown};
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    draft::Draft,
+    installation,
     leadership::{LEASE, Leadership},
     link::LinkRules,
     metrics::Counts,
     state::State,
+    uses::Uses,
     writer::{self, Leader},
 };
 
@@ -61,6 +64,8 @@ pub(crate) struct Candidate {
     pub(crate) bus: Bus,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) link_rules: Arc<LinkRules>,
+    /// The hash of the installation's own key.
+    pub(crate) admin_hash: Arc<str>,
     pub(crate) counts: Counts,
     pub(crate) shutdown: Shutdown,
 }
@@ -78,6 +83,8 @@ enum Ended {
     Stalled(Duration),
     #[error("a record of {topic} cannot be read: {reason}")]
     Record { topic: &'static str, reason: String },
+    #[error("`control.admin_key` cannot be used: {0}")]
+    AdminKey(String),
 }
 
 impl Candidate {
@@ -178,11 +185,12 @@ impl Candidate {
         // Whatever is still open in these topics may hide what was committed
         // behind it: only an end that was settled is one to read to.
         self.bus.settle(CONTROL, State::TOPICS)?;
-        let Some(state) = self.read(stop)? else { return Ok(()) };
+        let Some((mut state, uses)) = self.read(stop)? else { return Ok(()) };
+        self.furnish(&mut state, &transaction)?;
         let (links, endpoints) = (state.links.len(), state.endpoints.len());
         writer::show(&state, &self.counts);
         self.announce(&transaction)?;
-        let (leader, jobs) = Leader::new(state);
+        let (leader, jobs) = Leader::new(state, Arc::clone(&uses.known));
         if !self.leadership.take(term, Arc::clone(&leader)) {
             return Ok(());
         }
@@ -194,7 +202,7 @@ impl Candidate {
         Ok(outcome?)
     }
 
-    /// Tells where the leader is, in the term's first transaction: who reads it
+    /// Tells where the leader is, in a transaction of this term: who reads it
     /// there reads of a leader that has taken over.
     fn announce(&self, transaction: &Transaction) -> Result<(), Ended> {
         let record = serde_json::to_vec(&self.leadership.record(Timestamp::now()))
@@ -204,8 +212,18 @@ impl Candidate {
         Ok(transaction.commit(&[], None)?)
     }
 
+    /// Commits what every installation has, where it is missing.
+    fn furnish(&self, state: &mut State, transaction: &Transaction) -> Result<(), Ended> {
+        let mut draft = Draft::new(state, &self.link_rules, Timestamp::now());
+        installation::furnish(&mut draft, &self.admin_hash).map_err(|problem| Ended::AdminKey(problem.detail))?;
+        let drafted = draft.finish();
+        writer::commit(transaction, &drafted.records, &self.counts)?;
+        state.apply(drafted.changes);
+        Ok(())
+    }
+
     /// Everything that is committed now; nothing if it is to stop first.
-    fn read(&self, stop: &AtomicBool) -> Result<Option<State>, Ended> {
+    fn read(&self, stop: &AtomicBool) -> Result<Option<(State, Following)>, Ended> {
         let (tell, told) = channel();
         let state = Arc::new(Mutex::new(State::default()));
         let mut tables: Vec<Table> = Vec::new();
@@ -224,7 +242,15 @@ impl Candidate {
                 }
             })?);
         }
-        let mut waiting = tables.len();
+        let known = Arc::new(Uses::default());
+        let (uses, tell) = (Arc::clone(&known), tell);
+        let followed = self.bus.table(CONTROL, Topic::KeyUses, None, move |change| {
+            uses.read(&change);
+            if change == Change::CaughtUp {
+                let _ = tell.send(Ok(()));
+            }
+        })?;
+        let mut waiting = tables.len() + 1;
         while waiting > 0 {
             match told.recv_timeout(POLL) {
                 Ok(caught_up) => {
@@ -237,8 +263,15 @@ impl Candidate {
         }
         // Ending a table takes a moment that nobody needs to wait for.
         thread::spawn(move || drop(tables));
-        Ok(Some(std::mem::take(&mut *state.lock())))
+        let state = std::mem::take(&mut *state.lock());
+        Ok(Some((state, Following { known, _table: followed })))
     }
+}
+
+/// What others write too, and a leader therefore follows during its term.
+struct Following {
+    known: Arc<Uses>,
+    _table: Table,
 }
 
 /// A term of this instance.

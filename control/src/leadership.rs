@@ -190,7 +190,7 @@ mod tests {
     fn a_term_that_was_lost_is_not_begun() {
         let health = Health::default();
         let leadership = Leadership::new(at("a:1"), health.part("control"));
-        let (term, (leader, _jobs)) = (leadership.term(), Leader::new(State::default()));
+        let (term, (leader, _jobs)) = (leadership.term(), Leader::new(State::default(), Arc::default()));
         leadership.lose();
         assert!(!leadership.take(term, Arc::clone(&leader)));
         assert!(leadership.take(leadership.term(), leader));
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn who_has_slept_leads_nothing_until_it_has_looked() {
         let leadership = Leadership::new(at("a:1"), Health::default().part("control"));
-        let (leader, _jobs) = Leader::new(State::default());
+        let (leader, _jobs) = Leader::new(State::default(), Arc::default());
         leadership.take(0, leader);
         let Some(slept) = Instant::now().checked_sub(LEASE) else { return };
         leadership.held.write().looked = slept;

@@ -14,7 +14,9 @@ mod draft;
 mod endpoint;
 mod forward;
 mod import;
+mod installation;
 mod kept;
+mod key;
 mod leader;
 mod leadership;
 mod link;
@@ -25,12 +27,15 @@ mod problem;
 mod slug;
 mod state;
 mod upsert;
+mod uses;
+mod workspace;
 mod writer;
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
 pub use config::Config;
+use schemas::keyring;
 use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
 use store::Store;
 use tokio::{
@@ -43,7 +48,6 @@ use tracing::{info, warn};
 
 use crate::{
     api::{Api, Rules},
-    auth::AdminKey,
     endpoint::Allowed,
     forward::Forwarder,
     leader::Candidate,
@@ -146,6 +150,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         bus: bus.clone(),
         leadership: Arc::clone(&leadership),
         link_rules: Arc::clone(&link_rules),
+        admin_hash: keyring::hash(&config.admin_key).into(),
         counts: counts.clone(),
         shutdown: step_down.clone(),
     };
@@ -160,7 +165,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
             endpoints: Allowed { http: config.allow_http, private: config.allow_private },
             links: link_rules,
         }),
-        key: AdminKey::new(&config.admin_key),
+        limiter: config.limiter(),
         counts,
         imports: Semaphore::new(api::import::AT_ONCE),
     };

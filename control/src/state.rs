@@ -8,9 +8,12 @@ use std::{
 };
 
 use bus::Change;
-use schemas::{Endpoint, Link, Topic, WorkspaceId};
+use schemas::{Endpoint, Key, Link, Timestamp, Topic, Workspace, WorkspaceId, keyring};
 
-use crate::{draft::Overlay, kept::Kept};
+use crate::{
+    draft::Overlay,
+    kept::{Kept, SecretHash},
+};
 
 /// All of a kind, by id, with the owners of their claims.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +37,11 @@ impl<T: Kept> Shelf<T> {
     /// Whose that is.
     pub(crate) fn owner(&self, claim: &T::Claim) -> Option<T::Id> {
         self.owners.get(claim).cloned()
+    }
+
+    /// Those of the workspace.
+    pub(crate) fn theirs(&self, workspace: &WorkspaceId) -> impl Iterator<Item = &Arc<T>> {
+        self.all.values().filter(move |found| found.workspace() == Some(workspace))
     }
 
     /// How many there are.
@@ -167,6 +175,8 @@ macro_rules! kinds {
 kinds! {
     links: Link,
     endpoints: Endpoint,
+    workspaces: Workspace,
+    keys: Key,
 }
 
 impl State {
@@ -184,4 +194,21 @@ impl State {
     ) -> (Vec<Arc<T>>, bool) {
         T::shelf(self).page(workspace, before, limit)
     }
+
+    /// The key that `secret` opens at `at`. What a caller can choose is hashed
+    /// before it is looked up, so how long that takes tells nothing of a secret.
+    pub(crate) fn key(&self, secret: &str, at: Timestamp) -> Option<Arc<Key>> {
+        let hash = keyring::hash(secret);
+        let id = self.keys.owner(&SecretHash(hash.clone()))?;
+        self.keys.get(&id).filter(|key| key.opens(&hash, at))
+    }
+}
+
+/// A state with the one workspace that every installation has.
+#[cfg(test)]
+pub(crate) fn installed() -> State {
+    let at = Timestamp::from_millis(0);
+    let mut state = State::default();
+    state.workspaces.put(Arc::new(crate::workspace::new_workspace(WorkspaceId::default(), "Default".to_owned(), at)));
+    state
 }

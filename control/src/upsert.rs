@@ -57,11 +57,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{link::rules, problem::Kind, state::State};
+    use crate::{link::rules, problem::Kind, state::installed};
 
     /// What becomes of each, one after the other, and how many records say so.
     fn all(given: &[Value]) -> (Vec<String>, usize) {
-        let (state, rules) = (State::default(), rules());
+        let (state, rules) = (installed(), rules());
         let mut draft = Draft::new(&state, &rules, Timestamp::from_millis(1));
         let outcomes = given.iter().map(|given| {
             let given: LinkPatch = serde_json::from_value(given.clone()).unwrap();

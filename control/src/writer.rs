@@ -22,6 +22,7 @@ use crate::{
     metrics::Counts,
     problem::Problem,
     state::State,
+    uses::Uses,
 };
 
 /// How many changes may wait.
@@ -49,13 +50,15 @@ pub(crate) type Job = Box<dyn FnOnce(&mut Draft<'_>) -> Answer + Send>;
 pub(crate) struct Leader {
     state: RwLock<State>,
     jobs: SyncSender<Job>,
+    /// When keys were last used.
+    pub(crate) uses: Arc<Uses>,
 }
 
 impl Leader {
     /// A leader that knows `state`, and the changes that [`run`] takes.
-    pub(crate) fn new(state: State) -> (Arc<Self>, Receiver<Job>) {
+    pub(crate) fn new(state: State, uses: Arc<Uses>) -> (Arc<Self>, Receiver<Job>) {
         let (jobs, taken) = sync_channel(QUEUE);
-        (Arc::new(Self { state: RwLock::new(state), jobs }), taken)
+        (Arc::new(Self { state: RwLock::new(state), jobs, uses }), taken)
     }
 
     /// Reads what is committed.
@@ -180,7 +183,8 @@ pub(crate) fn show(state: &State, counts: &Counts) {
     counts.endpoints.set(i64::try_from(state.endpoints.len()).unwrap_or(i64::MAX));
 }
 
-fn commit(transaction: &Transaction, records: &[Record], counts: &Counts) -> Result<(), BusError> {
+/// Commits records in one transaction.
+pub(crate) fn commit(transaction: &Transaction, records: &[Record], counts: &Counts) -> Result<(), BusError> {
     if records.is_empty() {
         return Ok(());
     }

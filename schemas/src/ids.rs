@@ -251,6 +251,27 @@ impl WorkspaceId {
     }
 }
 
+/// The longest name of a workspace, in characters.
+pub const WORKSPACE_CHARS: usize = 40;
+
+/// A text that cannot name a workspace.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is no workspace's id: expected 1 to {WORKSPACE_CHARS} characters of a-z, 0-9 and -")]
+pub struct WorkspaceIdError(String);
+
+impl FromStr for WorkspaceId {
+    type Err = WorkspaceIdError;
+
+    fn from_str(text: &str) -> Result<Self, WorkspaceIdError> {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if (1..=WORKSPACE_CHARS).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self::new(text))
+        } else {
+            Err(WorkspaceIdError(text.chars().take(64).collect()))
+        }
+    }
+}
+
 impl Default for WorkspaceId {
     /// The workspace that exists where nobody has made one.
     fn default() -> Self {
@@ -293,6 +314,17 @@ mod tests {
         assert!(error.contains("a click id") && error.contains("clk_"), "{error}");
         assert!("clk_ZZZZZZZZZZZZZZZZZZZZZZZZZZ".parse::<ClickId>().is_err());
         assert!("clk_".parse::<ClickId>().is_err());
+    }
+
+    #[test]
+    fn a_workspace_has_a_short_plain_name() {
+        let long = "a".repeat(WORKSPACE_CHARS);
+        for name in ["a", "acme-eu-2", &long] {
+            assert_eq!(name.parse(), Ok(WorkspaceId::new(name)));
+        }
+        for name in ["", "Acme", "a b", "a_b", "\u{e4}", "a/b", &format!("{long}a")] {
+            assert!(name.parse::<WorkspaceId>().is_err(), "{name:?}");
+        }
     }
 
     proptest! {

@@ -108,6 +108,22 @@ pub enum Scope {
     Postback,
 }
 
+impl Scope {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Links => "links",
+            Self::Endpoints => "endpoints",
+            Self::Conversions => "conversions",
+            Self::Stats => "stats",
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::Postback => "postback",
+        }
+    }
+}
+
 /// A key to the API. What is called is its secret, of which only the hash is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
@@ -230,6 +246,14 @@ mod tests {
         ] {
             assert_eq!(key.opens(hash, at), opens, "{hash} {at:?}");
         }
+    }
+
+    #[test]
+    fn a_scope_is_written_as_it_is_read() {
+        for scope in [Scope::Links, Scope::Endpoints, Scope::Conversions, Scope::Stats, Scope::Admin, Scope::Operator] {
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
+        }
+        assert_eq!(serde_json::to_value(Scope::Postback).unwrap(), Scope::Postback.as_str());
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(super) async fn delete(
 ) -> Result<Response, Problem> {
     let named = named(delete.ids, delete.external_ids)?;
     each(&api, caller, named, |draft, workspace, id| {
-        draft.delete::<Link>(workspace, &id, None).map(|()| Outcome::Deleted)
+        draft.delete::<Link>(workspace, &id, None, |_| Ok(())).map(|()| Outcome::Deleted)
     })
     .await
 }

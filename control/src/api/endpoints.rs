@@ -10,7 +10,7 @@ use axum::{
 };
 use bus::Outgoing;
 use schemars::JsonSchema;
-use schemas::{Endpoint, EndpointId, Envelope, EventId, EventName, Timestamp, Topic, sample};
+use schemas::{Endpoint, EndpointId, Envelope, EventId, EventName, Scope, Timestamp, Topic, sample};
 use serde::{Deserialize, Serialize};
 use service::secret;
 
@@ -28,10 +28,11 @@ use crate::{
 
 impl Resource for Endpoint {
     const PATH: &'static str = "/v1/endpoints";
+    const SCOPE: Scope = Scope::Endpoints;
 
     type Patch = EndpointPatch;
 
-    fn patched(&self, patch: EndpointPatch, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+    fn patched(&self, patch: EndpointPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
         patch.apply(self, rules.endpoints, at)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Extension, extract::State, response::Response};
-use schemas::{Link, Timestamp};
+use schemas::{Link, Scope, Timestamp};
 use serde::Serialize;
 
 use super::{
@@ -20,10 +20,11 @@ use crate::{
 
 impl Resource for Link {
     const PATH: &'static str = "/v1/links";
+    const SCOPE: Scope = Scope::Links;
 
     type Patch = LinkPatch;
 
-    fn patched(&self, patch: LinkPatch, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+    fn patched(&self, patch: LinkPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
         patch.apply(self, &rules.links, at)
     }
 

@@ -6,10 +6,12 @@ pub(crate) mod bulk;
 pub(crate) mod endpoints;
 pub(crate) mod events;
 pub(crate) mod import;
+mod keys;
 mod links;
 pub(crate) mod request;
 pub(crate) mod resource;
 pub(crate) mod stats;
+mod workspaces;
 
 use std::sync::Arc;
 
@@ -22,14 +24,14 @@ use axum::{
     routing::{MethodRouter, get, post, put},
 };
 use bus::Producer;
-use schemas::{Endpoint, Link};
-use service::vault::Vault;
+use schemas::{Endpoint, Key, KeyId, Link, Scope, Workspace};
+use service::{limit::Limiter, vault::Vault};
 use store::Store;
 use tokio::sync::Semaphore;
 
 use self::resource::Resource;
 use crate::{
-    auth::{self, AdminKey},
+    auth,
     endpoint::Allowed,
     forward::{self, Forwarder},
     leadership::Leadership,
@@ -48,7 +50,8 @@ pub(crate) struct Api {
     pub(crate) vault: Arc<Vault>,
     pub(crate) store: Store,
     pub(crate) rules: Arc<Rules>,
-    pub(crate) key: AdminKey,
+    /// Where there is a limit: of each key's requests.
+    pub(crate) limiter: Option<Limiter<KeyId>>,
     pub(crate) counts: Counts,
     /// One for each import that may be under way.
     pub(crate) imports: Semaphore,
@@ -63,7 +66,7 @@ pub(crate) struct Rules {
 }
 
 impl Api {
-    fn leader(&self) -> Result<Arc<Leader>, Problem> {
+    pub(crate) fn leader(&self) -> Result<Arc<Leader>, Problem> {
         self.leadership.leader().ok_or_else(|| {
             Problem::unavailable("This instance does not lead (yet): try again in a moment, or ask another instance")
         })
@@ -89,17 +92,30 @@ impl Routes {
         self.router = self.router.merge(other.router);
         self
     }
+
+    /// Routes that take a key with the scope.
+    fn needing(mut self, scope: Scope) -> Self {
+        self.router = self.router.route_layer(middleware::from_fn_with_state(scope, auth::needs));
+        self
+    }
 }
 
 /// Routes for callers with a key.
 fn keyed() -> Routes {
-    Routes::default()
-        .merge(resource::<Link>(post(links::create).patch(bulk::update).delete(bulk::delete)))
+    let links = resource::<Link>(post(links::create).patch(bulk::update).delete(bulk::delete))
         .route("/v1/links/upsert", put(bulk::upsert))
-        .route("/v1/links/import", post(import::import))
-        .merge(resource::<Endpoint>(post(endpoints::create)))
-        .route("/v1/endpoints/{id}/test", post(endpoints::test))
-        .route("/v1/stats/links/{id}", get(stats::link))
+        .route("/v1/links/import", post(import::import));
+    let endpoints =
+        resource::<Endpoint>(post(endpoints::create)).route("/v1/endpoints/{id}/test", post(endpoints::test));
+    let keys = resource::<Key>(post(keys::create)).route("/v1/keys/{id}/rotate", post(keys::rotate));
+    let workspaces = resource::<Workspace>(post(workspaces::create));
+    let stats = Routes::default().route("/v1/stats/links/{id}", get(stats::link));
+    Routes::default()
+        .merge(links.needing(Link::SCOPE))
+        .merge(endpoints.needing(Endpoint::SCOPE))
+        .merge(keys.needing(Key::SCOPE))
+        .merge(workspaces.needing(Workspace::SCOPE))
+        .merge(stats.needing(Scope::Stats))
         .route("/v1/event-types", get(events::list))
 }
 

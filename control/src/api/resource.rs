@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
-use schemas::Timestamp;
+use schemas::{Scope, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -29,13 +29,20 @@ use crate::{
 pub(crate) trait Resource: Kept {
     /// Where it is: `/v1/links`.
     const PATH: &'static str;
+    /// What a key must be allowed to do.
+    const SCOPE: Scope;
 
     /// What a caller may want changed: a merge patch (RFC 7396).
     type Patch: DeserializeOwned + Send;
 
+    /// Whether the caller may change or delete it.
+    fn guard(&self, _caller: &Caller) -> Result<(), Problem> {
+        Ok(())
+    }
+
     /// The thing with the patch applied, checked; if that changes anything, its
     /// revision is the next one.
-    fn patched(&self, patch: Self::Patch, rules: &Rules, at: Timestamp) -> Result<Self, Problem>;
+    fn patched(&self, patch: Self::Patch, caller: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem>;
 
     /// The thing as callers see it.
     fn view<'a>(&'a self, leader: &Leader) -> impl Serialize + 'a;
@@ -73,7 +80,10 @@ pub(super) async fn update<T: Resource>(
     let (id, expected, rules) = (id::<T>(&text)?, if_match(&headers)?, Arc::clone(&api.rules));
     let leader = api.leader()?;
     let change = move |draft: &mut Draft<'_>| {
-        draft.update::<T>(&caller.workspace, &id, expected, |found, at| found.patched(patch, &rules, at))
+        draft.update::<T>(&caller.workspace, &id, expected, |found, at| {
+            found.guard(&caller)?;
+            found.patched(patch, &caller, &rules, at)
+        })
     };
     let changed = leader.write(change).await?;
     Ok(versioned(StatusCode::OK, &*changed, &changed.view(&leader)))
@@ -86,7 +96,9 @@ pub(super) async fn delete<T: Resource>(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let (id, expected) = (id::<T>(&text)?, if_match(&headers)?);
-    api.leader()?.write(move |draft| draft.delete::<T>(&caller.workspace, &id, expected)).await?;
+    let change =
+        move |draft: &mut Draft<'_>| draft.delete::<T>(&caller.workspace, &id, expected, |found| found.guard(&caller));
+    api.leader()?.write(change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

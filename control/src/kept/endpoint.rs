@@ -18,8 +18,8 @@ impl Kept for Endpoint {
         self.id
     }
 
-    fn workspace(&self) -> &WorkspaceId {
-        &self.workspace
+    fn workspace(&self) -> Option<&WorkspaceId> {
+        Some(&self.workspace)
     }
 
     fn revision(&self) -> u64 {

@@ -31,8 +31,8 @@ impl Kept for Link {
         self.id
     }
 
-    fn workspace(&self) -> &WorkspaceId {
-        &self.workspace
+    fn workspace(&self) -> Option<&WorkspaceId> {
+        Some(&self.workspace)
     }
 
     fn revision(&self) -> u64 {

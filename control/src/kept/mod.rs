@@ -4,7 +4,9 @@
 //! reading and the API's reading, listing, patching and deleting follow from them.
 
 mod endpoint;
+mod key;
 mod link;
+mod workspace;
 
 use std::{
     fmt::{Debug, Display},
@@ -16,7 +18,10 @@ use std::{
 use schemas::{Timestamp, Topic, WorkspaceId};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub(crate) use self::link::{LinkClaim, address};
+pub(crate) use self::{
+    key::SecretHash,
+    link::{LinkClaim, address},
+};
 use crate::{
     draft::Draft,
     problem::{Kind, Problem},
@@ -34,19 +39,21 @@ pub(crate) trait Kept: Stored + Clone + Debug + PartialEq + Serialize + Deserial
     const NAME: &'static str;
     /// Where its records are.
     const TOPIC: Topic;
+    /// Where further records under its id are, which go with it.
+    const TRAILS: &'static [Topic] = &[];
 
     /// Its id.
     fn id(&self) -> Self::Id;
 
-    /// Whose it is.
-    fn workspace(&self) -> &WorkspaceId;
+    /// Whose it is; nothing for what belongs to the installation.
+    fn workspace(&self) -> Option<&WorkspaceId>;
 
     /// Which version it is.
     fn revision(&self) -> u64;
 
     /// Whether callers in `workspace` may see it.
     fn is_seen_from(&self, workspace: &WorkspaceId) -> bool {
-        self.workspace() == workspace
+        self.workspace().is_none_or(|theirs| theirs == workspace)
     }
 
     /// What it has that no other may have.

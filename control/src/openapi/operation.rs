@@ -2,14 +2,21 @@
 //! it: what is sent, what is answered, what may be the problem.
 
 use schemars::JsonSchema;
+use schemas::WorkspaceId;
 use serde_json::{Map, Value, json};
 
 use super::{Document, name, schema};
 use crate::problem::Kind;
 
 /// What any call with a key may be refused with.
-const ANY_CALL: [Kind; 5] =
-    [Kind::Malformed, Kind::Unauthorized, Kind::Forbidden, Kind::Limited { retry_after_s: 1 }, Kind::Unavailable];
+const ANY_CALL: [Kind; 6] = [
+    Kind::Malformed,
+    Kind::Unauthorized,
+    Kind::Forbidden,
+    Kind::NotFound,
+    Kind::Limited { retry_after_s: 1 },
+    Kind::Unavailable,
+];
 
 pub(super) struct Operation<'d> {
     document: &'d mut Document,
@@ -25,7 +32,9 @@ impl<'d> Operation<'d> {
         let value = Map::from_iter([("operationId".to_owned(), json!(id)), ("summary".to_owned(), json!(summary))]);
         let operation =
             Self { document, method, path: path.to_owned(), value, parameters: Vec::new(), responses: Map::new() };
-        operation.refuses(&ANY_CALL)
+        let workspace = schema::<WorkspaceId>(&mut operation.document.requests);
+        let words = "Where an operator acts, if that is not the key's own workspace.";
+        operation.header("X-Clickhook-Workspace", words, &workspace).refuses(&ANY_CALL)
     }
 
     /// Which group it belongs to.
@@ -44,6 +53,7 @@ impl<'d> Operation<'d> {
     pub(super) fn open(mut self) -> Self {
         self.value.insert("security".to_owned(), json!([]));
         self.responses.clear();
+        self.parameters.clear();
         self
     }
 

@@ -1,7 +1,7 @@
 //! Every operation, in the order of contracts.md §2.
 
 use schemars::JsonSchema;
-use schemas::{Endpoint, Link};
+use schemas::{Endpoint, Key, Link, Workspace};
 use serde_json::{Value, json};
 
 use super::{Document, links, operation::Header};
@@ -15,8 +15,10 @@ use crate::{
     },
     endpoint::{EndpointView, NewEndpoint},
     kept::Kept,
+    key::{KeyView, NewKey, Rotation},
     link::NewLink,
     problem::Kind,
+    workspace::NewWorkspace,
 };
 
 pub(super) fn describe(document: &mut Document) {
@@ -53,6 +55,28 @@ pub(super) fn describe(document: &mut Document) {
         .optional_body::<Test>(&json!({"event": "link.clicked"}))
         .answers::<Sent>(202, "It is on its way", &[])
         .refuses(&[Kind::NotFound])
+        .done();
+    kind::<Workspace, NewWorkspace, Workspace>(
+        document,
+        "Workspaces",
+        &json!({"id": "acme", "name": "Acme Inc."}),
+        &json!({"name": "Acme"}),
+    );
+    kind::<Key, NewKey, KeyView<'static>>(
+        document,
+        "Keys",
+        &json!({"name": "crm", "scopes": ["links", "stats"]}),
+        &json!({"scopes": ["links"], "expires_at": null}),
+    );
+    document
+        .operation("post", "/v1/keys/{id}/rotate", "rotateKey", "Replace a key's secret")
+        .tag("Keys")
+        .describe("The secret before opens for `overlap_s` seconds still, so that nobody is locked out.")
+        .path::<schemas::KeyId>("id")
+        .if_match()
+        .optional_body::<Rotation>(&json!({"overlap_s": 3600}))
+        .answers::<KeyView<'static>>(200, "The key with its new secret, shown this once", &[Header::ETag])
+        .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
     document
         .operation("get", "/v1/event-types", "listEventTypes", "What events there are, each with a sample")
@@ -119,7 +143,7 @@ fn kind<T: Resource, New: JsonSchema, View: JsonSchema>(
         .path::<T::Id>("id")
         .if_match()
         .answers_nothing(204, "It is gone")
-        .refuses(&[Kind::NotFound])
+        .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
 }
 

@@ -3,7 +3,7 @@
 use schemas::{EndpointId, LinkId};
 use serde_json::json;
 
-use crate::support::{Api, leader};
+use crate::support::leader;
 
 #[tokio::test]
 async fn what_is_refused_is_named() {
@@ -11,13 +11,13 @@ async fn what_is_refused_is_named() {
     let instance = leader(&bus).await;
     let api = instance.api();
 
-    let wrong = Api { key: "0123456789abcdef-wrong", ..api }.get("/v1/links").await;
+    let wrong = api.with("0123456789abcdef-wrong").get("/v1/links").await;
     assert_eq!((wrong.status, wrong.header("www-authenticate")), (401, Some("Bearer")));
     assert_eq!(wrong.header("content-type"), Some("application/problem+json"));
     assert_eq!(
         wrong.body,
         json!({"type": "urn:clickhook:problem:unauthorized", "title": "The API key is missing or wrong", "status": 401,
-            "detail": "This API key is not known here"})
+            "detail": "This API key opens nothing here: it is unknown, revoked or has expired"})
     );
 
     let nowhere = api.get("/v1/nothing").await;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bus::Bus;
 use control::{Config, Running, Setup};
-use serde_json::Value;
+use serde_json::{Value, json};
 use service::{Health, Metrics, Shutdown, vault::Vault};
 use store::{Store, StoreConfig};
 use testbed::PATIENCE;
@@ -68,7 +68,7 @@ pub(crate) async fn leader(bus: &Bus) -> Instance {
 
 impl Instance {
     pub(crate) fn api(&self) -> Api {
-        Api { address: self.running.local_addr(), key: KEY }
+        Api { address: self.running.local_addr(), key: KEY, workspace: None }
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -85,6 +85,8 @@ impl Instance {
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     pub(crate) key: &'static str,
+    /// Where it acts, if that is not the key's workspace.
+    pub(crate) workspace: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -111,12 +113,38 @@ impl Answer {
 }
 
 impl Api {
+    /// The same API, called with another key.
+    pub(crate) fn with(self, key: &str) -> Self {
+        Self { key: key.to_owned().leak(), workspace: None, ..self }
+    }
+
+    /// The same API, called in another workspace.
+    pub(crate) fn within(self, workspace: &str) -> Self {
+        Self { workspace: Some(workspace.to_owned().leak()), ..self }
+    }
+
+    /// The same API, called with a new key that has these scopes.
+    pub(crate) async fn scoped(self, scopes: &[&str]) -> Self {
+        let made = self.post("/v1/keys", json!({"name": scopes.join(" "), "scopes": scopes})).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        self.with(made.body["secret"].as_str().unwrap())
+    }
+
+    /// Makes a workspace, and a key that is its admin.
+    pub(crate) async fn workspace(self, id: &str) -> Self {
+        let made = self.post("/v1/workspaces", json!({"id": id})).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        self.within(id).scoped(&["admin"]).await
+    }
+
     pub(crate) async fn send(self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let (key, length) = (self.key, body.len());
+        let workspace =
+            self.workspace.map_or_else(String::new, |workspace| format!("X-Clickhook-Workspace: {workspace}\r\n"));
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\
-             Content-Length: {length}\r\n{headers}\r\n{body}"
+             Content-Length: {length}\r\n{workspace}{headers}\r\n{body}"
         );
         // A body that is refused may not be read to its end.
         let _ = stream.write_all(request.as_bytes()).await;

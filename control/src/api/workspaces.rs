@@ -1,0 +1,40 @@
+//! `/v1/workspaces`, for operators.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use schemas::{Scope, Timestamp, Workspace};
+use serde::Serialize;
+
+use super::{
+    Api, Rules,
+    request::Body,
+    resource::{Resource, created},
+};
+use crate::{
+    auth::Caller,
+    problem::Problem,
+    workspace::{NewWorkspace, WorkspacePatch},
+    writer::Leader,
+};
+
+impl Resource for Workspace {
+    const PATH: &'static str = "/v1/workspaces";
+    const SCOPE: Scope = Scope::Operator;
+
+    type Patch = WorkspacePatch;
+
+    fn patched(&self, patch: WorkspacePatch, _: &Caller, _: &Rules, at: Timestamp) -> Result<Self, Problem> {
+        patch.apply(self, at)
+    }
+
+    fn view<'a>(&'a self, _: &Leader) -> impl Serialize + 'a {
+        self
+    }
+}
+
+pub(super) async fn create(State(api): State<Arc<Api>>, Body(new): Body<NewWorkspace>) -> Result<Response, Problem> {
+    let workspace = new.check(Timestamp::now())?;
+    let workspace = api.leader()?.write(move |draft| draft.create(workspace)).await?;
+    Ok(created(&*workspace, &*workspace))
+}

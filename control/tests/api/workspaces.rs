@@ -1,0 +1,74 @@
+//! Workspaces, and that nothing is seen or changed across two.
+
+use schemas::{Topic, Workspace};
+use serde_json::{Value, json};
+use testbed::read;
+
+use crate::support::leader;
+
+#[tokio::test]
+async fn a_workspace_is_made_renamed_and_deleted_once_it_is_empty() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    // The first leader made the one that needs nobody to make it.
+    let records = read(&bus, Topic::Workspaces, |records| !records.is_empty()).await;
+    let home: Workspace = serde_json::from_str(&records[0].value).unwrap();
+    assert_eq!(home.id.as_str(), "default");
+
+    let made = api.post("/v1/workspaces", json!({"id": "acme"})).await;
+    assert_eq!((made.status, made.header("location")), (201, Some("/v1/workspaces/acme")), "{made:?}");
+    assert_eq!(made.body["name"], "acme");
+    let again = api.post("/v1/workspaces", json!({"id": "acme", "name": "Other"})).await;
+    assert_eq!((again.status, again.fields()), (409, vec!["id"]));
+    for (body, field) in [
+        (json!({"id": "Acme"}), "id"),
+        (json!({"id": ""}), "id"),
+        (json!({"id": "a".repeat(41)}), "id"),
+        (json!({"id": "a", "name": ""}), "name"),
+        (json!({}), "id"),
+    ] {
+        let refused = api.post("/v1/workspaces", body).await;
+        assert_eq!((refused.status, refused.fields()), (422, vec![field]), "{refused:?}");
+    }
+    let renamed = api.patch("/v1/workspaces/acme", json!({"name": "Acme Inc."})).await;
+    assert_eq!((renamed.status, &renamed.body["name"]), (200, &json!("Acme Inc.")));
+    assert_eq!(api.get("/v1/workspaces/acme").await.body, renamed.body);
+    let listed = api.get("/v1/workspaces").await;
+    let ids: Vec<&Value> = listed.body["data"].as_array().unwrap().iter().map(|workspace| &workspace["id"]).collect();
+    assert_eq!(ids, ["default", "acme"]);
+
+    let inside = api.within("acme");
+    let key = inside.post("/v1/keys", json!({"name": "a", "scopes": ["links"]})).await;
+    assert_eq!(key.body["workspace"], "acme");
+    let full = api.delete("/v1/workspaces/acme").await;
+    assert_eq!(full.status, 409);
+    assert!(full.body["detail"].as_str().unwrap().contains("keys: 1"), "{full:?}");
+    let key = format!("/v1/keys/{}", key.body["id"].as_str().unwrap());
+    assert_eq!(api.get(&key).await.status, 404);
+    assert_eq!(inside.delete(&key).await.status, 204);
+    assert_eq!(api.delete("/v1/workspaces/acme").await.status, 204);
+    assert_eq!((api.get("/v1/workspaces/acme").await.status, inside.get("/v1/keys").await.status), (404, 404));
+    assert_eq!(api.delete("/v1/workspaces/default").await.status, 409);
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_acts_in_any_workspace_and_nobody_else_does() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let operator = instance.api();
+    let admin = operator.workspace("acme").await;
+    let made =
+        operator.within("acme").post("/v1/endpoints", json!({"url": "https://a.example/", "events": ["*"]})).await;
+    assert_eq!((made.status, &made.body["workspace"]), (201, &json!("acme")), "{made:?}");
+    let unknown = operator.within("nobody").get("/v1/links").await;
+    assert_eq!((unknown.status, &unknown.body["detail"]), (404, &json!("There is no workspace nobody")));
+    assert_eq!(operator.within("No/body").get("/v1/links").await.status, 404);
+    let refused = admin.within("default").get("/v1/links").await;
+    assert_eq!(refused.status, 403);
+    assert!(refused.body["detail"].as_str().unwrap().contains("`operator`"));
+    assert_eq!(admin.within("acme").get("/v1/endpoints").await.body["data"].as_array().unwrap().len(), 1);
+    assert_eq!(admin.get("/v1/workspaces").await.status, 403);
+    instance.stop().await;
+}
