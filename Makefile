@@ -35,6 +35,10 @@ bench: ## Measure clickhook on this machine, beside its limits (ARGS="redirect -
 	@$(CARGO) build --release $(locked) -p clickhook -p benches
 	@exec $(dir $(clickhook))bench $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Fuzz requests and links, 5 minutes each (ARGS="60 redirect" says how long, and which)
+	@scripts/fuzz $(ARGS)
+
 .PHONY: fmt
 fmt: ## Format the code
 	@$(CARGO) fmt --all

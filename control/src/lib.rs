@@ -13,6 +13,8 @@ mod config;
 mod draft;
 mod endpoint;
 mod forward;
+#[doc(hidden)]
+pub mod fuzz;
 mod import;
 mod installation;
 mod kept;

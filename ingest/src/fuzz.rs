@@ -5,7 +5,11 @@
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
-use schemas::{AppSchemes, ClickClass, ClickId, Domain, Link, LinkId, RawClick, Timestamp};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use schemas::{
+    AppSchemes, ClickClass, ClickId, Domain, DomainId, Link, LinkId, RawClick, Timestamp, WorkspaceId,
+    usermap::UserMap, workspace::SlugCase,
+};
 use service::Metrics;
 use url::{Position, Url};
 
@@ -89,6 +93,35 @@ impl Redirector {
             links: links.iter().map(|link| link.id).collect(),
             allowed: urls.map(|url| base(url)).collect(),
         })
+    }
+
+    /// Follows a link that the API has taken, with a visitor's query: it is served,
+    /// unless it is disabled.
+    pub fn follow(link: &Link, query: &[u8], app_schemes: AppSchemes) {
+        let redirector = Self::new(std::slice::from_ref(link), &[], app_schemes).expect("what the API takes is served");
+        let slug = utf8_percent_encode(&link.slug, NON_ALPHANUMERIC).to_string();
+        let query: Vec<u8> = query.iter().copied().filter(|byte| byte.is_ascii_graphic() && *byte != b'#').collect();
+        let query = String::from_utf8_lossy(&query);
+        for method in ["GET", "HEAD"] {
+            let request = format!("{method} /{slug}?{query} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+            let outcomes = redirector.answer(request.as_bytes());
+            let [outcome] = outcomes.as_slice() else { panic!("{request}: {outcomes:?}") };
+            let expected = match (link.expires_at, link.starts_at) {
+                // The query is as long as it likes.
+                _ if outcome.status == 414 => continue,
+                _ if link.disabled => 404,
+                (Some(end), _) if end <= NOW => {
+                    if link.expired_url.is_some() {
+                        302
+                    } else {
+                        410
+                    }
+                }
+                (_, Some(start)) if start > NOW => 404,
+                _ => link.status_code,
+            };
+            assert_eq!(outcome.status, expected, "{request}: {link:?}");
+        }
     }
 
     /// Answers what a connection sends, checks every answer and line, and gives
@@ -192,4 +225,62 @@ impl Redirector {
 fn base(url: &str) -> String {
     let url = Url::parse(url).expect("an address is a URL");
     url[..Position::AfterPath].to_owned()
+}
+
+/// Links and a domain for strangers to try: `sale`, `café`, one whose destination
+/// ends with its host, one with a query of its own, one that tells the click's id,
+/// and one that has expired.
+#[must_use]
+pub fn example() -> (Vec<Link>, Vec<Domain>) {
+    let at = Timestamp::from_millis(0);
+    let to = |id: u128, slug: &str, destination: &str| Link {
+        id: LinkId::from_bits(id),
+        workspace: WorkspaceId::default(),
+        domain: None,
+        slug: slug.to_owned(),
+        destination: destination.to_owned(),
+        short_url: format!("http://localhost:8080/{slug}"),
+        campaign: None,
+        segment: None,
+        tags: Vec::new(),
+        status_code: 302,
+        starts_at: None,
+        expires_at: None,
+        expired_url: None,
+        max_clicks: None,
+        exhausted_at: None,
+        disabled: false,
+        append_click_id: false,
+        passthrough: true,
+        referrer_policy: None,
+        metadata: UserMap::default(),
+        external_id: None,
+        created_at: at,
+        updated_at: at,
+        revision: 1,
+    };
+    let links = vec![
+        to(1, "sale", "https://acme.example/sale"),
+        to(2, "caf\u{e9}", "https://acme.example/"),
+        to(3, "bare", "https://acme.example"),
+        to(4, "own", "https://acme.example/?own=1&%6bept=2#part"),
+        Link { append_click_id: true, ..to(5, "tell", "https://acme.example/?a#part") },
+        Link { expires_at: Some(Timestamp::from_millis(1)), ..to(6, "over", "https://acme.example/over") },
+    ];
+    let domain = Domain {
+        id: DomainId::from_bits(1),
+        workspace: WorkspaceId::default(),
+        name: "go.acme.co".to_owned(),
+        is_default: false,
+        slug_case: SlugCase::Insensitive,
+        root_url: Some("https://acme.example/root".to_owned()),
+        fallback_url: Some("https://acme.example/missing".to_owned()),
+        expired_url: None,
+        verification: String::new(),
+        verified_at: Some(at),
+        created_at: at,
+        updated_at: at,
+        revision: 1,
+    };
+    (links, vec![domain])
 }

@@ -8,8 +8,11 @@ mod common;
 
 use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
-use common::{attacks::attacks, bundles, linked, redirector, write, write_domain};
-use ingest::{Config, fuzz::Redirector};
+use common::{attacks::attacks, bundles, redirector, write, write_domain};
+use ingest::{
+    Config,
+    fuzz::{Redirector, example},
+};
 use schemas::{AppSchemes, ClickClass, RawClick};
 use testbed::{PATIENCE, eventually};
 use tokio::{
@@ -42,7 +45,7 @@ fn statuses(answers: &str) -> Vec<u16> {
 #[tokio::test]
 async fn each_attack_has_its_answer_and_leads_nowhere_else() {
     let bus = testbed::bus().await;
-    let (links, domains) = linked();
+    let (links, domains) = example();
     for link in &links {
         write(&bus, link.id, Some(link)).await;
     }
@@ -151,7 +154,7 @@ async fn who_sends_slowly_is_not_waited_for() {
 
 #[test]
 fn the_way_without_io_answers_the_same() {
-    let (links, domains) = linked();
+    let (links, domains) = example();
     let redirector = Redirector::new(&links, &domains, AppSchemes::default()).unwrap();
     let mut wrong = Vec::new();
     for attack in attacks() {
@@ -165,4 +168,16 @@ fn the_way_without_io_answers_the_same() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_nearly_an_attack_breaks_nothing() {
+    let (links, domains) = example();
+    let redirector = Redirector::new(&links, &domains, AppSchemes::default()).unwrap();
+    let seeds: Vec<Vec<u8>> = attacks().into_iter().map(|attack| attack.bytes).filter(|b| b.len() < 4096).collect();
+    let mut answers = 0;
+    for bytes in testbed::mutate::mutated(&seeds, 4, 50_000) {
+        answers += redirector.answer(&bytes).len();
+    }
+    assert!(answers > 20_000, "{answers}");
 }

@@ -2,6 +2,8 @@
 //! prefix and a database of one's own, and waiting for a condition instead of
 //! sleeping.
 
+pub mod mutate;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr, TcpListener},

@@ -193,25 +193,3 @@ pub async fn asked(address: SocketAddr, method: &str, host: &str, target: &str, 
     assert_eq!(header(&answer, "cache-control"), Some("private, no-store"), "{answer}");
     (status(&answer), header(&answer, "location").unwrap_or_default().to_owned())
 }
-
-/// Links and a domain for strangers to try: `sale`, `café`, one whose destination
-/// ends with its host, one with a query of its own, and one that tells the click's
-/// id.
-pub fn linked() -> (Vec<Link>, Vec<Domain>) {
-    let to =
-        |slug: &str, destination: &str| Link { passthrough: true, destination: destination.to_owned(), ..link(slug) };
-    let links = vec![
-        to("sale", "https://acme.example/sale"),
-        to("caf\u{e9}", "https://acme.example/"),
-        to("bare", "https://acme.example"),
-        to("own", "https://acme.example/?own=1&%6bept=2#part"),
-        Link { append_click_id: true, ..to("tell", "https://acme.example/?a#part") },
-        Link { expires_at: Some(Timestamp::from_millis(1)), ..link("over") },
-    ];
-    let domain = Domain {
-        root_url: Some("https://acme.example/root".to_owned()),
-        fallback_url: Some("https://acme.example/missing".to_owned()),
-        ..domain("go.acme.co")
-    };
-    (links, vec![domain])
-}

@@ -1,0 +1,34 @@
+//! The way of a link through the API without I/O. For fuzzing and tests; not part
+//! of the crate's API.
+
+#![allow(missing_docs, clippy::missing_errors_doc, reason = "for tests alone")]
+
+use schemas::{AppSchemes, Link, Timestamp, WorkspaceId};
+use service::json::parse;
+
+use crate::{
+    draft::Draft,
+    link::{LinkPatch, LinkRules, NewLink},
+    problem::Problem,
+    state::State,
+};
+
+/// The link as it would be kept after the body that creates it, and those that
+/// change it; none where any is refused.
+#[must_use]
+pub fn link(create: &[u8], changes: &[&[u8]], schemes: AppSchemes) -> Option<Link> {
+    drafted(create, changes, schemes).ok()
+}
+
+fn drafted(create: &[u8], changes: &[&[u8]], schemes: AppSchemes) -> Result<Link, Problem> {
+    let rules = LinkRules { short_url_base: "http://localhost:8080".into(), schemes, slug_chars: 7 };
+    let (workspace, at) = (WorkspaceId::default(), Timestamp::from_millis(1_770_301_425_120));
+    let state = State::default();
+    let mut draft = Draft::new(&state, &rules, at);
+    let mut link = draft.create(parse::<NewLink>(create)?.check(&workspace, &rules, at)?)?;
+    for change in changes {
+        let patch: LinkPatch = parse(change)?;
+        link = draft.update::<Link>(&workspace, &link.id, None, |old, at| patch.apply(old, &rules, at))?;
+    }
+    Ok((*link).clone())
+}

@@ -1,0 +1,28 @@
+//! What a connection sends, to the answers and the recorded lines. The invariants
+//! stand in `ingest/src/fuzz.rs`.
+
+#![no_main]
+
+#[allow(dead_code, reason = "what is expected of them is the test's")]
+#[path = "../../ingest/tests/common/attacks.rs"]
+mod attacks;
+#[path = "../seeds.rs"]
+mod seeds;
+
+use std::sync::LazyLock;
+
+use ingest::fuzz::{Redirector, example};
+use libfuzzer_sys::fuzz_target;
+use schemas::AppSchemes;
+
+static REDIRECTOR: LazyLock<Redirector> = LazyLock::new(|| {
+    let (links, domains) = example();
+    Redirector::new(&links, &domains, AppSchemes::default()).expect("they can be served")
+});
+
+fuzz_target!(
+    init: seeds::write(attacks::attacks().into_iter().map(|attack| attack.bytes)),
+    |bytes: &[u8]| {
+        let _ = REDIRECTOR.answer(bytes);
+    }
+);
