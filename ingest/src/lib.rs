@@ -21,6 +21,8 @@ mod limits;
 mod links;
 mod location;
 mod metrics;
+#[doc(hidden)]
+pub mod probe;
 mod recorder;
 mod redirect;
 mod serve;

@@ -1,7 +1,9 @@
 //! `bench links`: how soon a redirector knows a thousand links and five million,
-//! what they take of memory, and whether a redirect costs more then. The
-//! redirectors of all sizes run side by side and are loaded by turns.
+//! from their topic and from its snapshot, what they take of memory, and whether
+//! a redirect costs more then. The redirectors of all sizes run side by side and
+//! are loaded by turns.
 
+mod lookups;
 mod report;
 
 use std::{
@@ -150,8 +152,16 @@ async fn measure(
     let loads = turn::by_turns(&servers, &paces, plan, Cores::All).await?;
     let mut measured = Vec::new();
     for (((links, started), load), written) in sizes.iter().copied().zip(started).zip(loads).zip(written) {
-        measured.push(Size { links, written_s: written.as_secs_f64(), from_topic: started.known, load });
-        started.ingest.role.stop().await;
+        let Started { ingest, known: from_topic, bus, .. } = started;
+        // Its snapshot is whole by then.
+        ingest.role.stop().await;
+        say(&format!("{links} links: starting a redirector from its snapshot"));
+        let again = Started::on(binary, dir, &bus, links).await?;
+        again.ingest.role.stop().await;
+        say(&format!("{links} links: looking them up"));
+        let lookups = spawn_blocking(move || lookups::measure(links, plan.turn)).await??;
+        let from_snapshot = again.known;
+        measured.push(Size { links, written_s: written.as_secs_f64(), from_topic, from_snapshot, load, lookups });
     }
     Ok((nothing, measured))
 }
@@ -161,6 +171,7 @@ struct Started {
     ingest: Ingest,
     pid: u32,
     known: Known,
+    bus: Bus,
 }
 
 impl Started {
@@ -175,6 +186,7 @@ impl Started {
         let pid = ingest.role.pid().context("ingest has ended")?;
         let memory = process::memory(pid)?;
         let peak_bytes = process::peak(pid)?;
-        Ok(Self { ingest, pid, known: Known { ready_s: ready.as_secs_f64(), rss_bytes: memory.rss_bytes, peak_bytes } })
+        let known = Known { ready_s: ready.as_secs_f64(), rss_bytes: memory.rss_bytes, peak_bytes };
+        Ok(Self { ingest, pid, known, bus: bus.clone() })
     }
 }

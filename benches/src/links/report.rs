@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::lookups::Lookups;
 use crate::{
     catalogue,
     goal::{self, Goal},
@@ -34,8 +35,12 @@ pub(crate) struct Size {
     pub(crate) written_s: f64,
     /// Started with nothing but Kafka.
     pub(crate) from_topic: Known,
+    /// Started again, with the snapshot that it left.
+    pub(crate) from_snapshot: Known,
     /// As many redirects to random links as it takes.
     pub(crate) load: Load,
+    /// The table by itself.
+    pub(crate) lookups: Lookups,
 }
 
 /// Everything that was measured.
@@ -72,6 +77,7 @@ fn goals(empty: &Known, string_bytes: f64, sizes: &[Size]) -> Vec<Goal> {
     let mut goals = Vec::new();
     if let Some(million) = sizes.iter().find(|size| size.links == 1_000_000) {
         goals.push(Goal::at_most("ready with 1 M links, from the topic", million.from_topic.ready_s, 5.0, "s"));
+        goals.push(Goal::at_most("ready with 1 M links, from the snapshot", million.from_snapshot.ready_s, 5.0, "s"));
         if let Some(bytes) = beyond_strings(&million.from_topic, empty, million.links, string_bytes) {
             goals.push(Goal::at_most("memory a link beyond its strings, 1 M links", bytes, 200.0, "bytes"));
         }
@@ -119,9 +125,17 @@ pub(crate) fn text(report: &Report) -> String {
 }
 
 fn starts(empty: &Known, string_bytes: f64, sizes: &[Size]) -> String {
-    let header =
-        ["links", "written to Kafka, s", "ready, s", "links/s", "RSS MB", "at most", "bytes a link beyond its strings"];
-    let row = |links: u64, written_s: f64, known: &Known| {
+    let header = [
+        "links",
+        "written to Kafka, s",
+        "ready, s",
+        "links/s",
+        "RSS MB",
+        "at most",
+        "bytes a link beyond its strings",
+        "ready from the snapshot, s",
+    ];
+    let row = |links: u64, written_s: f64, known: &Known, again: Option<&Known>| {
         let beyond = beyond_strings(known, empty, links, string_bytes);
         vec![
             short(links),
@@ -131,10 +145,11 @@ fn starts(empty: &Known, string_bytes: f64, sizes: &[Size]) -> String {
             megabytes(known.rss_bytes),
             megabytes(known.peak_bytes),
             beyond.map_or_else(String::new, |bytes| format!("{bytes:.0}")),
+            again.map_or_else(String::new, |again| format!("{:.2}", again.ready_s)),
         ]
     };
-    let none = row(0, 0.0, empty);
-    let rows = sizes.iter().map(|size| row(size.links, size.written_s, &size.from_topic));
+    let none = row(0, 0.0, empty, None);
+    let rows = sizes.iter().map(|size| row(size.links, size.written_s, &size.from_topic, Some(&size.from_snapshot)));
     table(&header, std::iter::once(none).chain(rows))
 }
 
@@ -149,9 +164,11 @@ fn loads(sizes: &[Size]) -> String {
         "Kafka's µs",
         "p50 ms",
         "p99 ms",
+        "M lookups/s, one core",
+        "all cores",
     ];
     let fewest = sizes.first().map_or(1.0, |size| size.load.cpu_us_per_request);
-    let rows = sizes.iter().map(|Size { links, load, .. }| {
+    let rows = sizes.iter().map(|Size { links, load, lookups, .. }| {
         let turns: Vec<_> = load.turns_cpu_us_per_request.iter().map(|us| format!("{us:.1}")).collect();
         vec![
             short(*links),
@@ -163,6 +180,8 @@ fn loads(sizes: &[Size]) -> String {
             format!("{:.2}", load.kafka_us_per_request),
             format!("{:.2}", load.latency.p50_ms),
             format!("{:.2}", load.latency.p99_ms),
+            format!("{:.1}", lookups.one_core_m_per_s),
+            format!("{:.1}", lookups.all_cores_m_per_s),
         ]
     });
     table(&header, rows)

@@ -1,0 +1,47 @@
+//! The table of links by itself, for whoever measures it: no network, no Kafka.
+//! Not part of the crate's API.
+
+use schemas::Link;
+
+use crate::{
+    Config,
+    domains::{CATCH_ALL, Domains},
+    links::{Links, LinksWriter},
+};
+
+/// A table of links, as a redirector keeps it.
+pub struct Table(LinksWriter);
+
+/// What a core of a redirector has of it. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader(Links);
+
+impl Default for Table {
+    fn default() -> Self {
+        Self(LinksWriter::new(Domains::default(), Config::default().rules()))
+    }
+}
+
+impl Table {
+    /// The link is now this.
+    ///
+    /// # Errors
+    /// When it cannot be served.
+    pub fn put(&mut self, link: &Link) -> Result<(), String> {
+        self.0.put(link).map_err(|error| error.to_string())
+    }
+
+    /// A handle for reading.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader(self.0.links())
+    }
+}
+
+impl Reader {
+    /// How long the location is that a link without a domain leads to, as a redirect looks it up.
+    #[must_use]
+    pub fn location_bytes(&self, slug: &str) -> Option<usize> {
+        self.0.look().find(CATCH_ALL, slug).map(|row| row.location().len())
+    }
+}
