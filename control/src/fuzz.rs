@@ -11,6 +11,7 @@ use crate::{
     link::{LinkPatch, LinkRules, NewLink},
     problem::Problem,
     state::State,
+    workspace::new_workspace,
 };
 
 /// The link as it would be kept after the body that creates it, and those that
@@ -25,6 +26,7 @@ fn drafted(create: &[u8], changes: &[&[u8]], schemes: AppSchemes) -> Result<Link
     let (workspace, at) = (WorkspaceId::default(), Timestamp::from_millis(1_770_301_425_120));
     let state = State::default();
     let mut draft = Draft::new(&state, &rules, at);
+    draft.create(new_workspace(workspace.clone(), "Default".to_owned(), at))?;
     let mut link = draft.create(parse::<NewLink>(create)?.check(&workspace, &rules, at)?)?;
     for change in changes {
         let patch: LinkPatch = parse(change)?;
