@@ -135,8 +135,8 @@ pub(crate) async fn run(
                     keys::ADMIN_KEY
                 );
             }
-            let (config, vault) = (config.control, vault()?);
-            let setup = control::Setup { config, bus, vault, store, metrics, health, shutdown };
+            let (config, vault, dns) = (config.control, vault()?, control::Dns::of_machine());
+            let setup = control::Setup { config, bus, vault, store, dns, metrics, health, shutdown };
             let running = control::start(setup).await?;
             listening(running.local_addr());
             running.wait().await?;

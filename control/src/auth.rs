@@ -49,7 +49,8 @@ pub(crate) async fn needs(State(scope): State<Scope>, request: Request, next: Ne
     }
 }
 
-fn lacks(scope: Scope) -> Problem {
+/// What a caller is told whose key lacks the scope.
+pub(crate) fn lacks(scope: Scope) -> Problem {
     Problem::new(Kind::Forbidden, format!("This takes a key with the scope `{}`, which yours has not", scope.as_str()))
 }
 

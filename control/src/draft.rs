@@ -112,6 +112,13 @@ impl<'s> Draft<'s> {
         untouched.count() + drafted.count()
     }
 
+    /// Whether there is one, whosever it is, of which that is true.
+    pub(crate) fn any<T: Kept>(&self, is: impl Fn(&T) -> bool) -> bool {
+        let changed = &T::drafted(&self.drafted.changes).changed;
+        changed.values().flatten().any(|found| is(found))
+            || T::shelf(self.state).all().any(|found| is(found) && !changed.contains_key(&found.id()))
+    }
+
     /// Creates something that was checked.
     pub(crate) fn create<T: Kept>(&mut self, new: T) -> Result<Arc<T>, Problem> {
         let id = new.id();

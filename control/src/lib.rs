@@ -8,8 +8,11 @@
 
 mod api;
 mod auth;
+mod campaign;
 mod check;
 mod config;
+mod dns;
+mod domain;
 mod draft;
 mod endpoint;
 mod forward;
@@ -37,6 +40,7 @@ use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
 pub use config::Config;
+pub use dns::{Dns, DnsError};
 use schemas::keyring;
 use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
 use store::Store;
@@ -95,6 +99,8 @@ pub struct Setup {
     pub vault: Arc<Vault>,
     /// What the statistics are read from.
     pub store: Store,
+    /// What says whether a domain is proven.
+    pub dns: Dns,
     /// Where it counts.
     pub metrics: Metrics,
     /// Where it says whether it leads.
@@ -132,7 +138,7 @@ impl Running {
 /// When the configuration is wrong, the address is taken, or a client or thread
 /// cannot be made.
 pub async fn start(setup: Setup) -> Result<Running, Error> {
-    let Setup { config, bus, vault, store, metrics, health, shutdown } = setup;
+    let Setup { config, bus, vault, store, dns, metrics, health, shutdown } = setup;
     config.validate_for_serving()?;
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
@@ -163,6 +169,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         producer,
         vault,
         store,
+        dns,
         rules: Arc::new(Rules {
             endpoints: Allowed { http: config.allow_http, private: config.allow_private },
             links: link_rules,

@@ -291,7 +291,7 @@ fn check(link: &Link, rules: &LinkRules, checker: &mut Checker) {
         checker.wrong("max_clicks", "must be at least 1; leave it out for no limit");
     }
     if let Some(domain) = &link.domain {
-        check_domain(domain, checker);
+        check_domain("domain", domain, checker);
     }
     for (field, text, max) in [
         ("campaign", &link.campaign, TEXT_CHARS),
@@ -326,7 +326,8 @@ fn check(link: &Link, rules: &LinkRules, checker: &mut Checker) {
     }
 }
 
-fn check_domain(domain: &str, checker: &mut Checker) {
+/// The host name of a domain.
+pub(crate) fn check_domain(field: &str, domain: &str, checker: &mut Checker) {
     // Names as DNS has them; an international one is written in its ASCII form.
     let labels_ok = domain
         .split('.')
@@ -334,9 +335,9 @@ fn check_domain(domain: &str, checker: &mut Checker) {
     match Host::parse(domain) {
         Ok(Host::Domain(name)) if name == domain && labels_ok && domain.len() <= 253 => {}
         Ok(Host::Domain(name)) if name != domain => {
-            checker.wrong("domain", format!("must be a host name in lower case and ASCII: write it as `{name}`"));
+            checker.wrong(field, format!("must be a host name in lower case and ASCII: write it as `{name}`"));
         }
-        _ => checker.wrong("domain", "must be a host name without scheme, port or path, such as go.example.com"),
+        _ => checker.wrong(field, "must be a host name without scheme, port or path, such as go.example.com"),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bus::Change;
-use schemas::{Endpoint, Key, Link, Timestamp, Topic, Workspace, WorkspaceId, keyring};
+use schemas::{Campaign, Domain, Endpoint, Key, Link, Timestamp, Topic, Workspace, WorkspaceId, keyring};
 
 use crate::{
     draft::Overlay,
@@ -37,6 +37,11 @@ impl<T: Kept> Shelf<T> {
     /// Whose that is.
     pub(crate) fn owner(&self, claim: &T::Claim) -> Option<T::Id> {
         self.owners.get(claim).cloned()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.all.values()
     }
 
     /// Those of the workspace.
@@ -176,7 +181,9 @@ kinds! {
     links: Link,
     endpoints: Endpoint,
     workspaces: Workspace,
+    domains: Domain,
     keys: Key,
+    campaigns: Campaign,
 }
 
 impl State {
@@ -204,11 +211,26 @@ impl State {
     }
 }
 
-/// A state with the one workspace that every installation has.
+/// A state with the workspace that every installation has, and a domain of it.
 #[cfg(test)]
 pub(crate) fn installed() -> State {
-    let at = Timestamp::from_millis(0);
+    let (home, at) = (WorkspaceId::default(), Timestamp::from_millis(0));
     let mut state = State::default();
-    state.workspaces.put(Arc::new(crate::workspace::new_workspace(WorkspaceId::default(), "Default".to_owned(), at)));
+    state.domains.put(Arc::new(Domain {
+        id: schemas::DomainId::from_bits(1),
+        workspace: home.clone(),
+        name: "go.acme.co".to_owned(),
+        is_default: false,
+        slug_case: schemas::workspace::SlugCase::Sensitive,
+        root_url: None,
+        fallback_url: None,
+        expired_url: None,
+        verification: String::new(),
+        verified_at: Some(at),
+        created_at: at,
+        updated_at: at,
+        revision: 1,
+    }));
+    state.workspaces.put(Arc::new(crate::workspace::new_workspace(home, "Default".to_owned(), at)));
     state
 }

@@ -3,6 +3,8 @@
 //! `endpoint.rs` and `draft.rs`.
 
 pub(crate) mod bulk;
+mod campaigns;
+mod domains;
 pub(crate) mod endpoints;
 pub(crate) mod events;
 pub(crate) mod import;
@@ -24,7 +26,7 @@ use axum::{
     routing::{MethodRouter, get, post, put},
 };
 use bus::Producer;
-use schemas::{Endpoint, Key, KeyId, Link, Scope, Workspace};
+use schemas::{Campaign, Domain, Endpoint, Key, KeyId, Link, Scope, Workspace};
 use service::{limit::Limiter, vault::Vault};
 use store::Store;
 use tokio::sync::Semaphore;
@@ -32,6 +34,7 @@ use tokio::sync::Semaphore;
 use self::resource::Resource;
 use crate::{
     auth,
+    dns::Dns,
     endpoint::Allowed,
     forward::{self, Forwarder},
     leadership::Leadership,
@@ -49,6 +52,7 @@ pub(crate) struct Api {
     pub(crate) producer: Producer,
     pub(crate) vault: Arc<Vault>,
     pub(crate) store: Store,
+    pub(crate) dns: Dns,
     pub(crate) rules: Arc<Rules>,
     /// Where there is a limit: of each key's requests.
     pub(crate) limiter: Option<Limiter<KeyId>>,
@@ -108,11 +112,15 @@ fn keyed() -> Routes {
     let endpoints =
         resource::<Endpoint>(post(endpoints::create)).route("/v1/endpoints/{id}/test", post(endpoints::test));
     let keys = resource::<Key>(post(keys::create)).route("/v1/keys/{id}/rotate", post(keys::rotate));
+    let domains = resource::<Domain>(post(domains::create)).route("/v1/domains/{id}/verify", post(domains::verify));
+    let campaigns = resource::<Campaign>(post(campaigns::create));
     let workspaces = resource::<Workspace>(post(workspaces::create));
     let stats = Routes::default().route("/v1/stats/links/{id}", get(stats::link));
     Routes::default()
         .merge(links.needing(Link::SCOPE))
         .merge(endpoints.needing(Endpoint::SCOPE))
+        .merge(campaigns.needing(Campaign::SCOPE))
+        .merge(domains.needing(Domain::SCOPE))
         .merge(keys.needing(Key::SCOPE))
         .merge(workspaces.needing(Workspace::SCOPE))
         .merge(stats.needing(Scope::Stats))

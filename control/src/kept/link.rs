@@ -1,13 +1,15 @@
 //! Links as the control plane keeps them: where one answers and its external id
 //! are its own, and every change is told as an event.
 
-use schemas::{Envelope, Event, EventId, EventName, Link, LinkId, Timestamp, Topic, WorkspaceId, workspace::SlugCase};
+use schemas::{
+    Domain, Envelope, Event, EventId, EventName, Link, LinkId, Timestamp, Topic, WorkspaceId, workspace::SlugCase,
+};
 
 use crate::{
     draft::Draft,
-    kept::{Difference, Kept, serialise},
+    kept::{Difference, DomainClaim, Kept, serialise},
     link::{changes, short_url},
-    problem::Problem,
+    problem::{FieldError, Problem},
     slug,
 };
 
@@ -62,8 +64,15 @@ impl Kept for Link {
     /// Gives its slug the one spelling that it is kept under, and one that has
     /// none a slug that is free.
     fn settle(&mut self, old: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {
-        let (domain, case) = answers_on(draft, &self.workspace, self.domain.take())?;
-        self.domain = domain;
+        let case = match old {
+            // It stays where it is, whatever has become the default since.
+            Some(Self { domain: None, .. }) => SlugCase::Sensitive,
+            _ => {
+                let (domain, case) = answers_on(draft, &self.workspace, self.domain.take())?;
+                self.domain = domain;
+                case
+            }
+        };
         self.slug = if self.slug.is_empty() {
             let is_free =
                 |slug: &str| draft.owner::<Self>(&LinkClaim::Address(self.domain.clone(), slug.to_owned())).is_none();
@@ -122,9 +131,26 @@ pub(crate) fn address(
 
 /// Where a link answers that asks for `domain`, and what tells slugs apart there.
 fn answers_on(
-    _draft: &Draft<'_>,
-    _workspace: &WorkspaceId,
+    draft: &Draft<'_>,
+    workspace: &WorkspaceId,
     domain: Option<String>,
 ) -> Result<(Option<String>, SlugCase), Problem> {
-    Ok((domain, SlugCase::Sensitive))
+    let claim = match &domain {
+        Some(name) => DomainClaim::Name(name.clone()),
+        None => DomainClaim::Default(workspace.clone()),
+    };
+    let found = draft.owner::<Domain>(&claim).and_then(|id| draft.find::<Domain>(&id));
+    match (found.filter(|found| found.workspace == *workspace), domain) {
+        (Some(found), _) => Ok((Some(found.name.clone()), found.slug_case)),
+        (None, Some(name)) => {
+            let reason = format!("`{name}` is no domain of this workspace: add it at /v1/domains first");
+            Err(Problem::invalid(vec![FieldError::new("domain", reason)]))
+        }
+        // What no other domain claims is the first workspace's.
+        (None, None) if *workspace == WorkspaceId::default() => Ok((None, SlugCase::Sensitive)),
+        (None, None) => {
+            let reason = "is needed: this workspace has no default domain";
+            Err(Problem::invalid(vec![FieldError::new("domain", reason)]))
+        }
+    }
 }

@@ -3,6 +3,8 @@
 //! is an impl of [`Kept`] and a line in `state.rs`; state, drafts, the leader's
 //! reading and the API's reading, listing, patching and deleting follow from them.
 
+mod campaign;
+mod domain;
 mod endpoint;
 mod key;
 mod link;
@@ -19,6 +21,7 @@ use schemas::{Timestamp, Topic, WorkspaceId};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use self::{
+    domain::DomainClaim,
     key::SecretHash,
     link::{LinkClaim, address},
 };

@@ -1,6 +1,6 @@
 //! Workspaces as the control plane keeps them: one goes only when it is empty.
 
-use schemas::{Endpoint, Key, Link, Topic, Workspace, WorkspaceId};
+use schemas::{Campaign, Domain, Endpoint, Key, Link, Topic, Workspace, WorkspaceId};
 
 use super::{Kept, Unclaimed};
 use crate::{
@@ -37,7 +37,9 @@ impl Kept for Workspace {
         }
         let left: Vec<String> = [
             (draft.count::<Key>(&self.id), "keys"),
+            (draft.count::<Domain>(&self.id), "domains"),
             (draft.count::<Endpoint>(&self.id), "endpoints"),
+            (draft.count::<Campaign>(&self.id), "campaigns"),
             (draft.count::<Link>(&self.id), "links"),
         ]
         .into_iter()

@@ -1,7 +1,7 @@
 //! Every operation, in the order of contracts.md §2.
 
 use schemars::JsonSchema;
-use schemas::{Endpoint, Key, Link, Workspace};
+use schemas::{Campaign, Domain, Endpoint, Key, Link, Workspace};
 use serde_json::{Value, json};
 
 use super::{Document, links, operation::Header};
@@ -13,6 +13,8 @@ use crate::{
         resource::{Listed, Resource},
         stats::LinkStats,
     },
+    campaign::NewCampaign,
+    domain::{NewDomain, Verification},
     endpoint::{EndpointView, NewEndpoint},
     kept::Kept,
     key::{KeyView, NewKey, Rotation},
@@ -61,6 +63,29 @@ pub(super) fn describe(document: &mut Document) {
         "Workspaces",
         &json!({"id": "acme", "name": "Acme Inc."}),
         &json!({"name": "Acme"}),
+    );
+    kind::<Domain, NewDomain, Domain>(
+        document,
+        "Domains",
+        &json!({"name": "go.acme.co", "is_default": true, "root_url": "https://acme.co/"}),
+        &json!({"fallback_url": "https://acme.co/404"}),
+    );
+    document
+        .operation("post", "/v1/domains/{id}/verify", "verifyDomain", "Prove a domain")
+        .tag("Domains")
+        .describe(
+            "A TXT record at `_clickhook.<name>` must say what `verification` says; or an operator vouches for it.",
+        )
+        .path::<schemas::DomainId>("id")
+        .optional_body::<Verification>(&json!({"vouch": false}))
+        .answers::<Domain>(200, "The domain, proven", &[Header::ETag])
+        .refuses(&[Kind::NotFound])
+        .done();
+    kind::<Campaign, NewCampaign, Campaign>(
+        document,
+        "Campaigns",
+        &json!({"name": "winter-sale-2026", "goal": {"clicks": 10000}}),
+        &json!({"milestones": [1000, 10000]}),
     );
     kind::<Key, NewKey, KeyView<'static>>(
         document,

@@ -30,6 +30,7 @@ async fn a_link_is_created_read_changed_listed_and_deleted() {
     let stale = api.send("PATCH", &path, "If-Match: \"1\"\r\n", r#"{"slug":"other"}"#).await;
     assert_eq!(stale.status, 412);
 
+    assert_eq!(api.post("/v1/domains", json!({"name": "go.acme.co"})).await.status, 201);
     let made_up = api.post("/v1/links", json!({"destination": "https://acme.example/", "domain": "go.acme.co"})).await;
     let slug = made_up.body["slug"].as_str().unwrap();
     assert_eq!((made_up.status, slug.len()), (201, 7));

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod campaigns;
 mod description;
+mod domains;
 mod endpoints;
 mod hostile;
 mod import;

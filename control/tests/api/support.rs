@@ -1,10 +1,14 @@
 //! What the tests of the API share: instances on a Kafka of their own prefix, and
 //! a small client that shows answers as they came.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use bus::Bus;
-use control::{Config, Running, Setup};
+use control::{Config, Dns, Running, Setup};
 use serde_json::{Value, json};
 use service::{Health, Metrics, Shutdown, vault::Vault};
 use store::{Store, StoreConfig};
@@ -23,6 +27,7 @@ pub(crate) struct Instance {
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
     pub(crate) vault: Arc<Vault>,
+    pub(crate) texts: Texts,
 }
 
 pub(crate) fn store(database: &str) -> Store {
@@ -39,6 +44,17 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// What DNS says of each name.
+pub(crate) type Texts = Arc<Mutex<HashMap<String, Vec<String>>>>;
+
+fn dns(texts: &Texts) -> Dns {
+    let texts = Arc::clone(texts);
+    Dns::answered_by(move |name| {
+        let found = texts.lock().unwrap().get(&name).cloned().unwrap_or_default();
+        async { Ok(found) }
+    })
+}
+
 pub(crate) async fn instance(bus: &Bus, store: Store) -> Instance {
     configured(bus, store, config()).await
 }
@@ -46,17 +62,19 @@ pub(crate) async fn instance(bus: &Bus, store: Store) -> Instance {
 pub(crate) async fn configured(bus: &Bus, store: Store, config: Config) -> Instance {
     let (health, metrics, shutdown) = (Health::default(), Metrics::default(), Shutdown::new());
     let vault = Arc::new(Vault::from_hex(&Vault::generate()).unwrap());
+    let texts = Texts::default();
     let setup = Setup {
         config,
         bus: bus.clone(),
         vault: Arc::clone(&vault),
         store,
+        dns: dns(&texts),
         metrics: metrics.clone(),
         health: health.clone(),
         shutdown: shutdown.clone(),
     };
     let running = control::start(setup).await.unwrap();
-    Instance { running, health, metrics, shutdown, vault }
+    Instance { running, health, metrics, shutdown, vault, texts }
 }
 
 /// An instance alone, leading. Only the statistics ask the database.

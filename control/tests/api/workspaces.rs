@@ -72,3 +72,46 @@ async fn an_operator_acts_in_any_workspace_and_nobody_else_does() {
     assert_eq!(admin.get("/v1/workspaces").await.status, 403);
     instance.stop().await;
 }
+
+#[tokio::test]
+async fn nothing_is_seen_or_changed_across_workspaces() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let ours = instance.api().scoped(&["admin"]).await;
+    let theirs = instance.api().workspace("acme").await;
+    theirs.post("/v1/domains", json!({"name": "go.acme.co", "is_default": true})).await;
+    let to = "https://a.example/";
+    let kinds = [
+        ("/v1/links", json!({"destination": to, "slug": "sale", "external_id": "1"}), json!({"tags": ["x"]})),
+        ("/v1/campaigns", json!({"name": "winter"}), json!({"milestones": [1]})),
+        ("/v1/endpoints", json!({"url": to, "events": ["*"]}), json!({"status": "paused"})),
+        ("/v1/domains", json!({"name": "b.acme.co"}), json!({"root_url": to})),
+        ("/v1/keys", json!({"name": "crm", "scopes": ["links"]}), json!({"name": "x"})),
+    ];
+    for (path, body, patch) in kinds {
+        let before = ours.get(path).await.body;
+        let made = theirs.post(path, body.clone()).await;
+        assert_eq!((made.status, &made.body["workspace"]), (201, &json!("acme")), "{made:?}");
+        let one = format!("{path}/{}", made.body["id"].as_str().unwrap());
+        assert_eq!(theirs.get(&one).await.status, 200);
+        assert_eq!(ours.get(&one).await.status, 404);
+        assert_eq!(ours.patch(&one, patch).await.status, 404);
+        assert_eq!(ours.delete(&one).await.status, 404);
+        for action in ["test", "rotate", "verify"] {
+            assert_eq!(ours.send("POST", &format!("{one}/{action}"), "", "").await.status, 404, "{one}/{action}");
+        }
+        assert_eq!(ours.get(path).await.body, before, "{path}");
+        // What is unique in a workspace is free in another; a host is nobody else's.
+        let same = ours.post(path, body).await;
+        let expected = if path == "/v1/domains" { 409 } else { 201 };
+        assert_eq!(same.status, expected, "{same:?}");
+    }
+    let link = theirs.get("/v1/links").await.body["data"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(ours.get(&format!("/v1/stats/links/{link}")).await.status, 404);
+    let there = ours.post("/v1/links", json!({"destination": to, "domain": "go.acme.co"})).await;
+    assert_eq!((there.status, there.fields()), (422, vec!["domain"]));
+    let upserted = ours.send("PUT", "/v1/links/upsert", "", r#"{"external_id":"1","tags":["ours"]}"#).await;
+    assert_eq!((upserted.status, &upserted.body["workspace"]), (200, &json!("default")), "{upserted:?}");
+    assert_ne!(upserted.body["id"], json!(link));
+    instance.stop().await;
+}

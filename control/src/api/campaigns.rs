@@ -1,0 +1,44 @@
+//! `/v1/campaigns`.
+
+use std::sync::Arc;
+
+use axum::{Extension, extract::State, response::Response};
+use schemas::{Campaign, Scope, Timestamp};
+use serde::Serialize;
+
+use super::{
+    Api, Rules,
+    request::Body,
+    resource::{Resource, created},
+};
+use crate::{
+    auth::Caller,
+    campaign::{CampaignPatch, NewCampaign},
+    problem::Problem,
+    writer::Leader,
+};
+
+impl Resource for Campaign {
+    const PATH: &'static str = "/v1/campaigns";
+    const SCOPE: Scope = Scope::Links;
+
+    type Patch = CampaignPatch;
+
+    fn patched(&self, patch: CampaignPatch, _: &Caller, _: &Rules, at: Timestamp) -> Result<Self, Problem> {
+        patch.apply(self, at)
+    }
+
+    fn view<'a>(&'a self, _: &Leader) -> impl Serialize + 'a {
+        self
+    }
+}
+
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Body(new): Body<NewCampaign>,
+) -> Result<Response, Problem> {
+    let campaign = new.check(&caller.workspace, Timestamp::now())?;
+    let campaign = api.leader()?.write(move |draft| draft.create(campaign)).await?;
+    Ok(created(&*campaign, &*campaign))
+}

@@ -1,0 +1,80 @@
+//! `/v1/domains`, and how one is proven.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Path, State},
+    http::StatusCode,
+    response::Response,
+};
+use schemas::{Domain, Scope, Timestamp};
+use serde::Serialize;
+use tracing::warn;
+
+use super::{
+    Api, Rules,
+    request::{Body, OptionalBody},
+    resource::{Resource, created, find, versioned},
+};
+use crate::{
+    auth::{Caller, lacks},
+    domain::{DomainPatch, NewDomain, Verification, proof_at, prove, proven},
+    draft::Draft,
+    problem::Problem,
+    writer::Leader,
+};
+
+impl Resource for Domain {
+    const PATH: &'static str = "/v1/domains";
+    const SCOPE: Scope = Scope::Admin;
+
+    type Patch = DomainPatch;
+
+    fn patched(&self, patch: DomainPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+        patch.apply(self, &rules.links.schemes, at)
+    }
+
+    fn view<'a>(&'a self, _: &Leader) -> impl Serialize + 'a {
+        self
+    }
+}
+
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Body(new): Body<NewDomain>,
+) -> Result<Response, Problem> {
+    let domain = new.check(&caller.workspace, &api.rules.links.schemes, Timestamp::now())?;
+    let domain = api.leader()?.write(move |draft| draft.create(domain)).await?;
+    Ok(created(&*domain, &*domain))
+}
+
+/// Asks DNS whether the domain is the caller's, or takes an operator's word.
+pub(super) async fn verify(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(text): Path<String>,
+    OptionalBody(verification): OptionalBody<Verification>,
+) -> Result<Response, Problem> {
+    let domain = find::<Domain>(&*api.leader()?, &caller, &text)?;
+    if verification.unwrap_or_default().vouch {
+        if !caller.key.may(Scope::Operator) {
+            return Err(lacks(Scope::Operator));
+        }
+    } else {
+        let name = proof_at(&domain);
+        let found = api.dns.texts(&name).await.map_err(|error| {
+            warn!(name, %error, "DNS does not say whether a domain is proven");
+            Problem::unavailable(format!("DNS does not answer for {name}: try again in a moment"))
+        })?;
+        prove(&domain, &found)?;
+    }
+    let id = domain.id;
+    let change = move |draft: &mut Draft<'_>| {
+        draft.update::<Domain>(&caller.workspace, &id, None, |domain, at| Ok(proven(domain, at)))
+    };
+    // A leader of a later term may have it by now.
+    let domain = api.leader()?.write(change).await?;
+    Ok(versioned(StatusCode::OK, &*domain, &*domain))
+}
