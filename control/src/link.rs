@@ -40,7 +40,7 @@ pub(crate) struct NewLink {
     #[schemars(length(min = 1, max = 253))]
     domain: Option<String>,
     /// The path of its short address; without one, one is made up.
-    #[schemars(length(min = 1, max = slug::MAX_CHARS))]
+    #[schemars(length(min = 1, max = slug::MAX_CHARS), regex(pattern = r"^[^\s/?#%\\]+$"))]
     slug: Option<String>,
     /// The campaign that it belongs to.
     #[schemars(length(min = 1, max = TEXT_CHARS))]
@@ -95,7 +95,7 @@ pub(crate) struct LinkPatch {
     #[schemars(length(min = 1, max = 253))]
     domain: Patch<String>,
     /// The path of its short address; without one, one is made up.
-    #[schemars(length(min = 1, max = slug::MAX_CHARS))]
+    #[schemars(length(min = 1, max = slug::MAX_CHARS), regex(pattern = r"^[^\s/?#%\\]+$"))]
     slug: Patch<String>,
     /// The campaign that it belongs to.
     #[schemars(length(min = 1, max = TEXT_CHARS))]

@@ -19,7 +19,7 @@ pub(crate) struct Process {
     child: Child,
     metrics: SocketAddr,
     /// Where it serves, if it does.
-    serves: SocketAddr,
+    pub(crate) serves: SocketAddr,
 }
 
 impl Process {
@@ -35,7 +35,7 @@ impl Process {
         text.is_some_and(|text| text.lines().any(|line| line == "clickhook_control_leading 1"))
     }
 
-    fn until_ready(&self, what: &str) {
+    pub(crate) fn until_ready(&self, what: &str) {
         eventually(what, Duration::from_secs(60), || self.is_ready().then_some(()));
     }
 
@@ -79,7 +79,7 @@ impl Installation {
         command
     }
 
-    fn start(&self, role: &str) -> Process {
+    pub(crate) fn start(&self, role: &str) -> Process {
         self.spawn(self.command(role), role, free_address())
     }
 

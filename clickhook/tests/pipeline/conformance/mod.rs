@@ -1,0 +1,55 @@
+//! The API does what its description says: schemathesis makes up requests from
+//! `/openapi.json`, valid ones and others, and holds every answer against it. An
+//! answer that is not described, or a 500, fails.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use crate::{
+    roles::Installation,
+    support::{ADMIN_KEY, folder},
+};
+
+/// What is checked of every answer.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+    response_schema_conformance,response_headers_conformance,unsupported_method";
+/// How many requests are made up for an operation in each phase, and how long all
+/// of it may take.
+const EXAMPLES: &str = "40";
+const SECONDS: &str = "90";
+
+fn schemathesis() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.engines");
+    let dir = std::env::var_os("CLICKHOOK_ENGINES_DIR").map_or(root, PathBuf::from);
+    let program = dir.join("schemathesis/bin/schemathesis");
+    assert!(program.exists(), "{} is missing: run scripts/engines --tests", program.display());
+    program
+}
+
+#[test]
+fn the_api_answers_what_it_says_that_it_answers() {
+    let (_keep, dir) = folder();
+    let installation = Installation { dir: dir.clone(), prefix: testbed::unique("t"), database: testbed::unique("t") };
+    assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
+    let control = installation.start("control");
+    control.until_ready("control is the leader");
+    let began = Instant::now();
+    let checked = Command::new(schemathesis())
+        .current_dir(&dir)
+        .env("SCHEMATHESIS_HOOKS", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipeline/conformance/hooks.py"))
+        .arg("run")
+        .arg(format!("http://{}/openapi.json", control.serves))
+        .args(["--header", &format!("Authorization: Bearer {ADMIN_KEY}")])
+        .args(["--checks", CHECKS, "--max-examples", EXAMPLES, "--max-time", SECONDS])
+        // The same requests in every run, as far as it comes.
+        .args(["--generation-deterministic", "--continue-on-failure", "--no-color"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{told}\n{}", String::from_utf8_lossy(&checked.stderr));
+    let cases = told.lines().find(|line| line.contains(" passed") && line.contains(" generated")).unwrap_or_default();
+    println!("{} in {:.0} s", cases.trim(), began.elapsed().as_secs_f64());
+}
