@@ -64,7 +64,8 @@ pub struct Config {
     /// How many bytes of clicks the spool takes. Beyond them redirects go on, and
     /// their clicks are in memory alone.
     pub spool_max_bytes: u64,
-    /// Connections that are served at once; more wait to be accepted.
+    /// Connections that are served at once; more wait to be accepted. At least one a
+    /// thread, each of which keeps room for the next one.
     pub max_connections: usize,
     /// How long a connection may take to send a request's head, the first as
     /// well as the next one on a connection that is kept alive.
@@ -136,7 +137,7 @@ impl Config {
         within("ack_budget_ms", self.ack_budget_ms, 1..=60_000)?;
         within("ack_timeout_ms", self.ack_timeout_ms, 1..=60_000)?;
         within("spool_max_bytes", self.spool_max_bytes, 1 << 20..=1 << 50)?;
-        within("max_connections", self.max_connections as u64, 1..=1_000_000)?;
+        within("max_connections", self.max_connections as u64, self.cores() as u64..=1_000_000)?;
         within("header_timeout_ms", self.header_timeout_ms, 100..=600_000)?;
         within("drain_delay_ms", self.drain_delay_ms, 0..=600_000)?;
         within("drain_timeout_ms", self.drain_timeout_ms, 0..=600_000)

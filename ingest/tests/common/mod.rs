@@ -75,7 +75,8 @@ pub async fn redirector(bus: &Bus, config: Config) -> Redirector {
     let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
     let data = tempfile::tempdir().unwrap();
     let data_dir = data.path().to_owned();
-    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, data_dir, ..config };
+    let threads = if config.threads == 0 { 2 } else { config.threads };
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), threads, data_dir, ..config };
     let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
     Redirector { _data: data, running, shutdown, metrics, health }
