@@ -118,7 +118,13 @@ pub async fn read(bus: &Bus, topic: Topic, enough: impl Fn(&[Read]) -> bool + Se
         let mut records = Vec::new();
         let mut quiet = Instant::now();
         while !(enough(&records) && quiet.elapsed() > Duration::from_millis(500)) {
-            assert!(Instant::now() < deadline, "gave up reading {}: {records:#?}", topic.suffix());
+            assert!(
+                Instant::now() < deadline,
+                "gave up reading {}: {} records, the last of them {:#?}",
+                topic.suffix(),
+                records.len(),
+                &records[records.len().saturating_sub(5)..]
+            );
             if let Some(record) = consumer.poll(Duration::from_millis(50)).expect("the topic is readable") {
                 quiet = Instant::now();
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

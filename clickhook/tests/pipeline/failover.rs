@@ -104,7 +104,7 @@ fn until_answers(shared: &Shared, more: usize) {
 #[test]
 fn a_slug_has_one_owner_and_no_acknowledged_write_is_lost_whichever_leader_is_killed() {
     let (_keep, dir) = folder();
-    let installation = Installation { dir, prefix: testbed::unique("t"), database: testbed::unique("t") };
+    let installation = Installation::new(dir, testbed::kafka());
     assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let names = ["control-0", "control-1"];
     let addresses = [testbed::free_address(), testbed::free_address()];

@@ -4,6 +4,7 @@
 mod conformance;
 mod crash;
 mod failover;
+mod outage;
 mod quickstart;
 mod roles;
 mod support;

@@ -30,9 +30,14 @@ impl Process {
 
     /// Whether it leads the control plane.
     pub(crate) fn leads(&self) -> bool {
+        self.says("clickhook_control_leading 1")
+    }
+
+    /// Whether its metrics have that line.
+    pub(crate) fn says(&self, wanted: &str) -> bool {
         let answer = http().get(format!("http://{}/metrics", self.metrics)).call();
         let text = answer.ok().and_then(|mut answer| answer.body_mut().read_to_string().ok());
-        text.is_some_and(|text| text.lines().any(|line| line == "clickhook_control_leading 1"))
+        text.is_some_and(|text| text.lines().any(|line| line == wanted))
     }
 
     pub(crate) fn until_ready(&self, what: &str) {
@@ -52,19 +57,39 @@ impl Drop for Process {
     }
 }
 
-/// An installation on the test run's engines.
+/// An installation on the test run's ClickHouse.
 pub(crate) struct Installation {
     pub(crate) dir: PathBuf,
+    pub(crate) brokers: String,
     pub(crate) prefix: String,
     pub(crate) database: String,
 }
 
+/// A test that fails says what its roles have said last.
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for file in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let Ok(text) = std::fs::read_to_string(file.path()) else { continue };
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("{}:\n{}", file.path().display(), lines[lines.len().saturating_sub(15)..].join("\n"));
+        }
+    }
+}
+
 impl Installation {
+    /// On these brokers, with names that nobody else has, its files in `dir`.
+    pub(crate) fn new(dir: PathBuf, brokers: String) -> Self {
+        Self { dir, brokers, prefix: testbed::unique("t"), database: testbed::unique("t") }
+    }
+
     pub(crate) fn command(&self, role: &str) -> Command {
         let mut command = Command::new(BINARY);
         command
             .arg(role)
-            .env("CLICKHOOK_KAFKA_BROKERS", testbed::kafka())
+            .env("CLICKHOOK_KAFKA_BROKERS", &self.brokers)
             .env("CLICKHOOK_KAFKA_PREFIX", &self.prefix)
             .env("CLICKHOOK_CLICKHOUSE_URL", testbed::clickhouse())
             .env("CLICKHOOK_CLICKHOUSE_DATABASE", &self.database)
@@ -94,7 +119,7 @@ impl Installation {
         let (metrics, log) = (free_address(), self.log(role));
         let child = command
             .env("CLICKHOOK_METRICS_LISTEN", metrics.to_string())
-            .env("CLICKHOOK_INGEST_DATA_DIR", Path::new(&self.dir).join(format!("{role}-{}", metrics.port())))
+            .env("CLICKHOOK_INGEST_DATA_DIR", Path::new(&self.dir).join(format!("{role}-{}", serves.port())))
             .env("CLICKHOOK_INGEST_LISTEN", serves.to_string())
             .env("CLICKHOOK_CONTROL_LISTEN", serves.to_string())
             .stderr(log)
@@ -112,7 +137,7 @@ impl Installation {
 #[test]
 fn three_of_each_side_by_side_lose_and_double_nothing() {
     let (_keep, dir) = folder();
-    let installation = Installation { dir, prefix: testbed::unique("t"), database: testbed::unique("t") };
+    let installation = Installation::new(dir, testbed::kafka());
     assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let receiver = Receiver::start();
 

@@ -180,26 +180,50 @@ impl Receiver {
     }
 }
 
+/// What visitors have seen so far.
+#[derive(Default)]
+struct Seen {
+    answered: AtomicUsize,
+    /// Anything but a redirect.
+    failed: AtomicUsize,
+    /// Visits under way.
+    busy: AtomicUsize,
+}
+
 /// People who follow a link, each visit with a marker of its own.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     target: Arc<RwLock<Vec<SocketAddr>>>,
-    answered: Arc<AtomicUsize>,
+    seen: Arc<Seen>,
     threads: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Load {
     pub(crate) fn start(targets: Vec<SocketAddr>, slug: &str, visitors: usize) -> Self {
-        let (stop, target, answered) =
-            (Arc::<AtomicBool>::default(), Arc::new(RwLock::new(targets)), Arc::<AtomicUsize>::default());
+        let (stop, target, seen) =
+            (Arc::<AtomicBool>::default(), Arc::new(RwLock::new(targets)), Arc::<Seen>::default());
         let threads = (0..visitors)
             .map(|visitor| {
-                let (stop, target, answered) = (Arc::clone(&stop), Arc::clone(&target), Arc::clone(&answered));
+                let (stop, target, seen) = (Arc::clone(&stop), Arc::clone(&target), Arc::clone(&seen));
                 let slug = slug.to_owned();
-                thread::spawn(move || visit(visitor, &slug, &stop, &target, &answered))
+                thread::spawn(move || visit(visitor, &slug, &stop, &target, &seen))
             })
             .collect();
-        Self { stop, target, answered, threads }
+        Self { stop, target, seen, threads }
+    }
+
+    /// Nobody visits until they are told where the redirectors are; returns when
+    /// the last has been answered.
+    pub(crate) fn rest(&self) {
+        self.aim(Vec::new());
+        eventually("the last visit is answered", Duration::from_secs(60), || {
+            (self.seen.busy.load(Ordering::SeqCst) == 0).then_some(())
+        });
+    }
+
+    /// How many visits were not answered with a redirect.
+    pub(crate) fn failed(&self) -> usize {
+        self.seen.failed.load(Ordering::SeqCst)
     }
 
     /// Where the redirectors are now.
@@ -209,9 +233,9 @@ impl Load {
 
     /// Waits until `more` redirects have been answered from now on.
     pub(crate) fn wait_for(&self, more: usize) {
-        let goal = self.answered.load(Ordering::Relaxed) + more;
+        let goal = self.seen.answered.load(Ordering::Relaxed) + more;
         eventually("redirects are answered", Duration::from_secs(60), || {
-            (self.answered.load(Ordering::Relaxed) >= goal).then_some(())
+            (self.seen.answered.load(Ordering::Relaxed) >= goal).then_some(())
         });
     }
 
@@ -222,36 +246,37 @@ impl Load {
     }
 }
 
-fn visit(
-    visitor: usize,
-    slug: &str,
-    stop: &AtomicBool,
-    target: &RwLock<Vec<SocketAddr>>,
-    answered: &AtomicUsize,
-) -> Vec<String> {
+fn visit(visitor: usize, slug: &str, stop: &AtomicBool, target: &RwLock<Vec<SocketAddr>>, seen: &Seen) -> Vec<String> {
     let agent = http();
     let mut markers = Vec::new();
     let mut visits = 0_usize;
     while !stop.load(Ordering::Relaxed) {
         visits += 1;
         let marker = format!("v{visitor}n{visits}");
+        // Before it is looked where to: `rest` looks at it afterwards.
+        seen.busy.fetch_add(1, Ordering::SeqCst);
         let address = {
             let targets = target.read().unwrap();
             targets.get(visits % targets.len().max(1)).copied()
         };
         let Some(address) = address else {
+            seen.busy.fetch_sub(1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(5));
             continue;
         };
         let answer = agent.get(format!("http://{address}/{slug}?utm_term={marker}")).header("user-agent", PHONE).call();
-        match answer {
-            Ok(answer) if answer.status() == 302 => {
-                answered.fetch_add(1, Ordering::Relaxed);
-                markers.push(marker);
-            }
+        let redirected = answer.is_ok_and(|answer| answer.status() == 302);
+        if redirected {
+            seen.answered.fetch_add(1, Ordering::Relaxed);
+            markers.push(marker);
+        } else {
             // Refused or cut off: it may have been recorded or not, and nothing
             // was promised. A new visit has a new marker.
-            _ => thread::sleep(Duration::from_millis(5)),
+            seen.failed.fetch_add(1, Ordering::SeqCst);
+        }
+        seen.busy.fetch_sub(1, Ordering::SeqCst);
+        if !redirected {
+            thread::sleep(Duration::from_millis(5));
         }
     }
     markers

@@ -32,7 +32,7 @@ fn schemathesis() -> PathBuf {
 #[test]
 fn the_api_answers_what_it_says_that_it_answers() {
     let (_keep, dir) = folder();
-    let installation = Installation { dir: dir.clone(), prefix: testbed::unique("t"), database: testbed::unique("t") };
+    let installation = Installation::new(dir.clone(), testbed::kafka());
     assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let control = installation.start("control");
     control.until_ready("control is the leader");
