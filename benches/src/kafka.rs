@@ -74,6 +74,7 @@ impl Ingest {
             ("CLICKHOOK_KAFKA_BROKERS", bus.config().brokers.clone()),
             ("CLICKHOOK_KAFKA_PREFIX", bus.config().prefix.clone()),
             ("CLICKHOOK_INGEST_LISTEN", address.to_string()),
+            ("CLICKHOOK_INGEST_INTAKE_LISTEN", "127.0.0.1:0".to_owned()),
             // So that the visitors' addresses differ.
             ("CLICKHOOK_INGEST_TRUSTED_PROXIES", "[\"127.0.0.0/8\"]".to_owned()),
         ];

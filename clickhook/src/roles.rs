@@ -2,7 +2,7 @@
 //! inside `up`. Every role is built the same way: configuration, what it shares,
 //! run until told to stop, drain.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use bus::Bus;
@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use service::{Backoff, Health, Metrics, Shutdown, vault::Vault};
 use store::Store;
 use tokio::{
+    sync::watch,
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -82,7 +83,7 @@ pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> 
     let metrics = service::admin::serve(addr, shared.health.clone(), shared.metrics.clone(), shutdown.clone())
         .with_context(|| format!("listen on metrics.listen = {addr}: is it taken by another process?"))?;
     info!(%metrics, "health and metrics");
-    let work = run(role, config, shared, shutdown, Box::new(|_| {}));
+    let work = run(role, config, shared, shutdown, |_| {});
     starting.ready();
     let refused = async {
         if !checked && let Err(error) = check.await {
@@ -109,8 +110,25 @@ async fn check_topics(bus: Bus, role: Role) -> anyhow::Result<()> {
     }
 }
 
-/// Told where a role listens, once it does.
-pub(crate) type Listening = Box<dyn FnOnce(std::net::SocketAddr) + Send>;
+/// Where a role listens, once it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    Ingest { redirect: SocketAddr, intake: SocketAddr },
+    Control { api: SocketAddr },
+}
+
+impl Bound {
+    /// Sets the configuration to it, for the next start.
+    fn keep(self, config: &mut Config) {
+        match self {
+            Self::Ingest { redirect, intake } => {
+                config.ingest.listen = redirect;
+                config.ingest.intake_listen = intake;
+            }
+            Self::Control { api } => config.control.listen = api,
+        }
+    }
+}
 
 /// Runs a role until `shutdown`, drained.
 pub(crate) async fn run(
@@ -118,14 +136,14 @@ pub(crate) async fn run(
     config: Config,
     shared: Shared,
     shutdown: Shutdown,
-    listening: Listening,
+    listening: impl FnOnce(Bound),
 ) -> anyhow::Result<()> {
     let Shared { bus, store, vault, metrics, health } = shared;
     let vault = || vault.clone().context("this role needs the installation key");
     match role {
         Role::Ingest => {
             let running = ingest::start(config.ingest, bus, metrics, health, shutdown).await?;
-            listening(running.local_addr());
+            listening(Bound::Ingest { redirect: running.local_addr(), intake: running.intake_addr() });
             running.wait().await?;
         }
         Role::Control => {
@@ -138,7 +156,7 @@ pub(crate) async fn run(
             let (config, vault, dns) = (config.control, vault()?, control::Dns::of_machine());
             let setup = control::Setup { config, bus, vault, store, dns, metrics, health, shutdown };
             let running = control::start(setup).await?;
-            listening(running.local_addr());
+            listening(Bound::Control { api: running.local_addr() });
             running.wait().await?;
         }
         Role::Enricher => enricher::run(config.enricher, bus, metrics, health, shutdown).await?,
@@ -163,14 +181,21 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Runs a role again whenever it fails, until `shutdown`. Alone in a process, a
-/// role's supervisor is the machine's.
-pub(crate) async fn supervise(role: Role, config: Config, shared: Shared, shutdown: Shutdown, listening: Listening) {
+/// Runs a role again whenever it fails, until `shutdown`, and `tell`s where it
+/// listens. Alone in a process, a role's supervisor is the machine's.
+pub(crate) async fn supervise(
+    role: Role,
+    mut config: Config,
+    shared: Shared,
+    shutdown: Shutdown,
+    tell: watch::Sender<Option<Bound>>,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-    let mut listening = Some(listening);
     while !shutdown.is_triggered() {
-        let told = listening.take().unwrap_or_else(|| Box::new(|_| {}));
-        match run(role, config.clone(), shared.clone(), shutdown.clone(), told).await {
+        let listening = |bound| {
+            let _ = tell.send_replace(Some(bound));
+        };
+        match run(role, config.clone(), shared.clone(), shutdown.clone(), listening).await {
             Ok(()) => return,
             Err(error) => {
                 let delay = backoff.next();
@@ -185,6 +210,10 @@ pub(crate) async fn supervise(role: Role, config: Config, shared: Shared, shutdo
                     () = shutdown.wait() => {}
                 }
             }
+        }
+        // Others know its address by now: it is the same after any start.
+        if let Some(bound) = *tell.borrow() {
+            bound.keep(&mut config);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! process; drained and stopped in order.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -15,13 +15,13 @@ use clap::Args;
 use engines::{Engines, Installed};
 use service::{Health, Metrics, Shutdown, telemetry, vault::Vault};
 use store::Store;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 use tracing::{info, warn};
 
 use crate::{
     config::{self, Config},
     keys::{self, Kept},
-    roles::{self, Half, Role, Shared},
+    roles::{self, Bound, Half, Role, Shared},
 };
 
 /// How long the roles may take to become ready.
@@ -39,6 +39,9 @@ pub(crate) struct UpArgs {
     /// Where short links are answered.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "CLICKHOOK_REDIRECT")]
     redirect: SocketAddr,
+    /// Where conversions are taken; the API passes them on to here.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8082", env = "CLICKHOOK_INTAKE")]
+    intake: SocketAddr,
     /// Where the API is served.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081", env = "CLICKHOOK_API_LISTEN")]
     api: SocketAddr,
@@ -91,13 +94,12 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let admin = admin_key(&args.data_dir)?;
     let installation = installation_key(&args.data_dir)?;
     adapt(&mut config, &args, &engines, &admin.key);
-    let outcome = serve(&config, &args, &installation, &shutdown, |redirect, api, metrics| {
+    let outcome = serve(&config, &args, &installation, &shutdown, |addresses| {
         let took = Took { all: begun.elapsed(), engines: engines_took };
-        let where_to = [redirect, api, metrics];
         if args.json {
-            announce(&engines, where_to, &args.data_dir, took);
+            announce(&engines, addresses, &args.data_dir, took);
         } else {
-            greet(&engines, where_to, &args.data_dir, &admin, took);
+            greet(&engines, addresses, &args.data_dir, &admin, took);
         }
     })
     .await;
@@ -107,7 +109,9 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
 
 /// A port that is taken is said before the engines are started.
 fn refuse_taken(args: &UpArgs) -> anyhow::Result<()> {
-    for (flag, addr) in [("--redirect", args.redirect), ("--api", args.api), ("--metrics", args.metrics)] {
+    let asked =
+        [("--redirect", args.redirect), ("--intake", args.intake), ("--api", args.api), ("--metrics", args.metrics)];
+    for (flag, addr) in asked {
         std::net::TcpListener::bind(addr).with_context(|| {
             format!("cannot listen on {addr}: is another clickhook running? Give another address with {flag}")
         })?;
@@ -140,6 +144,7 @@ fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str)
     config.kafka.instance.get_or_insert_with(|| "up".to_owned());
     config.ingest.data_dir = args.data_dir.join("ingest");
     config.ingest.listen = args.redirect;
+    config.ingest.intake_listen = args.intake;
     config.control.listen = args.api;
     if args.api.ip().is_unspecified() && config.control.advertise.is_empty() {
         // It leads alone: nobody else forwards to it.
@@ -163,13 +168,22 @@ fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str)
     }
 }
 
+/// Where everything is.
+#[derive(Clone, Copy)]
+struct Addresses {
+    redirect: SocketAddr,
+    intake: SocketAddr,
+    api: SocketAddr,
+    metrics: SocketAddr,
+}
+
 /// Migrates, runs every role until `shutdown`, and drains them in order.
 async fn serve(
     config: &Config,
     args: &UpArgs,
     vault: &Arc<Vault>,
     shutdown: &Shutdown,
-    ready: impl FnOnce(SocketAddr, SocketAddr, SocketAddr),
+    ready: impl FnOnce(Addresses),
 ) -> anyhow::Result<()> {
     let bus = Bus::new(config.kafka.clone());
     let store = Store::new(config.clickhouse.clone())?;
@@ -192,28 +206,37 @@ async fn serve(
     let metrics = service::admin::serve(args.metrics, health.clone(), shared.metrics.clone(), observed.clone())
         .with_context(|| format!("listen on {}", args.metrics))?;
 
-    let spawn = |role, stage: &Shutdown| -> (JoinHandle<()>, oneshot::Receiver<SocketAddr>) {
-        let (tell, told) = oneshot::channel();
-        let listening = Box::new(move |addr| {
-            let _ = tell.send(addr);
-        });
-        (tokio::spawn(roles::supervise(role, config.clone(), shared.clone(), stage.clone(), listening)), told)
+    let mut config = config.clone();
+    let spawn = |role, config: &Config, stage: &Shutdown| -> (JoinHandle<()>, watch::Receiver<Option<Bound>>) {
+        let (tell, told) = watch::channel(None);
+        (tokio::spawn(roles::supervise(role, config.clone(), shared.clone(), stage.clone(), tell)), told)
     };
-    let (ingest, redirect) = spawn(Role::Ingest, &stages.front);
-    let (control, api) = spawn(Role::Control, &stages.front);
-    let (enricher, _) = spawn(Role::Enricher, &stages.enricher);
-    let (webhook, _) = spawn(Role::Dispatcher(Some(Half::Webhook)), &stages.dispatcher);
-    let (warehouse, _) = spawn(Role::Dispatcher(Some(Half::Warehouse)), &stages.dispatcher);
+    let (ingest, mut ingest_bound) = spawn(Role::Ingest, &config, &stages.front);
+    tokio::select! {
+        intake = reachable_intake(args.intake, &mut ingest_bound) => {
+            config.control.intake_url = intake.map(|intake| format!("http://{intake}")).unwrap_or_default();
+        }
+        () = shutdown.wait() => {}
+    }
+    let (control, mut control_bound) = spawn(Role::Control, &config, &stages.front);
+    let (enricher, _) = spawn(Role::Enricher, &config, &stages.enricher);
+    let (webhook, _) = spawn(Role::Dispatcher(Some(Half::Webhook)), &config, &stages.dispatcher);
+    let (warehouse, _) = spawn(Role::Dispatcher(Some(Half::Warehouse)), &config, &stages.dispatcher);
 
     let up = async {
-        let (redirect, api) = (redirect.await, api.await);
+        let (ingest, control) = (bound(&mut ingest_bound).await, bound(&mut control_bound).await);
         starting.ready();
         health.ready().await;
-        redirect.ok().zip(api.ok())
+        match (ingest, control) {
+            (Some(Bound::Ingest { redirect, intake }), Some(Bound::Control { api })) => {
+                Some(Addresses { redirect, intake, api, metrics })
+            }
+            _ => None,
+        }
     };
     tokio::select! {
         up = tokio::time::timeout(READY_WITHIN, up) => match up {
-            Ok(Some((redirect, api))) => ready(redirect, api, metrics),
+            Ok(Some(addresses)) => ready(addresses),
             _ => warn!(waiting = ?health.waiting(), "not everything is ready yet; see above"),
         },
         () = shutdown.wait() => {}
@@ -234,6 +257,27 @@ async fn serve(
     Ok(())
 }
 
+/// Where a role listens; none once it has ended.
+async fn bound(told: &mut watch::Receiver<Option<Bound>>) -> Option<Bound> {
+    *told.wait_for(Option::is_some).await.ok()?
+}
+
+/// Where the API passes conversions on to. A port that is left to the system is
+/// known once the intake listens.
+async fn reachable_intake(asked: SocketAddr, told: &mut watch::Receiver<Option<Bound>>) -> Option<SocketAddr> {
+    let mut intake = asked;
+    if asked.port() == 0 {
+        let Some(Bound::Ingest { intake: found, .. }) = bound(told).await else { return None };
+        intake = found;
+    }
+    match intake.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => intake.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => intake.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Some(intake)
+}
+
 /// How long the start took.
 #[derive(Clone, Copy)]
 struct Took {
@@ -241,7 +285,8 @@ struct Took {
     engines: Duration,
 }
 
-fn greet(engines: &Engines, [redirect, api, metrics]: [SocketAddr; 3], data_dir: &Path, admin: &Kept, took: Took) {
+fn greet(engines: &Engines, addresses: Addresses, data_dir: &Path, admin: &Kept, took: Took) {
+    let Addresses { redirect, intake, api, metrics } = addresses;
     let key = data_dir.join("admin.key");
     println!(
         "clickhook is running ({:.1} s, of which the engines {:.1} s)\n",
@@ -250,6 +295,7 @@ fn greet(engines: &Engines, [redirect, api, metrics]: [SocketAddr; 3], data_dir:
     );
     println!("  links       http://{}", readable(redirect));
     println!("  API         http://{}", readable(api));
+    println!("  intake      http://{} (of conversions)", readable(intake));
     println!("  metrics     http://{}/metrics", readable(metrics));
     println!("  Kafka       {}", engines.kafka_brokers());
     println!("  ClickHouse  {}", engines.clickhouse_url());
@@ -260,10 +306,12 @@ fn greet(engines: &Engines, [redirect, api, metrics]: [SocketAddr; 3], data_dir:
     println!("\n{}, db-ip.com (CC BY 4.0)\nCtrl-C drains and stops everything.", engines::GEO_CITY_ATTRIBUTION);
 }
 
-fn announce(engines: &Engines, [redirect, api, metrics]: [SocketAddr; 3], data_dir: &Path, took: Took) {
+fn announce(engines: &Engines, addresses: Addresses, data_dir: &Path, took: Took) {
+    let Addresses { redirect, intake, api, metrics } = addresses;
     let pids = engines.pids();
     let line = serde_json::json!({
         "redirect": redirect,
+        "intake": intake,
         "api": api,
         "metrics": metrics,
         "kafka": engines.kafka_brokers(),

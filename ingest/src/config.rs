@@ -2,18 +2,19 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    num::NonZero,
+    num::{NonZero, NonZeroU32},
     path::PathBuf,
     thread,
     time::Duration,
 };
 
 use ipnet::IpNet;
+use iso_currency::Currency;
 use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-use crate::location::Rules;
+use crate::{intake::money, location::Rules};
 
 /// When a redirect is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +71,17 @@ pub struct Config {
     /// How long a connection may take to send a request's head, the first as
     /// well as the next one on a connection that is kept alive.
     pub header_timeout_ms: u64,
+    /// Where conversions are reported.
+    pub intake_listen: SocketAddr,
+    /// Connections there that are served at once; more wait to be accepted.
+    pub intake_max_connections: usize,
+    /// How often a key may report conversions in a second.
+    pub intake_rate_per_s: NonZeroU32,
+    /// How long Kafka's acknowledgement of conversions is waited for before they
+    /// are answered with 503.
+    pub intake_ack_timeout_ms: u64,
+    /// The currency of a postback's payout that names none: ISO 4217, upper case.
+    pub postback_currency: String,
     /// How long readiness is red before the listeners close, for a load balancer
     /// to notice.
     pub drain_delay_ms: u64,
@@ -99,6 +111,12 @@ impl Default for Config {
             spool_max_bytes: 2 << 30,
             max_connections: 20_000,
             header_timeout_ms: 30_000,
+            intake_listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8082)),
+            intake_max_connections: 1_000,
+            // Not zero, as written.
+            intake_rate_per_s: NonZeroU32::new(500).unwrap_or(NonZeroU32::MIN),
+            intake_ack_timeout_ms: 5_000,
+            postback_currency: "USD".to_owned(),
             drain_delay_ms: 0,
             drain_timeout_ms: 10_000,
             app_schemes: AppSchemes::default(),
@@ -139,6 +157,9 @@ impl Config {
         within("spool_max_bytes", self.spool_max_bytes, 1 << 20..=1 << 50)?;
         within("max_connections", self.max_connections as u64, self.cores() as u64..=1_000_000)?;
         within("header_timeout_ms", self.header_timeout_ms, 100..=600_000)?;
+        within("intake_max_connections", self.intake_max_connections as u64, 1..=100_000)?;
+        within("intake_ack_timeout_ms", self.intake_ack_timeout_ms, 1..=60_000)?;
+        self.postback_currency()?;
         within("drain_delay_ms", self.drain_delay_ms, 0..=600_000)?;
         within("drain_timeout_ms", self.drain_timeout_ms, 0..=600_000)
     }
@@ -146,6 +167,11 @@ impl Config {
     /// What holds for all redirects.
     pub(crate) fn rules(&self) -> Rules {
         Rules { schemes: self.app_schemes.clone(), click_id_param: self.click_id_param.as_str().into() }
+    }
+
+    pub(crate) fn postback_currency(&self) -> Result<Currency, ConfigError> {
+        money::currency(&self.postback_currency)
+            .map_err(|reason| ConfigError::value("ingest.postback_currency", &self.postback_currency, reason))
     }
 
     pub(crate) fn cores(&self) -> usize {
@@ -174,6 +200,8 @@ mod tests {
             let error = Config { click_id_param: param.to_owned(), ..Config::default() }.validate().unwrap_err();
             assert!(error.to_string().starts_with("ingest.click_id_param = "), "{error}");
         }
+        let error = Config { postback_currency: "usd".to_owned(), ..Config::default() }.validate().unwrap_err();
+        assert!(error.to_string().starts_with("ingest.postback_currency = usd: "), "{error}");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! request, `links.rs` and `domains.rs` know where it leads, `redirect.rs` decides,
 //! `answer.rs` and `location.rs` say it, and `serve.rs` is a core. `limits.rs` is
 //! what an address may ask for. `recorder.rs` is where a click is recorded, `keeper.rs`
-//! and `spool.rs` put it on disk where Kafka does not take it in time.
+//! and `spool.rs` put it on disk where Kafka does not take it in time. `intake/`
+//! is another server beside it, which takes conversions.
 
 mod answer;
 mod config;
@@ -16,6 +17,7 @@ mod forwarded;
 #[doc(hidden)]
 pub mod fuzz;
 mod http;
+mod intake;
 mod keeper;
 mod limits;
 mod links;
@@ -83,6 +85,16 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The address of the intake cannot be listened on.
+    #[error(
+        "the intake of conversions cannot listen on {address}: {source}. Free the address, or set `ingest.intake_listen` to another"
+    )]
+    Intake {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// A client of Kafka could not be made.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -97,6 +109,7 @@ pub enum Error {
 /// A redirector that has started.
 pub struct Running {
     address: SocketAddr,
+    intake: SocketAddr,
     drained: JoinHandle<Result<(), Error>>,
 }
 
@@ -105,6 +118,12 @@ impl Running {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where conversions are reported.
+    #[must_use]
+    pub const fn intake_addr(&self) -> SocketAddr {
+        self.intake
     }
 
     /// Waits until it was told to stop, its connections are done, and Kafka has
@@ -159,14 +178,16 @@ pub async fn start(
         }),
         close: Shutdown::new(),
     };
+    let intake = intake::start(&shared.redirects.config, &bus, &metrics, &health, shared.close.clone())?;
     let mut cores = JoinSet::new();
     for (index, (listener, seat)) in listeners.into_iter().zip(seats).enumerate() {
         let done = serve::start(index, listener, seat, shared.clone()).map_err(Error::Thread)?;
         cores.spawn(async { done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
     }
     info!(%address, threads = cores.len(), "the redirector listens");
+    cores.spawn(async { intake.done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
     let drained = tokio::spawn(supervise(shared, tables, cores, clicks, part, shutdown));
-    Ok(Running { address, drained })
+    Ok(Running { address, intake: intake.address, drained })
 }
 
 /// What records the process's clicks.

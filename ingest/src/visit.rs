@@ -118,7 +118,7 @@ pub(crate) fn read<'r>(head: &Head<'r>, peer: SocketAddr, trusted: &[IpNet]) -> 
         user_agent: text(headers, "user-agent", USER_AGENT_BYTES),
         referer: text(headers, "referer", REFERER_BYTES),
         query,
-        traceparent: traceparent(headers),
+        traceparent: headers.get("traceparent").and_then(traceparent),
     })
 }
 
@@ -181,8 +181,8 @@ fn cut(text: Cow<'_, str>, max: usize) -> Cow<'_, str> {
 }
 
 /// W3C Trace Context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`, lower case.
-fn traceparent(headers: Headers<'_>) -> Option<&str> {
-    let value = str::from_utf8(headers.get("traceparent")?).ok()?;
+pub(crate) fn traceparent(value: &[u8]) -> Option<&str> {
+    let value = str::from_utf8(value).ok()?;
     let hex = |part: &str, len: usize| {
         part.len() == len && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };

@@ -20,8 +20,8 @@ async fn a_redirector_starts_without_kafka_from_its_snapshot_and_not_without_one
     let away = Bus::new(bus::BusConfig { brokers: testbed::free_address().to_string(), ..bus.config().clone() });
     let start = async |bus: &Bus| {
         let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
-        let config =
-            Config { listen: "127.0.0.1:0".parse().unwrap(), data_dir: data.path().to_owned(), ..Config::default() };
+        let any = "127.0.0.1:0".parse().unwrap();
+        let config = Config { listen: any, intake_listen: any, data_dir: data.path().to_owned(), ..Config::default() };
         let (told, healthy) = (metrics.clone(), health.clone());
         // The one before may hold its spool for a moment.
         let running = eventually("the redirector starts", async || {

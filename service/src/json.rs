@@ -6,16 +6,54 @@ use serde_json::error::Category;
 
 use crate::problem::{FieldError, Kind, Problem};
 
-/// What `bytes` say: an object.
+/// How much of what a caller wrote comes back to them in an answer.
+const ECHO_CHARS: usize = 1_000;
+
+/// Why bytes do not say what they should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// They are no JSON.
+    Syntax {
+        /// Why.
+        reason: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+    },
+    /// They are other JSON than is wanted.
+    Field(FieldError),
+}
+
+impl From<Unread> for Problem {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Syntax { reason, line, column } => {
+                Self::new(Kind::Malformed, format!("The body is not JSON: {reason} at line {line} column {column}"))
+            }
+            Unread::Field(error) => Self::invalid(vec![error]),
+        }
+    }
+}
+
+/// What `bytes` say, for the body of a request: an object.
 ///
 /// # Errors
 /// [`Kind::Malformed`] with the place where they are no JSON, [`Kind::Invalid`]
 /// with the field where they are none that is wanted.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    read(bytes).map_err(Problem::from)
+}
+
+/// What `bytes` say: an object.
+///
+/// # Errors
+/// When they are no JSON, or none that is wanted.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unread> {
     // serde takes an array for a struct too, its values for the fields in their
     // order: nobody means that.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return Err(Problem::invalid(vec![FieldError::new("(body)", "is an array, must be an object")]));
+        return Err(Unread::Field(FieldError::new("(body)", "is an array, must be an object")));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -26,7 +64,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-fn refused(error: &serde_json::Error, path: &str) -> Problem {
+fn refused(error: &serde_json::Error, path: &str) -> Unread {
     let text = error.to_string();
     // The place is told once, and only where it helps.
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -34,12 +72,16 @@ fn refused(error: &serde_json::Error, path: &str) -> Problem {
     match error.classify() {
         Category::Data => {
             let field = named(reason).or_else(|| (path != ".").then_some(path)).unwrap_or("(body)");
-            Problem::invalid(vec![FieldError::new(field, reason)])
+            Unread::Field(FieldError::new(echo(field), echo(reason)))
         }
         Category::Syntax | Category::Eof | Category::Io => {
-            Problem::new(Kind::Malformed, format!("The body is not JSON: {reason}{place}"))
+            Unread::Syntax { reason: echo(reason), line: error.line(), column: error.column() }
         }
     }
+}
+
+fn echo(text: &str) -> String {
+    text.chars().take(ECHO_CHARS).collect()
 }
 
 /// The field that serde's words are about, where the path does not tell:
@@ -49,4 +91,18 @@ fn named(reason: &str) -> Option<&str> {
         .iter()
         .find_map(|words| reason.strip_prefix(words))?;
     rest.split_once('`').map(|(field, _)| field)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_back_of_a_long_text_is_short() {
+        let body = format!("{{\"{}\":true}}", "a".repeat(1 << 20));
+        let Unread::Field(error) = read::<BTreeMap<String, u8>>(body.as_bytes()).unwrap_err() else { panic!("{body}") };
+        assert!(error.field.len() <= ECHO_CHARS && error.reason.len() <= ECHO_CHARS, "{error:?}");
+    }
 }

@@ -14,6 +14,7 @@ pub mod limit;
 mod metrics;
 pub mod problem;
 pub mod secret;
+pub mod serve;
 mod shutdown;
 pub mod telemetry;
 pub mod vault;

@@ -178,12 +178,38 @@ pub struct ProblemBody<'a> {
     errors: &'a [FieldError],
 }
 
+/// A problem with members of its own.
+#[derive(Serialize)]
+struct Extended<'a, M> {
+    #[serde(flatten)]
+    problem: ProblemBody<'a>,
+    #[serde(flatten)]
+    members: M,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        self.response(&self.body())
+    }
+}
+
+impl Problem {
+    /// The answer, with further members that this problem has (RFC 9457 §3.2).
+    #[must_use]
+    pub fn with(self, members: impl Serialize) -> Response {
+        self.response(&Extended { problem: self.body(), members })
+    }
+
+    fn body(&self) -> ProblemBody<'_> {
         let (r#type, title) = self.kind.name();
-        let status = self.kind.status();
-        let body = ProblemBody { r#type, title, status: status.as_u16(), detail: &self.detail, errors: &self.errors };
-        let mut response = (status, Json(body)).into_response();
+        let status = self.kind.status().as_u16();
+        ProblemBody { r#type, title, status, detail: &self.detail, errors: &self.errors }
+    }
+
+    fn response(&self, body: &impl Serialize) -> Response {
+        let mut response = (self.kind.status(), Json(body)).into_response();
+        // For whoever counts answers.
+        response.extensions_mut().insert(self.kind);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         match self.kind {

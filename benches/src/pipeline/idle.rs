@@ -97,7 +97,19 @@ async fn start(binary: &Path, dir: &Path) -> anyhow::Result<(Child, Facts)> {
     let log = dir.join("up.log");
     let any_port = "127.0.0.1:0";
     let mut up = command(binary)
-        .args(["up", "--json", "--redirect", any_port, "--api", any_port, "--metrics", any_port, "--data-dir"])
+        .args([
+            "up",
+            "--json",
+            "--redirect",
+            any_port,
+            "--intake",
+            any_port,
+            "--api",
+            any_port,
+            "--metrics",
+            any_port,
+            "--data-dir",
+        ])
         .arg(dir.join("data"))
         .stdout(Stdio::piped())
         .stderr(fs::File::create(&log)?)

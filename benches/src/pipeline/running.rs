@@ -87,6 +87,7 @@ impl Pipeline {
             ("CLICKHOOK_KAFKA_BROKERS", self.engines.kafka_brokers()),
             ("CLICKHOOK_CLICKHOUSE_URL", self.engines.clickhouse_url()),
             ("CLICKHOOK_INGEST_LISTEN", self.redirect.to_string()),
+            ("CLICKHOOK_INGEST_INTAKE_LISTEN", "127.0.0.1:0".to_owned()),
             // So that the visitors' addresses differ.
             ("CLICKHOOK_INGEST_TRUSTED_PROXIES", "[\"127.0.0.0/8\"]".to_owned()),
             ("CLICKHOOK_CONTROL_LISTEN", self.api.to_string()),

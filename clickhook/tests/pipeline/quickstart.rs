@@ -112,11 +112,12 @@ impl Drop for Shell {
 #[test]
 fn the_quick_start_works_as_pasted() {
     let (_keep, dir) = folder();
-    let [redirect, api, metrics, receiver]: [SocketAddr; 4] = std::array::from_fn(|_| free_address());
+    let [redirect, intake, api, metrics, receiver]: [SocketAddr; 5] = std::array::from_fn(|_| free_address());
     let env = [
         ("CLICKHOOK_DATA_DIR", dir.join("data").display().to_string()),
         ("CLICKHOOK_KEY_FILE", dir.join("data/admin.key").display().to_string()),
         ("CLICKHOOK_REDIRECT", redirect.to_string()),
+        ("CLICKHOOK_INTAKE", intake.to_string()),
         ("CLICKHOOK_API_LISTEN", api.to_string()),
         ("CLICKHOOK_API", format!("http://{api}")),
         ("CLICKHOOK_METRICS_LISTEN", metrics.to_string()),

@@ -121,6 +121,7 @@ impl Installation {
             .env("CLICKHOOK_METRICS_LISTEN", metrics.to_string())
             .env("CLICKHOOK_INGEST_DATA_DIR", Path::new(&self.dir).join(format!("{role}-{}", serves.port())))
             .env("CLICKHOOK_INGEST_LISTEN", serves.to_string())
+            .env("CLICKHOOK_INGEST_INTAKE_LISTEN", "127.0.0.1:0")
             .env("CLICKHOOK_CONTROL_LISTEN", serves.to_string())
             .stderr(log)
             .spawn()

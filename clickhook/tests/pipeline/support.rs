@@ -54,7 +54,18 @@ impl Up {
     pub(crate) fn start(data_dir: &Path) -> Self {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("up.log")).unwrap();
         let mut child = Command::new(BINARY)
-            .args(["up", "--json", "--redirect", "127.0.0.1:0", "--api", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .args([
+                "up",
+                "--json",
+                "--redirect",
+                "127.0.0.1:0",
+                "--intake",
+                "127.0.0.1:0",
+                "--api",
+                "127.0.0.1:0",
+                "--metrics",
+                "127.0.0.1:0",
+            ])
             .arg("--data-dir")
             .arg(data_dir)
             .env("CLICKHOOK_ADMIN_KEY", ADMIN_KEY)

@@ -75,8 +75,9 @@ pub async fn redirector(bus: &Bus, config: Config) -> Redirector {
     let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
     let data = tempfile::tempdir().unwrap();
     let data_dir = data.path().to_owned();
+    let any = "127.0.0.1:0".parse().unwrap();
     let threads = if config.threads == 0 { 2 } else { config.threads };
-    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), threads, data_dir, ..config };
+    let config = Config { listen: any, intake_listen: any, threads, data_dir, ..config };
     let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
     Redirector { _data: data, running, shutdown, metrics, health }

@@ -1,0 +1,157 @@
+//! The body of a report: one conversion, or a line each. What is wrong with a
+//! line is told by its number and keeps no other from being taken.
+
+use schemas::{RawConversion, Timestamp, WorkspaceId};
+use serde::{Serialize, de::IgnoredAny};
+use service::{
+    json::{self, Unread},
+    problem::{FieldError, Kind, Problem},
+};
+
+use super::conversion::{Repeat, Reported};
+
+/// The largest body that is read.
+pub(crate) const BODY_BYTES: usize = 1 << 20;
+/// The most conversions of one request.
+pub(crate) const LINES: usize = 5_000;
+
+/// What a body holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One JSON object.
+    One,
+    /// NDJSON.
+    Lines,
+}
+
+impl Shape {
+    /// NDJSON is what calls itself so, and what has several lines of which the
+    /// first is complete: an object may be spread over many lines, too.
+    pub(crate) fn of(content_type: Option<&str>, body: &[u8]) -> Self {
+        let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let says_so = ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"]
+            .iter()
+            .any(|known| media.eq_ignore_ascii_case(known));
+        let mut first_two = lines(body).take(2);
+        match (first_two.next(), first_two.next()) {
+            _ if says_so => Self::Lines,
+            (Some((_, first)), Some(_)) if serde_json::from_slice::<IgnoredAny>(first).is_ok() => Self::Lines,
+            _ => Self::One,
+        }
+    }
+}
+
+/// The lines of a body that are not blank, each with its number from 1.
+fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    body.split(|byte| *byte == b'\n')
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim_ascii()))
+        .filter(|(_, line)| !line.is_empty())
+}
+
+/// A line that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Rejected {
+    /// Its number, from 1.
+    pub(crate) line: usize,
+    /// What is wrong.
+    pub(crate) errors: Vec<FieldError>,
+}
+
+/// Lines that were read.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) taken: Vec<RawConversion>,
+    pub(crate) rejected: Vec<Rejected>,
+}
+
+impl Batch {
+    /// Reads the lines of a body that a key of `workspace` sent at `now`, along
+    /// with an `Idempotency-Key` or without.
+    ///
+    /// # Errors
+    /// When there is no line, or there are too many.
+    pub(crate) fn read(
+        body: &[u8],
+        workspace: &WorkspaceId,
+        key: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
+        match lines(body).take(LINES + 1).count() {
+            0 => return Err(Problem::new(Kind::Malformed, "The body is empty: send a conversion, or one a line")),
+            count if count > LINES => {
+                let detail = format!("A body may have at most {LINES} lines: send the rest in another request");
+                return Err(Problem::new(Kind::TooLarge, detail));
+            }
+            _ => {}
+        }
+        let mut batch = Self { taken: Vec::new(), rejected: Vec::new() };
+        for (number, line) in lines(body) {
+            let repeat = key.map_or(Repeat::Unknown, |key| Repeat::Line(key, number));
+            let read = json::read::<Reported>(line).map_err(|unread| vec![in_line(unread)]);
+            match read.and_then(|reported| reported.record(workspace, repeat, now)) {
+                Ok(conversion) => batch.taken.push(conversion),
+                Err(errors) => batch.rejected.push(Rejected { line: number, errors }),
+            }
+        }
+        Ok(batch)
+    }
+}
+
+fn in_line(unread: Unread) -> FieldError {
+    match unread {
+        Unread::Field(error) => error,
+        Unread::Syntax { reason, column, .. } => {
+            FieldError::new("(line)", format!("is not JSON: {reason} at column {column}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"click_id":"clk_01KH0FTEXX7000000000000000","name":"signup"}"#;
+
+    fn read(body: &str, key: Option<&str>) -> Result<Batch, Problem> {
+        Batch::read(body.as_bytes(), &WorkspaceId::default(), key, Timestamp::now())
+    }
+
+    #[test]
+    fn several_lines_are_told_from_one_object_over_several() {
+        let pretty = "{\n  \"name\": \"signup\"\n}\n";
+        for (content_type, body, expected) in [
+            (None, LINE.to_owned(), Shape::One),
+            (None, format!("{LINE}\n"), Shape::One),
+            (None, format!("\n{LINE}\r\n\n"), Shape::One),
+            (None, format!("{LINE}\n{LINE}\n"), Shape::Lines),
+            (Some("application/json"), format!("{LINE}\nnonsense"), Shape::Lines),
+            (Some("application/json"), pretty.to_owned(), Shape::One),
+            (Some("application/x-ndjson"), LINE.to_owned(), Shape::Lines),
+            (Some("Application/X-NDJSON; charset=utf-8"), pretty.to_owned(), Shape::Lines),
+            (Some("text/plain"), String::new(), Shape::One),
+        ] {
+            assert_eq!(Shape::of(content_type, body.as_bytes()), expected, "{content_type:?} {body:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_line_is_told_by_its_number() {
+        let body = format!("{LINE}\r\n\nnonsense\n{{\"name\":\"a\"}}\n{LINE}\n{}", LINE.replace("signup", "a/b"));
+        let batch = read(&body, Some("k")).unwrap();
+        let keys: Vec<_> = batch.taken.iter().map(|taken| taken.same_as.as_deref().unwrap()).collect();
+        assert_eq!(keys, ["key/k/1", "key/k/5"]);
+        let rejected: Vec<_> = batch.rejected.iter().map(|line| (line.line, line.errors[0].field.as_str())).collect();
+        assert_eq!(rejected, [(3, "(line)"), (4, "click_id"), (6, "name")]);
+        assert!(batch.rejected[0].errors[0].reason.contains("column"), "{batch:?}");
+    }
+
+    #[test]
+    fn there_is_a_limit_and_it_is_said() {
+        assert_eq!(read(" \n\n", None).unwrap_err().kind, Kind::Malformed);
+        assert_eq!(read(&"{}\n".repeat(LINES), None).unwrap().rejected.len(), LINES);
+        let problem = read(&"{}\n".repeat(LINES + 1), None).unwrap_err();
+        assert_eq!(problem.kind, Kind::TooLarge);
+        assert!(problem.detail.contains("5000"), "{}", problem.detail);
+    }
+}

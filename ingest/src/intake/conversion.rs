@@ -1,0 +1,259 @@
+//! A conversion as a caller reports it, and the record that is made of it once
+//! every field is right. Whether it was told before, and which click it belongs
+//! to, is decided later by the enricher from the record alone; here is only
+//! written down by what a second report would be known.
+
+use schemas::{ClickId, ConversionId, RawConversion, Timestamp, WorkspaceId, conversion::Amount, usermap::UserMap};
+use serde::Deserialize;
+use service::problem::FieldError;
+
+use super::money::{self, LARGEST};
+
+const NAME_CHARS: usize = 64;
+const TEXT_CHARS: usize = 255;
+const METADATA_KEYS: usize = 50;
+const METADATA_KEY_CHARS: usize = 64;
+const METADATA_VALUE_CHARS: usize = 1024;
+/// The earliest moment that is believed: 2000-01-01.
+const EARLIEST: Timestamp = Timestamp::from_millis(946_684_800_000);
+/// How far a caller's clock may be ahead: a day, for those that forget their
+/// time zone.
+const AHEAD_MS: i64 = 24 * 3600 * 1000;
+
+/// A conversion as it is reported.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(PartialEq))]
+pub(crate) struct Reported {
+    pub(crate) click_id: ClickId,
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) order_id: Option<String>,
+    #[serde(default)]
+    pub(crate) product: Option<String>,
+    #[serde(default)]
+    pub(crate) amount: Option<Amount>,
+    #[serde(default)]
+    pub(crate) commission: Option<Amount>,
+    #[serde(default)]
+    pub(crate) affiliate_id: Option<String>,
+    #[serde(default)]
+    pub(crate) customer_id: Option<String>,
+    #[serde(default)]
+    pub(crate) status: Option<String>,
+    #[serde(default)]
+    pub(crate) timestamp: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) metadata: UserMap,
+}
+
+/// By what a second report of a conversion without an order is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Repeat<'a> {
+    /// By nothing.
+    Unknown,
+    /// By the `Idempotency-Key` of the request that reports it alone.
+    Request(&'a str),
+    /// By the `Idempotency-Key` of the request and its line there, from 1.
+    Line(&'a str, usize),
+    /// By its click and its name, as from networks that cannot send a header.
+    ClickAndName,
+}
+
+impl Repeat<'_> {
+    fn same_as(self, reported: &Reported) -> Option<String> {
+        let Reported { click_id, name, order_id, .. } = reported;
+        // No name has a slash, so no two of them read the same.
+        if let Some(order_id) = order_id {
+            return Some(format!("order/{name}/{order_id}"));
+        }
+        match self {
+            Self::Unknown => None,
+            Self::Request(key) => Some(format!("key/{key}")),
+            Self::Line(key, line) => Some(format!("key/{key}/{line}")),
+            Self::ClickAndName => Some(format!("click/{click_id}/{name}")),
+        }
+    }
+}
+
+impl Reported {
+    /// The record of it, for a key of `workspace` that reports it at `now`.
+    ///
+    /// # Errors
+    /// With everything that is wrong.
+    pub(crate) fn record(
+        self,
+        workspace: &WorkspaceId,
+        repeat: Repeat<'_>,
+        now: Timestamp,
+    ) -> Result<RawConversion, Vec<FieldError>> {
+        let errors = self.wrong(now);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(RawConversion {
+            v: 1,
+            id: ConversionId::mint(),
+            workspace: workspace.clone(),
+            received_at: now,
+            same_as: repeat.same_as(&self),
+            click_id: self.click_id,
+            name: self.name,
+            order_id: self.order_id,
+            product: self.product,
+            amount: self.amount,
+            commission: self.commission,
+            affiliate_id: self.affiliate_id,
+            customer_id: self.customer_id,
+            status: self.status,
+            timestamp: self.timestamp.unwrap_or(now),
+            metadata: self.metadata,
+        })
+    }
+
+    fn wrong(&self, now: Timestamp) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut text = |field: &str, text: &str, max: usize| {
+            if text.is_empty() || text.chars().count() > max || text.chars().any(char::is_control) {
+                let reason = format!("must have 1 to {max} characters, none of them a control character");
+                errors.push(FieldError::new(field, reason));
+            }
+        };
+        text("name", &self.name, NAME_CHARS);
+        for (field, value) in [
+            ("order_id", &self.order_id),
+            ("product", &self.product),
+            ("affiliate_id", &self.affiliate_id),
+            ("customer_id", &self.customer_id),
+            ("status", &self.status),
+        ] {
+            if let Some(value) = value {
+                text(field, value, TEXT_CHARS);
+            }
+        }
+        for (key, _) in self.metadata.iter() {
+            text("metadata", key, METADATA_KEY_CHARS);
+        }
+        if self.name.contains('/') {
+            errors.push(FieldError::new("name", "must not contain `/`"));
+        }
+        for (field, amount) in [("amount", &self.amount), ("commission", &self.commission)] {
+            let Some(amount) = amount else { continue };
+            if amount.value.unsigned_abs() > LARGEST.unsigned_abs() {
+                let reason = format!("must be within ±{LARGEST} (2^53), in the currency's minor unit");
+                errors.push(FieldError::new(format!("{field}.value"), reason));
+            }
+            if let Err(reason) = money::currency(&amount.currency) {
+                errors.push(FieldError::new(format!("{field}.currency"), reason));
+            }
+        }
+        if let Some(at) = self.timestamp {
+            if at < EARLIEST {
+                errors.push(FieldError::new("timestamp", format!("{at} is before {EARLIEST}")));
+            } else if at.as_millis() - now.as_millis() > AHEAD_MS {
+                errors.push(FieldError::new("timestamp", format!("{at} is more than a day in the future")));
+            }
+        }
+        if self.metadata.len() > METADATA_KEYS {
+            let reason = format!("has {} keys, at most {METADATA_KEYS} are allowed", self.metadata.len());
+            errors.push(FieldError::new("metadata", reason));
+        }
+        for (key, value) in self.metadata.iter().take(METADATA_KEYS) {
+            if value.chars().count() > METADATA_VALUE_CHARS {
+                let key: String = key.chars().take(METADATA_KEY_CHARS).collect();
+                let reason = format!("is longer than {METADATA_VALUE_CHARS} characters");
+                errors.push(FieldError::new(format!("metadata.{key}"), reason));
+            }
+        }
+        errors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const CLICK: &str = "clk_01KH0FTEXX7000000000000000";
+
+    fn now() -> Timestamp {
+        "2026-02-05T14:23:45.120Z".parse().unwrap()
+    }
+
+    fn reported(fields: &Value) -> Reported {
+        let mut body = json!({"click_id": CLICK, "name": "purchase"});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        serde_json::from_value(body).unwrap()
+    }
+
+    fn record(fields: &Value, repeat: Repeat<'_>) -> Result<RawConversion, Vec<FieldError>> {
+        reported(fields).record(&WorkspaceId::new("acme"), repeat, now())
+    }
+
+    #[test]
+    fn what_is_reported_is_what_is_recorded() {
+        let fields = json!({
+            "order_id": "A-1", "product": "shoes", "amount": {"value": -1250, "currency": "EUR"},
+            "commission": {"value": 9_007_199_254_740_992_i64, "currency": "JPY"}, "affiliate_id": "aff",
+            "customer_id": "cus", "status": "approved", "timestamp": "2026-02-05T15:00:00+01:00",
+            "metadata": {"color": "red"},
+        });
+        let raw = record(&fields, Repeat::Unknown).unwrap();
+        assert_eq!((raw.v, raw.workspace.as_str(), raw.received_at), (1, "acme", now()));
+        assert_eq!(raw.timestamp.to_string(), "2026-02-05T14:00:00.000Z");
+        let mut json = serde_json::to_value(&raw).unwrap();
+        for (field, value) in fields.as_object().unwrap() {
+            if field != "timestamp" {
+                assert_eq!(json[field].take(), *value, "{field}");
+            }
+        }
+        let bare = record(&json!({}), Repeat::Unknown).unwrap();
+        assert_eq!((bare.timestamp, bare.same_as), (now(), None));
+    }
+
+    #[test]
+    fn a_second_report_is_known_by_the_order_first() {
+        let order = json!({"order_id": "7/8"});
+        for (fields, repeat, expected) in [
+            (&order, Repeat::Unknown, Some("order/purchase/7/8".to_owned())),
+            (&order, Repeat::Request("k"), Some("order/purchase/7/8".to_owned())),
+            (&order, Repeat::ClickAndName, Some("order/purchase/7/8".to_owned())),
+            (&json!({}), Repeat::Unknown, None),
+            (&json!({}), Repeat::Request("k"), Some("key/k".to_owned())),
+            (&json!({}), Repeat::Line("k", 3), Some("key/k/3".to_owned())),
+            (&json!({}), Repeat::ClickAndName, Some(format!("click/{CLICK}/purchase"))),
+        ] {
+            assert_eq!(record(fields, repeat).unwrap().same_as, expected, "{fields} {repeat:?}");
+        }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named() {
+        let many: serde_json::Map<String, Value> = (0..51).map(|key| (key.to_string(), json!(""))).collect();
+        for (fields, field) in [
+            (json!({"name": ""}), "name"),
+            (json!({"name": "a/b"}), "name"),
+            (json!({"name": "a".repeat(65)}), "name"),
+            (json!({"order_id": ""}), "order_id"),
+            (json!({"product": "a\u{0}b"}), "product"),
+            (json!({"affiliate_id": "a\nb"}), "affiliate_id"),
+            (json!({"customer_id": "\u{fc}".repeat(256)}), "customer_id"),
+            (json!({"status": "\u{7f}"}), "status"),
+            (json!({"amount": {"value": 9_007_199_254_740_993_i64, "currency": "EUR"}}), "amount.value"),
+            (json!({"amount": {"value": i64::MIN, "currency": "EUR"}}), "amount.value"),
+            (json!({"amount": {"value": 1, "currency": "eur"}}), "amount.currency"),
+            (json!({"commission": {"value": 1, "currency": "EURO"}}), "commission.currency"),
+            (json!({"timestamp": "2026-02-07T00:00:00Z"}), "timestamp"),
+            (json!({"timestamp": "1999-12-31T23:59:59Z"}), "timestamp"),
+            (json!({"metadata": many}), "metadata"),
+            (json!({"metadata": {"": "a"}}), "metadata"),
+            (json!({"metadata": {"a": "b".repeat(1025)}}), "metadata.a"),
+        ] {
+            let errors = record(&fields, Repeat::Unknown).unwrap_err();
+            assert_eq!(errors.iter().map(|error| error.field.as_str()).collect::<Vec<_>>(), [field], "{fields}");
+        }
+        let two = json!({"name": "", "status": ""});
+        assert_eq!(record(&two, Repeat::Unknown).unwrap_err().len(), 2);
+    }
+}

@@ -1,0 +1,111 @@
+//! Amounts of money as affiliate networks write them: decimals, which become
+//! whole minor units exactly or not at all.
+
+use iso_currency::Currency;
+use schemas::conversion::Amount;
+
+/// The largest amount that every receiver reads exactly: JavaScript's numbers end here.
+pub(crate) const LARGEST: i64 = 1 << 53;
+
+/// The currency of an ISO 4217 code in upper case.
+///
+/// # Errors
+/// In words, when there is none.
+pub(crate) fn currency(code: &str) -> Result<Currency, String> {
+    // The crate's own reading is more lenient than ISO 4217.
+    let upper = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+    upper.then(|| Currency::from_code(code)).flatten().ok_or_else(|| {
+        let code: String = code.chars().take(16).collect();
+        format!("`{code}` is no currency: must be an ISO 4217 code in upper case, such as EUR")
+    })
+}
+
+/// The amount that `text` is in `currency`: `12.5` in EUR is 1250.
+///
+/// # Errors
+/// In words, when it is no decimal, or none that is a whole number of minor units.
+pub(crate) fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (sign, unsigned) = match text.strip_prefix('-') {
+        Some(unsigned) => (-1, unsigned),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return Err("is no amount: must be a decimal with a point, such as 12.50".to_owned());
+    }
+    let code = currency.code();
+    let places = usize::from(currency.exponent().unwrap_or_default());
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > places {
+        return Err(format!("has more decimals than {code} has: {places}"));
+    }
+    let minor: Option<i64> = format!("{whole}{fraction:0<places$}").trim_start_matches('0').parse().ok();
+    // Nothing is left of zero itself.
+    let minor = minor.or_else(|| unsigned.bytes().all(|byte| matches!(byte, b'0' | b'.')).then_some(0));
+    match minor.filter(|minor| *minor <= LARGEST) {
+        Some(minor) => Ok(Amount { value: sign * minor, currency: code.to_owned() }),
+        None => Err(format!("is too large: {code} ends at {LARGEST} minor units")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_amount_is_exact_or_refused() {
+        for (text, code, expected) in [
+            ("12.5", "EUR", Some(1250)),
+            ("12", "EUR", Some(1200)),
+            ("0.07", "USD", Some(7)),
+            (".5", "USD", Some(50)),
+            ("5.", "USD", Some(500)),
+            ("0", "USD", Some(0)),
+            ("0.00", "USD", Some(0)),
+            ("000.10", "USD", Some(10)),
+            ("-3.20", "USD", Some(-320)),
+            ("+3.20", "USD", Some(320)),
+            ("1.500000", "USD", Some(150)),
+            ("100", "JPY", Some(100)),
+            ("100.00", "JPY", Some(100)),
+            ("1.234", "KWD", Some(1234)),
+            ("90071992547409.92", "USD", Some(LARGEST)),
+            ("90071992547409.93", "USD", None),
+            ("99999999999999999999999999", "USD", None),
+            ("1.005", "USD", None),
+            ("0.5", "JPY", None),
+            ("12,50", "EUR", None),
+            ("1e3", "USD", None),
+            ("", "USD", None),
+            (".", "USD", None),
+            ("-", "USD", None),
+            ("--1", "USD", None),
+            ("1.2.3", "USD", None),
+            (" 1", "USD", None),
+            ("\u{661}", "USD", None),
+            ("NaN", "USD", None),
+        ] {
+            let found = amount(text, currency(code).unwrap()).map(|amount| amount.value);
+            assert_eq!(found.clone().ok(), expected, "{text:?} {code}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_currency_is_a_code_in_upper_case() {
+        assert_eq!(currency("EUR").unwrap().code(), "EUR");
+        for wrong in ["", "eur", "EURO", "E", "ABC", "\u{20ac}"] {
+            assert!(currency(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cents_written_out_read_back(cents in 0..=LARGEST) {
+            let text = format!("{}.{:02}", cents / 100, cents % 100);
+            prop_assert_eq!(amount(&text, currency("USD").unwrap()).unwrap().value, cents);
+        }
+    }
+}

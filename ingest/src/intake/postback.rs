@@ -1,0 +1,180 @@
+//! The query of a postback: what an affiliate network, which can only call an
+//! address with its macros filled in, tells of a conversion.
+//!
+//! Trackers call the same things by different names, and an address that was
+//! made for one of them should go on working: `cid`, `txid`, `et` are Voluum's
+//! (doc.voluum.com, "Parameters in Postback URLs"), `clickid` and `sum`
+//! RedTrack's and Affise's, `subid` Keitaro's. `payout` is what the conversion
+//! is worth to whoever runs the link, so it becomes the amount.
+
+use std::borrow::Cow;
+
+use iso_currency::Currency;
+use schemas::{conversion::Amount, usermap::UserMap};
+use service::problem::FieldError;
+use url::form_urlencoded;
+
+use super::{conversion::Reported, money};
+
+/// What a conversion is called where a network does not say.
+const NAME: &str = "conversion";
+
+/// The parameters, ours first.
+const CLICK_ID: &[&str] = &["click_id", "clickid", "cid", "subid"];
+const NAMES: &[&str] = &["name", "event", "et", "goal"];
+const ORDER_ID: &[&str] = &["order_id", "txid"];
+const PAYOUT: &[&str] = &["payout", "amount", "sum"];
+const COMMISSION: &[&str] = &["commission"];
+const CURRENCY: &[&str] = &["currency"];
+const PRODUCT: &[&str] = &["product"];
+const STATUS: &[&str] = &["status"];
+const AFFILIATE_ID: &[&str] = &["affiliate_id"];
+const CUSTOMER_ID: &[&str] = &["customer_id"];
+
+/// Reads a query; amounts without a currency are in `currency`.
+///
+/// # Errors
+/// With everything that is wrong.
+pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<FieldError>> {
+    let mut fields = Fields { pairs: form_urlencoded::parse(query.as_bytes()).collect(), errors: Vec::new() };
+    let click_id = match fields.take(CLICK_ID) {
+        None => {
+            fields.wrong("click_id", "is missing: put the network's macro for the click id here");
+            None
+        }
+        Some(text) => match text.parse() {
+            Ok(id) => Some(id),
+            Err(error) => {
+                fields.wrong("click_id", format!("{error}"));
+                None
+            }
+        },
+    };
+    let currency = match fields.take(CURRENCY).map(|code| money::currency(&code)) {
+        None => currency,
+        Some(Ok(given)) => given,
+        Some(Err(reason)) => {
+            fields.wrong("currency", reason);
+            currency
+        }
+    };
+    let amount = fields.amount(PAYOUT, currency);
+    let commission = fields.amount(COMMISSION, currency);
+    let mut text = |names| fields.take(names).map(Cow::into_owned);
+    let reported = click_id.map(|click_id| Reported {
+        click_id,
+        name: text(NAMES).unwrap_or_else(|| NAME.to_owned()),
+        order_id: text(ORDER_ID),
+        product: text(PRODUCT),
+        amount,
+        commission,
+        affiliate_id: text(AFFILIATE_ID),
+        customer_id: text(CUSTOMER_ID),
+        status: text(STATUS),
+        timestamp: None,
+        metadata: UserMap::default(),
+    });
+    reported.filter(|_| fields.errors.is_empty()).ok_or(fields.errors)
+}
+
+struct Fields<'q> {
+    pairs: Vec<(Cow<'q, str>, Cow<'q, str>)>,
+    errors: Vec<FieldError>,
+}
+
+impl<'q> Fields<'q> {
+    /// The one value under any of `names`. Networks send what they know nothing
+    /// of as nothing, or with its macro left as it was: that is no value.
+    fn take(&mut self, names: &[&'static str]) -> Option<Cow<'q, str>> {
+        let mut values = self
+            .pairs
+            .iter()
+            .filter(|(name, value)| names.contains(&&**name) && !value.is_empty() && !is_macro(value))
+            .map(|(_, value)| value);
+        let first = values.next()?.clone();
+        if values.any(|value| *value != first) {
+            self.wrong(names[0], format!("has several values ({}): give one", names.join(", ")));
+        }
+        Some(first)
+    }
+
+    fn amount(&mut self, names: &[&'static str], currency: Currency) -> Option<Amount> {
+        let text = self.take(names)?;
+        money::amount(&text, currency).map_err(|reason| self.wrong(names[0], reason)).ok()
+    }
+
+    fn wrong(&mut self, field: &str, reason: impl Into<String>) {
+        self.errors.push(FieldError::new(field, reason));
+    }
+}
+
+/// `{payout}`, `[payout]`, `#payout#`: as it stands in a network's settings.
+fn is_macro(value: &str) -> bool {
+    [('{', '}'), ('[', ']'), ('#', '#')]
+        .iter()
+        .any(|(open, close)| value.len() > 2 && value.starts_with(*open) && value.ends_with(*close))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLICK: &str = "clk_01KH0FTEXX7000000000000000";
+
+    fn read_with(query: &str) -> Result<Reported, Vec<FieldError>> {
+        read(&query.replace("CLICK", CLICK), Currency::USD)
+    }
+
+    fn worth(value: i64, currency: &str) -> Option<Amount> {
+        Some(Amount { value, currency: currency.to_owned() })
+    }
+
+    #[test]
+    fn every_parameter_finds_its_field() {
+        let query = "click_id=CLICK&name=purchase&order_id=A%2F1&payout=12.5&commission=1&currency=EUR&status=approved\
+                     &affiliate_id=a&customer_id=c&product=red+shoes&offer=unknown";
+        let reported = read_with(query).unwrap();
+        assert_eq!(reported.click_id.to_string(), CLICK);
+        assert_eq!((reported.name.as_str(), reported.order_id.as_deref()), ("purchase", Some("A/1")));
+        assert_eq!((reported.amount, reported.commission), (worth(1250, "EUR"), worth(100, "EUR")));
+        assert_eq!((reported.status.as_deref(), reported.product.as_deref()), (Some("approved"), Some("red shoes")));
+        assert_eq!((reported.affiliate_id.as_deref(), reported.customer_id.as_deref()), (Some("a"), Some("c")));
+    }
+
+    #[test]
+    fn other_trackers_words_are_understood() {
+        let ours = read_with("click_id=CLICK&payout=3&order_id=7&name=lead").unwrap();
+        for theirs in ["cid=CLICK&payout=3&txid=7&et=lead", "clickid=CLICK&sum=3.00&txid=7&event=lead"] {
+            assert_eq!(read_with(theirs).unwrap(), ours, "{theirs}");
+        }
+        let bare = read_with("subid=CLICK").unwrap();
+        assert_eq!((bare.name.as_str(), bare.amount, bare.order_id), (NAME, None, None));
+    }
+
+    #[test]
+    fn what_a_network_left_empty_is_left_out() {
+        let reported = read_with("click_id=CLICK&payout={payout}&order_id=&status=[STATUS]&txid=%23ID%23").unwrap();
+        assert_eq!((reported.amount, reported.order_id, reported.status), (None, None, None));
+        assert_eq!(read_with("click_id={click_id}").unwrap_err()[0].field, "click_id");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_our_word() {
+        for (query, field) in [
+            ("", "click_id"),
+            ("click_id=abc", "click_id"),
+            ("click_id=CLICK&cid=clk_00000000000000000000000000", "click_id"),
+            ("click_id=CLICK&sum=1,5", "payout"),
+            ("click_id=CLICK&payout=1&amount=2", "payout"),
+            ("click_id=CLICK&payout=1.005", "payout"),
+            ("click_id=CLICK&payout=1.5&currency=JPY", "payout"),
+            ("click_id=CLICK&commission=x", "commission"),
+            ("click_id=CLICK&currency=euro", "currency"),
+        ] {
+            let errors = read_with(query).unwrap_err();
+            assert_eq!(errors.iter().map(|error| error.field.as_str()).collect::<Vec<_>>(), [field], "{query}");
+        }
+        assert_eq!(read_with("payout=x&currency=y").unwrap_err().len(), 3);
+        assert!(read_with("click_id=CLICK&cid=CLICK").is_ok());
+    }
+}

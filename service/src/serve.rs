@@ -1,0 +1,149 @@
+//! Serving HTTP/1.1 to strangers: so many connections and no more, none that
+//! takes its time with a request's head, and a drain that lets what is under way
+//! finish.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use crate::Shutdown;
+
+/// How long accepting rests after it failed: mostly for want of descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// The longest head of a request that is read.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// What callers cannot exceed.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections that are served at once; more wait to be accepted.
+    pub connections: usize,
+    /// How long a connection may take to send a request's head, the first as
+    /// well as the next one on a connection that is kept alive.
+    pub header_timeout: Duration,
+    /// How long connections may take to finish once told to stop.
+    pub drain: Duration,
+}
+
+/// Serves `routes` until `shutdown`, and then until the connections are done.
+/// `open` says how many there are.
+pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: Gauge, shutdown: Shutdown) {
+    let connections = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(HEAD_BYTES);
+    loop {
+        let accepted = async {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&connections).acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        let (accepted, permit) = tokio::select! {
+            biased;
+            () = shutdown.wait() => break,
+            Some(accepted) = accepted => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "a connection cannot be accepted");
+                sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        // An answer is one write: nothing would follow for which to wait.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(routes.clone());
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let open = open.clone();
+        open.inc();
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "a connection ended early");
+            }
+            open.dec();
+            drop(permit);
+        });
+    }
+    drop(listener);
+    let left = graceful.count();
+    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
+        warn!(of = left, "connections were cut off: they did not finish in time");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        task::JoinHandle,
+    };
+
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { connections: 2, header_timeout: Duration::from_millis(200), drain: Duration::from_secs(10) };
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    async fn serving(routes: Router) -> (SocketAddr, Shutdown, JoinHandle<()>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
+        (address, shutdown.clone(), tokio::spawn(serve(listener, routes, LIMITS, Gauge::default(), shutdown)))
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_makes_room_for_the_next() {
+        let (address, ..) = serving(Router::new().route("/", get(|| async { "ok" }))).await;
+        let mut slow = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        for stream in &mut slow {
+            stream.write_all(b"GET / HT").await.unwrap();
+        }
+        let mut third = TcpStream::connect(address).await.unwrap();
+        third.write_all(REQUEST).await.unwrap();
+        let mut answer = vec![0; 15];
+        third.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 200 OK");
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_is_finished() {
+        let (begun, going_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (begin, go_on) = (Arc::clone(&begun), Arc::clone(&going_on));
+        let answer = async move || {
+            begin.add_permits(1);
+            let _ = go_on.acquire().await;
+            "done"
+        };
+        let (address, shutdown, served) = serving(Router::new().route("/", get(answer))).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(REQUEST).await.unwrap();
+        let _ = begun.acquire().await.unwrap();
+        shutdown.trigger();
+        // The listener is closed by the time that a connection is refused.
+        while TcpStream::connect(address).await.is_ok() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        going_on.add_permits(1);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("done"), "{answer}");
+        served.await.unwrap();
+    }
+}
