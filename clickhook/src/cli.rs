@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use service::telemetry;
 
 use crate::{
-    commands::{self, endpoints, links, offsets, stats, trigger},
+    commands::{self, campaigns, conversions, domains, endpoints, keys, links, offsets, stats, trigger, workspaces},
     config::{self, Config},
     listen, roles, up, verify,
 };
@@ -46,6 +46,21 @@ enum Command {
     /// Create, list, change and delete the endpoints that webhooks are sent to.
     #[command(subcommand)]
     Endpoints(endpoints::Command),
+    /// Create, list and delete campaigns: links that are counted together.
+    #[command(subcommand)]
+    Campaigns(campaigns::Command),
+    /// Create, verify, list and delete the domains that links answer on.
+    #[command(subcommand)]
+    Domains(domains::Command),
+    /// Create, rotate, list and delete keys to the API.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Create, list and delete workspaces.
+    #[command(subcommand)]
+    Workspaces(workspaces::Command),
+    /// Report what a click led to.
+    #[command(subcommand)]
+    Conversions(conversions::Command),
     /// Receive webhooks on this machine, verify and print them.
     Listen(listen::Args),
     /// Send a sample event to endpoints, through the real path.
@@ -118,6 +133,11 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::CheckConfig(args) => commands::check_config(args.config.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Links(command) => links::run(command),
         Command::Endpoints(command) => endpoints::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Campaigns(command) => campaigns::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Domains(command) => domains::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Keys(command) => keys::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Workspaces(command) => workspaces::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Conversions(command) => conversions::run(command).map(|()| ExitCode::SUCCESS),
         Command::Listen(args) => runtime()?.block_on(listen::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Trigger(args) => trigger::run(args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => verify::run(args),

@@ -100,6 +100,24 @@ pub(crate) struct Fields {
     /// 301, 302, 307 or 308.
     #[arg(long, value_name = "CODE")]
     status_code: Option<u16>,
+    /// When it begins (RFC 3339); unknown to visitors before.
+    #[arg(long, value_name = "TIME")]
+    starts_at: Option<String>,
+    /// When it ends (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    expires_at: Option<String>,
+    /// After how many clicks it ends, or a few more.
+    #[arg(long, value_name = "N")]
+    max_clicks: Option<u64>,
+    /// Where visitors of the ended link are sent.
+    #[arg(long, value_name = "URL")]
+    expired_url: Option<String>,
+    /// Add the click's id to the destination's query, for conversions to name it.
+    #[arg(long)]
+    append_click_id: bool,
+    /// Your own id of it, unique in the workspace.
+    #[arg(long, value_name = "ID")]
+    external_id: Option<String>,
 }
 
 impl Fields {
@@ -111,6 +129,10 @@ impl Fields {
             ("domain", self.domain),
             ("campaign", self.campaign),
             ("segment", self.segment),
+            ("starts_at", self.starts_at),
+            ("expires_at", self.expires_at),
+            ("expired_url", self.expired_url),
+            ("external_id", self.external_id),
         ];
         body.extend(texts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into()))));
         if !self.tags.is_empty() {
@@ -118,6 +140,12 @@ impl Fields {
         }
         if let Some(code) = self.status_code {
             body.insert("status_code".to_owned(), code.into());
+        }
+        if let Some(clicks) = self.max_clicks {
+            body.insert("max_clicks".to_owned(), clicks.into());
+        }
+        if self.append_click_id {
+            body.insert("append_click_id".to_owned(), true.into());
         }
         Value::Object(body)
     }

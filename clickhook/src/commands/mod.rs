@@ -1,11 +1,17 @@
 //! The commands that are not roles.
 
+pub(crate) mod campaigns;
+pub(crate) mod conversions;
+pub(crate) mod domains;
 pub(crate) mod endpoints;
 pub(crate) mod import;
+pub(crate) mod keys;
 pub(crate) mod links;
 pub(crate) mod offsets;
 pub(crate) mod stats;
+pub(crate) mod things;
 pub(crate) mod trigger;
+pub(crate) mod workspaces;
 
 use std::path::Path;
 

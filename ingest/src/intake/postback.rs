@@ -4,7 +4,7 @@
 //! Trackers call the same things by different names, and an address that was
 //! made for one of them should go on working: `cid`, `txid`, `et` are Voluum's
 //! (doc.voluum.com, "Parameters in Postback URLs"), `clickid` and `sum`
-//! RedTrack's and Affise's, `subid` Keitaro's. `payout` is what the conversion
+//! `RedTrack`'s and Affise's, `subid` Keitaro's. `payout` is what the conversion
 //! is worth to whoever runs the link, so it becomes the amount.
 
 use std::borrow::Cow;

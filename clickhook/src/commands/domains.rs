@@ -1,0 +1,105 @@
+//! `clickhook domains`.
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::things::{Common, Things, given};
+use crate::api::ApiArgs;
+
+const DOMAINS: Things = Things {
+    path: "/v1/domains",
+    facts: &[
+        ("id", "/id"),
+        ("name", "/name"),
+        ("default", "/is_default"),
+        ("slug case", "/slug_case"),
+        ("root", "/root_url"),
+        ("fallback", "/fallback_url"),
+        ("expired", "/expired_url"),
+        ("TXT record", "/verification"),
+        ("verified", "/verified_at"),
+    ],
+    columns: &[
+        ("id", "/id"),
+        ("name", "/name"),
+        ("default", "/is_default"),
+        ("fallback", "/fallback_url"),
+        ("verified", "/verified_at"),
+    ],
+};
+
+/// Whether case tells slugs apart.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SlugCase {
+    Sensitive,
+    Insensitive,
+}
+
+/// What can be done with domains.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a domain. It serves nothing until it is verified: put its TXT record at
+    /// `_clickhook.<name>`, then run `clickhook domains verify`.
+    #[command(
+        after_help = "Example:\n  clickhook domains create --name go.acme.example --fallback-url https://acme.example/ --default"
+    )]
+    Create {
+        /// The host name.
+        #[arg(long)]
+        name: String,
+        /// Links that name no domain answer on it.
+        #[arg(long)]
+        default: bool,
+        /// Whether `Sale` and `sale` are two slugs; fixed from then on.
+        #[arg(long, value_enum, default_value = "sensitive")]
+        slug_case: SlugCase,
+        /// Where `/` leads.
+        #[arg(long, value_name = "URL")]
+        root_url: Option<String>,
+        /// Where addresses lead that no link has.
+        #[arg(long, value_name = "URL")]
+        fallback_url: Option<String>,
+        /// Where expired links lead.
+        #[arg(long, value_name = "URL")]
+        expired_url: Option<String>,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Look for a domain's TXT record, and let it serve.
+    #[command(after_help = "Examples:\n  clickhook domains verify dom_…\n  clickhook domains verify dom_… --vouch")]
+    Verify {
+        /// Its id (`dom_…`).
+        id: String,
+        /// Do not ask DNS: an operator says that it is right.
+        #[arg(long)]
+        vouch: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Listing, showing and deleting.
+    #[command(flatten)]
+    Common(Common),
+}
+
+/// Runs `clickhook domains …`.
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Create { name, default, slug_case, root_url, fallback_url, expired_url, api } => {
+            let slug_case = match slug_case {
+                SlugCase::Sensitive => "sensitive",
+                SlugCase::Insensitive => "insensitive",
+            };
+            let body = given([
+                ("name", Some(name.into())),
+                ("is_default", Some(default.into())),
+                ("slug_case", Some(slug_case.into())),
+                ("root_url", root_url.map(Into::into)),
+                ("fallback_url", fallback_url.map(Into::into)),
+                ("expired_url", expired_url.map(Into::into)),
+            ]);
+            DOMAINS.create(&api, &body)
+        }
+        Command::Verify { id, vouch, api } => DOMAINS.act(&api, &id, "verify", &json!({"vouch": vouch})),
+        Command::Common(common) => common.run(&DOMAINS),
+    }
+}
