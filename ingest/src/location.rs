@@ -110,10 +110,11 @@ impl<'a> Location<'a> {
                 own.map(|own| own.split(|byte| *byte == b'&')).into_iter().flatten().map(key_of).collect();
             taken.extend(self.click.map(|(param, _)| Cow::Borrowed(param.as_bytes())));
             taken.sort_unstable();
-            let passed = passed.split('&').filter(|pair| !pair.is_empty() && taken.binary_search(&key(pair)).is_err());
-            for pair in passed {
+            let pairs = passed.split('&').filter(|pair| !pair.is_empty());
+            // Most addresses have nothing that could win.
+            for pair in pairs.filter(|pair| taken.is_empty() || taken.binary_search(&key(pair)).is_err()) {
                 out.extend_from_slice(joint.as_bytes());
-                out.extend(utf8_percent_encode(pair, QUERY).flat_map(str::bytes));
+                utf8_percent_encode(pair, QUERY).for_each(|part| out.extend_from_slice(part.as_bytes()));
                 joint = "&";
             }
         }

@@ -57,6 +57,7 @@ async fn start(bus: &Bus, dir: &Path, config: Config) -> Redirector {
     let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
     let config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
+        intake_listen: "127.0.0.1:0".parse().unwrap(),
         threads: 2,
         data_dir: dir.to_owned(),
         // All visits here come from one address.
