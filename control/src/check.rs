@@ -52,10 +52,8 @@ impl Checker {
         match Url::parse(text) {
             Ok(url) if schemes.allows(url.scheme()) => Some(url),
             Ok(url) => {
-                let apps =
-                    if *schemes == AppSchemes::default() { "" } else { ", or an app's scheme that is allowed here" };
                 let scheme: String = url.scheme().chars().take(32).collect();
-                self.wrong(field, format!("begins with {scheme}:, must begin with http:// or https://{apps}"));
+                self.wrong(field, format!("begins with {scheme}:, must begin with {}", beginnings(schemes)));
                 None
             }
             Err(error) => {
@@ -63,6 +61,16 @@ impl Checker {
                 None
             }
         }
+    }
+}
+
+/// How addresses begin that are allowed, for people to read.
+fn beginnings(schemes: &AppSchemes) -> String {
+    let apps: Vec<String> = schemes.names().map(|scheme| format!("{scheme}:")).collect();
+    match apps.split_last() {
+        None => "http:// or https://".to_owned(),
+        Some((last, [])) => format!("http://, https:// or {last}"),
+        Some((last, others)) => format!("http://, https://, {} or {last}", others.join(", ")),
     }
 }
 
@@ -205,6 +213,18 @@ mod tests {
             let mut checker = Checker::default();
             assert_eq!(checker.destination("destination", text, 100, &schemes).is_some(), ok, "{text}");
             assert_eq!(checker.finish(()).is_ok(), ok, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_is_listed() {
+        for (schemes, listed) in [
+            (vec![], "http:// or https://"),
+            (vec!["a"], "http://, https:// or a:"),
+            (vec!["a", "b", "c"], "http://, https://, a:, b: or c:"),
+        ] {
+            let schemes: Vec<String> = schemes.into_iter().map(ToOwned::to_owned).collect();
+            assert_eq!(beginnings(&AppSchemes::try_from(schemes).unwrap()), listed);
         }
     }
 

@@ -31,7 +31,12 @@ impl AppSchemes {
     /// Whether a redirect may lead to addresses of this scheme (lower case).
     #[must_use]
     pub fn allows(&self, scheme: &str) -> bool {
-        matches!(scheme, "http" | "https") || self.0.iter().any(|allowed| allowed == scheme)
+        matches!(scheme, "http" | "https") || self.names().any(|allowed| allowed == scheme)
+    }
+
+    /// Those that are allowed besides `http` and `https`, without the colon.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 }
 

@@ -1,9 +1,12 @@
 //! What is refused, and in which words.
 
-use schemas::{EndpointId, LinkId};
+use control::Config;
+use schemas::{AppSchemes, EndpointId, LinkId};
 use serde_json::json;
+use testbed::PATIENCE;
+use tokio::time::timeout;
 
-use crate::support::leader;
+use crate::support::{config, configured, leader, store};
 
 #[tokio::test]
 async fn what_is_refused_is_named() {
@@ -49,5 +52,41 @@ async fn what_is_refused_is_named() {
     assert_eq!(api.post("/v1/endpoints", private).await.fields(), ["url", "url"]);
     let large = api.post("/v1/links", json!({"destination": "a".repeat(2 << 20)})).await;
     assert_eq!(large.status, 413);
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn addresses_have_the_schemes_that_are_configured_and_no_others() {
+    let bus = testbed::bus().await;
+    let app_schemes = AppSchemes::try_from(vec!["myapp".to_owned(), "intent".to_owned()]).unwrap();
+    let instance = configured(&bus, store("nothing"), Config { app_schemes, ..config() }).await;
+    timeout(PATIENCE, instance.health.ready()).await.unwrap();
+    let api = instance.api();
+    let link = api.post("/v1/links", json!({"destination": "myapp://open/1", "expired_url": "intent:over"})).await;
+    assert_eq!((link.status, &link.body["destination"]), (201, &json!("myapp://open/1")), "{link:?}");
+    let urls = json!({"name": "go.acme.co", "root_url": "myapp:home", "fallback_url": "intent:a",
+        "expired_url": "https://a.example/"});
+    let domain = api.post("/v1/domains", urls).await;
+    assert_eq!(domain.status, 201, "{domain:?}");
+    let link = link.header("location").unwrap();
+    let domain = format!("/v1/domains/{}", domain.body["id"].as_str().unwrap());
+    for (path, field) in [
+        (link, "destination"),
+        (link, "expired_url"),
+        (&domain, "root_url"),
+        (&domain, "fallback_url"),
+        (&domain, "expired_url"),
+    ] {
+        assert_eq!(api.patch(path, json!({field: "myapp://open/2"})).await.status, 200, "{field}");
+        for scheme in ["other", "javascript", "myapp2"] {
+            let refused = api.patch(path, json!({field: format!("{scheme}:a")})).await;
+            let reason = format!("begins with {scheme}:, must begin with http://, https://, myapp: or intent:");
+            assert_eq!((refused.status, refused.fields()), (422, vec![field]), "{refused:?}");
+            assert_eq!(refused.body["errors"][0]["reason"], reason);
+        }
+    }
+    // What is called, rather than led to, is no app.
+    let endpoint = api.post("/v1/endpoints", json!({"url": "myapp://hook", "events": ["*"]})).await;
+    assert_eq!((endpoint.status, endpoint.fields()), (422, vec!["url"]));
     instance.stop().await;
 }
