@@ -2,8 +2,8 @@
 //!
 //! It knows how to connect ([`StoreConfig`]), which tables there are
 //! ([`Table`], `migrations/`), how a row is laid out ([`rows`]), how a block of
-//! rows is inserted and looked for ([`Insertion`]), and what the statistics ask
-//! ([`LinkClicks`]). What it does not know is Kafka: which offsets a block holds
+//! rows is inserted and looked for ([`Insertion`]), and what the statistics
+//! and limits ask ([`LinkClicks`], [`Store::link_totals`]). What it does not know is Kafka: which offsets a block holds
 //! and when it counts as stored is decided in `dispatcher/src/warehouse`.
 
 mod config;
@@ -14,6 +14,7 @@ mod rowbinary;
 pub mod rows;
 mod stats;
 mod table;
+mod totals;
 
 pub use config::{Store, StoreConfig};
 pub use error::{Fault, StoreError};

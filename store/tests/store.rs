@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
 use schemas::{
@@ -140,6 +140,30 @@ async fn the_statistics_tell_people_from_programs_and_clicks_from_scans() {
     assert_eq!(scans, LinkClicks { total: 1, human: 1, unique: 1 });
     let elsewhere = store.link_clicks(&WorkspaceId::new("other"), link).await.unwrap();
     assert_eq!(elsewhere, LinkClicks::default());
+}
+
+#[tokio::test]
+async fn links_are_counted_in_all_each_in_its_workspace() {
+    let store = fresh().await;
+    let (link, other, unseen) = (LinkId::mint(), LinkId::mint(), LinkId::mint());
+    let (click, scan) = (EventName::LinkClicked, EventName::QrScanned);
+    let seen = |link, bot, name, hours: i64| Seen { link, at: AT + hours * 3_600_000, session: "a", bot, name };
+    let all = [
+        seen(link, false, click, 0),
+        seen(link, true, click, 3),
+        seen(link, false, scan, 800),
+        seen(other, false, click, 0),
+    ];
+    store.insert(insertion(block(&all), "one")).await.unwrap();
+    let (ours, theirs) = (WorkspaceId::default(), WorkspaceId::new("other"));
+    let ask = async |links: &[(&WorkspaceId, LinkId)]| store.link_totals(links).await.unwrap();
+    assert_eq!(ask(&[(&ours, link), (&ours, unseen), (&theirs, other)]).await, HashMap::from([(link, 3)]));
+    assert_eq!(ask(&[]).await, HashMap::new());
+    // As many as there may be, from workspaces with names as long as there may be.
+    let long = WorkspaceId::new(&"w".repeat(40));
+    let mut many = vec![(&long, LinkId::mint()); Store::TOTALS_AT_ONCE - 1];
+    many.push((&ours, other));
+    assert_eq!(ask(&many).await, HashMap::from([(other, 1)]));
 }
 
 #[tokio::test]
