@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use schemas::WorkspaceId;
 use serde::Serialize;
+use service::problem::RejectedLine;
 
 use crate::{
     draft::Draft,
@@ -53,13 +54,6 @@ pub(crate) fn draft(lines: Vec<Read>, draft: &mut Draft<'_>, workspace: &Workspa
     report
 }
 
-/// A line that was refused.
-#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub(crate) struct Rejected {
-    line: u64,
-    errors: Vec<FieldError>,
-}
-
 /// What became of an import.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Report {
@@ -69,7 +63,7 @@ pub(crate) struct Report {
     /// How many lines were rejected.
     rejected_total: u64,
     /// The first of them.
-    rejected: Vec<Rejected>,
+    rejected: Vec<RejectedLine>,
     /// Whether there are others.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     more: bool,
@@ -82,10 +76,10 @@ impl Report {
             errors.push(FieldError::new("(line)", detail));
         }
         self.rejected_total += 1;
-        self.tell(Rejected { line, errors });
+        self.tell(RejectedLine { line, errors });
     }
 
-    fn tell(&mut self, rejected: Rejected) {
+    fn tell(&mut self, rejected: RejectedLine) {
         if self.rejected.len() < TOLD {
             self.rejected.push(rejected);
         } else {

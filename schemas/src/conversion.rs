@@ -1,19 +1,57 @@
-//! A conversion as it was reported: a record on `conversions.raw`. What is made
+//! A conversion as it is reported, and its record on `conversions.raw`. What is made
 //! of it (which click it belongs to, whether it was told before) is decided
 //! later, from this alone.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ClickId, ConversionId, Timestamp, WorkspaceId, usermap::UserMap};
 
 /// An amount of money.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Amount {
     /// In the currency's minor unit: cents. Within ±2^53.
     pub value: i64,
     /// ISO 4217, upper case.
     pub currency: String,
+}
+
+/// A conversion as whoever knows of it reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reported {
+    /// The click that led to it.
+    pub click_id: ClickId,
+    /// `purchase`, `signup`, …: without a slash.
+    pub name: String,
+    /// The shop's number of the order; a second report with it is the same conversion.
+    #[serde(default)]
+    pub order_id: Option<String>,
+    /// What was bought.
+    #[serde(default)]
+    pub product: Option<String>,
+    /// What it was worth.
+    #[serde(default)]
+    pub amount: Option<Amount>,
+    /// What is paid out for it.
+    #[serde(default)]
+    pub commission: Option<Amount>,
+    /// Who it is paid to.
+    #[serde(default)]
+    pub affiliate_id: Option<String>,
+    /// The customer, as the shop knows them.
+    #[serde(default)]
+    pub customer_id: Option<String>,
+    /// `pending`, `approved`, ….
+    #[serde(default)]
+    pub status: Option<String>,
+    /// When it happened, unless now.
+    #[serde(default)]
+    pub timestamp: Option<Timestamp>,
+    /// The customer's own facts.
+    #[serde(default)]
+    pub metadata: UserMap,
 }
 
 /// A sale, a sign-up, or whatever else a click led to.

@@ -31,6 +31,15 @@ impl FieldError {
     }
 }
 
+/// A line of many that is not taken, and keeps no other from being taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct RejectedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// What is wrong.
+    pub errors: Vec<FieldError>,
+}
+
 /// A kind of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -108,6 +108,13 @@ impl Installation {
         self.spawn(self.command(role), role, free_address())
     }
 
+    /// Starts a role with settings of its own.
+    pub(crate) fn start_with(&self, role: &str, settings: &[(&str, String)]) -> Process {
+        let mut command = self.command(role);
+        command.envs(settings.iter().map(|(key, value)| (key, value)));
+        self.spawn(command, role, free_address())
+    }
+
     /// Starts a role at an address, under a name that it keeps over restarts.
     pub(crate) fn start_at(&self, role: &str, serves: SocketAddr, name: &str) -> Process {
         let mut command = self.command(role);
@@ -117,11 +124,14 @@ impl Installation {
 
     fn spawn(&self, mut command: Command, role: &str, serves: SocketAddr) -> Process {
         let (metrics, log) = (free_address(), self.log(role));
+        let given = command.get_envs().any(|(key, _)| key == "CLICKHOOK_INGEST_INTAKE_LISTEN");
+        if !given {
+            command.env("CLICKHOOK_INGEST_INTAKE_LISTEN", "127.0.0.1:0");
+        }
         let child = command
             .env("CLICKHOOK_METRICS_LISTEN", metrics.to_string())
             .env("CLICKHOOK_INGEST_DATA_DIR", Path::new(&self.dir).join(format!("{role}-{}", serves.port())))
             .env("CLICKHOOK_INGEST_LISTEN", serves.to_string())
-            .env("CLICKHOOK_INGEST_INTAKE_LISTEN", "127.0.0.1:0")
             .env("CLICKHOOK_CONTROL_LISTEN", serves.to_string())
             .stderr(log)
             .spawn()

@@ -6,6 +6,7 @@
 //! problems a route has and which headers it takes, stands in `paths.rs`; a test
 //! holds that list against the routes.
 
+mod conversions;
 mod links;
 mod operation;
 mod paths;

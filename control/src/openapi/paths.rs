@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use schemas::{Campaign, Domain, Endpoint, Key, Link, Workspace};
 use serde_json::{Value, json};
 
-use super::{Document, links, operation::Header};
+use super::{Document, conversions, links, operation::Header};
 use crate::{
     api::{
         endpoints::{Sent, Test},
@@ -103,6 +103,7 @@ pub(super) fn describe(document: &mut Document) {
         .answers::<KeyView<'static>>(200, "The key with its new secret, shown this once", &[Header::ETag])
         .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
+    conversions::describe(document);
     document
         .operation("get", "/v1/event-types", "listEventTypes", "What events there are, each with a sample")
         .tag("Events")

@@ -43,10 +43,9 @@ async fn only_the_description_and_health_are_open() {
         for (method, operation) in item.as_object().unwrap() {
             let answer = stranger.send(&method.to_uppercase(), &filled(path), "", "").await;
             let open = operation.get("security") == Some(&Value::Array(Vec::new()));
-            assert!(
-                if open { answer.status == 200 } else { matches!(answer.status, 401 | 503) },
-                "{method} {path}: {answer:?}"
-            );
+            // 503: what another process serves, and there is none.
+            let allowed = if open { [200, 503] } else { [401, 503] };
+            assert!(allowed.contains(&answer.status), "{method} {path}: {answer:?}");
         }
     }
     instance.stop().await;

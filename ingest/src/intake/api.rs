@@ -13,19 +13,19 @@ use axum::{
     routing::{get, post},
 };
 use iso_currency::Currency;
-use schemas::{ConversionId, Key, RawConversion, Timestamp};
+use schemas::{ConversionId, Key, RawConversion, Timestamp, conversion::Reported};
 use serde::Serialize;
 use service::{
     json,
-    problem::{FieldError, Kind, Problem},
+    problem::{FieldError, Kind, Problem, RejectedLine},
 };
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    batch::{BODY_BYTES, Batch, Rejected, Shape},
+    batch::{BODY_BYTES, Batch, Shape},
     callers::Callers,
-    conversion::{Repeat, Reported},
+    conversion::{Repeat, record},
     metrics::Counts,
     outbox::Outbox,
     postback,
@@ -81,7 +81,7 @@ struct Accepted {
 #[derive(Serialize)]
 struct AcceptedLines {
     accepted: usize,
-    rejected: Vec<Rejected>,
+    rejected: Vec<RejectedLine>,
 }
 
 /// `POST /v1/conversions`.
@@ -96,7 +96,7 @@ async fn report(State(intake): State<Arc<Intake>>, headers: HeaderMap, body: Bod
         Shape::One => {
             let reported: Reported = json::parse(&body)?;
             let repeat = repeat.map_or(Repeat::Unknown, Repeat::Request);
-            let conversion = reported.record(&key.workspace, repeat, now).map_err(Problem::invalid)?;
+            let conversion = record(reported, &key.workspace, repeat, now).map_err(Problem::invalid)?;
             intake.one(conversion, &headers, |counts| &counts.reported).await
         }
         Shape::Lines => intake.lines(&body, &key, repeat, &headers, now).await,
@@ -115,7 +115,7 @@ async fn postback_of(
     let token = token.map(|Path(token)| token).unwrap_or_default();
     let key = intake.callers.token(&token, now)?;
     let conversion = postback::read(query.as_deref().unwrap_or_default(), intake.currency)
-        .and_then(|reported| reported.record(&key.workspace, Repeat::ClickAndName, now))
+        .and_then(|reported| record(reported, &key.workspace, Repeat::ClickAndName, now))
         .map_err(Problem::invalid)?;
     intake.one(conversion, &headers, |counts| &counts.called_back).await
 }

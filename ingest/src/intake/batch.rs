@@ -1,14 +1,14 @@
 //! The body of a report: one conversion, or a line each. What is wrong with a
 //! line is told by its number and keeps no other from being taken.
 
-use schemas::{RawConversion, Timestamp, WorkspaceId};
-use serde::{Serialize, de::IgnoredAny};
+use schemas::{RawConversion, Timestamp, WorkspaceId, conversion::Reported};
+use serde::de::IgnoredAny;
 use service::{
     json::{self, Unread},
-    problem::{FieldError, Kind, Problem},
+    problem::{FieldError, Kind, Problem, RejectedLine},
 };
 
-use super::conversion::{Repeat, Reported};
+use super::conversion::{Repeat, record};
 
 /// The largest body that is read.
 pub(crate) const BODY_BYTES: usize = 1 << 20;
@@ -49,20 +49,11 @@ fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         .filter(|(_, line)| !line.is_empty())
 }
 
-/// A line that is not taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Rejected {
-    /// Its number, from 1.
-    pub(crate) line: usize,
-    /// What is wrong.
-    pub(crate) errors: Vec<FieldError>,
-}
-
 /// Lines that were read.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) taken: Vec<RawConversion>,
-    pub(crate) rejected: Vec<Rejected>,
+    pub(crate) rejected: Vec<RejectedLine>,
 }
 
 impl Batch {
@@ -89,9 +80,9 @@ impl Batch {
         for (number, line) in lines(body) {
             let repeat = key.map_or(Repeat::Unknown, |key| Repeat::Line(key, number));
             let read = json::read::<Reported>(line).map_err(|unread| vec![in_line(unread)]);
-            match read.and_then(|reported| reported.record(workspace, repeat, now)) {
+            match read.and_then(|reported| record(reported, workspace, repeat, now)) {
                 Ok(conversion) => batch.taken.push(conversion),
-                Err(errors) => batch.rejected.push(Rejected { line: number, errors }),
+                Err(errors) => batch.rejected.push(RejectedLine { line: number as u64, errors }),
             }
         }
         Ok(batch)

@@ -3,8 +3,7 @@
 //! to, is decided later by the enricher from the record alone; here is only
 //! written down by what a second report would be known.
 
-use schemas::{ClickId, ConversionId, RawConversion, Timestamp, WorkspaceId, conversion::Amount, usermap::UserMap};
-use serde::Deserialize;
+use schemas::{ConversionId, RawConversion, Timestamp, WorkspaceId, conversion::Reported};
 use service::problem::FieldError;
 
 use super::money::{self, LARGEST};
@@ -19,33 +18,6 @@ const EARLIEST: Timestamp = Timestamp::from_millis(946_684_800_000);
 /// How far a caller's clock may be ahead: a day, for those that forget their
 /// time zone.
 const AHEAD_MS: i64 = 24 * 3600 * 1000;
-
-/// A conversion as it is reported.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(test, derive(PartialEq))]
-pub(crate) struct Reported {
-    pub(crate) click_id: ClickId,
-    pub(crate) name: String,
-    #[serde(default)]
-    pub(crate) order_id: Option<String>,
-    #[serde(default)]
-    pub(crate) product: Option<String>,
-    #[serde(default)]
-    pub(crate) amount: Option<Amount>,
-    #[serde(default)]
-    pub(crate) commission: Option<Amount>,
-    #[serde(default)]
-    pub(crate) affiliate_id: Option<String>,
-    #[serde(default)]
-    pub(crate) customer_id: Option<String>,
-    #[serde(default)]
-    pub(crate) status: Option<String>,
-    #[serde(default)]
-    pub(crate) timestamp: Option<Timestamp>,
-    #[serde(default)]
-    pub(crate) metadata: UserMap,
-}
 
 /// By what a second report of a conversion without an order is known.
 #[derive(Clone, Copy, Debug)]
@@ -76,97 +48,95 @@ impl Repeat<'_> {
     }
 }
 
-impl Reported {
-    /// The record of it, for a key of `workspace` that reports it at `now`.
-    ///
-    /// # Errors
-    /// With everything that is wrong.
-    pub(crate) fn record(
-        self,
-        workspace: &WorkspaceId,
-        repeat: Repeat<'_>,
-        now: Timestamp,
-    ) -> Result<RawConversion, Vec<FieldError>> {
-        let errors = self.wrong(now);
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        Ok(RawConversion {
-            v: 1,
-            id: ConversionId::mint(),
-            workspace: workspace.clone(),
-            received_at: now,
-            same_as: repeat.same_as(&self),
-            click_id: self.click_id,
-            name: self.name,
-            order_id: self.order_id,
-            product: self.product,
-            amount: self.amount,
-            commission: self.commission,
-            affiliate_id: self.affiliate_id,
-            customer_id: self.customer_id,
-            status: self.status,
-            timestamp: self.timestamp.unwrap_or(now),
-            metadata: self.metadata,
-        })
+/// The record of what a key of `workspace` reports at `now`.
+///
+/// # Errors
+/// With everything that is wrong.
+pub(crate) fn record(
+    reported: Reported,
+    workspace: &WorkspaceId,
+    repeat: Repeat<'_>,
+    now: Timestamp,
+) -> Result<RawConversion, Vec<FieldError>> {
+    let errors = wrong(&reported, now);
+    if !errors.is_empty() {
+        return Err(errors);
     }
+    Ok(RawConversion {
+        v: 1,
+        id: ConversionId::mint(),
+        workspace: workspace.clone(),
+        received_at: now,
+        same_as: repeat.same_as(&reported),
+        click_id: reported.click_id,
+        name: reported.name,
+        order_id: reported.order_id,
+        product: reported.product,
+        amount: reported.amount,
+        commission: reported.commission,
+        affiliate_id: reported.affiliate_id,
+        customer_id: reported.customer_id,
+        status: reported.status,
+        timestamp: reported.timestamp.unwrap_or(now),
+        metadata: reported.metadata,
+    })
+}
 
-    fn wrong(&self, now: Timestamp) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let mut text = |field: &str, text: &str, max: usize| {
-            if text.is_empty() || text.chars().count() > max || text.chars().any(char::is_control) {
-                let reason = format!("must have 1 to {max} characters, none of them a control character");
-                errors.push(FieldError::new(field, reason));
-            }
-        };
-        text("name", &self.name, NAME_CHARS);
-        for (field, value) in [
-            ("order_id", &self.order_id),
-            ("product", &self.product),
-            ("affiliate_id", &self.affiliate_id),
-            ("customer_id", &self.customer_id),
-            ("status", &self.status),
-        ] {
-            if let Some(value) = value {
-                text(field, value, TEXT_CHARS);
-            }
+fn wrong(reported: &Reported, now: Timestamp) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut text = |field: &str, text: &str, max: usize| {
+        if text.is_empty() || text.chars().count() > max || text.chars().any(char::is_control) {
+            let reason = format!("must have 1 to {max} characters, none of them a control character");
+            errors.push(FieldError::new(field, reason));
         }
-        for (key, _) in self.metadata.iter() {
-            text("metadata", key, METADATA_KEY_CHARS);
+    };
+    text("name", &reported.name, NAME_CHARS);
+    for (field, value) in [
+        ("order_id", &reported.order_id),
+        ("product", &reported.product),
+        ("affiliate_id", &reported.affiliate_id),
+        ("customer_id", &reported.customer_id),
+        ("status", &reported.status),
+    ] {
+        if let Some(value) = value {
+            text(field, value, TEXT_CHARS);
         }
-        if self.name.contains('/') {
-            errors.push(FieldError::new("name", "must not contain `/`"));
-        }
-        for (field, amount) in [("amount", &self.amount), ("commission", &self.commission)] {
-            let Some(amount) = amount else { continue };
-            if amount.value.unsigned_abs() > LARGEST.unsigned_abs() {
-                let reason = format!("must be within ±{LARGEST} (2^53), in the currency's minor unit");
-                errors.push(FieldError::new(format!("{field}.value"), reason));
-            }
-            if let Err(reason) = money::currency(&amount.currency) {
-                errors.push(FieldError::new(format!("{field}.currency"), reason));
-            }
-        }
-        if let Some(at) = self.timestamp {
-            if at < EARLIEST {
-                errors.push(FieldError::new("timestamp", format!("{at} is before {EARLIEST}")));
-            } else if at.as_millis() - now.as_millis() > AHEAD_MS {
-                errors.push(FieldError::new("timestamp", format!("{at} is more than a day in the future")));
-            }
-        }
-        if self.metadata.len() > METADATA_KEYS {
-            let reason = format!("has {} keys, at most {METADATA_KEYS} are allowed", self.metadata.len());
-            errors.push(FieldError::new("metadata", reason));
-        }
-        for (key, value) in self.metadata.iter().take(METADATA_KEYS) {
-            if value.chars().count() > METADATA_VALUE_CHARS {
-                let key: String = key.chars().take(METADATA_KEY_CHARS).collect();
-                let reason = format!("is longer than {METADATA_VALUE_CHARS} characters");
-                errors.push(FieldError::new(format!("metadata.{key}"), reason));
-            }
-        }
-        errors
     }
+    for (key, _) in reported.metadata.iter() {
+        text("metadata", key, METADATA_KEY_CHARS);
+    }
+    if reported.name.contains('/') {
+        errors.push(FieldError::new("name", "must not contain `/`"));
+    }
+    for (field, amount) in [("amount", &reported.amount), ("commission", &reported.commission)] {
+        let Some(amount) = amount else { continue };
+        if amount.value.unsigned_abs() > LARGEST.unsigned_abs() {
+            let reason = format!("must be within ±{LARGEST} (2^53), in the currency's minor unit");
+            errors.push(FieldError::new(format!("{field}.value"), reason));
+        }
+        if let Err(reason) = money::currency(&amount.currency) {
+            errors.push(FieldError::new(format!("{field}.currency"), reason));
+        }
+    }
+    if let Some(at) = reported.timestamp {
+        if at < EARLIEST {
+            errors.push(FieldError::new("timestamp", format!("{at} is before {EARLIEST}")));
+        } else if at.as_millis() - now.as_millis() > AHEAD_MS {
+            errors.push(FieldError::new("timestamp", format!("{at} is more than a day in the future")));
+        }
+    }
+    if reported.metadata.len() > METADATA_KEYS {
+        let reason = format!("has {} keys, at most {METADATA_KEYS} are allowed", reported.metadata.len());
+        errors.push(FieldError::new("metadata", reason));
+    }
+    for (key, value) in reported.metadata.iter().take(METADATA_KEYS) {
+        if value.chars().count() > METADATA_VALUE_CHARS {
+            let key: String = key.chars().take(METADATA_KEY_CHARS).collect();
+            let reason = format!("is longer than {METADATA_VALUE_CHARS} characters");
+            errors.push(FieldError::new(format!("metadata.{key}"), reason));
+        }
+    }
+    errors
 }
 
 #[cfg(test)]
@@ -188,7 +158,7 @@ mod tests {
     }
 
     fn record(fields: &Value, repeat: Repeat<'_>) -> Result<RawConversion, Vec<FieldError>> {
-        reported(fields).record(&WorkspaceId::new("acme"), repeat, now())
+        super::record(reported(fields), &WorkspaceId::new("acme"), repeat, now())
     }
 
     #[test]

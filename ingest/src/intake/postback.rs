@@ -10,11 +10,14 @@
 use std::borrow::Cow;
 
 use iso_currency::Currency;
-use schemas::{conversion::Amount, usermap::UserMap};
+use schemas::{
+    conversion::{Amount, Reported},
+    usermap::UserMap,
+};
 use service::problem::FieldError;
 use url::form_urlencoded;
 
-use super::{conversion::Reported, money};
+use super::money;
 
 /// What a conversion is called where a network does not say.
 const NAME: &str = "conversion";
