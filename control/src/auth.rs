@@ -15,6 +15,7 @@ use crate::{
     api::Api,
     kept::not_found,
     problem::{Kind, Problem},
+    state::Holds,
     writer::Leader,
 };
 

@@ -13,7 +13,7 @@ use crate::{
     kept::{Difference, Kept, expect, not_found, serialise},
     link::LinkRules,
     problem::Problem,
-    state::{Changes, State},
+    state::{Changes, Holds, State},
 };
 
 /// A record that a draft produces.
@@ -116,7 +116,7 @@ impl<'s> Draft<'s> {
     pub(crate) fn any<T: Kept>(&self, is: impl Fn(&T) -> bool) -> bool {
         let changed = &T::drafted(&self.drafted.changes).changed;
         changed.values().flatten().any(|found| is(found))
-            || T::shelf(self.state).all().any(|found| is(found) && !changed.contains_key(&found.id()))
+            || T::shelf(self.state).all().any(|found| is(&found) && !changed.contains_key(&found.id()))
     }
 
     /// Creates something that was checked.

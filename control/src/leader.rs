@@ -29,7 +29,7 @@ use crate::{
     leadership::{LEASE, Leadership},
     link::LinkRules,
     metrics::Counts,
-    state::State,
+    state::{Holds, State},
     uses::Uses,
     writer::{self, Leader},
 };

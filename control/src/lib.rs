@@ -29,6 +29,7 @@ mod metrics;
 mod ndjson;
 mod openapi;
 mod problem;
+mod qr;
 mod slug;
 mod state;
 mod upsert;

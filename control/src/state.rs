@@ -12,7 +12,7 @@ use schemas::{Campaign, Domain, Endpoint, Key, Link, Timestamp, Topic, Workspace
 
 use crate::{
     draft::Overlay,
-    kept::{Kept, SecretHash},
+    kept::{Kept, Links, SecretHash},
 };
 
 /// All of a kind, by id, with the owners of their claims.
@@ -28,63 +28,34 @@ impl<T: Kept> Default for Shelf<T> {
     }
 }
 
-impl<T: Kept> Shelf<T> {
+/// What holds all of a kind.
+pub(crate) trait Holds<T: Kept>: Default {
     /// The one of that id, whosever it is.
-    pub(crate) fn get(&self, id: &T::Id) -> Option<Arc<T>> {
-        self.all.get(id).cloned()
-    }
+    fn get(&self, id: &T::Id) -> Option<Arc<T>>;
 
     /// Whose that is.
-    pub(crate) fn owner(&self, claim: &T::Claim) -> Option<T::Id> {
-        self.owners.get(claim).cloned()
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.all.values()
-    }
-
-    /// Those of the workspace.
-    pub(crate) fn theirs(&self, workspace: &WorkspaceId) -> impl Iterator<Item = &Arc<T>> {
-        self.all.values().filter(move |found| found.workspace() == Some(workspace))
-    }
+    fn owner(&self, claim: &T::Claim) -> Option<T::Id>;
 
     /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
-    }
+    fn len(&self) -> usize;
 
     /// Up to `limit` of what callers in the workspace see, newest first, older
     /// than `before`; and whether there are more.
-    pub(crate) fn page(&self, workspace: &WorkspaceId, before: Option<&T::Id>, limit: usize) -> (Vec<Arc<T>>, bool) {
-        let older = match before {
-            Some(before) => self.all.range(..before),
-            None => self.all.range::<T::Id, _>(..),
-        };
-        let mut theirs = older.rev().map(|(_, found)| found).filter(|found| found.is_seen_from(workspace));
-        let page = theirs.by_ref().take(limit).cloned().collect();
-        (page, theirs.next().is_some())
-    }
+    fn page(&self, workspace: &WorkspaceId, before: Option<&T::Id>, limit: usize) -> (Vec<Arc<T>>, bool);
 
-    pub(crate) fn put(&mut self, new: Arc<T>) {
-        let id = new.id();
-        self.remove(&id);
-        for claim in new.claims() {
-            self.owners.insert(claim, id.clone());
-        }
-        self.all.insert(id, new);
-    }
+    /// All of them.
+    fn all(&self) -> impl Iterator<Item = Arc<T>>;
 
-    /// What it claimed goes only with the one that owns it.
-    pub(crate) fn remove(&mut self, id: &T::Id) {
-        let Some(old) = self.all.remove(id) else { return };
-        for claim in old.claims() {
-            if self.owners.get(&claim) == Some(id) {
-                self.owners.remove(&claim);
-            }
-        }
-    }
+    /// Those of the workspace.
+    fn theirs<'a>(&'a self, workspace: &'a WorkspaceId) -> impl Iterator<Item = Arc<T>> + 'a;
 
+    /// Puts one in place of the one of its id.
+    fn put(&mut self, new: Arc<T>);
+
+    /// Takes one out. What it claimed goes only with the one that owns it.
+    fn remove(&mut self, id: &T::Id);
+
+    /// Makes committed changes visible.
     fn apply(&mut self, changes: Overlay<T>) {
         for (id, changed) in changes.changed {
             match changed {
@@ -113,10 +84,65 @@ impl<T: Kept> Shelf<T> {
     }
 }
 
+impl<T: Kept> Holds<T> for Shelf<T> {
+    fn get(&self, id: &T::Id) -> Option<Arc<T>> {
+        self.all.get(id).cloned()
+    }
+
+    fn owner(&self, claim: &T::Claim) -> Option<T::Id> {
+        self.owners.get(claim).cloned()
+    }
+
+    fn all(&self) -> impl Iterator<Item = Arc<T>> {
+        self.all.values().cloned()
+    }
+
+    fn theirs<'a>(&'a self, workspace: &'a WorkspaceId) -> impl Iterator<Item = Arc<T>> + 'a {
+        self.all.values().filter(move |found| found.workspace() == Some(workspace)).cloned()
+    }
+
+    fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    fn page(&self, workspace: &WorkspaceId, before: Option<&T::Id>, limit: usize) -> (Vec<Arc<T>>, bool) {
+        let older = match before {
+            Some(before) => self.all.range(..before),
+            None => self.all.range::<T::Id, _>(..),
+        };
+        let mut theirs = older.rev().map(|(_, found)| found).filter(|found| found.is_seen_from(workspace));
+        let page = theirs.by_ref().take(limit).cloned().collect();
+        (page, theirs.next().is_some())
+    }
+
+    fn put(&mut self, new: Arc<T>) {
+        let id = new.id();
+        self.remove(&id);
+        for claim in new.claims() {
+            self.owners.insert(claim, id.clone());
+        }
+        self.all.insert(id, new);
+    }
+
+    fn remove(&mut self, id: &T::Id) {
+        let Some(old) = self.all.remove(id) else { return };
+        for claim in old.claims() {
+            if self.owners.get(&claim) == Some(id) {
+                self.owners.remove(&claim);
+            }
+        }
+    }
+}
+
 /// Where a kind is kept.
 pub(crate) trait Stored: Sized + 'static {
+    /// What holds it.
+    type Held: Holds<Self>
+    where
+        Self: Kept;
+
     /// What is committed.
-    fn shelf(state: &State) -> &Shelf<Self>
+    fn shelf(state: &State) -> &Self::Held
     where
         Self: Kept;
 
@@ -132,11 +158,11 @@ pub(crate) trait Stored: Sized + 'static {
 }
 
 macro_rules! kinds {
-    ($($field:ident: $kind:ty,)*) => {
+    ($($field:ident: $kind:ty, $held:ty;)*) => {
         /// Everything that is committed.
         #[derive(Debug, Default, PartialEq, Eq)]
         pub(crate) struct State {
-            $(pub(crate) $field: Shelf<$kind>,)*
+            $(pub(crate) $field: $held,)*
         }
 
         /// What a draft changes.
@@ -164,7 +190,9 @@ macro_rules! kinds {
         }
 
         $(impl Stored for $kind {
-            fn shelf(state: &State) -> &Shelf<Self> {
+            type Held = $held;
+
+            fn shelf(state: &State) -> &$held {
                 &state.$field
             }
             fn drafted(changes: &Changes) -> &Overlay<Self> {
@@ -178,12 +206,12 @@ macro_rules! kinds {
 }
 
 kinds! {
-    links: Link,
-    endpoints: Endpoint,
-    workspaces: Workspace,
-    domains: Domain,
-    keys: Key,
-    campaigns: Campaign,
+    links: Link, Links;
+    endpoints: Endpoint, Shelf<Endpoint>;
+    workspaces: Workspace, Shelf<Workspace>;
+    domains: Domain, Shelf<Domain>;
+    keys: Key, Shelf<Key>;
+    campaigns: Campaign, Shelf<Campaign>;
 }
 
 impl State {
@@ -192,7 +220,7 @@ impl State {
         T::shelf(self).get(id).filter(|found| found.is_seen_from(workspace))
     }
 
-    /// A page of what callers in the workspace see: [`Shelf::page`].
+    /// A page of what callers in the workspace see: [`Holds::page`].
     pub(crate) fn page<T: Kept>(
         &self,
         workspace: &WorkspaceId,

@@ -21,7 +21,7 @@ use crate::{
     link::LinkRules,
     metrics::Counts,
     problem::Problem,
-    state::State,
+    state::{Holds, State},
     uses::Uses,
 };
 

@@ -1,20 +1,28 @@
-//! `/v1/links`.
+//! `/v1/links`: creating links, and finding them.
 
 use std::sync::Arc;
 
-use axum::{Extension, extract::State, response::Response};
-use schemas::{Link, Scope, Timestamp};
-use serde::Serialize;
+use axum::{
+    Extension, Json,
+    extract::{Query, State, rejection::QueryRejection},
+    response::{IntoResponse, Response},
+};
+use schemars::JsonSchema;
+use schemas::{Link, Scope, Timestamp, workspace::SlugCase};
+use serde::{Deserialize, Serialize};
+use tokio::task::yield_now;
 
 use super::{
     Api, Rules,
-    request::Body,
-    resource::{Resource, created},
+    request::{Body, Page, PageQuery},
+    resource::{Listed, Resource, created},
 };
 use crate::{
     auth::Caller,
+    kept::{LinkClaim, Wanted},
     link::{LinkPatch, NewLink},
-    problem::Problem,
+    problem::{Kind, Problem},
+    state::Holds,
     writer::Leader,
 };
 
@@ -41,4 +49,70 @@ pub(super) async fn create(
     let link = new.check(&caller.workspace, &api.rules.links, Timestamp::now())?;
     let link = api.leader()?.write(move |draft| draft.create(link)).await?;
     Ok(created(&*link, &*link))
+}
+
+/// Which links are asked for: all that fit everything that is given.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LinksQuery {
+    /// How many at most.
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<usize>,
+    /// What the page before gave as `next`.
+    cursor: Option<String>,
+    /// Those of a campaign.
+    campaign: Option<String>,
+    /// Those that have a tag.
+    tag: Option<String>,
+    /// Those of a domain.
+    domain: Option<String>,
+    /// Those of a slug.
+    slug: Option<String>,
+    /// The one of the customer's own id.
+    external_id: Option<String>,
+    /// Those whose slug begins with this.
+    search: Option<String>,
+}
+
+/// How often links are looked through for one page, a bounded stretch each time,
+/// so that nobody else waits for long.
+const STRETCHES: usize = 20;
+
+/// Lists links, newest first. A page may have fewer than were asked for, and a
+/// next one, where few of many fit.
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<LinksQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let page = Page::<Link>::of(&PageQuery { limit: query.limit, cursor: query.cursor })?;
+    let nfc = |text: String| SlugCase::Sensitive.canonical(text.into()).into_owned();
+    let wanted = Wanted {
+        campaign: query.campaign,
+        tag: query.tag,
+        domain: query.domain,
+        slug: query.slug.map(nfc),
+        prefix: query.search.map(nfc),
+    };
+    let leader = api.leader()?;
+    if let Some(external) = query.external_id {
+        let claim = LinkClaim::External(caller.workspace.clone(), external);
+        let found = leader.read(|state| state.links.get(&state.links.owner(&claim)?));
+        let is_next = |link: &Link| page.before.is_none_or(|before| link.id < before);
+        let data = found.into_iter().filter(|link| wanted.fits(link) && is_next(link)).collect();
+        return Ok(Json(Listed::<Arc<Link>> { data, next: None }).into_response());
+    }
+    let (mut data, mut next) = (Vec::new(), page.before);
+    for _ in 0..STRETCHES {
+        let left = page.limit - data.len();
+        let found = leader.read(|state| state.links.search(&caller.workspace, &wanted, next, left));
+        data.extend(found.links);
+        next = found.next;
+        if next.is_none() || data.len() == page.limit {
+            break;
+        }
+        yield_now().await;
+    }
+    Ok(Json(Listed { data, next: next.map(|id| id.to_string()) }).into_response())
 }

@@ -9,7 +9,8 @@ pub(crate) mod endpoints;
 pub(crate) mod events;
 pub(crate) mod import;
 mod keys;
-mod links;
+pub(crate) mod links;
+pub(crate) mod qr;
 pub(crate) mod request;
 pub(crate) mod resource;
 pub(crate) mod stats;
@@ -106,15 +107,19 @@ impl Routes {
 
 /// Routes for callers with a key.
 fn keyed() -> Routes {
-    let links = resource::<Link>(post(links::create).patch(bulk::update).delete(bulk::delete))
+    let links = resource::<Link>(post(links::create).get(links::list).patch(bulk::update).delete(bulk::delete))
+        .route("/v1/links/{id}/qr.svg", get(qr::svg))
+        .route("/v1/links/{id}/qr.png", get(qr::png))
         .route("/v1/links/upsert", put(bulk::upsert))
         .route("/v1/links/import", post(import::import));
-    let endpoints =
-        resource::<Endpoint>(post(endpoints::create)).route("/v1/endpoints/{id}/test", post(endpoints::test));
-    let keys = resource::<Key>(post(keys::create)).route("/v1/keys/{id}/rotate", post(keys::rotate));
-    let domains = resource::<Domain>(post(domains::create)).route("/v1/domains/{id}/verify", post(domains::verify));
-    let campaigns = resource::<Campaign>(post(campaigns::create));
-    let workspaces = resource::<Workspace>(post(workspaces::create));
+    let endpoints = resource::<Endpoint>(post(endpoints::create).get(resource::list::<Endpoint>))
+        .route("/v1/endpoints/{id}/test", post(endpoints::test));
+    let keys = resource::<Key>(post(keys::create).get(resource::list::<Key>))
+        .route("/v1/keys/{id}/rotate", post(keys::rotate));
+    let domains = resource::<Domain>(post(domains::create).get(resource::list::<Domain>))
+        .route("/v1/domains/{id}/verify", post(domains::verify));
+    let campaigns = resource::<Campaign>(post(campaigns::create).get(resource::list::<Campaign>));
+    let workspaces = resource::<Workspace>(post(workspaces::create).get(resource::list::<Workspace>));
     let stats = Routes::default().route("/v1/stats/links/{id}", get(stats::link));
     Routes::default()
         .merge(links.needing(Link::SCOPE))
@@ -145,10 +150,10 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// The routes that every kind has.
-fn resource<T: Resource>(create: MethodRouter<Arc<Api>>) -> Routes {
+/// The routes that every kind has, beside those of all of them.
+fn resource<T: Resource>(collection: MethodRouter<Arc<Api>>) -> Routes {
     let one = get(resource::read::<T>).patch(resource::update::<T>).delete(resource::delete::<T>);
-    Routes::default().route(T::PATH, create.get(resource::list::<T>)).route(&format!("{}/{{id}}", T::PATH), one)
+    Routes::default().route(T::PATH, collection).route(&format!("{}/{{id}}", T::PATH), one)
 }
 
 async fn no_route(uri: Uri) -> Problem {
@@ -171,7 +176,7 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     };
     api.counts.requests.get_or_create(&Answered { status }).inc();
     // What the API tells is the caller's alone.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

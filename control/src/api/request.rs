@@ -57,9 +57,9 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Pro
 pub(crate) struct PageQuery {
     /// How many at most; 50 unless told otherwise.
     #[schemars(range(min = 1, max = LARGEST_PAGE))]
-    limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
     /// What the page before gave as `next`.
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 /// A page of a list of `T`s.
@@ -82,6 +82,13 @@ where
         let Query(query) = Query::<PageQuery>::from_request_parts(parts, state)
             .await
             .map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+        Self::of(&query)
+    }
+}
+
+impl<T: Kept> Page<T> {
+    /// The page that a query asks for.
+    pub(crate) fn of(query: &PageQuery) -> Result<Self, Problem> {
         let limit = query.limit.unwrap_or(PAGE);
         let mut errors = Vec::new();
         if !(1..=LARGEST_PAGE).contains(&limit) {

@@ -8,6 +8,8 @@ mod domain;
 mod endpoint;
 mod key;
 mod link;
+mod links;
+mod order;
 mod workspace;
 
 use std::{
@@ -24,6 +26,7 @@ pub(crate) use self::{
     domain::DomainClaim,
     key::SecretHash,
     link::{LinkClaim, address},
+    links::{Links, Wanted},
 };
 use crate::{
     draft::Draft,

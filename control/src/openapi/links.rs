@@ -7,6 +7,9 @@ use crate::{
     api::{
         bulk::{All, Delete, Update},
         import::How,
+        links::LinksQuery,
+        qr::Look,
+        resource::Listed,
     },
     import::Report,
     link::LinkPatch,
@@ -14,6 +17,30 @@ use crate::{
 };
 
 pub(super) fn describe(document: &mut Document) {
+    document
+        .operation("get", "/v1/links", "listLinks", "List links, newest first")
+        .tag("Links")
+        .describe(
+            "All that fit everything that is given. Where few of many fit, a page may have fewer than were asked for, and \
+             a next one.",
+        )
+        .query::<LinksQuery>()
+        .answers::<Listed<schemas::Link>>(200, "A page of them", &[])
+        .refuses(&[Kind::Invalid])
+        .done();
+    for (picture, media_type) in [("qr.svg", "image/svg+xml"), ("qr.png", "image/png")] {
+        let id = if picture == "qr.svg" { "linkQrSvg" } else { "linkQrPng" };
+        document
+            .operation("get", &format!("/v1/links/{{id}}/{picture}"), id, "The QR code of a link's short address")
+            .tag("Links")
+            .path::<schemas::LinkId>("id")
+            .query::<Look>()
+            .header("If-None-Match", "The ETag of the picture that is known.", &json!({"type": "string"}))
+            .answers_raw(200, "The picture", media_type)
+            .answers_nothing(304, "The picture that is known")
+            .refuses(&[Kind::NotFound, Kind::Invalid])
+            .done();
+    }
     document
         .operation("put", "/v1/links/upsert", "upsertLink", "Make a link what it should be")
         .tag("Links")

@@ -108,3 +108,61 @@ async fn a_link_has_statistics() {
     assert_eq!(api.get(&format!("/v1/stats/links/{}", LinkId::mint())).await.status, 404);
     instance.stop().await;
 }
+
+#[tokio::test]
+async fn links_are_found_by_what_they_have() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    for n in 0..10 {
+        let body = json!({"destination": "https://a.example/", "slug": format!("s{n}-{}", "x".repeat(n)), "external_id": n.to_string(),
+            "campaign": format!("c{}", n % 2), "tags": [format!("t{}", n % 3)]});
+        assert_eq!(api.post("/v1/links", body).await.status, 201);
+    }
+    let found = async |query: &str| {
+        let page = api.get(&format!("/v1/links?{query}")).await;
+        assert_eq!(page.status, 200, "{query}: {page:?}");
+        let links = page.body["data"].as_array().unwrap().iter();
+        let ids: Vec<String> = links.map(|link| link["external_id"].as_str().unwrap().to_owned()).collect();
+        (ids.join(" "), page.body["next"].as_str().map(ToOwned::to_owned))
+    };
+    for (query, expected) in [
+        ("campaign=c1", "9 7 5 3 1"),
+        ("campaign=c1&tag=t0", "9 3"),
+        ("tag=t9", ""),
+        ("slug=s0-", "0"),
+        ("search=s1", "1"),
+        ("external_id=4", "4"),
+        ("external_id=4&campaign=c1", ""),
+        ("domain=other.example", ""),
+    ] {
+        assert_eq!(found(query).await, (expected.to_owned(), None), "{query}");
+    }
+    let (first, next) = found("campaign=c0&limit=2").await;
+    let (second, last) = found(&format!("campaign=c0&limit=3&cursor={}", next.unwrap())).await;
+    assert_eq!((first.as_str(), second.as_str(), last), ("8 6", "4 2 0", None));
+    assert_eq!(api.get("/v1/links?color=red").await.status, 400);
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_has_a_qr_code() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    let link = api.post("/v1/links", json!({"destination": "https://a.example/", "slug": "sale"})).await;
+    let path = format!("/v1/links/{}/qr.svg", link.body["id"].as_str().unwrap());
+    let drawn = api.get(&format!("{path}?size=300&ecc=H")).await;
+    assert_eq!((drawn.status, drawn.header("content-type")), (200, Some("image/svg+xml")), "{drawn:?}");
+    assert!(drawn.body.as_str().unwrap().contains("width=\"300\""));
+    let etag = drawn.header("etag").unwrap();
+    let known = api.send("GET", &format!("{path}?size=300&ecc=H"), &format!("If-None-Match: {etag}\r\n"), "").await;
+    assert_eq!((known.status, known.header("etag")), (304, Some(etag)));
+    assert_ne!(api.get(&path).await.header("etag"), Some(etag));
+    let wrong = api.get(&format!("{path}?size=5000&margin=65")).await;
+    assert_eq!((wrong.status, wrong.fields()), (422, vec!["size", "margin"]));
+    let small = api.get(&path.replace("svg", "png?size=20")).await;
+    assert_eq!((small.status, small.fields()), (422, vec!["size"]));
+    assert_eq!(api.get(&format!("/v1/links/{}/qr.svg", LinkId::mint())).await.status, 404);
+    instance.stop().await;
+}
