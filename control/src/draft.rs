@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use schemas::{Timestamp, Topic, Workspace, WorkspaceId};
+use schemas::{Timestamp, Topic, Workspace, WorkspaceId, idempotency::KeptAnswer};
 
 use crate::{
     kept::{Difference, Kept, expect, not_found, serialise},
@@ -117,6 +117,24 @@ impl<'s> Draft<'s> {
         let changed = &T::drafted(&self.drafted.changes).changed;
         changed.values().flatten().any(|found| is(found))
             || T::shelf(self.state).all().any(|found| is(&found) && !changed.contains_key(&found.id()))
+    }
+
+    /// What was answered under that key of a record on `idempotency`.
+    pub(crate) fn answered(&self, key: &str) -> Option<Arc<KeptAnswer>> {
+        let drafted = self.drafted.changes.answers.get(key).cloned();
+        drafted.or_else(|| self.state.answers.get(key, self.at))
+    }
+
+    /// Keeps what is answered, along with what is drafted.
+    pub(crate) fn answer(&mut self, key: Arc<str>, answer: KeptAnswer) -> Result<(), Problem> {
+        self.tell(Topic::Idempotency, &key, serialise(&answer)?);
+        self.drafted.changes.answers.insert(key, Arc::new(answer));
+        Ok(())
+    }
+
+    /// Produces a record that changes nothing here.
+    pub(crate) fn tell(&mut self, topic: Topic, key: &str, value: Vec<u8>) {
+        self.drafted.records.push(Record { topic, key: key.to_owned(), value: Some(value) });
     }
 
     /// Creates something that was checked.

@@ -6,6 +6,7 @@
 //! `state.rs` and `draft.rs`, which decide what becomes of a change; `writer.rs`
 //! commits it, and `leader.rs` says who may.
 
+mod answers;
 mod api;
 mod auth;
 mod campaign;

@@ -8,9 +8,12 @@ use std::{
 };
 
 use bus::Change;
-use schemas::{Campaign, Domain, Endpoint, Key, Link, Timestamp, Topic, Workspace, WorkspaceId, keyring};
+use schemas::{
+    Campaign, Domain, Endpoint, Key, Link, Timestamp, Topic, Workspace, WorkspaceId, idempotency::KeptAnswer, keyring,
+};
 
 use crate::{
+    answers::Answers,
     draft::Overlay,
     kept::{Kept, Links, SecretHash},
 };
@@ -163,29 +166,38 @@ macro_rules! kinds {
         #[derive(Debug, Default, PartialEq, Eq)]
         pub(crate) struct State {
             $(pub(crate) $field: $held,)*
+            pub(crate) answers: Answers,
         }
 
         /// What a draft changes.
         #[derive(Debug, Default)]
         pub(crate) struct Changes {
             $($field: Overlay<$kind>,)*
+            pub(crate) answers: HashMap<Arc<str>, Arc<KeptAnswer>>,
         }
 
         impl State {
             /// The topics that say what is committed.
-            pub(crate) const TOPICS: &[Topic] = &[$(<$kind as Kept>::TOPIC),*];
+            pub(crate) const TOPICS: &[Topic] = &[$(<$kind as Kept>::TOPIC,)* Topic::Idempotency];
 
             /// Applies a record of one of the topics.
             pub(crate) fn read(&mut self, topic: Topic, change: &Change<'_>) -> Result<(), String> {
                 $(if topic == <$kind as Kept>::TOPIC {
                     return self.$field.read(change);
                 })*
+                if topic == Topic::Idempotency {
+                    self.answers.read(change);
+                    return Ok(());
+                }
                 Err(format!("{} says nothing that the control plane keeps", topic.suffix()))
             }
 
             /// Makes committed changes visible.
             pub(crate) fn apply(&mut self, changes: Changes) {
                 $(self.$field.apply(changes.$field);)*
+                for (key, answer) in changes.answers {
+                    self.answers.put(key, answer);
+                }
             }
         }
 

@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod endpoint;
 pub mod event;
 pub mod filter;
+pub mod idempotency;
 pub mod ids;
 pub mod keyring;
 pub mod leader;

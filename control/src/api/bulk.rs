@@ -40,10 +40,11 @@ pub(super) async fn upsert(
         return Err(Problem::invalid(vec![FieldError::new("external_id", reason)]));
     }
     let upserted = api.leader()?.write(move |draft| draft_upsert(draft, &caller.workspace, given)).await?;
-    Ok(match upserted {
+    let answer = match upserted {
         Upserted::Created(link) => created(&*link, &*link),
         Upserted::Updated(link) | Upserted::Unchanged(link) => versioned(StatusCode::OK, &*link, &*link),
-    })
+    };
+    answer.map(IntoResponse::into_response)
 }
 
 /// What many links are to be changed to: a merge patch (RFC 7396) for all.

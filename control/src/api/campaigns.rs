@@ -8,12 +8,14 @@ use serde::Serialize;
 
 use super::{
     Api, Rules,
+    once::Once,
     request::Body,
     resource::{Resource, created},
 };
 use crate::{
     auth::Caller,
     campaign::{CampaignPatch, NewCampaign},
+    draft::Draft,
     problem::Problem,
     writer::Leader,
 };
@@ -36,9 +38,13 @@ impl Resource for Campaign {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(once): Extension<Once>,
     Body(new): Body<NewCampaign>,
 ) -> Result<Response, Problem> {
     let campaign = new.check(&caller.workspace, Timestamp::now())?;
-    let campaign = api.leader()?.write(move |draft| draft.create(campaign)).await?;
-    Ok(created(&*campaign, &*campaign))
+    let change = move |draft: &mut Draft<'_>| {
+        let campaign = draft.create(campaign)?;
+        created(&*campaign, &*campaign)
+    };
+    once.write(&api, change).await
 }

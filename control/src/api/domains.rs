@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::{
     Api, Rules,
+    once::Once,
     request::{Body, OptionalBody},
     resource::{Resource, created, find, versioned},
 };
@@ -43,17 +44,22 @@ impl Resource for Domain {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(once): Extension<Once>,
     Body(new): Body<NewDomain>,
 ) -> Result<Response, Problem> {
     let domain = new.check(&caller.workspace, &api.rules.links.schemes, Timestamp::now())?;
-    let domain = api.leader()?.write(move |draft| draft.create(domain)).await?;
-    Ok(created(&*domain, &*domain))
+    let change = move |draft: &mut Draft<'_>| {
+        let domain = draft.create(domain)?;
+        created(&*domain, &*domain)
+    };
+    once.write(&api, change).await
 }
 
 /// Asks DNS whether the domain is the caller's, or takes an operator's word.
 pub(super) async fn verify(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(once): Extension<Once>,
     Path(text): Path<String>,
     OptionalBody(verification): OptionalBody<Verification>,
 ) -> Result<Response, Problem> {
@@ -72,9 +78,9 @@ pub(super) async fn verify(
     }
     let id = domain.id;
     let change = move |draft: &mut Draft<'_>| {
-        draft.update::<Domain>(&caller.workspace, &id, None, |domain, at| Ok(proven(domain, at)))
+        let domain = draft.update::<Domain>(&caller.workspace, &id, None, |domain, at| Ok(proven(domain, at)))?;
+        versioned(StatusCode::OK, &*domain, &*domain)
     };
     // A leader of a later term may have it by now.
-    let domain = api.leader()?.write(change).await?;
-    Ok(versioned(StatusCode::OK, &*domain, &*domain))
+    once.write(&api, change).await
 }

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json,
+    Extension,
     extract::{Path, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use bus::Outgoing;
 use schemars::JsonSchema;
 use schemas::{Endpoint, EndpointId, Envelope, EventId, EventName, Scope, Timestamp, Topic, sample};
 use serde::{Deserialize, Serialize};
@@ -16,11 +15,13 @@ use service::secret;
 
 use super::{
     Api, Rules,
+    once::{Answer, Once},
     request::{Body, OptionalBody},
     resource::{Resource, created, find},
 };
 use crate::{
     auth::Caller,
+    draft::Draft,
     endpoint::{EndpointPatch, EndpointView, NewEndpoint},
     problem::Problem,
     writer::Leader,
@@ -44,13 +45,17 @@ impl Resource for Endpoint {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(once): Extension<Once>,
     Body(new): Body<NewEndpoint>,
 ) -> Result<Response, Problem> {
     let (id, secret) = (EndpointId::mint(), secret::mint());
     let sealed = api.vault.seal(&id.to_string(), secret.expose().as_bytes());
     let endpoint = new.check(id, &caller.workspace, sealed, api.rules.endpoints, Timestamp::now())?;
-    let endpoint = api.leader()?.write(move |draft| draft.create(endpoint)).await?;
-    Ok(created(&*endpoint, &EndpointView::new(&endpoint).with_secret(secret.expose())))
+    let change = move |draft: &mut Draft<'_>| {
+        let endpoint = draft.create(endpoint)?;
+        created(&*endpoint, &EndpointView::new(&endpoint).with_secret(secret.expose()))
+    };
+    once.write(&api, change).await
 }
 
 /// Which sample is wanted.
@@ -73,6 +78,7 @@ pub(crate) struct Sent {
 pub(super) async fn test(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(once): Extension<Once>,
     Path(text): Path<String>,
     OptionalBody(wanted): OptionalBody<Test>,
 ) -> Result<Response, Problem> {
@@ -91,10 +97,13 @@ pub(super) async fn test(
         endpoint: Some(endpoint.id),
         event,
     };
-    let value = serde_json::to_vec(&envelope)
-        .map_err(|error| Problem::unavailable(format!("The sample cannot be written down: {error}")))?;
-    let key = endpoint.id.to_string();
-    let record = Outgoing::keyed(Topic::Events, key.as_bytes(), Some(&value));
-    api.producer.produce(&record).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-    Ok((StatusCode::ACCEPTED, Json(Sent { id, event: name })).into_response())
+    let unwritten = |error| Problem::unavailable(format!("The sample cannot be written down: {error}"));
+    let value = serde_json::to_vec(&envelope).map_err(unwritten)?;
+    let body = serde_json::to_string(&Sent { id, event: name }).map_err(unwritten)?;
+    let answer = Answer { status: StatusCode::ACCEPTED.as_u16(), etag: None, location: None, body };
+    let change = move |draft: &mut Draft<'_>| {
+        draft.tell(Topic::Events, &endpoint.id.to_string(), value);
+        Ok(answer)
+    };
+    once.write(&api, change).await
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::{
     Api, Rules,
+    once::Once,
     request::{Body, OptionalBody, id, if_match},
     resource::{Resource, created, versioned},
 };
@@ -46,32 +47,35 @@ impl Resource for Key {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(once): Extension<Once>,
     Body(new): Body<NewKey>,
 ) -> Result<Response, Problem> {
     let secret = mint_secret();
     let key = new.check(&caller, &secret, Timestamp::now())?;
-    let key = api.leader()?.write(move |draft| draft.create(key)).await?;
-    Ok(created(&*key, &KeyView::new(&key, None).with_secret(&secret)))
+    let change = move |draft: &mut Draft<'_>| {
+        let key = draft.create(key)?;
+        created(&*key, &KeyView::new(&key, None).with_secret(&secret))
+    };
+    once.write(&api, change).await
 }
 
 /// Replaces a key's secret; the one before opens for a while still.
 pub(super) async fn rotate(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(once): Extension<Once>,
     Path(text): Path<String>,
     headers: HeaderMap,
     OptionalBody(rotation): OptionalBody<Rotation>,
 ) -> Result<Response, Problem> {
-    let (id, expected, leader) = (id::<Key>(&text)?, if_match(&headers)?, api.leader()?);
-    let (rotation, secret) = (rotation.unwrap_or_default(), mint_secret());
-    let fresh = secret.clone();
+    let (id, expected) = (id::<Key>(&text)?, if_match(&headers)?);
+    let (rotation, secret, used) = (rotation.unwrap_or_default(), mint_secret(), api.leader()?.uses.last(id));
     let change = move |draft: &mut Draft<'_>| {
-        draft.update::<Key>(&caller.workspace, &id, expected, |key, at| {
+        let key = draft.update::<Key>(&caller.workspace, &id, expected, |key, at| {
             key.guard(&caller)?;
-            rotation.apply(key, &fresh, at)
-        })
+            rotation.apply(key, &secret, at)
+        })?;
+        versioned(StatusCode::OK, &*key, &KeyView::new(&key, used).with_secret(&secret))
     };
-    let key = leader.write(change).await?;
-    let view = KeyView::new(&key, leader.uses.last(id)).with_secret(&secret);
-    Ok(versioned(StatusCode::OK, &*key, &view))
+    once.write(&api, change).await
 }

@@ -14,11 +14,13 @@ use tokio::task::yield_now;
 
 use super::{
     Api, Rules,
+    once::Once,
     request::{Body, Page, PageQuery},
     resource::{Listed, Resource, created},
 };
 use crate::{
     auth::Caller,
+    draft::Draft,
     kept::{LinkClaim, Wanted},
     link::{LinkPatch, NewLink},
     problem::{Kind, Problem},
@@ -44,11 +46,15 @@ impl Resource for Link {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(once): Extension<Once>,
     Body(new): Body<NewLink>,
 ) -> Result<Response, Problem> {
     let link = new.check(&caller.workspace, &api.rules.links, Timestamp::now())?;
-    let link = api.leader()?.write(move |draft| draft.create(link)).await?;
-    Ok(created(&*link, &*link))
+    let change = move |draft: &mut Draft<'_>| {
+        let link = draft.create(link)?;
+        created(&*link, &*link)
+    };
+    once.write(&api, change).await
 }
 
 /// Which links are asked for: all that fit everything that is given.

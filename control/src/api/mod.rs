@@ -10,6 +10,7 @@ pub(crate) mod events;
 pub(crate) mod import;
 mod keys;
 pub(crate) mod links;
+mod once;
 pub(crate) mod qr;
 pub(crate) mod request;
 pub(crate) mod resource;
@@ -139,7 +140,8 @@ fn open() -> Routes {
 
 /// All routes.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
-    let keyed = keyed().router.route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
+    let keyed = keyed().router.route_layer(middleware::from_fn(once::name));
+    let keyed = keyed.route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
     keyed
         .merge(open().router)
         .fallback(no_route)

@@ -104,7 +104,9 @@ async fn draw(
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let drawn = spawn_blocking(move || picture(&Squares::new(&address, look.ecc)?, &look)).await;
-        let picture = drawn.map_err(|_| Problem::unavailable("The QR code could not be drawn"))?.map_err(undrawn)?;
+        let picture = drawn
+            .map_err(|_| Problem::unavailable("The QR code could not be drawn"))?
+            .map_err(|reason| undrawn(&reason))?;
         ([(header::CONTENT_TYPE, media_type)], picture).into_response()
     };
     let headers = response.headers_mut();
@@ -122,7 +124,7 @@ fn scanned(short_url: &str) -> String {
     short_url.rsplit_once('/').map_or_else(|| short_url.to_owned(), |(base, slug)| format!("{base}/q/{slug}"))
 }
 
-fn undrawn(reason: Undrawn) -> Problem {
+fn undrawn(reason: &Undrawn) -> Problem {
     match reason {
         Undrawn::TooLong => Problem::invalid(vec![FieldError::new("ecc", reason.to_string())]),
         Undrawn::TooSmall(_) => Problem::invalid(vec![FieldError::new("size", reason.to_string())]),

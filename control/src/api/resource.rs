@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::{
     Extension, Json,
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
@@ -15,6 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Api, Rules,
+    once::Answer,
     request::{Body, Page, id, if_match},
 };
 use crate::{
@@ -55,7 +56,7 @@ pub(super) async fn read<T: Resource>(
 ) -> Result<Response, Problem> {
     let leader = api.leader()?;
     let found = find::<T>(&leader, &caller, &text)?;
-    Ok(versioned(StatusCode::OK, &*found, &found.view(&leader)))
+    Ok(versioned(StatusCode::OK, &*found, &found.view(&leader))?.into_response())
 }
 
 pub(super) async fn list<T: Resource>(
@@ -86,7 +87,7 @@ pub(super) async fn update<T: Resource>(
         })
     };
     let changed = leader.write(change).await?;
-    Ok(versioned(StatusCode::OK, &*changed, &changed.view(&leader)))
+    Ok(versioned(StatusCode::OK, &*changed, &changed.view(&leader))?.into_response())
 }
 
 pub(super) async fn delete<T: Resource>(
@@ -109,21 +110,16 @@ pub(super) fn find<T: Kept>(leader: &Leader, caller: &Caller, text: &str) -> Res
 }
 
 /// A version of something, with the ETag that a change can be made to depend on.
-pub(super) fn versioned<T: Kept>(status: StatusCode, found: &T, body: &impl Serialize) -> Response {
-    let mut response = (status, Json(body)).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", found.revision())) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    response
+pub(super) fn versioned<T: Kept>(status: StatusCode, found: &T, body: &impl Serialize) -> Result<Answer, Problem> {
+    let body = serde_json::to_string(body)
+        .map_err(|error| Problem::unavailable(format!("It cannot be written down: {error}")))?;
+    Ok(Answer { status: status.as_u16(), etag: Some(format!("\"{}\"", found.revision())), location: None, body })
 }
 
 /// The answer to a creation: where the new thing is.
-pub(super) fn created<T: Resource>(new: &T, body: &impl Serialize) -> Response {
-    let mut response = versioned(StatusCode::CREATED, new, body);
-    if let Ok(location) = HeaderValue::from_str(&format!("{}/{}", T::PATH, new.id())) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
+pub(super) fn created<T: Resource>(new: &T, body: &impl Serialize) -> Result<Answer, Problem> {
+    let location = Some(format!("{}/{}", T::PATH, new.id()));
+    Ok(Answer { location, ..versioned(StatusCode::CREATED, new, body)? })
 }
 
 /// A page of a list; `next` is there while there is more.

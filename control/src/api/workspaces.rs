@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{Extension, extract::State, response::Response};
 use schemas::{Scope, Timestamp, Workspace};
 use serde::Serialize;
 
 use super::{
     Api, Rules,
+    once::Once,
     request::Body,
     resource::{Resource, created},
 };
 use crate::{
     auth::Caller,
+    draft::Draft,
     problem::Problem,
     workspace::{NewWorkspace, WorkspacePatch},
     writer::Leader,
@@ -33,8 +35,15 @@ impl Resource for Workspace {
     }
 }
 
-pub(super) async fn create(State(api): State<Arc<Api>>, Body(new): Body<NewWorkspace>) -> Result<Response, Problem> {
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(once): Extension<Once>,
+    Body(new): Body<NewWorkspace>,
+) -> Result<Response, Problem> {
     let workspace = new.check(Timestamp::now())?;
-    let workspace = api.leader()?.write(move |draft| draft.create(workspace)).await?;
-    Ok(created(&*workspace, &*workspace))
+    let change = move |draft: &mut Draft<'_>| {
+        let workspace = draft.create(workspace)?;
+        created(&*workspace, &*workspace)
+    };
+    once.write(&api, change).await
 }

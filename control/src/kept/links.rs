@@ -429,7 +429,7 @@ mod tests {
         .unwrap();
         link.external_id = external_id.map(ToOwned::to_owned);
         link.tags = vec![format!("t{}", id % 3)];
-        link.campaign = (id % 2 == 0).then(|| "even".to_owned());
+        link.campaign = id.is_multiple_of(2).then(|| "even".to_owned());
         link
     }
 

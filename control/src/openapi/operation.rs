@@ -97,6 +97,14 @@ impl<'d> Operation<'d> {
         self.header("If-Match", words, &json!({"type": "string", "examples": ["\"3\""]})).refuses(&[Kind::Changed])
     }
 
+    /// It is done once, however often it is asked for under one `Idempotency-Key`.
+    pub(super) fn once(self) -> Self {
+        let words = "Repeat a call under the same key within a day, and it is answered as before (with \
+                     `Idempotent-Replayed: true`) instead of done again.";
+        let schema = json!({"type": "string", "minLength": 1, "maxLength": 255});
+        self.header("Idempotency-Key", words, &schema).refuses(&[Kind::Invalid, Kind::TooLarge])
+    }
+
     /// The JSON that it takes.
     pub(super) fn body<T: JsonSchema>(self, example: &Value) -> Self {
         self.content::<T>(true, "application/json", example)

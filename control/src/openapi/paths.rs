@@ -54,6 +54,7 @@ pub(super) fn describe(document: &mut Document) {
         .tag("Endpoints")
         .describe("A real, signed delivery of the event type that is asked for, else of `webhook.test`.")
         .path::<schemas::EndpointId>("id")
+        .once()
         .optional_body::<Test>(&json!({"event": "link.clicked"}))
         .answers::<Sent>(202, "It is on its way", &[])
         .refuses(&[Kind::NotFound])
@@ -77,6 +78,7 @@ pub(super) fn describe(document: &mut Document) {
             "A TXT record at `_clickhook.<name>` must say what `verification` says; or an operator vouches for it.",
         )
         .path::<schemas::DomainId>("id")
+        .once()
         .optional_body::<Verification>(&json!({"vouch": false}))
         .answers::<Domain>(200, "The domain, proven", &[Header::ETag])
         .refuses(&[Kind::NotFound])
@@ -99,6 +101,7 @@ pub(super) fn describe(document: &mut Document) {
         .describe("The secret before opens for `overlap_s` seconds still, so that nobody is locked out.")
         .path::<schemas::KeyId>("id")
         .if_match()
+        .once()
         .optional_body::<Rotation>(&json!({"overlap_s": 3600}))
         .answers::<KeyView<'static>>(200, "The key with its new secret, shown this once", &[Header::ETag])
         .refuses(&[Kind::NotFound, Kind::Conflict])
@@ -135,6 +138,7 @@ fn kind<T: Resource, New: JsonSchema, View: JsonSchema>(
     document
         .operation("post", T::PATH, &name("create", singular), &format!("Create {article} {singular}"))
         .tag(tag)
+        .once()
         .body::<New>(example)
         .answers::<View>(201, "It is made", &[Header::ETag, Header::Location])
         .refuses(&[Kind::Conflict])

@@ -8,6 +8,7 @@ mod description;
 mod domains;
 mod endpoints;
 mod hostile;
+mod idempotency;
 mod import;
 mod keys;
 mod leading;
