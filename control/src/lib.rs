@@ -16,6 +16,7 @@ mod dns;
 mod domain;
 mod draft;
 mod endpoint;
+mod exhaustion;
 mod forward;
 #[doc(hidden)]
 pub mod fuzz;
@@ -164,6 +165,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         counts: counts.clone(),
         shutdown: step_down.clone(),
     };
+    let exhaustion = exhaustion::watch(Arc::clone(&leadership), store.clone(), counts.clone());
     let producer = bus.producer("control", Duration::ZERO, PATIENCE)?;
     let api = Api {
         leadership: Arc::clone(&leadership),
@@ -191,6 +193,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         .map_err(Error::Thread)?;
     info!(%address, "the API listens");
     let drained = tokio::spawn(async move {
+        let exhaustion = tokio::spawn(exhaustion);
         let api = Arc::new(api);
         let told = {
             let shutdown = shutdown.clone();
@@ -216,6 +219,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
             }
             () = stood_down.wait() => Err(Error::Thread(io::Error::other("the election ended by itself"))),
         };
+        exhaustion.abort();
         step_down.trigger();
         stood_down.wait().await;
         let producer = api.producer.clone();

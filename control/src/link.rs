@@ -62,7 +62,7 @@ pub(crate) struct NewLink {
     /// Where visitors of the expired link are sent.
     #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
     expired_url: Option<String>,
-    /// After this many clicks, or a few more, it is expired.
+    /// After this many clicks and scans, and those of the next 2 s or so, it is expired.
     #[schemars(range(min = 1))]
     max_clicks: Option<u64>,
     /// Whether visitors are turned away as from an unknown link.
@@ -116,7 +116,7 @@ pub(crate) struct LinkPatch {
     /// Where visitors of the expired link are sent.
     #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
     expired_url: Patch<String>,
-    /// After this many clicks, or a few more, it is expired.
+    /// After this many clicks and scans, and those of the next 2 s or so, it is expired.
     #[schemars(range(min = 1))]
     max_clicks: Patch<u64>,
     /// Whether visitors are turned away as from an unknown link.
@@ -370,6 +370,7 @@ pub(crate) fn changes(old: &Link, new: &Link) -> Changes {
         expires_at: optional(old.expires_at.as_ref(), new.expires_at.as_ref()),
         expired_url: optional(old.expired_url.as_ref(), new.expired_url.as_ref()),
         max_clicks: optional(old.max_clicks.as_ref(), new.max_clicks.as_ref()),
+        exhausted_at: optional(old.exhausted_at.as_ref(), new.exhausted_at.as_ref()),
         disabled: value(&old.disabled, &new.disabled),
         append_click_id: value(&old.append_click_id, &new.append_click_id),
         passthrough: value(&old.passthrough, &new.passthrough),

@@ -30,6 +30,7 @@ pub(crate) struct Counts {
     pub(crate) commit_seconds: Histogram,
     pub(crate) leading: Gauge,
     pub(crate) links: Gauge,
+    pub(crate) links_exhausted: Counter,
     pub(crate) endpoints: Gauge,
 }
 
@@ -48,6 +49,10 @@ impl Counts {
             ),
             leading: metrics.gauge("clickhook_control_leading", "1 while this instance leads, 0 while it stands by"),
             links: metrics.gauge("clickhook_control_links", "Links that exist"),
+            links_exhausted: metrics.counter(
+                "clickhook_control_links_exhausted",
+                "Links that were marked because they had all the clicks that they may have",
+            ),
             endpoints: metrics.gauge("clickhook_control_endpoints", "Endpoints that exist"),
         }
     }

@@ -250,6 +250,8 @@ pub struct Changes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_clicks: Option<Change<u64>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhausted_at: Option<Change<Timestamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Change<bool>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub append_click_id: Option<Change<bool>>,

@@ -44,11 +44,13 @@ pub struct Link {
     /// Where visitors of the expired link are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_url: Option<String>,
-    /// After this many clicks it is expired. Approximate: replicas count on their
-    /// own, and the leader sums up what ClickHouse has.
+    /// After this many clicks and scans, programs' included, it is expired.
+    /// Approximate: they are counted once a second where ClickHouse has them, so
+    /// that visits of the next 2 s or so are still redirected, and all of them
+    /// while ClickHouse is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_clicks: Option<u64>,
-    /// When the leader saw `max_clicks` reached.
+    /// When `max_clicks` was seen to be reached. Another `max_clicks` clears it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exhausted_at: Option<Timestamp>,
     /// Whether visitors are turned away as from an unknown link.

@@ -4,8 +4,9 @@
 //! `bench api` measures what that is a link.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, Hash},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -90,7 +91,23 @@ pub(crate) struct Links {
     /// Each workspace's links, by its number.
     orders: Vec<Order>,
     /// Those whose clicks are limited, and have not reached the limit.
-    limited: BTreeSet<LinkId>,
+    limited: BTreeMap<LinkId, Limited>,
+}
+
+/// A link whose clicks are limited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limited {
+    pub(crate) id: LinkId,
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) max_clicks: u64,
+}
+
+impl Limited {
+    /// What limits a link, if it is limited and is not known to have reached that.
+    fn of(link: &Link) -> Option<Self> {
+        let max_clicks = link.max_clicks.filter(|_| link.exhausted_at.is_none())?;
+        Some(Self { id: link.id, workspace: link.workspace.clone(), max_clicks })
+    }
 }
 
 /// What a link claims, read without the rest of it.
@@ -211,6 +228,13 @@ impl Links {
         page
     }
 
+    /// Up to `count` of the links whose clicks are limited and have not reached the
+    /// limit, behind `after` in the order of their ids.
+    pub(crate) fn limited(&self, after: Option<LinkId>, count: usize) -> Vec<Limited> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.limited.range((from, Bound::Unbounded)).map(|(_, limited)| limited.clone()).take(count).collect()
+    }
+
     /// Puts a link, whose record has this value, in place of the one of its id.
     fn put_record(&mut self, link: &Link, json: &[u8]) {
         let number = self.number(&link.workspace);
@@ -233,11 +257,10 @@ impl Links {
         for claim in link.claims() {
             self.own(&claim, at);
         }
-        if link.max_clicks.is_some() && link.exhausted_at.is_none() {
-            self.limited.insert(link.id);
-        } else {
-            self.limited.remove(&link.id);
-        }
+        match Limited::of(link) {
+            Some(limited) => self.limited.insert(link.id, limited),
+            None => self.limited.remove(&link.id),
+        };
     }
 
     fn add(&mut self, slot: Slot) -> u32 {
@@ -485,6 +508,29 @@ mod tests {
         let one = Wanted { slug: Some("s77".to_owned()), ..Wanted::default() };
         assert_eq!(links.search(&WorkspaceId::default(), &one, None, 7).links.len(), 1);
         assert!(links.search(&WorkspaceId::new("other"), &one, None, 7).links.is_empty());
+    }
+
+    #[test]
+    fn limited_are_those_that_have_a_limit_left_to_reach() {
+        let mut links = Links::default();
+        let limit = |id: u32, max: Option<u64>, exhausted_at: Option<Timestamp>| {
+            Arc::new(Link { max_clicks: max, exhausted_at, ..link(id, &format!("s{id}"), None) })
+        };
+        let at = Timestamp::from_millis(1);
+        for new in [limit(1, Some(5), None), limit(2, None, None), limit(3, Some(6), None), limit(4, Some(7), Some(at))]
+        {
+            links.put(new);
+        }
+        let ids = |links: &Links, after: Option<u128>, count| -> Vec<u128> {
+            links.limited(after.map(LinkId::from_bits), count).iter().map(|limited| limited.id.bits()).collect()
+        };
+        assert_eq!(ids(&links, None, 9), [1, 3]);
+        assert_eq!((ids(&links, None, 1), ids(&links, Some(1), 9)), (vec![1], vec![3]));
+        links.put(limit(1, Some(5), Some(at)));
+        links.put(limit(4, Some(8), None));
+        links.remove(&LinkId::from_bits(3));
+        assert_eq!(ids(&links, None, 9), [4]);
+        assert_eq!(links.limited(None, 9)[0].max_clicks, 8);
     }
 
     /// What a link costs beside its JSON: `cargo test --release -p control --lib -- --ignored --nocapture a_million`.

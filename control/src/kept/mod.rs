@@ -26,7 +26,7 @@ pub(crate) use self::{
     domain::DomainClaim,
     key::SecretHash,
     link::{LinkClaim, address},
-    links::{Links, Wanted},
+    links::{Limited, Links, Wanted},
 };
 use crate::{
     draft::Draft,

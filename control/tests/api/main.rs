@@ -12,6 +12,7 @@ mod idempotency;
 mod import;
 mod keys;
 mod leading;
+mod limits;
 mod links;
 mod refusals;
 mod support;

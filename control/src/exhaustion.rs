@@ -1,0 +1,150 @@
+//! Links that have had all the clicks that they may have. Once a second the
+//! leader asks ClickHouse how often each link was followed that has `max_clicks`
+//! and has not reached it, and marks those that have; redirectors answer them as
+//! expired. Other links cost nothing here. Without ClickHouse nothing is counted,
+//! and nothing else waits for it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use schemas::{Link, LinkId, Timestamp};
+use store::{Store, StoreError};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use crate::{draft::Draft, kept::Limited, leadership::Leadership, metrics::Counts, problem::Problem, writer::Leader};
+
+/// How often they are counted, as long as that takes less.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Why not all links were counted.
+#[derive(Debug, thiserror::Error)]
+enum Uncounted {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("links that have had all their clicks are not marked: {}", .0.detail)]
+    Unmarked(Problem),
+}
+
+/// How the last counting went.
+#[derive(Clone, Copy)]
+enum Last {
+    Counted,
+    Failed,
+}
+
+/// Counts while this instance leads. Never returns.
+pub(crate) async fn watch(leadership: Arc<Leadership>, store: Store, counts: Counts) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Last::Counted;
+    loop {
+        ticks.tick().await;
+        let Some(leader) = leadership.leader() else { continue };
+        last = match (count(&leader, &store, &counts).await, last) {
+            (Ok(()), Last::Counted) => Last::Counted,
+            (Ok(()), Last::Failed) => {
+                info!("links with max_clicks are counted again");
+                Last::Counted
+            }
+            (Err(error), Last::Counted) => {
+                warn!(%error, "links with max_clicks are not counted and may be followed more often: trying again");
+                Last::Failed
+            }
+            (Err(error), Last::Failed) => {
+                debug!(%error, "links with max_clicks are still not counted");
+                Last::Failed
+            }
+        };
+    }
+}
+
+/// Counts all links that have a limit and have not reached it, and marks those
+/// that have. Holds the state for some of them at a time.
+async fn count(leader: &Leader, store: &Store, counts: &Counts) -> Result<(), Uncounted> {
+    let mut after = None;
+    loop {
+        let limited = leader.read(|state| state.links.limited(after, Store::TOTALS_AT_ONCE));
+        let Some(last) = limited.last() else { return Ok(()) };
+        after = Some(last.id);
+        let asked: Vec<_> = limited.iter().map(|link| (&link.workspace, link.id)).collect();
+        let totals = store.link_totals(&asked).await?;
+        let reached = reached(&limited, &totals);
+        if !reached.is_empty() {
+            let marked = mark(leader, reached).await.map_err(Uncounted::Unmarked)?;
+            counts.links_exhausted.inc_by(marked);
+        }
+    }
+}
+
+/// Those that have reached their limit, with what was counted.
+fn reached(limited: &[Limited], totals: &HashMap<LinkId, u64>) -> Vec<(Limited, u64)> {
+    let total = |link: &Limited| totals.get(&link.id).copied().filter(|total| *total >= link.max_clicks);
+    limited.iter().filter_map(|link| Some((link.clone(), total(link)?))).collect()
+}
+
+/// Marks links as exhausted, behind the changes that wait already, and answers
+/// how many were.
+async fn mark(leader: &Leader, reached: Vec<(Limited, u64)>) -> Result<u64, Problem> {
+    let change = move |draft: &mut Draft<'_>| {
+        let mut marked = 0;
+        for (limited, total) in reached {
+            let exhausted = |link: &Link, at| Ok(exhausted(link, total, at));
+            match draft.update(&limited.workspace, &limited.id, None, exhausted) {
+                Ok(link) if link.exhausted_at == Some(draft.at()) => marked += 1,
+                Ok(_) => {}
+                // It was deleted since; it holds the others back in no case.
+                Err(problem) => debug!(link = %limited.id, reason = problem.detail, "a link is not marked"),
+            }
+        }
+        Ok(marked)
+    };
+    leader.hand_over(change).await?.committed().await
+}
+
+/// `link` as it is once it was followed `total` times: it may have been changed
+/// since it was counted.
+fn exhausted(link: &Link, total: u64, at: Timestamp) -> Link {
+    let mut new = link.clone();
+    if link.exhausted_at.is_none() && link.max_clicks.is_some_and(|max| max <= total) {
+        (new.exhausted_at, new.updated_at) = (Some(at), at);
+        new.revision += 1;
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::WorkspaceId;
+    use serde_json::json;
+
+    use super::*;
+
+    fn limited(id: u128, max_clicks: u64) -> Limited {
+        Limited { id: LinkId::from_bits(id), workspace: WorkspaceId::default(), max_clicks }
+    }
+
+    #[test]
+    fn a_limit_is_reached_by_as_many_clicks_as_it_says() {
+        let totals = HashMap::from([(LinkId::from_bits(1), 9), (LinkId::from_bits(2), 10), (LinkId::from_bits(3), 11)]);
+        let all = [limited(1, 10), limited(2, 10), limited(3, 10), limited(4, 10)];
+        assert_eq!(reached(&all, &totals), [(limited(2, 10), 10), (limited(3, 10), 11)]);
+    }
+
+    #[test]
+    fn what_was_changed_since_it_was_counted_is_held_to_what_it_says_now() {
+        let at = Timestamp::from_millis(7);
+        let link = |max: Option<u64>, exhausted: Option<Timestamp>| -> Link {
+            serde_json::from_value(json!({
+                "id": LinkId::from_bits(1), "workspace": "default", "slug": "s", "destination": "https://a.example/",
+                "short_url": "https://go.example/s", "status_code": 302, "created_at": Timestamp::from_millis(0),
+                "updated_at": Timestamp::from_millis(0), "revision": 1, "max_clicks": max, "exhausted_at": exhausted,
+            }))
+            .unwrap()
+        };
+        let marked = exhausted(&link(Some(10), None), 10, at);
+        assert_eq!((marked.exhausted_at, marked.updated_at, marked.revision), (Some(at), at, 2));
+        for same in [link(Some(11), None), link(None, None), link(Some(10), Some(Timestamp::from_millis(3)))] {
+            assert_eq!(exhausted(&same, 10, at), same);
+        }
+    }
+}
