@@ -32,6 +32,9 @@ pub(crate) trait Resource: Kept {
     const PATH: &'static str;
     /// What a key must be allowed to do.
     const SCOPE: Scope;
+    /// How lists of it are ordered: by ids, the last first, which grow with time
+    /// unless callers choose them.
+    const ORDER: &'static str = "newest first";
 
     /// What a caller may want changed: a merge patch (RFC 7396).
     type Patch: DeserializeOwned + Send;

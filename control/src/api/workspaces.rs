@@ -23,6 +23,7 @@ use crate::{
 impl Resource for Workspace {
     const PATH: &'static str = "/v1/workspaces";
     const SCOPE: Scope = Scope::Operator;
+    const ORDER: &'static str = "from the last id to the first";
 
     type Patch = WorkspacePatch;
 

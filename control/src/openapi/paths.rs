@@ -144,7 +144,7 @@ fn kind<T: Resource, New: JsonSchema, View: JsonSchema>(
         .refuses(&[Kind::Conflict])
         .done();
     document
-        .operation("get", T::PATH, &name("list", &plural), &format!("List {plural}, newest first"))
+        .operation("get", T::PATH, &name("list", &plural), &format!("List {plural}, {}", T::ORDER))
         .tag(tag)
         .query::<PageQuery>()
         .answers::<Listed<View>>(200, "A page of them", &[])

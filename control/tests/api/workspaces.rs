@@ -37,6 +37,11 @@ async fn a_workspace_is_made_renamed_and_deleted_once_it_is_empty() {
     let listed = api.get("/v1/workspaces").await;
     let ids: Vec<&Value> = listed.body["data"].as_array().unwrap().iter().map(|workspace| &workspace["id"]).collect();
     assert_eq!(ids, ["default", "acme"]);
+    let page = api.get("/v1/workspaces?limit=1&cursor=default").await;
+    assert_eq!((&page.body["data"][0]["id"], page.body.get("next")), (&json!("acme"), None));
+    let description = api.get("/openapi.json").await;
+    let described = &description.body["paths"]["/v1/workspaces"]["get"]["summary"];
+    assert_eq!(described, "List workspaces, from the last id to the first");
 
     let inside = api.within("acme");
     let key = inside.post("/v1/keys", json!({"name": "a", "scopes": ["links"]})).await;
