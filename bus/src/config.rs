@@ -183,6 +183,8 @@ impl Bus {
             // The end is told by an answer without records, which the broker
             // holds back for this long: what a start waits for at least.
             .set("fetch.wait.max.ms", "100")
+            // A record is applied as it comes: more in advance is memory alone.
+            .set("queued.max.messages.kbytes", "2048")
             .set("isolation.level", "read_committed");
         client
     }

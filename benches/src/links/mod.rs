@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, bail};
 use bus::Bus;
 use service::Shutdown;
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::sleep};
 
 use self::report::{Known, Size};
 pub(crate) use self::report::{Report, text};
@@ -137,6 +137,9 @@ async fn measure(
         say(&format!("{links} links: starting a redirector"));
         started.push(Started::on(binary, dir, &bus, links).await?);
     }
+    for started in &started {
+        started.until_kept().await?;
+    }
     let servers: Vec<Server> = started
         .iter()
         .zip(sizes)
@@ -175,6 +178,18 @@ struct Started {
 }
 
 impl Started {
+    /// Waits until its snapshot is written: that is no part of what a redirect costs.
+    async fn until_kept(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE_A_MILLION * 5;
+        while self.ingest.role.metric("clickhook_ingest_links_snapshot").await != Some(1.0) {
+            if Instant::now() > deadline {
+                bail!("the snapshot of links is not written after {} s", PATIENCE_A_MILLION.as_secs() * 5);
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
     async fn on(binary: &Path, dir: &Path, bus: &Bus, links: u64) -> anyhow::Result<Self> {
         let dir = dir.join(format!("ingest-{links}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
