@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,6 +35,7 @@ pub(crate) fn prepare(
     let dir = data_dir.path().join(NAME);
     let log_dir = dir.join("data");
     fs::create_dir_all(&log_dir).map_err(|source| Error::io("create", &log_dir, source))?;
+    let temporary = empty_dir(dir.join("tmp"))?;
     let cluster_id = cluster_id(&installed.kafka().join("formatted"), &log_dir)?;
 
     let config = dir.join("server.properties");
@@ -54,7 +55,12 @@ pub(crate) fn prepare(
         args.push("-XX:SharedArchiveFile=classes.jsa".into());
     }
     let marker = config.to_string_lossy().into_owned();
-    args.extend([format!("-Dlog4j2.configurationFile={}", logging.display()), "kafka.Kafka".into(), marker.clone()]);
+    args.extend([
+        format!("-Djava.io.tmpdir={}", temporary.display()),
+        format!("-Dlog4j2.configurationFile={}", logging.display()),
+        "kafka.Kafka".into(),
+        marker.clone(),
+    ]);
 
     Ok(Spec {
         engine: NAME,
@@ -67,6 +73,16 @@ pub(crate) fn prepare(
         probe: supervisor::Probe::Kafka(Probe { port: broker_port, cluster_id }),
         stop: Stop::Terminate(STOP_WITHIN),
     })
+}
+
+/// Java's folder for temporary files. Kafka's compressors unpack libraries there,
+/// which a JVM that is killed leaves behind.
+fn empty_dir(dir: PathBuf) -> Result<PathBuf, Error> {
+    match fs::remove_dir_all(&dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::io("clear", &dir, source)),
+        _ => fs::create_dir_all(&dir).map_err(|source| Error::io("create", &dir, source))?,
+    }
+    Ok(dir)
 }
 
 /// The id of the cluster in `log_dir`. A new folder is formatted by copying what
@@ -221,6 +237,14 @@ fn nullable_string(rest: &mut &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_java_left_is_cleared() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = empty_dir(parent.path().join("tmp")).unwrap();
+        fs::write(dir.join("liblz4-java-1.so"), "left").unwrap();
+        assert_eq!(fs::read_dir(empty_dir(dir).unwrap()).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_metadata_response_is_read() {
