@@ -6,13 +6,16 @@ use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use super::{list, remove, show};
+use super::{
+    show,
+    things::{Common, Things},
+};
 use crate::{
     api::{ApiArgs, Method},
     output::Columns,
 };
 
-const COLUMNS: Columns<'_> = &[
+const FACTS: Columns<'static> = &[
     ("id", "/id"),
     ("url", "/url"),
     ("events", "/events"),
@@ -20,6 +23,7 @@ const COLUMNS: Columns<'_> = &[
     ("status", "/status"),
     ("secret", "/secret"),
 ];
+const ENDPOINTS: Things = Things { path: "/v1/endpoints", facts: FACTS, columns: FACTS.split_at(5).0 };
 
 /// What can be done with endpoints.
 #[derive(Debug, Subcommand)]
@@ -46,18 +50,6 @@ pub(crate) enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// List all endpoints.
-    Ls {
-        #[command(flatten)]
-        api: ApiArgs,
-    },
-    /// Show an endpoint.
-    Get {
-        /// Its id (`ep_…`).
-        id: String,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
     /// Stop deliveries; what happens meanwhile is recorded as skipped.
     Pause {
         /// Its id (`ep_…`).
@@ -72,13 +64,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Delete an endpoint.
-    Rm {
-        /// Its id (`ep_…`).
-        id: String,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
+    /// Listing, showing and deleting.
+    #[command(flatten)]
+    Common(Common),
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -105,16 +93,11 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             }
             (api, endpoint)
         }
-        Command::Get { id, api } => {
-            let endpoint = api.client()?.call(Method::Get, &format!("/v1/endpoints/{id}"), None)?;
-            (api, endpoint)
-        }
         Command::Pause { id, api } => (api.clone(), status(&api, &id, "paused")?),
         Command::Resume { id, api } => (api.clone(), status(&api, &id, "active")?),
-        Command::Ls { api } => return list(&api, "/v1/endpoints", &COLUMNS[..5]),
-        Command::Rm { id, api } => return remove(&api, "/v1/endpoints", &id),
+        Command::Common(common) => return common.run(&ENDPOINTS),
     };
-    show(&api, &endpoint, COLUMNS);
+    show(&api, &endpoint, FACTS);
     Ok(())
 }
 

@@ -7,20 +7,22 @@ use serde_json::{Map, Value};
 
 use super::{
     import::{self, ImportArgs},
-    list, remove, show,
+    show,
+    things::{Common, Things},
 };
 use crate::{
     api::{ApiArgs, Method},
     output::Columns,
 };
 
-const COLUMNS: Columns<'_> = &[
+const COLUMNS: Columns<'static> = &[
     ("id", "/id"),
     ("short url", "/short_url"),
     ("destination", "/destination"),
     ("campaign", "/campaign"),
     ("tags", "/tags"),
 ];
+const LINKS: Things = Things { path: "/v1/links", facts: COLUMNS, columns: COLUMNS };
 
 /// What can be done with links.
 #[derive(Debug, Subcommand)]
@@ -46,18 +48,6 @@ Examples:
 A line:
   {\"external_id\":\"42\",\"slug\":\"sale\",\"destination\":\"https://example.com/\",\"tags\":[\"q1\"]}")]
     Import(ImportArgs),
-    /// List all links.
-    Ls {
-        #[command(flatten)]
-        api: ApiArgs,
-    },
-    /// Show a link.
-    Get {
-        /// Its id (`lnk_…`).
-        id: String,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
     /// Change a link.
     Update {
         /// Its id (`lnk_…`).
@@ -67,13 +57,9 @@ A line:
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Delete a link.
-    Rm {
-        /// Its id (`lnk_…`).
-        id: String,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
+    /// Listing, showing and deleting.
+    #[command(flatten)]
+    Common(Common),
 }
 
 /// What a link has.
@@ -158,21 +144,13 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
             let link = api.client()?.call(Method::Post, "/v1/links", Some(&fields.body()))?;
             (api, link)
         }
-        Command::Get { id, api } => {
-            let link = api.client()?.call(Method::Get, &format!("/v1/links/{id}"), None)?;
-            (api, link)
-        }
         Command::Update { id, fields, api } => {
             let link = api.client()?.call(Method::Patch, &format!("/v1/links/{id}"), Some(&fields.body()))?;
             (api, link)
         }
         Command::Import(args) => return import::run(&args),
-        Command::Ls { api } => {
-            list(&api, "/v1/links", COLUMNS)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Command::Rm { id, api } => {
-            remove(&api, "/v1/links", &id)?;
+        Command::Common(common) => {
+            common.run(&LINKS)?;
             return Ok(ExitCode::SUCCESS);
         }
     };
