@@ -99,12 +99,14 @@ fn no_redirect_fails_while_kafka_is_away_and_no_click_is_lost_or_doubled() {
     assert!(ingest.says("clickhook_ingest_kafka_late 1"));
     kafka.signal("-CONT");
     until_back(&ingest);
+    until_told(&load, &receiver);
 
     load.wait_for(300);
     kafka.kill();
     load.wait_for(VISITS);
     kafka.start_again();
     until_back(&ingest);
+    until_told(&load, &receiver);
 
     load.wait_for(300);
     kafka.kill();
@@ -126,6 +128,16 @@ fn no_redirect_fails_while_kafka_is_away_and_no_click_is_lost_or_doubled() {
 
     let Installation { prefix, database, .. } = &installation;
     check_promise(&answered, &kafka.brokers(), prefix, &testbed::clickhouse(), database, &receiver);
+}
+
+/// Waits until every redirect that was answered by now has been told of: Kafka is
+/// then killed out of its usual work. One that is killed while it still settles
+/// what was open when it was killed before was seen to lose a marker, too.
+fn until_told(load: &Load, receiver: &Receiver) {
+    let answered = load.answered();
+    eventually("webhooks tell of all redirects", Duration::from_secs(120), || {
+        (receiver.received().len() >= answered).then_some(())
+    });
 }
 
 fn until(process: &Process, what: &str, metric: &str) {

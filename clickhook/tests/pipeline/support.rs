@@ -232,7 +232,12 @@ impl Load {
         });
     }
 
-    /// How many visits were not answered with a redirect.
+    /// How many visits were answered with a redirect.
+    pub(crate) fn answered(&self) -> usize {
+        self.seen.answered.load(Ordering::SeqCst)
+    }
+
+    /// How many were not.
     pub(crate) fn failed(&self) -> usize {
         self.seen.failed.load(Ordering::SeqCst)
     }
