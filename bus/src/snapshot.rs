@@ -21,7 +21,7 @@ const META: TableDefinition<'_, (), &[u8]> = TableDefinition::new("meta");
 /// Of this file's layout. A file of another one is thrown away.
 const VERSION: u8 = 1;
 /// What redb keeps of the file in memory, in bytes.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 /// How old a snapshot may be that is read on from its offset. Kafka keeps a
 /// tombstone for a day (`delete.retention.ms`): after that, a key that went
 /// meanwhile would never be told.
