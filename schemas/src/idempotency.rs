@@ -10,7 +10,7 @@ use crate::{SealedSecret, Timestamp};
 pub struct KeptAnswer {
     /// Version of the format: 1.
     pub v: u8,
-    /// SHA-256 of what was asked (method, path, body), in hexadecimal.
+    /// SHA-256 of who asked what (the key's id, method, path, body), in hexadecimal.
     pub asked: String,
     /// When it was answered.
     pub at: Timestamp,

@@ -63,7 +63,7 @@ pub(crate) struct Once(Option<Named>);
 struct Named {
     /// The key of the answer's record.
     key: Arc<str>,
-    /// SHA-256 of method, path and body, in hexadecimal.
+    /// SHA-256 of the caller's key id, method, path and body, in hexadecimal.
     asked: String,
 }
 
@@ -90,7 +90,9 @@ async fn named(mut request: Request) -> Result<Request, Problem> {
         .await
         .map_err(|_| Problem::new(Kind::TooLarge, format!("A body may have at most {BODY_BYTES} bytes")))?;
     let mut hash = Sha256::new();
-    for part in [parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), &body] {
+    // Another key may not see what this one was answered, a secret perhaps.
+    let who = caller.key.id.to_string();
+    for part in [who.as_bytes(), parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), &body] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
