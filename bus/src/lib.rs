@@ -3,8 +3,9 @@
 //! What it offers is small on purpose: a [`Producer`] whose acknowledgements are
 //! callbacks, a [`Consumer`] that one thread owns and polls, [`Turns`] of
 //! transactions, a [`Ledger`] of what is done, a [`Table`] that follows a
-//! compacted topic and may keep a snapshot of it, and [`migrate`](Bus::migrate). The settings that make them
-//! lose nothing are decided in `config.rs` and nowhere else.
+//! compacted topic and may keep a snapshot of it, and [`migrate`](Bus::migrate).
+//! The settings that make them lose nothing are decided in `config.rs` and nowhere
+//! else.
 
 mod admin;
 mod config;

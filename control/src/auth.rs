@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header},
+    http::HeaderMap,
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use schemas::{Key, Scope, Timestamp, Workspace, WorkspaceId};
+use service::headers::bearer;
 
 use crate::{
     api::Api,
@@ -56,9 +57,7 @@ pub(crate) fn lacks(scope: Scope) -> Problem {
 }
 
 fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let secret = bearer(headers).ok_or_else(|| {
-        Problem::new(Kind::Unauthorized, "Send the API key with the request: `Authorization: Bearer <key>`")
-    })?;
+    let secret = bearer(headers)?;
     let (leader, at) = (api.leader()?, Timestamp::now());
     let key = leader.read(|state| state.key(secret, at)).ok_or_else(|| {
         Problem::new(Kind::Unauthorized, "This API key opens nothing here: it is unknown, revoked or has expired")
@@ -100,26 +99,9 @@ fn too_often(wait: Duration) -> Problem {
     Problem::new(Kind::Limited { retry_after_s }, detail)
 }
 
-/// The key of an `Authorization` header (RFC 6750).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_comes_as_a_bearer_token() {
-        for (value, expected) in
-            [("Bearer a", Some("a")), ("bearer  a", Some("a")), ("Basic a", None), ("a", None), ("Bearer", None)]
-        {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-            assert_eq!(bearer(&headers), expected, "{value}");
-        }
-    }
 
     #[test]
     fn whoever_is_too_early_is_told_a_whole_second() {

@@ -14,8 +14,8 @@ pub struct Link {
     pub id: LinkId,
     /// The workspace that owns it.
     pub workspace: WorkspaceId,
-    /// The host that it answers on; absent for the workspace's default domain,
-    /// which on a fresh installation answers every host.
+    /// The host that it answers on; absent where it answers on every host that no
+    /// domain claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
     /// The path of its short address, without the slash.

@@ -1,13 +1,14 @@
 //! What every process of clickhook has: configuration, telemetry, a port for
 //! health and metrics, a way to be told to stop, backoff, the vault that keeps
 //! secrets sealed at rest, and what those share that answer callers: problems,
-//! the reading of JSON, and limits on how often one calls (`limit.rs` for callers
+//! the reading of headers and of JSON, and limits on how often one calls (`limit.rs` for callers
 //! that are known, `buckets.rs` for strangers).
 
 pub mod admin;
 mod backoff;
 pub mod buckets;
 pub mod config;
+pub mod headers;
 mod health;
 pub mod json;
 pub mod limit;

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use axum::{
     body::{Body, to_bytes},
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use schemas::{SealedSecret, idempotency::KeptAnswer};
 use serde::{Deserialize, Serialize};
+use service::headers::{idempotency_key, wrong_idempotency_key};
 use sha2::{Digest, Sha256};
 
 use super::{Api, request::BODY_BYTES};
@@ -22,13 +23,10 @@ use crate::{
     answers::record_key,
     auth::Caller,
     draft::Draft,
-    problem::{FieldError, Kind, Problem},
+    problem::{Kind, Problem},
 };
 
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-/// The longest key.
-const KEY_CHARS: usize = 255;
 /// Streams, and can be repeated as it is.
 const IMPORT: &str = "/v1/links/import";
 
@@ -77,7 +75,7 @@ pub(crate) async fn name(request: Request, next: Next) -> Response {
 
 async fn named(mut request: Request) -> Result<Request, Problem> {
     let key = if request.method() == Method::POST && request.uri().path() != IMPORT {
-        key(request.headers())?.map(str::to_owned)
+        idempotency_key(request.headers())?.map(str::to_owned)
     } else {
         None
     };
@@ -100,16 +98,6 @@ async fn named(mut request: Request) -> Result<Request, Problem> {
     let mut request = Request::from_parts(parts, Body::from(body));
     request.extensions_mut().insert(Once(Some(Named { key: record_key(&caller.workspace, &key), asked })));
     Ok(request)
-}
-
-fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(KEY) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=KEY_CHARS).contains(&text.len()));
-    text.map(Some).ok_or_else(|| wrong(format!("must have 1 to {KEY_CHARS} visible ASCII characters")))
-}
-
-fn wrong(reason: impl Into<String>) -> Problem {
-    Problem::invalid(vec![FieldError::new("Idempotency-Key", reason)])
 }
 
 /// What came of a change.
@@ -136,7 +124,7 @@ impl Once {
         let said = leader.write(move |draft| {
             if let Some(kept) = draft.answered(&key) {
                 let same = kept.asked == asked;
-                return if same { Ok(Said::Before(kept.answer.clone())) } else { Err(wrong(OTHER)) };
+                return if same { Ok(Said::Before(kept.answer.clone())) } else { Err(wrong_idempotency_key(OTHER)) };
             }
             let answer = change(draft)?;
             let sealed = vault.seal(&key, &serde_json::to_vec(&answer).map_err(|error| unwritten(&error))?);

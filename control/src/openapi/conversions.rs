@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use schemas::{ConversionId, conversion::Reported};
 use serde_json::{Value, json};
-use service::problem::RejectedLine;
+use service::{headers::IDEMPOTENCY_KEY_CHARS, problem::RejectedLine};
 
 use super::Document;
 use crate::problem::Kind;
@@ -54,7 +54,7 @@ struct Postback {
 }
 
 pub(super) fn describe(document: &mut Document) {
-    let key: Value = json!({"type": "string", "minLength": 1, "maxLength": 255});
+    let key: Value = json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS});
     document
         .operation("post", "/v1/conversions", "reportConversion", "Report what a click led to")
         .tag("Conversions")

@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use schemas::WorkspaceId;
 use serde_json::{Map, Value, json};
+use service::headers::IDEMPOTENCY_KEY_CHARS;
 
 use super::{Document, name, schema};
 use crate::problem::Kind;
@@ -101,7 +102,7 @@ impl<'d> Operation<'d> {
     pub(super) fn once(self) -> Self {
         let words = "Repeat a call under the same key within a day, and it is answered as before (with \
                      `Idempotent-Replayed: true`) instead of done again.";
-        let schema = json!({"type": "string", "minLength": 1, "maxLength": 255});
+        let schema = json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS});
         self.header("Idempotency-Key", words, &schema).refuses(&[Kind::Invalid, Kind::TooLarge])
     }
 

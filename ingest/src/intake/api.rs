@@ -16,8 +16,9 @@ use iso_currency::Currency;
 use schemas::{ConversionId, Key, RawConversion, Timestamp, conversion::Reported};
 use serde::Serialize;
 use service::{
+    headers::idempotency_key,
     json,
-    problem::{FieldError, Kind, Problem, RejectedLine},
+    problem::{Kind, Problem, RejectedLine},
 };
 use tokio::time::timeout;
 use tracing::warn;
@@ -34,8 +35,6 @@ use crate::visit::traceparent;
 
 /// How long a request's body may take.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// The longest `Idempotency-Key`.
-const KEY_CHARS: usize = 255;
 
 /// What the routes work with.
 pub(crate) struct Intake {
@@ -160,16 +159,6 @@ impl Intake {
             Problem::unavailable("The conversion may not have been recorded: send it again")
         })
     }
-}
-
-/// A report's own `Idempotency-Key`.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=KEY_CHARS).contains(&text.len()));
-    text.map(Some).ok_or_else(|| {
-        let reason = format!("must have 1 to {KEY_CHARS} visible ASCII characters");
-        Problem::invalid(vec![FieldError::new("Idempotency-Key", reason)])
-    })
 }
 
 async fn bytes(body: Body) -> Result<Bytes, Problem> {

@@ -11,11 +11,12 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use bus::{Change, Outgoing, Producer};
 use parking_lot::{Mutex, RwLock};
 use schemas::{Key, KeyId, Keyring, Scope, Timestamp, Topic, workspace::KeyUse};
 use service::{
+    headers,
     limit::Limiter,
     problem::{Kind, Problem},
 };
@@ -78,15 +79,9 @@ impl Callers {
     /// The caller whose key is in the headers (RFC 6750), if it may report
     /// conversions.
     pub(crate) fn bearer(&self, headers: &HeaderMap, now: Timestamp) -> Result<Arc<Key>, Problem> {
-        let unauthorized = |detail: &str| Problem::new(Kind::Unauthorized, detail);
-        let secret = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, secret)| secret.trim())
-            .ok_or_else(|| unauthorized("Send the API key with the request: `Authorization: Bearer <key>`"))?;
-        let key = self.find(secret, now)?.ok_or_else(|| unauthorized("This API key is not known here"))?;
+        let unknown = || Problem::new(Kind::Unauthorized, "This API key is not known here");
+        let secret = headers::bearer(headers)?;
+        let key = self.find(secret, now)?.ok_or_else(unknown)?;
         if !key.may(Scope::Conversions) {
             let detail = format!("The key {} lacks the scope `conversions`", key.id);
             return Err(Problem::new(Kind::Forbidden, detail));
