@@ -68,6 +68,26 @@ async fn of_calls_at_once_under_one_key_one_is_done() {
 }
 
 #[tokio::test]
+async fn another_key_is_not_answered_what_this_one_was() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let operator = instance.api();
+    let above = operator.post("/v1/keys", json!({"name": "root", "scopes": ["operator"]})).await;
+    let admin = operator.scoped(&["admin"]).await;
+    let rotate = format!("/v1/keys/{}/rotate", above.body["id"].as_str().unwrap());
+    let rotated = post(operator, &rotate, "rotate-1", &json!({})).await;
+    assert_eq!(rotated.status, 200, "{rotated:?}");
+    let secret = rotated.body["secret"].as_str().unwrap();
+
+    let guessed = post(admin, &rotate, "rotate-1", &json!({})).await;
+    assert_eq!((guessed.status, replayed(&guessed)), (422, false), "{guessed:?}");
+    assert!(!guessed.body.to_string().contains(secret));
+    let again = post(operator, &rotate, "rotate-1", &json!({})).await;
+    assert_eq!((again.status, replayed(&again), &again.body), (200, true, &rotated.body));
+    instance.stop().await;
+}
+
+#[tokio::test]
 async fn the_next_leader_knows_what_was_answered_and_no_secret_is_in_the_topic() {
     let bus = testbed::bus().await;
     let first = leader(&bus).await;
