@@ -6,7 +6,7 @@ use std::{ops::Range, thread, time::Duration};
 
 use anyhow::{Context, bail};
 use bus::{Bus, BusError, Outgoing};
-use schemas::{Link, LinkId, Timestamp, Topic, WorkspaceId, usermap::UserMap};
+use schemas::{Link, LinkId, Timestamp, Topic, sample::plain_link};
 
 /// How long Kafka may take for what is under way.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,31 +33,16 @@ pub(crate) fn link(number: u64) -> Link {
     let item = pick(&["alpine-shell", "trail-runner", "down-jacket", "day-pack", "merino-base"], 17);
     let channel = pick(&["instagram", "newsletter", "youtube", "partners"], 13);
     let at = Timestamp::from_millis(1_767_225_600_000 + (number % 30_000_000) as i64 * 1000);
+    let id = LinkId::from_bits(u128::from(number) | 0x0190_0000_0000_7000_8000_0000_0000_0000);
+    let destination = format!("https://www.acme-outdoor.example/{section}/{item}?variant={number}&ref={channel}");
     Link {
-        id: LinkId::from_bits(u128::from(number) | 0x0190_0000_0000_7000_8000_0000_0000_0000),
-        workspace: WorkspaceId::default(),
-        domain: None,
-        destination: format!("https://www.acme-outdoor.example/{section}/{item}?variant={number}&ref={channel}"),
         short_url: format!("https://go.acme.example/{slug}"),
-        slug,
         campaign: Some(format!("{section}-2026")),
         segment: (number.is_multiple_of(2)).then(|| "returning".to_owned()),
         tags: vec![channel.to_owned(), "q1".to_owned()],
-        status_code: 302,
-        starts_at: None,
-        expires_at: None,
-        expired_url: None,
-        max_clicks: None,
-        exhausted_at: None,
-        disabled: false,
-        append_click_id: false,
-        passthrough: true,
-        referrer_policy: None,
-        metadata: UserMap::default(),
-        external_id: None,
         created_at: at,
         updated_at: at,
-        revision: 1,
+        ..plain_link(id, &slug, &destination)
     }
 }
 

@@ -256,21 +256,7 @@ impl State {
 pub(crate) fn installed() -> State {
     let (home, at) = (WorkspaceId::default(), Timestamp::from_millis(0));
     let mut state = State::default();
-    state.domains.put(Arc::new(Domain {
-        id: schemas::DomainId::from_bits(1),
-        workspace: home.clone(),
-        name: "go.acme.co".to_owned(),
-        is_default: false,
-        slug_case: schemas::workspace::SlugCase::Sensitive,
-        root_url: None,
-        fallback_url: None,
-        expired_url: None,
-        verification: String::new(),
-        verified_at: Some(at),
-        created_at: at,
-        updated_at: at,
-        revision: 1,
-    }));
+    state.domains.put(Arc::new(schemas::sample::plain_domain(schemas::DomainId::from_bits(1), "go.acme.co")));
     state.workspaces.put(Arc::new(crate::workspace::new_workspace(home, "Default".to_owned(), at)));
     state
 }

@@ -173,7 +173,7 @@ impl DomainsWriter {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use schemas::{AppSchemes, Timestamp};
+    use schemas::{AppSchemes, sample::plain_domain};
 
     use super::*;
 
@@ -183,22 +183,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn domain(id: u128, name: &str) -> Domain {
-        let at = Timestamp::from_millis(0);
-        Domain {
-            id: DomainId::from_bits(id),
-            workspace: WorkspaceId::default(),
-            name: name.to_owned(),
-            is_default: false,
-            slug_case: SlugCase::Sensitive,
-            root_url: None,
-            fallback_url: None,
-            expired_url: None,
-            verification: String::new(),
-            verified_at: Some(at),
-            created_at: at,
-            updated_at: at,
-            revision: 1,
-        }
+        plain_domain(DomainId::from_bits(id), name)
     }
 
     fn found(domains: &Domains, host: &str) -> Option<Number> {

@@ -7,8 +7,9 @@ use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemas::{
-    AppSchemes, ClickClass, ClickId, Domain, DomainId, Link, LinkId, RawClick, Timestamp, WorkspaceId,
-    usermap::UserMap, workspace::SlugCase,
+    AppSchemes, ClickClass, ClickId, Domain, DomainId, Link, LinkId, RawClick, Timestamp,
+    sample::{plain_domain, plain_link},
+    workspace::SlugCase,
 };
 use service::Metrics;
 use url::{Position, Url};
@@ -232,33 +233,7 @@ fn base(url: &str) -> String {
 /// and one that has expired.
 #[must_use]
 pub fn example() -> (Vec<Link>, Vec<Domain>) {
-    let at = Timestamp::from_millis(0);
-    let to = |id: u128, slug: &str, destination: &str| Link {
-        id: LinkId::from_bits(id),
-        workspace: WorkspaceId::default(),
-        domain: None,
-        slug: slug.to_owned(),
-        destination: destination.to_owned(),
-        short_url: format!("http://localhost:8080/{slug}"),
-        campaign: None,
-        segment: None,
-        tags: Vec::new(),
-        status_code: 302,
-        starts_at: None,
-        expires_at: None,
-        expired_url: None,
-        max_clicks: None,
-        exhausted_at: None,
-        disabled: false,
-        append_click_id: false,
-        passthrough: true,
-        referrer_policy: None,
-        metadata: UserMap::default(),
-        external_id: None,
-        created_at: at,
-        updated_at: at,
-        revision: 1,
-    };
+    let to = |id, slug: &str, destination: &str| plain_link(LinkId::from_bits(id), slug, destination);
     let links = vec![
         to(1, "sale", "https://acme.example/sale"),
         to(2, "caf\u{e9}", "https://acme.example/"),
@@ -268,19 +243,10 @@ pub fn example() -> (Vec<Link>, Vec<Domain>) {
         Link { expires_at: Some(Timestamp::from_millis(1)), ..to(6, "over", "https://acme.example/over") },
     ];
     let domain = Domain {
-        id: DomainId::from_bits(1),
-        workspace: WorkspaceId::default(),
-        name: "go.acme.co".to_owned(),
-        is_default: false,
         slug_case: SlugCase::Insensitive,
         root_url: Some("https://acme.example/root".to_owned()),
         fallback_url: Some("https://acme.example/missing".to_owned()),
-        expired_url: None,
-        verification: String::new(),
-        verified_at: Some(at),
-        created_at: at,
-        updated_at: at,
-        revision: 1,
+        ..plain_domain(DomainId::from_bits(1), "go.acme.co")
     };
     (links, vec![domain])
 }

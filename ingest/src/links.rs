@@ -374,38 +374,14 @@ impl LinksWriter {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use schemas::{RawClick, usermap::UserMap};
+    use schemas::{RawClick, sample::plain_link};
 
     use super::*;
     use crate::domains::tests::rules;
 
     pub(crate) fn link(id: u128, domain: Option<&str>, slug: &str, destination: &str) -> Link {
-        Link {
-            id: LinkId::from_bits(id),
-            workspace: WorkspaceId::default(),
-            domain: domain.map(str::to_owned),
-            slug: slug.to_owned(),
-            destination: destination.to_owned(),
-            short_url: format!("http://localhost:8080/{slug}"),
-            campaign: None,
-            segment: None,
-            tags: Vec::new(),
-            status_code: 302,
-            starts_at: None,
-            expires_at: None,
-            expired_url: None,
-            max_clicks: None,
-            exhausted_at: None,
-            disabled: false,
-            append_click_id: false,
-            passthrough: false,
-            referrer_policy: None,
-            metadata: UserMap::default(),
-            external_id: None,
-            created_at: Timestamp::from_millis(0),
-            updated_at: Timestamp::from_millis(0),
-            revision: 1,
-        }
+        let plain = plain_link(LinkId::from_bits(id), slug, destination);
+        Link { domain: domain.map(str::to_owned), passthrough: false, ..plain }
     }
 
     fn writer() -> (LinksWriter, Links) {

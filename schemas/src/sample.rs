@@ -1,10 +1,68 @@
 //! A plausible event of every type: what `test` and `trigger` send, and what
-//! the event catalogue shows.
+//! the event catalogue shows. And the plainest link and domain, from which tests
+//! and benches make theirs.
 
 use crate::{
-    Attribution, ClickFacts, ClickId, Event, EventId, EventName, LinkFacts, LinkId, Timestamp, Utm,
+    Attribution, ClickFacts, ClickId, Domain, DomainId, Event, EventId, EventName, Link, LinkFacts, LinkId, Timestamp,
+    Utm, WorkspaceId,
     event::{Change, Changes},
+    usermap::UserMap,
+    workspace::SlugCase,
 };
+
+/// A link of the workspace `default` that does nothing but lead on, and passes the
+/// visit's query on as links do unless told otherwise.
+#[must_use]
+pub fn plain_link(id: LinkId, slug: &str, destination: &str) -> Link {
+    let at = Timestamp::from_millis(0);
+    Link {
+        id,
+        workspace: WorkspaceId::default(),
+        domain: None,
+        slug: slug.to_owned(),
+        destination: destination.to_owned(),
+        short_url: format!("http://localhost:8080/{slug}"),
+        campaign: None,
+        segment: None,
+        tags: Vec::new(),
+        status_code: 302,
+        starts_at: None,
+        expires_at: None,
+        expired_url: None,
+        max_clicks: None,
+        exhausted_at: None,
+        disabled: false,
+        append_click_id: false,
+        passthrough: true,
+        referrer_policy: None,
+        metadata: UserMap::default(),
+        external_id: None,
+        created_at: at,
+        updated_at: at,
+        revision: 1,
+    }
+}
+
+/// A domain of the workspace `default` that was verified.
+#[must_use]
+pub fn plain_domain(id: DomainId, name: &str) -> Domain {
+    let at = Timestamp::from_millis(0);
+    Domain {
+        id,
+        workspace: WorkspaceId::default(),
+        name: name.to_owned(),
+        is_default: false,
+        slug_case: SlugCase::Sensitive,
+        root_url: None,
+        fallback_url: None,
+        expired_url: None,
+        verification: String::new(),
+        verified_at: Some(at),
+        created_at: at,
+        updated_at: at,
+        revision: 1,
+    }
+}
 
 /// A sample event of type `name` that happened at `at`.
 #[must_use]

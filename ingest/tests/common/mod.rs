@@ -19,7 +19,10 @@ use std::{
 
 use bus::{Assigned, Assignments, Bus, Commit, Isolation, Membership, Outgoing, Revoked};
 use ingest::{Config, Running};
-use schemas::{Domain, DomainId, Link, LinkId, Timestamp, Topic, WorkspaceId, usermap::UserMap};
+use schemas::{
+    Domain, DomainId, Link, LinkId, Topic,
+    sample::{plain_domain, plain_link},
+};
 use service::{Health, Metrics, Shutdown};
 use testbed::PATIENCE;
 use tokio::{
@@ -29,30 +32,10 @@ use tokio::{
 
 pub fn link(slug: &str) -> Link {
     Link {
-        id: LinkId::mint(),
-        workspace: WorkspaceId::default(),
-        domain: None,
-        slug: slug.to_owned(),
-        destination: format!("https://acme.example/{slug}"),
-        short_url: format!("http://localhost:8080/{slug}"),
         campaign: Some("winter".to_owned()),
-        segment: None,
         tags: vec!["social".to_owned()],
-        status_code: 302,
-        starts_at: None,
-        expires_at: None,
-        expired_url: None,
-        max_clicks: None,
-        exhausted_at: None,
-        disabled: false,
-        append_click_id: false,
         passthrough: false,
-        referrer_policy: None,
-        metadata: UserMap::default(),
-        external_id: None,
-        created_at: Timestamp::from_millis(0),
-        updated_at: Timestamp::from_millis(0),
-        revision: 1,
+        ..plain_link(LinkId::mint(), slug, &format!("https://acme.example/{slug}"))
     }
 }
 
@@ -163,22 +146,7 @@ pub fn bundles(bus: &Bus) -> Vec<Bundle> {
 
 /// A domain that was verified.
 pub fn domain(name: &str) -> Domain {
-    let at = Timestamp::from_millis(0);
-    Domain {
-        id: DomainId::mint(),
-        workspace: WorkspaceId::default(),
-        name: name.to_owned(),
-        is_default: false,
-        slug_case: schemas::workspace::SlugCase::Sensitive,
-        root_url: None,
-        fallback_url: None,
-        expired_url: None,
-        verification: String::new(),
-        verified_at: Some(at),
-        created_at: at,
-        updated_at: at,
-        revision: 1,
-    }
+    plain_domain(DomainId::mint(), name)
 }
 
 pub async fn write_domain(bus: &Bus, domain: &Domain) {
