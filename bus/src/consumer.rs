@@ -175,7 +175,14 @@ fn starts<A: Assignments>(
         return Ok(Vec::new());
     }
     let list = to_list(topics, partitions.iter().map(|partition| (*partition, 0, None)));
-    let committed = consumer.committed_offsets(list, CALL_TIMEOUT).map_err(BusError::new("fetch committed offsets"))?;
+    let committed = consumer.committed_offsets(list, CALL_TIMEOUT).map_err(|error| {
+        // librdkafka asks again while offsets are pending, and says only that time is up.
+        let timed_out = error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
+        if timed_out && answers(consumer, topics, partitions[0]) {
+            return BusError::OffsetsPending { group: group.to_owned() };
+        }
+        BusError::new("fetch committed offsets")(error)
+    })?;
     let mut starts = Vec::with_capacity(partitions.len());
     for element in committed.elements() {
         element.error().map_err(BusError::new("fetch a committed offset"))?;
@@ -200,6 +207,10 @@ fn starts<A: Assignments>(
         starts.push(Assigned { partition, offset, metadata: element.metadata().to_owned() });
     }
     Ok(starts)
+}
+
+fn answers<A: Assignments>(consumer: &BaseConsumer<Context<A>>, topics: &Topics, partition: Partition) -> bool {
+    consumer.fetch_watermarks(&topics.name(partition.topic), partition.index, MEETING).is_ok()
 }
 
 fn names(partitions: &[Partition]) -> String {

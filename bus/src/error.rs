@@ -75,6 +75,17 @@ pub enum BusError {
         /// How many are configured.
         configured: usize,
     },
+    /// Kafka keeps a group's committed offsets back.
+    #[error(
+        "Kafka answers, but keeps back where group {group} reads on: a transaction that has offsets of the group is neither \
+         committed nor aborted. Nothing is lost meanwhile, and Kafka ends it within seconds; if this is said for minutes, a \
+         marker is missing, as after KAFKA-20734 in Kafka 4.3.0 to 4.4.0: find it with `kafka-transactions.sh find-hanging` \
+         and end it with `kafka-transactions.sh abort`"
+    )]
+    OffsetsPending {
+        /// The consumer group.
+        group: String,
+    },
     /// A transaction stays open.
     #[error("a transaction in topic {topic} has been open for longer than Kafka lets one: is its coordinator away?")]
     Unsettled {
@@ -93,7 +104,7 @@ impl BusError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Kafka { source, .. } => source.rdkafka_error_code() != Some(RDKafkaErrorCode::Fatal),
-            Self::QueueFull | Self::Create { .. } | Self::Unsettled { .. } => true,
+            Self::QueueFull | Self::Create { .. } | Self::OffsetsPending { .. } | Self::Unsettled { .. } => true,
             Self::NoOffset { .. }
             | Self::OffsetGone { .. }
             | Self::Fenced { .. }

@@ -9,6 +9,11 @@ use std::{
 };
 
 use bus::{Bus, BusConfig, BusError, Change, Consumer, Edge, Isolation, Membership, Outgoing, Turned};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    producer::{BaseProducer, Producer as _},
+};
 use schemas::Topic;
 
 const CLICK: Outgoing<'_> = Outgoing { partition: Some(0), ..Outgoing::keyed(Topic::ClicksRaw, b"k", Some(b"v")) };
@@ -199,4 +204,41 @@ async fn what_was_committed_behind_an_open_transaction_is_told_once_the_topic_is
     tokio::task::spawn_blocking(move || slow.abort().unwrap()).await.unwrap();
     settling.await.unwrap().unwrap();
     assert_eq!(known(&bus).await, ["quick"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_a_transaction_keeps_open_are_told_from_a_kafka_that_is_away() {
+    let bus = testbed::bus().await;
+    tokio::task::spawn_blocking(move || {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &bus.config().brokers)
+            .set("group.id", bus.topics().group("g"))
+            .set("transactional.id", bus.topics().group("open"))
+            .set("transaction.timeout.ms", "120000");
+        let (producer, member): (BaseProducer, BaseConsumer) = (client.create().unwrap(), client.create().unwrap());
+        producer.init_transactions(testbed::PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        let mut read = TopicPartitionList::new();
+        read.add_partition_offset(&bus.topics().name(Topic::ClicksRaw), 0, Offset::Offset(0)).unwrap();
+        let group = member.group_metadata().unwrap();
+        producer.send_offsets_to_transaction(&read, &group, testbed::PATIENCE).unwrap();
+
+        let consumer = raw(&bus);
+        let error = loop {
+            if let Err(error) = consumer.poll(Duration::from_millis(50)) {
+                break error;
+            }
+        };
+        assert!(matches!(error, BusError::OffsetsPending { .. }), "{error}");
+        assert!(error.is_transient());
+        drop(consumer);
+        producer.abort_transaction(testbed::PATIENCE).unwrap();
+        let consumer = raw(&bus);
+        while consumer.assignment().unwrap().is_empty() {
+            assert!(consumer.poll(Duration::from_millis(50)).unwrap().is_none());
+        }
+    })
+    .await
+    .unwrap();
 }
