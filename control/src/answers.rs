@@ -11,20 +11,27 @@ use schemas::{Timestamp, WorkspaceId, idempotency::KeptAnswer};
 
 /// How long an answer is kept, in milliseconds.
 const DAY_MS: i64 = 24 * 3600 * 1000;
-/// How many are kept at most, about 100 MB; the oldest go first.
-const MOST: usize = 100_000;
+/// How many bytes of them are kept at most; the oldest go first.
+const MOST_BYTES: usize = 100_000_000;
+/// What one takes beside its texts: its rows in the map and in the queue.
+const ROW_BYTES: usize = 300;
 
 /// Kept answers, by the keys of their records.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answers {
     kept: HashMap<Arc<str>, Arc<KeptAnswer>>,
     oldest: VecDeque<(Timestamp, Arc<str>)>,
+    bytes: usize,
 }
 
 /// The key of the record of what a workspace's caller calls `key`. No workspace's
 /// id has a slash, so no two of them read the same.
 pub(crate) fn record_key(workspace: &WorkspaceId, key: &str) -> Arc<str> {
     format!("{workspace}/{key}").into()
+}
+
+fn bytes(key: &str, KeptAnswer { asked, answer, .. }: &KeptAnswer) -> usize {
+    ROW_BYTES + key.len() + asked.len() + answer.key.len() + answer.nonce.len() + answer.sealed.len()
 }
 
 impl Answers {
@@ -36,12 +43,16 @@ impl Answers {
     pub(crate) fn put(&mut self, key: Arc<str>, answer: Arc<KeptAnswer>) {
         self.oldest.push_back((answer.at, Arc::clone(&key)));
         let now = answer.at.as_millis();
-        self.kept.insert(key, answer);
+        self.bytes += bytes(&key, &answer);
+        if let Some(before) = self.kept.insert(Arc::clone(&key), answer) {
+            self.bytes -= bytes(&key, &before);
+        }
         while let Some((at, key)) = self.oldest.front() {
-            if self.oldest.len() <= MOST && now - at.as_millis() < DAY_MS {
+            if self.bytes <= MOST_BYTES && now - at.as_millis() < DAY_MS {
                 break;
             }
-            if self.kept.get(key).is_some_and(|kept| kept.at == *at) {
+            if let Some(kept) = self.kept.get(key).filter(|kept| kept.at == *at) {
+                self.bytes -= bytes(key, kept);
                 self.kept.remove(key);
             }
             self.oldest.pop_front();
@@ -66,7 +77,11 @@ mod tests {
     use super::*;
 
     fn answer(at_ms: i64) -> Arc<KeptAnswer> {
-        let sealed = SealedSecret { key: String::new(), nonce: String::new(), sealed: String::new() };
+        sealed(at_ms, String::new())
+    }
+
+    fn sealed(at_ms: i64, sealed: String) -> Arc<KeptAnswer> {
+        let sealed = SealedSecret { key: String::new(), nonce: String::new(), sealed };
         Arc::new(KeptAnswer { v: 1, asked: String::new(), at: Timestamp::from_millis(at_ms), answer: sealed })
     }
 
@@ -82,13 +97,16 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_kept_and_the_oldest_go_first() {
+    fn so_many_bytes_are_kept_and_the_oldest_go_first() {
         let mut answers = Answers::default();
-        for number in 0..MOST + 10 {
-            answers.put(format!("a/{number}").into(), answer(number as i64));
+        let tenth = "x".repeat(MOST_BYTES / 10);
+        for number in 0..15 {
+            answers.put(format!("a/{number}").into(), sealed(number, tenth.clone()));
+            // A second answer under one key takes the place of the first.
+            answers.put("a/again".into(), answer(number));
         }
-        let at = Timestamp::from_millis(MOST as i64);
-        assert_eq!((answers.kept.len(), answers.oldest.len()), (MOST, MOST));
-        assert!(answers.get("a/9", at).is_none() && answers.get("a/10", at).is_some());
+        let at = Timestamp::from_millis(15);
+        assert!(answers.bytes <= MOST_BYTES && answers.bytes > MOST_BYTES * 8 / 10, "{}", answers.bytes);
+        assert!(answers.get("a/5", at).is_none() && answers.get("a/6", at).is_some() && answers.get("a/again", at).is_some());
     }
 }

@@ -26,10 +26,12 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
 /// The `Idempotency-Key`, if the caller gives one.
 ///
 /// # Errors
-/// When it is empty, too long, or no ASCII.
+/// When it is empty, too long, or has anything but visible ASCII.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_CHARS).contains(&text.len()));
+    let text = value.to_str().ok().filter(|text| {
+        (1..=IDEMPOTENCY_KEY_CHARS).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    });
     text.map(Some).ok_or_else(|| {
         wrong_idempotency_key(format!("must have 1 to {IDEMPOTENCY_KEY_CHARS} visible ASCII characters"))
     })
