@@ -3,9 +3,11 @@
 //!
 //! Trackers call the same things by different names, and an address that was
 //! made for one of them should go on working: `cid`, `txid`, `et` are Voluum's
-//! (doc.voluum.com, "Parameters in Postback URLs"), `clickid` and `sum`
-//! `RedTrack`'s and Affise's, `subid` Keitaro's. `payout` is what the conversion
-//! is worth to whoever runs the link, so it becomes the amount.
+//! (doc.voluum.com, "Parameters in Postback URLs"), `clickid`, `action_id`, `goal`
+//! and `sum` Affise's (help-center.affise.com, "Affise postback URL parameters"),
+//! `subid` and `revenue` Keitaro's (docs.keitaro.io, "Postback"), whose `tid` only
+//! counts the conversions of one click and so is no order's id. `payout` is what
+//! the conversion is worth to whoever runs the link, so it becomes the amount.
 
 use std::borrow::Cow;
 
@@ -25,8 +27,8 @@ const NAME: &str = "conversion";
 /// The parameters, ours first.
 const CLICK_ID: &[&str] = &["click_id", "clickid", "cid", "subid"];
 const NAMES: &[&str] = &["name", "event", "et", "goal"];
-const ORDER_ID: &[&str] = &["order_id", "txid"];
-const PAYOUT: &[&str] = &["payout", "amount", "sum"];
+const ORDER_ID: &[&str] = &["order_id", "txid", "action_id"];
+const PAYOUT: &[&str] = &["payout", "amount", "sum", "revenue"];
 const COMMISSION: &[&str] = &["commission"];
 const CURRENCY: &[&str] = &["currency"];
 const PRODUCT: &[&str] = &["product"];
@@ -147,7 +149,11 @@ mod tests {
     #[test]
     fn other_trackers_words_are_understood() {
         let ours = read_with("click_id=CLICK&payout=3&order_id=7&name=lead").unwrap();
-        for theirs in ["cid=CLICK&payout=3&txid=7&et=lead", "clickid=CLICK&sum=3.00&txid=7&event=lead"] {
+        for theirs in [
+            "cid=CLICK&payout=3&txid=7&et=lead",
+            "clickid=CLICK&sum=3.00&action_id=7&goal=lead",
+            "subid=CLICK&revenue=3&order_id=7&event=lead&tid=1",
+        ] {
             assert_eq!(read_with(theirs).unwrap(), ours, "{theirs}");
         }
         let bare = read_with("subid=CLICK").unwrap();
