@@ -3,6 +3,7 @@
 
 mod conformance;
 mod crash;
+mod customer;
 mod failover;
 mod outage;
 mod quickstart;

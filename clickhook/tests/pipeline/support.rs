@@ -123,18 +123,25 @@ impl Drop for Up {
 pub(crate) struct Api {
     agent: ureq::Agent,
     base: String,
+    authorization: String,
 }
 
 impl Api {
+    /// As its operator.
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { agent: http(), base: format!("http://{address}") }
+        Self::with(address, ADMIN_KEY)
+    }
+
+    /// With a key.
+    pub(crate) fn with(address: SocketAddr, key: &str) -> Self {
+        Self { agent: http(), base: format!("http://{address}"), authorization: format!("Bearer {key}") }
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Value {
         let answer = self
             .agent
             .post(format!("{}{path}", self.base))
-            .header("authorization", format!("Bearer {ADMIN_KEY}"))
+            .header("authorization", &self.authorization)
             .send_json(body);
         let mut answer = answer.unwrap();
         let text = answer.body_mut().read_to_string().unwrap();
@@ -146,7 +153,7 @@ impl Api {
         let answer = self
             .agent
             .get(format!("{}{path}", self.base))
-            .header("authorization", format!("Bearer {ADMIN_KEY}"))
+            .header("authorization", &self.authorization)
             .call();
         serde_json::from_str(&answer.unwrap().body_mut().read_to_string().unwrap()).unwrap()
     }
@@ -230,11 +237,6 @@ impl Load {
         eventually("the last visit is answered", Duration::from_secs(60), || {
             (self.seen.busy.load(Ordering::SeqCst) == 0).then_some(())
         });
-    }
-
-    /// How many visits were answered with a redirect.
-    pub(crate) fn answered(&self) -> usize {
-        self.seen.answered.load(Ordering::SeqCst)
     }
 
     /// How many were not.
