@@ -1,7 +1,7 @@
 //! Who calls, and what they may do. A key is found by the hash of what the caller
 //! shows; one that is unknown and one that has expired are answered alike.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
@@ -63,7 +63,9 @@ fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
         Problem::new(Kind::Unauthorized, "This API key opens nothing here: it is unknown, revoked or has expired")
     })?;
     if let Some(limiter) = &api.limiter {
-        limiter.check(&key.id).map_err(too_often)?;
+        limiter
+            .check(&key.id)
+            .map_err(|wait| Problem::limited("This key calls too often: wait, then call more slowly", wait))?;
     }
     if key.scopes.contains(&Scope::Postback) {
         let detail = "This is a postback token: it reports conversions at its own address, and does nothing else";
@@ -90,23 +92,4 @@ fn workspace(leader: &Leader, key: &Key, headers: &HeaderMap) -> Result<Workspac
         return Err(unknown());
     }
     Ok(id)
-}
-
-fn too_often(wait: Duration) -> Problem {
-    // A fraction of a second is a second to come.
-    let retry_after_s = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-    let detail = format!("This key calls too often: wait {retry_after_s} s, then call more slowly");
-    Problem::new(Kind::Limited { retry_after_s }, detail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_is_too_early_is_told_a_whole_second() {
-        for (wait, seconds) in [(Duration::from_millis(3), 1), (Duration::from_millis(1500), 2)] {
-            assert_eq!(too_often(wait).kind, Kind::Limited { retry_after_s: seconds });
-        }
-    }
 }

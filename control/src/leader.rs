@@ -16,7 +16,8 @@ use std::{
 };
 
 use bus::{
-    Assigned, Assignments, Bus, BusError, Change, Commit, Isolation, Membership, Outgoing, Revoked, Table, Transaction,
+    Assigned, Assignments, Bus, BusError, Change, Commit, Isolation, KeyUses, Membership, Outgoing, Revoked, Table,
+    Transaction,
 };
 use parking_lot::Mutex;
 use schemas::{Timestamp, Topic, leader};
@@ -30,7 +31,6 @@ use crate::{
     link::LinkRules,
     metrics::Counts,
     state::{Holds, State},
-    uses::Uses,
     writer::{self, Leader},
 };
 
@@ -242,7 +242,7 @@ impl Candidate {
                 }
             })?);
         }
-        let known = Arc::new(Uses::default());
+        let known = Arc::new(KeyUses::default());
         let (uses, tell) = (Arc::clone(&known), tell);
         let followed = self.bus.table(CONTROL, Topic::KeyUses, None, move |change| {
             uses.read(&change);
@@ -270,7 +270,7 @@ impl Candidate {
 
 /// What others write too, and a leader therefore follows during its term.
 struct Following {
-    known: Arc<Uses>,
+    known: Arc<KeyUses>,
     _table: Table,
 }
 

@@ -35,7 +35,6 @@ mod qr;
 mod slug;
 mod state;
 mod upsert;
-mod uses;
 mod workspace;
 mod writer;
 
@@ -45,15 +44,13 @@ use bus::{Bus, BusError};
 pub use config::Config;
 pub use dns::{Dns, DnsError};
 use schemas::keyring;
-use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
+use service::{ConfigError, Health, Metrics, Shutdown, serve, vault::Vault};
 use store::Store;
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
     task::{JoinHandle, spawn_blocking},
-    time::timeout,
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     api::{Api, Rules},
@@ -65,8 +62,9 @@ use crate::{
     metrics::Counts,
 };
 
-/// How long requests that are under way may take to finish.
-const DRAIN: Duration = Duration::from_secs(10);
+/// What callers of the API cannot exceed.
+const LIMITS: serve::Limits =
+    serve::Limits { connections: 1000, header_timeout: Duration::from_secs(30), drain: Duration::from_secs(10) };
 /// How long Kafka is given to take a test event.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -180,7 +178,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         }),
         limiter: config.limiter(),
         counts,
-        imports: Semaphore::new(api::import::AT_ONCE),
+        imports: api::import::Imports::default(),
     };
     let stood_down = Shutdown::new();
     let tell = stood_down.clone();
@@ -195,26 +193,18 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let drained = tokio::spawn(async move {
         let exhaustion = tokio::spawn(exhaustion);
         let api = Arc::new(api);
-        let told = {
-            let shutdown = shutdown.clone();
-            async move { shutdown.wait().await }
-        };
-        let routes = api::routes(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
-        let serving = axum::serve(listener, routes).with_graceful_shutdown(told);
-        let mut serving = tokio::spawn(serving.into_future());
+        let (routes, open) = (api::routes(Arc::clone(&api)), api.counts.connections.clone());
+        let mut serving = tokio::spawn(serve::serve(listener, routes, LIMITS, open, shutdown.clone()));
         let outcome = tokio::select! {
             // Told to stop, serving ends too: the order says which was first.
             biased;
             () = shutdown.wait() => {
                 leadership.drain();
-                if timeout(DRAIN, &mut serving).await.is_err() {
-                    warn!("API requests were cut off: they did not finish in time");
-                    serving.abort();
-                }
+                let _ = (&mut serving).await;
                 Ok(())
             }
             ended = &mut serving => {
-                let ended = ended.map_err(io::Error::other).and_then(|served| served);
+                let ended = ended.map_err(io::Error::other);
                 Err(Error::Thread(ended.err().unwrap_or_else(|| io::Error::other("it ended by itself"))))
             }
             () = stood_down.wait() => Err(Error::Thread(io::Error::other("the election ended by itself"))),

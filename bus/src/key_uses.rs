@@ -1,25 +1,27 @@
-//! When keys were last used. Everyone who is called writes it down, at most once
-//! a minute a key, and the leader follows what is written.
+//! When keys to the API were last used. Everyone who is called writes it down on
+//! `key_uses`, at most once a minute a key; who shows it follows what is written.
 
 use std::{collections::HashMap, str, time::Duration};
 
-use bus::{Change, Outgoing, Producer};
 use parking_lot::Mutex;
 use schemas::{KeyId, Timestamp, Topic, workspace::KeyUse};
 use tracing::debug;
+
+use crate::{Change, Outgoing, Producer};
 
 /// How long a use is not told again.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// When keys were last used: an entry a key that exists or has existed.
 #[derive(Debug, Default)]
-pub(crate) struct Uses {
+pub struct KeyUses {
     last: Mutex<HashMap<KeyId, Timestamp>>,
 }
 
-impl Uses {
+impl KeyUses {
     /// When the key was last used, to the minute.
-    pub(crate) fn last(&self, key: KeyId) -> Option<Timestamp> {
+    #[must_use]
+    pub fn last(&self, key: KeyId) -> Option<Timestamp> {
         self.last.lock().get(&key).copied()
     }
 
@@ -34,7 +36,7 @@ impl Uses {
     }
 
     /// Notes a use, and tells it if it is time to. Nobody waits for that.
-    pub(crate) fn used(&self, key: KeyId, at: Timestamp, producer: &Producer) {
+    pub fn used(&self, key: KeyId, at: Timestamp, producer: &Producer) {
         if !self.note(key, at) {
             return;
         }
@@ -51,9 +53,14 @@ impl Uses {
         }
     }
 
+    /// Forgets a key that is gone.
+    pub fn forget(&self, key: KeyId) {
+        self.last.lock().remove(&key);
+    }
+
     /// Applies a record. One that cannot be read is passed over: nothing depends
     /// on it.
-    pub(crate) fn read(&self, change: &Change<'_>) {
+    pub fn read(&self, change: &Change<'_>) {
         let id = |key: &[u8]| str::from_utf8(key).ok()?.parse::<KeyId>().ok();
         match change {
             Change::Put { key, value } => {
@@ -65,7 +72,7 @@ impl Uses {
             }
             Change::Delete { key } => {
                 if let Some(id) = id(key) {
-                    self.last.lock().remove(&id);
+                    self.forget(id);
                 }
             }
             Change::CaughtUp => {}
@@ -85,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_use_is_told_once_a_minute() {
-        let uses = Uses::default();
+        let uses = KeyUses::default();
         for (s, told) in [(100, true), (101, false), (159, false), (160, true), (161, false)] {
             assert_eq!(uses.note(KEY, at(s)), told, "{s}");
         }
@@ -95,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_others_tell_counts_as_the_later_of_both() {
-        let uses = Uses::default();
+        let uses = KeyUses::default();
         let id = KEY.to_string();
         let put = |s: i64| {
             let value = serde_json::to_vec(&KeyUse { v: 1, last_used_at: at(s) }).unwrap();
