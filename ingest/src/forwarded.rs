@@ -14,31 +14,34 @@ pub(crate) struct Origin<'r> {
     pub(crate) ip: IpAddr,
     /// The host that was asked, where a trusted proxy says so.
     pub(crate) host: Option<&'r str>,
+    /// Where two headers disagree, what they say: one of them is the proxy's.
+    pub(crate) claims: Option<[IpAddr; 2]>,
 }
 
 /// Where a request came from. That is the peer, unless it is a trusted proxy;
 /// then the right-most address in the headers that is not, since what stands
 /// left of it is what the visitor claims. Where both headers are there and
-/// disagree, one was passed on as the visitor sent it, and neither is believed.
+/// disagree, one was passed on as the visitor sent it, and neither is believed;
+/// how fast is asked is then counted for both, or a header would be a way around.
 pub(crate) fn origin<'r>(headers: Headers<'r>, peer: IpAddr, trusted: &[IpNet]) -> Origin<'r> {
     let peer = peer.to_canonical();
     if !is_in(peer, trusted) {
-        return Origin { ip: peer, host: None };
+        return Origin { ip: peer, host: None, claims: None };
     }
     let hops = headers.all("x-forwarded-for").rev().flat_map(|value| text(value).rsplit(',')).map(str::trim);
     let x_forwarded = farthest(hops, peer, trusted, |hop| hop);
     let elements: Vec<Element<'r>> = headers.all("forwarded").flat_map(|value| Elements(text(value))).collect();
     let forwarded = farthest(elements.iter().rev(), peer, trusted, |element| element.client);
-    let ip = match (&x_forwarded, &forwarded) {
-        (Some((a, _)), Some((b, _))) if a != b => peer,
-        (Some((ip, _)), _) | (None, Some((ip, _))) => *ip,
-        (None, None) => peer,
+    let (ip, claims) = match (&x_forwarded, &forwarded) {
+        (Some((a, _)), Some((b, _))) if a != b => (peer, Some([*a, *b])),
+        (Some((ip, _)), _) | (None, Some((ip, _))) => (*ip, None),
+        (None, None) => (peer, None),
     };
-    let host = forwarded.and_then(|(_, element)| element?.host).or_else(|| {
+    let host = forwarded.filter(|_| claims.is_none()).and_then(|(_, element)| element?.host).or_else(|| {
         // The first proxy's. A visitor may name any host in `Host` as well.
         headers.get("x-forwarded-host").and_then(|value| text(value).split(',').next()).map(str::trim)
     });
-    Origin { ip, host: host.filter(|host| !host.is_empty() && is_authority(host)) }
+    Origin { ip, host: host.filter(|host| !host.is_empty() && is_authority(host)), claims }
 }
 
 /// Whether one of the networks has the address.
@@ -201,6 +204,14 @@ mod tests {
             let headers = [("x-forwarded-for", x_forwarded), ("forwarded", forwarded)];
             assert_eq!(origin_of("10.0.0.1", &headers).0, expected, "{headers:?}");
         }
+        let headers = [
+            Header { name: "forwarded", value: b"for=6.6.6.6;host=other.example" },
+            Header { name: "x-forwarded-for", value: b"198.51.100.1" },
+            Header { name: "x-forwarded-host", value: b"go.acme.co" },
+        ];
+        let told = origin(Headers(&headers), "10.0.0.1".parse().unwrap(), &networks());
+        assert_eq!(told.host, Some("go.acme.co"));
+        assert_eq!(told.claims, Some(["198.51.100.1".parse().unwrap(), "6.6.6.6".parse().unwrap()]));
     }
 
     #[test]

@@ -76,43 +76,47 @@ impl Limits {
         !ip.is_loopback() && !is_in(ip, &self.trusted)
     }
 
-    /// How fast an address asks, now that it has once more.
-    pub(crate) fn pace(&self, ip: IpAddr) -> Pace {
-        if (self.marked.is_none() && self.refused.is_none()) || !self.is_visitor(ip) {
+    /// How fast a visitor's addresses ask, now that they have once more.
+    pub(crate) fn pace(&self, askers: &[IpAddr]) -> Pace {
+        if self.marked.is_none() && self.refused.is_none() {
             return Pace::Usual;
         }
         let now = Instant::now();
-        if let Some(refused) = &self.refused
-            && refused.take(ip, now) != Level::Within
-        {
-            self.counts.too_many.inc();
-            return Pace::Refused { retry_after_s: refused.interval().as_millis().div_ceil(1000).max(1) as u64 };
-        }
-        match self.marked.as_ref().map_or(Level::Within, |marked| marked.take(ip, now)) {
-            Level::Within => Pace::Usual,
-            Level::Crossed | Level::Above => {
-                self.counts.marked.inc();
-                Pace::Marked
+        let mut pace = Pace::Usual;
+        for ip in askers.iter().filter(|ip| self.is_visitor(**ip)) {
+            if let Some(refused) = &self.refused
+                && refused.take(*ip, now) != Level::Within
+            {
+                self.counts.too_many.inc();
+                return Pace::Refused { retry_after_s: refused.interval().as_millis().div_ceil(1000).max(1) as u64 };
+            }
+            if self.marked.as_ref().is_some_and(|marked| marked.take(*ip, now) != Level::Within) {
+                pace = Pace::Marked;
             }
         }
+        if pace == Pace::Marked {
+            self.counts.marked.inc();
+        }
+        pace
     }
 
-    /// An address has asked for what no link has.
-    pub(crate) fn orphan(&self, ip: IpAddr) -> Orphan {
+    /// A visitor has asked for what no link has.
+    pub(crate) fn orphan(&self, askers: &[IpAddr]) -> Orphan {
         self.counts.orphans.inc();
         let now = Instant::now();
-        let tries = match &self.unknown {
-            Some(unknown) if self.is_visitor(ip) => unknown.take(ip, now),
-            _ => Level::Within,
-        };
-        if tries == Level::Crossed {
-            self.counts.enumerations.inc();
-            self.log(ip, now);
+        let mut within = true;
+        for ip in askers.iter().filter(|ip| self.is_visitor(**ip)) {
+            let tries = self.unknown.as_ref().map_or(Level::Within, |unknown| unknown.take(*ip, now));
+            within &= tries == Level::Within;
+            if tries == Level::Crossed {
+                self.counts.enumerations.inc();
+                self.log(*ip, now);
+            }
         }
         // All visitors share one bucket, and who tries out slugs takes nothing from it.
         let shared = IpAddr::from([0; 4]);
         let room = || self.orphans.as_ref().is_some_and(|orphans| orphans.take(shared, now) == Level::Within);
-        if tries == Level::Within && room() {
+        if within && room() {
             self.counts.orphans_recorded.inc();
             Orphan::Recorded
         } else {
@@ -154,11 +158,11 @@ mod tests {
     #[test]
     fn above_one_line_clicks_are_marked_and_above_another_refused() {
         let limits = limits(&Config { marked_per_min: 5, refused_per_min: 10, ..Config::default() });
-        let paces: Vec<Pace> = (0..12).map(|_| limits.pace(ip("192.0.2.1"))).collect();
+        let paces: Vec<Pace> = (0..12).map(|_| limits.pace(&[ip("192.0.2.1")])).collect();
         assert_eq!(paces[..5], [Pace::Usual; 5]);
         assert_eq!(paces[5..10], [Pace::Marked; 5]);
         assert_eq!(paces[10..], [Pace::Refused { retry_after_s: 6 }; 2]);
-        assert_eq!(limits.pace(ip("192.0.2.2")), Pace::Usual);
+        assert_eq!(limits.pace(&[ip("192.0.2.2")]), Pace::Usual);
         assert_eq!((limits.counts.marked.get(), limits.counts.too_many.get()), (5, 2));
     }
 
@@ -168,23 +172,33 @@ mod tests {
         let proxies = vec!["10.0.0.0/8".parse().unwrap()];
         let on = limits(&Config { marked_per_min: 1, trusted_proxies: proxies, ..Config::default() });
         for _ in 0..100 {
-            assert_eq!(off.pace(ip("192.0.2.1")), Pace::Usual);
+            assert_eq!(off.pace(&[ip("192.0.2.1")]), Pace::Usual);
             for address in ["127.0.0.1", "::1", "10.1.2.3"] {
-                assert_eq!(on.pace(ip(address)), Pace::Usual);
+                assert_eq!(on.pace(&[ip(address)]), Pace::Usual);
             }
         }
+    }
+
+    #[test]
+    fn a_made_up_address_beside_the_right_one_is_no_way_around() {
+        let proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        let limits = limits(&Config { marked_per_min: 5, trusted_proxies: proxies, ..Config::default() });
+        let paces: Vec<Pace> =
+            (0..10).map(|n| limits.pace(&[ip("192.0.2.1"), IpAddr::from([10, 66, 66, n])])).collect();
+        assert_eq!((&paces[..5], &paces[5..]), (&[Pace::Usual; 5][..], &[Pace::Marked; 5][..]));
+        assert_eq!(limits.counts.marked.get(), 5);
     }
 
     #[test]
     fn who_tries_out_slugs_is_counted_once_and_writes_little() {
         let limits = limits(&Config { unknown_per_min: 10, orphans_per_min: 25, ..Config::default() });
         for _ in 0..1000 {
-            limits.orphan(ip("192.0.2.1"));
+            limits.orphan(&[ip("192.0.2.1")]);
         }
         let counts = &limits.counts;
         assert_eq!((counts.orphans.get(), counts.orphans_recorded.get(), counts.enumerations.get()), (1000, 10, 1));
         for n in 0..100_u8 {
-            limits.orphan(IpAddr::from([198, 51, 100, n]));
+            limits.orphan(&[IpAddr::from([198, 51, 100, n])]);
         }
         assert_eq!((counts.orphans_recorded.get(), counts.enumerations.get()), (25, 1));
     }

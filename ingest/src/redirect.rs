@@ -72,7 +72,7 @@ impl Redirects {
                 return None;
             }
         };
-        let pace = self.limits.pace(visitor.ip);
+        let pace = self.limits.pace(visitor.askers());
         if let Pace::Refused { retry_after_s } = pace {
             Answer::TooMany { retry_after_s }.write(sent, out);
             return None;
@@ -114,7 +114,7 @@ impl Redirects {
             Found::Root => site.and_then(|site| site.root.as_deref()).map_or(Answer::NotFound, Answer::found),
             Found::NotYet => fallback(),
             Found::Nothing => {
-                if visitor.counted != Counted::Head && self.limits.orphan(visitor.ip) == Orphan::Recorded {
+                if visitor.counted != Counted::Head && self.limits.orphan(visitor.askers()) == Orphan::Recorded {
                     let workspace = site.map_or("default", |site| site.workspace.as_str());
                     // Never fails: strings are always JSON.
                     if let Ok(tail) = orphan_tail(workspace, &asked(&visitor)) {

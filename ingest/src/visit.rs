@@ -62,6 +62,8 @@ pub(crate) struct Visitor<'r> {
     pub(crate) place: Place<'r>,
     pub(crate) counted: Counted,
     pub(crate) ip: IpAddr,
+    /// Whom proxies claim it to be, where they disagree.
+    pub(crate) claims: Option<[IpAddr; 2]>,
     pub(crate) user_agent: Option<Cow<'r, str>>,
     pub(crate) referer: Option<Cow<'r, str>>,
     /// Without `qr`; never empty.
@@ -79,6 +81,11 @@ pub(crate) struct Seen {
 }
 
 impl Visitor<'_> {
+    /// For whom is counted how fast is asked.
+    pub(crate) fn askers(&self) -> &[IpAddr] {
+        self.claims.as_ref().map_or(std::slice::from_ref(&self.ip), |claims| claims)
+    }
+
     /// What is written down of the visit under `id`.
     pub(crate) fn as_seen(&self, seen: Seen, id: ClickId) -> Visit<'_> {
         Visit {
@@ -115,6 +122,7 @@ pub(crate) fn read<'r>(head: &Head<'r>, peer: SocketAddr, trusted: &[IpNet]) -> 
         place,
         counted,
         ip: origin.ip,
+        claims: origin.claims,
         user_agent: text(headers, "user-agent", USER_AGENT_BYTES),
         referer: text(headers, "referer", REFERER_BYTES),
         query,
