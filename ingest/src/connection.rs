@@ -31,6 +31,9 @@ const INPUT_BYTES: usize = 2 << 10;
 /// might never see the answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 << 10;
+/// How long a new connection may take to ask once the process ends: what it asks may
+/// be on its way.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 ///
@@ -39,7 +42,8 @@ const LINGER_BYTES: usize = 256 << 10;
 pub(crate) async fn serve(core: &Core, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let patience = Duration::from_millis(core.config().header_timeout_ms);
     let input = Vec::with_capacity(INPUT_BYTES);
-    let connection = Connection { core, stream, peer, input, output: Vec::new(), clock: Clock::new(patience) };
+    let clock = Clock::new(patience);
+    let connection = Connection { core, stream, peer, input, output: Vec::new(), clock, asked: false };
     let mut told = pin!(core.told_to_drain());
     // Asked once, it wakes this task when the time has come.
     poll_fn(|context| {
@@ -58,6 +62,8 @@ struct Connection<'c> {
     input: Vec<u8>,
     output: Vec<u8>,
     clock: Clock,
+    /// Whether it has been answered once.
+    asked: bool,
 }
 
 /// What came of waiting for more of a head.
@@ -100,6 +106,7 @@ impl Connection<'_> {
                     if answered.after == After::Close {
                         return self.linger().await;
                     }
+                    self.asked = true;
                     (begin, seen) = (begin + len, 0);
                     if begin == self.input.len() {
                         self.input.clear();
@@ -113,13 +120,18 @@ impl Connection<'_> {
     }
 
     async fn wait(&mut self) -> io::Result<Waited> {
-        let (core, idle, clock) = (self.core, self.input.is_empty(), &mut self.clock);
+        let (core, idle, asked, clock) = (self.core, self.input.is_empty(), self.asked, &mut self.clock);
         let mut read = pin!(self.stream.read_buf(&mut self.input));
         poll_fn(|context| match read.as_mut().poll(context) {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Waited::End)),
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|_| Waited::More)),
-            Poll::Pending if idle && core.is_draining() => Poll::Ready(Ok(Waited::End)),
-            Poll::Pending => clock.poll(context).map(|()| Ok(Waited::TooSlow)),
+            Poll::Pending if idle && asked && core.is_draining() => Poll::Ready(Ok(Waited::End)),
+            Poll::Pending => {
+                if idle && core.is_draining() {
+                    clock.shorten(LAST_CALL);
+                }
+                clock.poll(context).map(|()| Ok(Waited::TooSlow))
+            }
         })
         .await
     }
@@ -179,6 +191,13 @@ impl Clock {
 
     fn restart(&mut self) {
         self.since = Instant::now();
+    }
+
+    /// Has no more patience than that from now on.
+    fn shorten(&mut self, patience: Duration) {
+        if patience < self.patience {
+            (self.patience, self.since, self.timer, self.set) = (patience, Instant::now(), None, false);
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {

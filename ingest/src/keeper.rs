@@ -32,8 +32,11 @@ const ERASE_AFTER: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(50);
 /// How many of the disk's own are on their way to Kafka at once.
 const FEEDING: usize = 16;
-/// How often a file that has failed is opened again at most.
+/// How often a file that has failed is opened again at most, and how long what
+/// cannot be fed rests.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// How often an empty file is made anew at most.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
 
 /// What the keeper is told.
 pub(crate) enum Order {
@@ -65,11 +68,16 @@ pub(crate) struct Keeper {
     /// What lies on disk alone, to be fed.
     alone: VecDeque<u64>,
     feeding: usize,
+    /// Until when nothing is fed, after it failed.
+    rests_until: Option<Instant>,
     erased: Vec<u64>,
     erased_since: Option<Instant>,
     taking: Taking,
     /// When the file was opened last after an error.
     reopened: Instant,
+    /// When it was made anew last, and whether it has been written to since.
+    renewed: Instant,
+    used: bool,
 }
 
 /// Whether the spool takes bundles. Each change is told once.
@@ -110,10 +118,13 @@ impl Keeper {
             orders,
             keys: HashMap::new(),
             feeding: 0,
+            rests_until: None,
             erased: Vec::new(),
             erased_since: None,
             taking: Taking::Yes,
             reopened: Instant::now(),
+            renewed: Instant::now(),
+            used: false,
         };
         keeper.show();
         Ok(keeper)
@@ -130,7 +141,7 @@ impl Keeper {
     fn run(&mut self, orders: &Receiver<Order>) {
         let mut stop = false;
         while !stop {
-            let waiting = !self.alone.is_empty() || self.erased_since.is_some();
+            let waiting = !self.alone.is_empty() || self.erased_since.is_some() || self.used;
             let first = if waiting {
                 match orders.recv_timeout(TICK) {
                     Ok(order) => Some(order),
@@ -159,6 +170,9 @@ impl Keeper {
             .collect();
         let mut puts: Vec<(u64, Arc<Bundle>, bool)> = Vec::new();
         for order in group {
+            if let Order::Put { bundle, .. } = &order {
+                self.recorder.taken(bundle);
+            }
             match order {
                 // Kafka has it by now, and who waited was told.
                 Order::Put { bundle, .. } if done.contains(&bundle.number) => {}
@@ -191,7 +205,9 @@ impl Keeper {
                         self.counts.replayed_bundles.inc();
                         self.erase(key);
                     } else {
-                        self.alone.push_front(key);
+                        // Behind the others: it may be the only one that cannot be fed.
+                        self.alone.push_back(key);
+                        self.rest();
                     }
                 }
                 Order::Stop => stop = true,
@@ -201,6 +217,7 @@ impl Keeper {
         if !puts.is_empty() || due || stop {
             self.commit(puts);
         }
+        self.renew();
         stop
     }
 
@@ -228,6 +245,7 @@ impl Keeper {
             Ok(()) => {
                 self.erased.clear();
                 self.erased_since = None;
+                self.used |= !puts.is_empty();
                 if self.taking == Taking::Broken {
                     self.take(Taking::Yes, "the disk takes them again");
                 }
@@ -247,13 +265,34 @@ impl Keeper {
                     self.bytes -= self.sizes.remove(&key).unwrap_or_default();
                     self.refuse(&bundle);
                 }
-                // redb does nothing more with a file that has failed it.
-                if self.reopened.elapsed() >= REOPEN_AFTER {
-                    self.reopened = Instant::now();
-                    let _ = self.spool.reopen();
-                }
+                self.reopen();
             }
         }
+    }
+
+    /// redb does nothing more with a file that has failed it.
+    fn reopen(&mut self) {
+        if self.reopened.elapsed() >= REOPEN_AFTER {
+            self.reopened = Instant::now();
+            let _ = self.spool.reopen();
+        }
+    }
+
+    /// Makes an empty file anew: what was taken away stands in its free pages, full
+    /// addresses among it.
+    fn renew(&mut self) {
+        let empty = self.sizes.is_empty() && self.erased.is_empty();
+        if !self.used || !empty || self.renewed.elapsed() < RENEW_AFTER {
+            return;
+        }
+        (self.renewed, self.used) = (Instant::now(), false);
+        if let Err(error) = self.spool.renew() {
+            error!(%error, "the empty spool cannot be made anew");
+        }
+    }
+
+    fn rest(&mut self) {
+        self.rests_until = Some(Instant::now() + REOPEN_AFTER);
     }
 
     fn take(&mut self, taking: Taking, why: &str) {
@@ -273,7 +312,6 @@ impl Keeper {
 
     /// Redirects go on; these clicks are in the Kafka client's memory at most.
     fn refuse(&self, bundle: &Bundle) {
-        self.counts.shed_clicks.inc_by(u64::from(bundle.clicks));
         self.recorder.kept(bundle, false);
     }
 
@@ -285,14 +323,19 @@ impl Keeper {
 
     /// Produces what lies on disk alone, some at a time, once Kafka answers.
     fn feed(&mut self) {
+        if self.rests_until.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
         while self.feeding < FEEDING && !self.recorder.is_late() {
             let Some(key) = self.alone.pop_front() else { return };
             let bundle = match self.spool.get(key) {
                 Ok(Some(bundle)) => bundle,
                 Ok(None) => continue,
                 Err(error) => {
-                    error!(%error, "a spooled bundle cannot be read");
-                    self.alone.push_front(key);
+                    error!(%error, "a spooled bundle cannot be read: it is tried again");
+                    self.alone.push_back(key);
+                    self.reopen();
+                    self.rest();
                     return;
                 }
             };

@@ -9,6 +9,7 @@
 //! is another server beside it, which takes conversions.
 
 mod answer;
+mod client;
 mod config;
 mod connection;
 mod date;
@@ -143,7 +144,7 @@ impl Running {
 /// # Errors
 /// When the configuration is wrong, the address is taken, or a client or thread
 /// cannot be made.
-#[allow(clippy::unused_async, clippy::needless_pass_by_value, reason = "the roles start alike")]
+#[allow(clippy::needless_pass_by_value, reason = "the roles start alike")]
 pub async fn start(
     config: Config,
     bus: Bus,
@@ -156,6 +157,13 @@ pub async fn start(
     let counts = Counts::new(&metrics);
     let address = config.listen;
     let listen_error = |source| Error::Listen { address, source };
+    serve::refuse_taken(address).map_err(listen_error)?;
+    // A spool that is large is read before anyone can connect.
+    let (clicks, seats) = {
+        let (bus, config, counts) = (bus.clone(), config.clone(), counts.clone());
+        let opened = spawn_blocking(move || Clicks::open(&bus, &config, &counts, config.cores())).await;
+        opened.map_err(|error| Error::Thread(io::Error::other(error)))??
+    };
     let listeners = serve::listen(address, config.cores()).map_err(listen_error)?;
     let address = listeners.first().map_or(Ok(address), TcpListener::local_addr).map_err(listen_error)?;
     let domains = Domains::default();
@@ -165,7 +173,6 @@ pub async fn start(
         DomainsWriter::new(domains.clone(), config.rules()).follow(&bus, &config.data_dir, counts.clone())?,
         follow(&bus, &config.data_dir, writer, counts.clone())?,
     ];
-    let (clicks, seats) = Clicks::open(&bus, &config, &counts, listeners.len())?;
     let shared = Shared {
         connections: Arc::new(Semaphore::new(config.max_connections)),
         redirects: Arc::new(Redirects {

@@ -5,7 +5,8 @@
 //! A bundle is sent when [`WINDOW`] has passed since the last one and Kafka has
 //! acknowledged that, at the latest after [`LONGEST`], or when it holds [`FULL`]
 //! bytes. Where no acknowledgement comes within the budget, `keeper.rs` puts it
-//! on disk, and that counts as well.
+//! on disk, and that counts as well. A disk that hangs is waited for no longer than
+//! [`DISK`]: redirects go on without.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,7 +23,7 @@ use std::{
 };
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use schemas::{ClickId, Topic, ids::SHARDS};
 use tokio::{
     sync::{Notify, mpsc},
@@ -33,6 +34,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::{
+    client::Client,
     config::{Config, Durability},
     keeper::Order,
     metrics::Counts,
@@ -47,8 +49,12 @@ const LONGEST: Duration = Duration::from_millis(4);
 const FULL: usize = 128 << 10;
 /// How many emptied buffers are kept for the next bundles.
 const SPARE: usize = 4;
+/// How long beyond the budget a redirect waits for the disk.
+const DISK: Duration = Duration::from_secs(1);
 /// What waits in the Kafka client's memory at most; more is on disk alone.
 const QUEUE_KBYTES: u32 = 64 << 10;
+/// What waits for the disk in memory at most; more is shed.
+const DISK_BYTES: usize = 64 << 20;
 
 /// What became of a click.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,23 +118,40 @@ struct Flights {
     /// Those that stand [`Stand::Waiting`], oldest first, and some that no longer
     /// do: in an outage of hours nobody looks through all the others for them.
     waiting: VecDeque<Number>,
+    /// The same of those that stand [`Stand::Spooling`].
+    spooling: VecDeque<Number>,
 }
 
 impl Flights {
     fn insert(&mut self, bundle: Arc<Bundle>, stand: Stand) {
-        if stand == Stand::Waiting {
-            self.waiting.push_back(bundle.number);
+        match stand {
+            Stand::Waiting => self.waiting.push_back(bundle.number),
+            Stand::Spooling => self.spooling.push_back(bundle.number),
+            Stand::Settled => {}
         }
         self.all.insert(bundle.number, Flight { bundle, stand });
     }
 
     /// The oldest that waits for the acknowledgement alone.
     fn first_waiting(&mut self) -> Option<&mut Flight> {
-        let Self { all, waiting } = self;
-        let waits = |number: &Number| all.get(number).is_some_and(|flight| flight.stand == Stand::Waiting);
-        while waiting.pop_front_if(|number| !waits(number)).is_some() {}
-        all.get_mut(waiting.front()?)
+        first(&mut self.all, &mut self.waiting, Stand::Waiting)
     }
+
+    /// The oldest that waits for the disk as well.
+    fn first_spooling(&mut self) -> Option<&mut Flight> {
+        first(&mut self.all, &mut self.spooling, Stand::Spooling)
+    }
+}
+
+/// The first of `queue` that stands so; those before it are dropped there.
+fn first<'f>(
+    all: &'f mut BTreeMap<Number, Flight>,
+    queue: &mut VecDeque<Number>,
+    stand: Stand,
+) -> Option<&'f mut Flight> {
+    let stands = |number: &Number| all.get(number).is_some_and(|flight| flight.stand == stand);
+    while queue.pop_front_if(|number| !stands(number)).is_some() {}
+    all.get_mut(queue.front()?)
 }
 
 /// What a desk is told of a bundle.
@@ -136,8 +159,7 @@ pub(crate) type Told = (Number, Option<Recorded>);
 
 /// The recorder of the process: what its desks share.
 pub(crate) struct Recorder {
-    bus: Bus,
-    producer: RwLock<Producer>,
+    client: Arc<Client>,
     partitions: u16,
     durability: Durability,
     budget: Duration,
@@ -147,10 +169,13 @@ pub(crate) struct Recorder {
     in_flight: AtomicUsize,
     /// Whether Kafka's acknowledgements come later than the budget allows.
     late: AtomicBool,
-    renewing: AtomicBool,
+    /// Whether redirects have ceased to wait for the disk.
+    hanging: AtomicBool,
     desks: Vec<mpsc::UnboundedSender<Told>>,
     /// None without a spool.
     keeper: Option<blocking::Sender<Order>>,
+    /// How many bytes the keeper has been given and not taken yet.
+    ordered: AtomicUsize,
 }
 
 /// What a core needs to open its desk.
@@ -195,20 +220,21 @@ impl Recorder {
             opener: 0,
             spare: Vec::new(),
         };
+        let (kafka, durability) = (bus.clone(), config.durability);
         let recorder = Arc::new(Self {
-            bus: bus.clone(),
-            producer: RwLock::new(producer(bus, config.durability)?),
+            client: Arc::new(Client::new(move || producer(&kafka, durability))?),
             partitions: bus.partitions(Topic::ClicksRaw),
-            durability: config.durability,
+            durability,
             budget: config.budget(),
             counts,
             open: Mutex::new(open),
             flights: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             late: AtomicBool::new(false),
-            renewing: AtomicBool::new(false),
+            hanging: AtomicBool::new(false),
             desks,
             keeper,
+            ordered: AtomicUsize::new(0),
         });
         let seats = told
             .into_iter()
@@ -226,11 +252,12 @@ impl Recorder {
         (open.clicks > 0).then_some(due)
     }
 
-    /// Until when the oldest bundle may wait for its acknowledgement.
+    /// Until when the oldest bundle may wait for its acknowledgement, or the disk.
     fn patience(&self) -> Option<Instant> {
         let mut flights = self.flights.lock();
-        let oldest = flights.first_waiting()?;
-        Some(oldest.bundle.since + self.budget)
+        let kafka = flights.first_waiting().map(|flight| flight.bundle.since + self.budget);
+        let disk = flights.first_spooling().map(|flight| flight.bundle.since + self.budget + DISK);
+        [kafka, disk].into_iter().flatten().min()
     }
 
     /// Closes the open bundle and hands it on.
@@ -268,8 +295,8 @@ impl Recorder {
         let stand = if at_once { Stand::Spooling } else { Stand::Waiting };
         self.flights.lock().insert(Arc::clone(&bundle), stand);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        if at_once {
-            self.order(Order::Put { bundle: Arc::clone(&bundle), queued: true });
+        if at_once && !self.spool(Arc::clone(&bundle), true) {
+            self.kept(&bundle, false);
         }
         let (recorder, number) = (Arc::clone(self), bundle.number);
         let taken = self.produce(bundle.id, bundle.partition, bundle.clicks, &bundle.lines, move |acked| {
@@ -300,7 +327,7 @@ impl Recorder {
             value: Some(lines),
             headers: &[("count", count.as_bytes()), ("bundle", id.hyphenated().encode_lower(&mut text).as_bytes())],
         };
-        self.producer.read().send(&record, acked)
+        self.client.current().send(&record, acked)
     }
 
     /// Kafka's answer; called from its client's thread.
@@ -324,7 +351,11 @@ impl Recorder {
             // The client gave it up: the disk alone has it, and who waits is told
             // once that is so.
             Some(_) if self.keeper.is_some() => match stand {
-                Stand::Waiting => self.order(Order::Put { bundle, queued: false }),
+                Stand::Waiting => {
+                    if !self.spool(Arc::clone(&bundle), false) {
+                        self.kept(&bundle, false);
+                    }
+                }
                 Stand::Spooling | Stand::Settled => self.order(Order::Alone(number)),
             },
             Some(_) => {
@@ -333,15 +364,28 @@ impl Recorder {
             }
         }
         if let Some(error) = failure {
-            self.failed(&error);
+            self.client.failed(&error);
+            self.idle();
         }
         self.poke();
     }
 
     /// The keeper's answer: whether a bundle is on disk.
     pub(crate) fn kept(&self, bundle: &Bundle, stored: bool) {
-        if let Some(flight) = self.flights.lock().all.get_mut(&bundle.number) {
+        let before = self.flights.lock().all.get_mut(&bundle.number).map(|flight| {
+            let before = flight.stand;
             flight.stand = Stand::Settled;
+            before
+        });
+        if before == Some(Stand::Settled) {
+            // Nobody has waited for it any longer.
+            return;
+        }
+        if !stored {
+            self.counts.shed_clicks.inc_by(u64::from(bundle.clicks));
+        }
+        if bundle.since.elapsed() < self.budget + DISK && self.hanging.swap(false, Ordering::Relaxed) {
+            warn!("the disk answers in time again");
         }
         // Whoever Kafka's answer has told before does not listen any more.
         self.tell(bundle, Some(if stored { Recorded::Yes } else { Recorded::Shed }));
@@ -355,12 +399,15 @@ impl Recorder {
             if flight.bundle.since + budget > now {
                 break;
             }
-            if self.keeper.is_some() {
-                flight.stand = Stand::Spooling;
-                self.order(Order::Put { bundle: Arc::clone(&flight.bundle), queued: true });
-            } else {
+            if self.keeper.is_none() {
                 flight.stand = Stand::Settled;
                 self.tell(&flight.bundle, Some(Recorded::Unknown));
+            } else if self.spool(Arc::clone(&flight.bundle), true) {
+                flight.stand = Stand::Spooling;
+                let number = flight.bundle.number;
+                flights.spooling.push_back(number);
+            } else {
+                self.shed(flight);
             }
         }
         drop(flights);
@@ -371,6 +418,36 @@ impl Recorder {
                 Durability::Acked => warn!(?budget, "Kafka acknowledges late: redirects are answered with 503"),
                 Durability::Async => warn!(?budget, "Kafka acknowledges late: clicks are in memory alone"),
             }
+        }
+    }
+
+    /// Redirects whose clicks the disk takes too long for go on.
+    fn undisked(&self) {
+        let now = Instant::now();
+        let mut flights = self.flights.lock();
+        let mut any = false;
+        while let Some(flight) = flights.first_spooling() {
+            if flight.bundle.since + self.budget + DISK > now {
+                break;
+            }
+            any = true;
+            self.shed(flight);
+        }
+        drop(flights);
+        if any && !self.hanging.swap(true, Ordering::Relaxed) {
+            error!(
+                waited = ?self.budget + DISK,
+                "the spool's disk hangs: redirects go on without it; these clicks are lost if this process ends before \
+                 the disk or Kafka has them"
+            );
+        }
+    }
+
+    /// Where nothing is under way, nothing is late: or what the disk has would wait
+    /// for a click that Kafka acknowledges.
+    fn idle(&self) {
+        if self.in_flight.load(Ordering::Relaxed) == 0 {
+            self.in_time();
         }
     }
 
@@ -392,21 +469,32 @@ impl Recorder {
         self.late.load(Ordering::Relaxed)
     }
 
-    /// A client that can never succeed again is replaced; what it had is on disk.
-    pub(crate) fn failed(self: &Arc<Self>, error: &BusError) {
-        if error.is_transient() || matches!(error, BusError::QueueFull) || self.renewing.swap(true, Ordering::Relaxed) {
-            return;
+    /// Takes notice of what the client has refused.
+    pub(crate) fn failed(&self, error: &BusError) {
+        self.client.failed(error);
+    }
+
+    fn shed(&self, flight: &mut Flight) {
+        flight.stand = Stand::Settled;
+        self.counts.shed_clicks.inc_by(u64::from(flight.bundle.clicks));
+        self.tell(&flight.bundle, Some(Recorded::Shed));
+    }
+
+    /// Lets the keeper put a bundle on disk; says whether there is room for it to
+    /// wait.
+    fn spool(&self, bundle: Arc<Bundle>, queued: bool) -> bool {
+        let bytes = bundle.lines.len();
+        if self.ordered.fetch_add(bytes, Ordering::Relaxed) + bytes > DISK_BYTES {
+            self.ordered.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
         }
-        error!(%error, "the Kafka client of the redirector is made anew");
-        let recorder = Arc::clone(self);
-        // Not on the client's own thread, which runs this.
-        std::thread::spawn(move || {
-            match producer(&recorder.bus, recorder.durability) {
-                Ok(producer) => *recorder.producer.write() = producer,
-                Err(error) => error!(%error, "it could not be made"),
-            }
-            recorder.renewing.store(false, Ordering::Relaxed);
-        });
+        self.order(Order::Put { bundle, queued });
+        true
+    }
+
+    /// The keeper has taken what it was given.
+    pub(crate) fn taken(&self, bundle: &Bundle) {
+        self.ordered.fetch_sub(bundle.lines.len(), Ordering::Relaxed);
     }
 
     fn order(&self, order: Order) {
@@ -444,12 +532,22 @@ impl Recorder {
         }
     }
 
+    /// A core has nobody left who waits: what its desk has opened is sent, and the
+    /// others look after what it has looked after.
+    pub(crate) fn leave(self: &Arc<Self>) {
+        self.send();
+        for desk in &self.desks {
+            // One that has closed has nothing to look after.
+            let _ = desk.send((Number::MAX, None));
+        }
+    }
+
     /// Hands on what is left and waits until Kafka has it, or the disk; gives back
     /// how many bundles Kafka has not acknowledged.
     pub(crate) fn close(self: &Arc<Self>, patience: Duration) -> usize {
         self.send();
         if self.keeper.is_none() || !self.is_late() {
-            let _ = self.producer.read().drain(patience);
+            let _ = self.client.current().drain(patience);
         }
         // The rest is put on disk before the keeper ends.
         self.overdue(Duration::ZERO);
@@ -555,6 +653,11 @@ impl Desk {
         }
     }
 
+    /// The core's connections have ended.
+    pub(crate) fn leave(&self) {
+        self.recorder.leave();
+    }
+
     fn ticket(&self, number: Number) -> Rc<Ticket> {
         if self.recorder.durability == Durability::Async {
             let told = Ticket::default();
@@ -589,6 +692,7 @@ impl Desk {
             let patience = recorder.patience();
             if patience.is_some_and(|patience| patience <= Instant::now()) {
                 recorder.overdue(recorder.budget);
+                recorder.undisked();
                 continue;
             }
             let next = [due, patience].into_iter().flatten().min();

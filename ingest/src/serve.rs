@@ -47,13 +47,15 @@ pub(crate) struct Shared {
     pub(crate) close: Shutdown,
 }
 
+/// Refuses an address that somebody listens on: listeners that share a port would
+/// share it with another process, too.
+pub(crate) fn refuse_taken(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 { Ok(()) } else { StdListener::bind(address).map(drop) }
+}
+
 /// A listener for each core on one address, among which the kernel shares out
 /// connections.
 pub(crate) fn listen(address: SocketAddr, cores: usize) -> io::Result<Vec<StdListener>> {
-    if address.port() != 0 {
-        // Listeners that share a port would share it with another process, too.
-        drop(StdListener::bind(address)?);
-    }
     let mut listeners: Vec<StdListener> = Vec::with_capacity(cores);
     for _ in 0..cores {
         let address = listeners.first().map_or(Ok(address), StdListener::local_addr)?;
@@ -90,6 +92,7 @@ fn run(listener: StdListener, seat: Seat, shared: Shared) -> io::Result<()> {
         let (desk, told) = seat.open();
         let clerk = Rc::clone(&desk);
         let clerk = spawn_local(async move { clerk.run(told).await });
+        let last = Rc::clone(&desk);
         let core = Rc::new(Core {
             desk,
             shared,
@@ -100,6 +103,7 @@ fn run(listener: StdListener, seat: Seat, shared: Shared) -> io::Result<()> {
             closed: Notify::new(),
         });
         core.accept(listener).await;
+        last.leave();
         clerk.abort();
         Ok(())
     })

@@ -5,10 +5,15 @@
 
 use std::{
     fs, io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    backends::FileBackend,
+};
 use tracing::error;
 use uuid::Uuid;
 
@@ -17,6 +22,10 @@ use uuid::Uuid;
 const BUNDLES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bundles");
 /// What stands before the lines: id, partition, clicks.
 const HEAD: usize = 16 + 4 + 4;
+/// How the name of a file begins that could not be read.
+const DAMAGED: &str = "spool.damaged-";
+/// How long it is kept: as long as `clicks.raw` keeps clicks.
+const KEPT_ASIDE: Duration = Duration::from_secs(72 * 3600);
 /// redb's cache; the spool is written and read once.
 const CACHE_BYTES: usize = 4 << 20;
 
@@ -93,16 +102,15 @@ impl Spool {
         let path = dir.join("spool.redb");
         let disk = |source: redb::Error| SpoolError::Disk { path: path.clone(), source: Box::new(source) };
         fs::create_dir_all(dir).map_err(|error| disk(error.into()))?;
-        let open = || {
-            // A file that something else has written to is told from one that was
-            // only left in the middle.
-            Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(&path)
-        };
+        forget_damaged(dir);
+        // A file that something else has written to is told from one that was only
+        // left in the middle.
+        let open = || create(&path, true);
         let database = match open() {
             Ok(database) => database,
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(SpoolError::InUse { path }),
             Err(damaged) if is_damage(&damaged) => {
-                let aside = dir.join(format!("spool.damaged-{}.redb", Uuid::now_v7()));
+                let aside = dir.join(format!("{DAMAGED}{}.redb", Uuid::now_v7()));
                 error!(error = %damaged, aside = %aside.display(), "the spool cannot be read: it is set aside");
                 fs::rename(&path, &aside).map_err(|error| disk(error.into()))?;
                 open().map_err(|error| disk(error.into()))?
@@ -121,9 +129,20 @@ impl Spool {
     pub(crate) fn reopen(&mut self) -> Result<(), SpoolError> {
         // Its lock goes with it.
         self.database = None;
-        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&self.path);
+        let opened = create(&self.path, false);
         self.database = Some(opened.map_err(|error| self.disk(error))?);
         Ok(())
+    }
+
+    /// Replaces the file with an empty one.
+    ///
+    /// # Errors
+    /// When the disk refuses; then it can be opened again later.
+    pub(crate) fn renew(&mut self) -> Result<(), SpoolError> {
+        self.database = None;
+        fs::remove_file(&self.path).map_err(|error| self.disk(redb::Error::from(error)))?;
+        self.reopen()?;
+        self.write(&[], &[])
     }
 
     fn database(&self) -> Result<&Database, redb::Error> {
@@ -187,6 +206,24 @@ impl Spool {
     }
 }
 
+/// Opens the file, or makes it, for its owner alone: it holds full addresses.
+fn create(path: &Path, check: bool) -> Result<Database, DatabaseError> {
+    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let backend = FileBackend::new(file)?;
+    Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(check).create_with_backend(backend)
+}
+
+/// Removes files that were set aside so long ago that Kafka, too, would have
+/// forgotten their addresses. Not to have done so keeps nobody from starting.
+fn forget_damaged(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > KEPT_ASIDE);
+        if entry.file_name().to_string_lossy().starts_with(DAMAGED) && is_old() == Some(true) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Whether a file holds something else than a spool, or a part of one.
 fn is_damage(error: &DatabaseError) -> bool {
     match error {
@@ -231,6 +268,38 @@ mod tests {
         spool.reopen().unwrap();
         spool.write(&[put(2, b"b\n")], &[]).unwrap();
         assert_eq!(spool.keys().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_file_is_its_owners_alone_and_an_empty_one_tells_nothing_of_what_it_held() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spool.redb");
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.write(&[put(1, b"203.0.113.42")], &[]).unwrap();
+        spool.write(&[], &[1]).unwrap();
+        spool.renew().unwrap();
+        let held = fs::read(&path).unwrap();
+        assert!(!held.windows(12).any(|bytes| bytes == b"203.0.113.42"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        spool.write(&[put(2, b"b\n")], &[]).unwrap();
+        drop(spool);
+        assert_eq!(Spool::open(dir.path()).unwrap().keys().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_was_set_aside_is_kept_for_as_long_as_kafka_keeps_clicks() {
+        let dir = tempfile::tempdir().unwrap();
+        let aside = |name: &str, hours: u64| {
+            let path = dir.path().join(format!("{DAMAGED}{name}.redb"));
+            let file = fs::File::create(&path).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+            path
+        };
+        let (old, young) = (aside("old", 73), aside("young", 71));
+        drop(Spool::open(dir.path()).unwrap());
+        assert_eq!((old.exists(), young.exists()), (false, true));
     }
 
     #[test]

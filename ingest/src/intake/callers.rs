@@ -2,28 +2,25 @@
 //! each may call, and the note on `key_uses` of when it last did.
 
 use std::{
-    collections::HashMap,
     num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use axum::http::HeaderMap;
-use bus::{Change, Outgoing, Producer};
-use parking_lot::{Mutex, RwLock};
-use schemas::{Key, KeyId, Keyring, Scope, Timestamp, Topic, workspace::KeyUse};
+use bus::{Change, KeyUses};
+use parking_lot::RwLock;
+use schemas::{Key, KeyId, Keyring, Scope, Timestamp};
 use service::{
     headers,
     limit::Limiter,
     problem::{Kind, Problem},
 };
-use tracing::{debug, error};
+use tracing::error;
 
-/// How often at most it is noted that a key was used.
-const NOTED: Duration = Duration::from_secs(60);
+use crate::client::Client;
 
 /// The keys, and who called with them.
 pub(crate) struct Callers {
@@ -31,18 +28,18 @@ pub(crate) struct Callers {
     /// Whether all keys are there.
     complete: AtomicBool,
     limiter: Limiter<KeyId>,
-    noted: Mutex<HashMap<KeyId, Timestamp>>,
-    producer: Producer,
+    uses: KeyUses,
+    client: Arc<Client>,
 }
 
 impl Callers {
-    pub(crate) fn new(producer: Producer, per_second: NonZeroU32) -> Self {
+    pub(crate) fn new(client: Arc<Client>, per_second: NonZeroU32) -> Self {
         Self {
             keys: RwLock::default(),
             complete: AtomicBool::new(false),
             limiter: Limiter::new(per_second, per_second),
-            noted: Mutex::default(),
-            producer,
+            uses: KeyUses::default(),
+            client,
         }
     }
 
@@ -71,7 +68,7 @@ impl Callers {
                 }
                 let Some(id) = str::from_utf8(key).ok().and_then(|key| key.parse().ok()) else { return };
                 self.keys.write().delete(id);
-                self.noted.lock().remove(&id);
+                self.uses.forget(id);
             }
         }
     }
@@ -114,31 +111,7 @@ impl Callers {
                 wait,
             ));
         }
-        self.note(key.id, now);
+        self.uses.used(key.id, now, &self.client.current());
         Ok(key)
-    }
-
-    /// Notes that a key was used, for people to see which keys nobody needs. It
-    /// is no loss if it fails.
-    fn note(&self, id: KeyId, now: Timestamp) {
-        {
-            let mut noted = self.noted.lock();
-            if noted.get(&id).is_some_and(|last| now.since(*last) < NOTED) {
-                return;
-            }
-            noted.insert(id, now);
-        }
-        let key = id.to_string();
-        // Two fields of plain types: there is nothing to fail.
-        let Ok(value) = serde_json::to_vec(&KeyUse { v: 1, last_used_at: now }) else { return };
-        let record = Outgoing::keyed(Topic::KeyUses, key.as_bytes(), Some(&value));
-        let sent = self.producer.send(&record, |acked| {
-            if let Err(error) = acked {
-                debug!(%error, "the use of a key is not noted");
-            }
-        });
-        if let Err(error) = sent {
-            debug!(%error, "the use of a key is not noted");
-        }
     }
 }

@@ -34,7 +34,7 @@ use tokio::{net::TcpListener, runtime, sync::oneshot};
 use tracing::info;
 
 use self::{api::Intake, callers::Callers, metrics::Counts, outbox::Outbox};
-use crate::{Config, Error};
+use crate::{Config, Error, client::Client};
 
 /// How long Kafka may collect conversions before it is sent them: many callers
 /// at once share a batch, and one alone hardly waits.
@@ -67,8 +67,10 @@ pub(crate) fn start(
 
     let counts = Counts::new(metrics);
     let patience = Duration::from_millis(config.intake_ack_timeout_ms);
-    let producer = bus.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES)?;
-    let callers = Arc::new(Callers::new(producer.clone(), config.intake_rate_per_s));
+    let kafka = bus.clone();
+    let client = Client::new(move || kafka.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES))?;
+    let client = Arc::new(client);
+    let callers = Arc::new(Callers::new(Arc::clone(&client), config.intake_rate_per_s));
     let part = health.part("keys");
     let table = follow(bus, &config.data_dir, Arc::clone(&callers), counts.clone(), part)?;
     let limits = Limits {
@@ -77,7 +79,7 @@ pub(crate) fn start(
         drain: Duration::from_millis(config.drain_timeout_ms),
     };
     let open = counts.connections.clone();
-    let outbox = Outbox::new(bus.clone(), producer, patience, counts.ack_seconds.clone());
+    let outbox = Outbox::new(bus.clone(), client, patience, counts.ack_seconds.clone());
     let routes = api::routes(Arc::new(Intake { callers, outbox, currency: config.postback_currency()?, counts }));
 
     let (tell, done) = oneshot::channel();
