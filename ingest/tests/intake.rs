@@ -173,7 +173,7 @@ async fn lines_are_taken_each_for_itself() {
     for (record, conversion) in &records {
         assert_eq!(record.partition, bus.partition_of(Topic::ClicksRaw, conversion.click_id));
         let line = 1 + lines.iter().position(|line| line.contains(&record.key)).unwrap();
-        assert_eq!(conversion.same_as, Some(format!("key/monday/{line}")));
+        assert_eq!(conversion.same_as, Some(format!("line/{line}/monday")));
     }
     let all_wrong = intake.post(SECRET, headers, "{}\n{}\n").await;
     assert_eq!((all_wrong.status, &all_wrong.body["accepted"]), (422, &json!(0)), "{}", all_wrong.body);

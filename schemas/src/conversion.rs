@@ -66,7 +66,8 @@ pub struct RawConversion {
     /// When it came in.
     pub received_at: Timestamp,
     /// What makes a second report of it the same: `order/<name>/<order_id>`,
-    /// `key/<Idempotency-Key>`, or `click/<click_id>/<name>`; absent where it was
+    /// `key/<Idempotency-Key>`, `line/<number>/<Idempotency-Key>` of a request with
+    /// many, or `click/<click_id>/<name>`; absent where it was
     /// reported without any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_as: Option<String>,

@@ -42,7 +42,8 @@ impl Repeat<'_> {
         match self {
             Self::Unknown => None,
             Self::Request(key) => Some(format!("key/{key}")),
-            Self::Line(key, line) => Some(format!("key/{key}/{line}")),
+            // The key comes last: it may have slashes, and what is before it has none.
+            Self::Line(key, line) => Some(format!("line/{line}/{key}")),
             Self::ClickAndName => Some(format!("click/{click_id}/{name}")),
         }
     }
@@ -191,7 +192,7 @@ mod tests {
             (&order, Repeat::ClickAndName, Some("order/purchase/7/8".to_owned())),
             (&json!({}), Repeat::Unknown, None),
             (&json!({}), Repeat::Request("k"), Some("key/k".to_owned())),
-            (&json!({}), Repeat::Line("k", 3), Some("key/k/3".to_owned())),
+            (&json!({}), Repeat::Line("k/1", 3), Some("line/3/k/1".to_owned())),
             (&json!({}), Repeat::ClickAndName, Some(format!("click/{CLICK}/purchase"))),
         ] {
             assert_eq!(record(fields, repeat).unwrap().same_as, expected, "{fields} {repeat:?}");
