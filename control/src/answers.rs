@@ -43,10 +43,11 @@ impl Answers {
     pub(crate) fn put(&mut self, key: Arc<str>, answer: Arc<KeptAnswer>) {
         self.oldest.push_back((answer.at, Arc::clone(&key)));
         let now = answer.at.as_millis();
-        self.bytes += bytes(&key, &answer);
-        if let Some(before) = self.kept.insert(Arc::clone(&key), answer) {
-            self.bytes -= bytes(&key, &before);
+        if let Some(before) = self.kept.get(&key) {
+            self.bytes -= bytes(&key, before);
         }
+        self.bytes += bytes(&key, &answer);
+        self.kept.insert(key, answer);
         while let Some((at, key)) = self.oldest.front() {
             if self.bytes <= MOST_BYTES && now - at.as_millis() < DAY_MS {
                 break;
@@ -107,6 +108,10 @@ mod tests {
         }
         let at = Timestamp::from_millis(15);
         assert!(answers.bytes <= MOST_BYTES && answers.bytes > MOST_BYTES * 8 / 10, "{}", answers.bytes);
-        assert!(answers.get("a/5", at).is_none() && answers.get("a/6", at).is_some() && answers.get("a/again", at).is_some());
+        assert!(
+            answers.get("a/5", at).is_none()
+                && answers.get("a/6", at).is_some()
+                && answers.get("a/again", at).is_some()
+        );
     }
 }

@@ -9,6 +9,9 @@ use url::Url;
 
 use crate::problem::{FieldError, Problem};
 
+/// How much that is wrong a caller is told at once.
+const MOST_ERRORS: usize = 50;
+
 /// Collects what is wrong.
 #[derive(Default)]
 pub(crate) struct Checker {
@@ -18,7 +21,9 @@ pub(crate) struct Checker {
 impl Checker {
     /// Notes that `field` is wrong.
     pub(crate) fn wrong(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        self.errors.push(FieldError::new(field, reason));
+        if self.errors.len() < MOST_ERRORS {
+            self.errors.push(FieldError::new(field, reason));
+        }
     }
 
     /// What was checked, if nothing is wrong.

@@ -24,6 +24,13 @@ pub(crate) struct Record {
     pub(crate) value: Option<Vec<u8>>,
 }
 
+impl Record {
+    /// Its bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
 /// What changes of a kind.
 #[derive(Debug)]
 pub(crate) struct Overlay<T: Kept> {
@@ -64,6 +71,11 @@ enum Telling {
 impl<'s> Draft<'s> {
     pub(crate) fn new(state: &'s State, link_rules: &'s LinkRules, at: Timestamp) -> Self {
         Self { state, drafted: Drafted::default(), link_rules, at, telling: Telling::All }
+    }
+
+    /// What it would produce so far.
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.drafted.records
     }
 
     pub(crate) fn finish(self) -> Drafted {
@@ -112,11 +124,11 @@ impl<'s> Draft<'s> {
         untouched.count() + drafted.count()
     }
 
-    /// Whether there is one, whosever it is, of which that is true.
-    pub(crate) fn any<T: Kept>(&self, is: impl Fn(&T) -> bool) -> bool {
+    /// Whether the workspace has one of which that is true.
+    pub(crate) fn any<T: Kept>(&self, workspace: &WorkspaceId, is: impl Fn(&T) -> bool) -> bool {
         let changed = &T::drafted(&self.drafted.changes).changed;
         changed.values().flatten().any(|found| is(found))
-            || T::shelf(self.state).all().any(|found| is(&found) && !changed.contains_key(&found.id()))
+            || T::shelf(self.state).theirs(workspace).any(|found| is(&found) && !changed.contains_key(&found.id()))
     }
 
     /// What was answered under that key of a record on `idempotency`.

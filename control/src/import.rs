@@ -44,7 +44,7 @@ pub(crate) fn read(line: &Line) -> Read {
 pub(crate) fn draft(lines: Vec<Read>, draft: &mut Draft<'_>, workspace: &WorkspaceId) -> Report {
     let mut report = Report::default();
     for line in lines {
-        match line.given.and_then(|given| upsert(draft, workspace, given)) {
+        match line.given.and_then(|given| upsert(draft, workspace, given, None)) {
             Ok(Upserted::Created(_)) => report.created += 1,
             Ok(Upserted::Updated(_)) => report.updated += 1,
             Ok(Upserted::Unchanged(_)) => report.unchanged += 1,

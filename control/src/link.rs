@@ -186,6 +186,18 @@ impl NewLink {
 }
 
 impl LinkPatch {
+    /// Whether it gives more than a link can have, so that nobody need look at what.
+    pub(crate) fn too_much(&self) -> Option<FieldError> {
+        let tags = matches!(&self.tags, Patch::Set(tags) if tags.len() > TAGS);
+        // As many again may take away what a link has.
+        let metadata = matches!(&self.metadata, Patch::Set(patch) if patch.len() > 2 * METADATA_KEYS);
+        match (tags, metadata) {
+            (true, _) => Some(FieldError::new("tags", format!("has more than {TAGS} entries"))),
+            (_, true) => Some(FieldError::new("metadata", format!("names more than {} keys", 2 * METADATA_KEYS))),
+            _ => None,
+        }
+    }
+
     /// The slug that it gives.
     pub(crate) fn slug(&self) -> Option<&str> {
         self.slug.value().map(String::as_str)

@@ -32,6 +32,7 @@ pub(crate) struct Counts {
     pub(crate) links: Gauge,
     pub(crate) links_exhausted: Counter,
     pub(crate) endpoints: Gauge,
+    pub(crate) connections: Gauge,
 }
 
 impl Counts {
@@ -54,6 +55,7 @@ impl Counts {
                 "Links that were marked because they had all the clicks that they may have",
             ),
             endpoints: metrics.gauge("clickhook_control_endpoints", "Endpoints that exist"),
+            connections: metrics.gauge("clickhook_control_connections", "Connections to the API that are open"),
         }
     }
 }

@@ -46,9 +46,6 @@ pub(crate) trait Holds<T: Kept>: Default {
     /// than `before`; and whether there are more.
     fn page(&self, workspace: &WorkspaceId, before: Option<&T::Id>, limit: usize) -> (Vec<Arc<T>>, bool);
 
-    /// All of them.
-    fn all(&self) -> impl Iterator<Item = Arc<T>>;
-
     /// Those of the workspace.
     fn theirs<'a>(&'a self, workspace: &'a WorkspaceId) -> impl Iterator<Item = Arc<T>> + 'a;
 
@@ -94,10 +91,6 @@ impl<T: Kept> Holds<T> for Shelf<T> {
 
     fn owner(&self, claim: &T::Claim) -> Option<T::Id> {
         self.owners.get(claim).cloned()
-    }
-
-    fn all(&self) -> impl Iterator<Item = Arc<T>> {
-        self.all.values().cloned()
     }
 
     fn theirs<'a>(&'a self, workspace: &'a WorkspaceId) -> impl Iterator<Item = Arc<T>> + 'a {

@@ -11,7 +11,7 @@ use crate::{
     draft::Draft,
     kept::{LinkClaim, address},
     link::LinkPatch,
-    problem::Problem,
+    problem::{Kind, Problem},
 };
 
 /// What became of a link.
@@ -23,14 +23,26 @@ pub(crate) enum Upserted {
     Unchanged(Arc<Link>),
 }
 
-/// Drafts what is given.
-pub(crate) fn upsert(draft: &mut Draft<'_>, workspace: &WorkspaceId, given: LinkPatch) -> Result<Upserted, Problem> {
+/// Drafts what is given, unless the link that is there is another version than the
+/// caller expects.
+pub(crate) fn upsert(
+    draft: &mut Draft<'_>,
+    workspace: &WorkspaceId,
+    given: LinkPatch,
+    expected: Option<u64>,
+) -> Result<Upserted, Problem> {
+    if let Some(too_much) = given.too_much() {
+        return Err(Problem::invalid(vec![too_much]));
+    }
     let rules = draft.link_rules();
     let Some(old) = find(draft, workspace, &given)? else {
+        if expected.is_some() {
+            return Err(Problem::new(Kind::Changed, "There is no such link, of which this could be another version"));
+        }
         let new = given.into_new(workspace, rules, draft.at())?;
         return draft.create(new).map(Upserted::Created);
     };
-    let new = draft.update::<Link>(workspace, &old.id, None, |old, at| given.apply(old, rules, at))?;
+    let new = draft.update::<Link>(workspace, &old.id, expected, |old, at| given.apply(old, rules, at))?;
     Ok(if new.revision == old.revision { Upserted::Unchanged(new) } else { Upserted::Updated(new) })
 }
 
@@ -57,7 +69,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{link::rules, problem::Kind, state::installed};
+    use crate::{link::rules, state::installed};
 
     /// What becomes of each, one after the other, and how many records say so.
     fn all(given: &[Value]) -> (Vec<String>, usize) {
@@ -65,7 +77,7 @@ mod tests {
         let mut draft = Draft::new(&state, &rules, Timestamp::from_millis(1));
         let outcomes = given.iter().map(|given| {
             let given: LinkPatch = serde_json::from_value(given.clone()).unwrap();
-            match upsert(&mut draft, &WorkspaceId::default(), given) {
+            match upsert(&mut draft, &WorkspaceId::default(), given, None) {
                 Ok(Upserted::Created(link)) => format!("created {}", link.slug),
                 Ok(Upserted::Updated(link)) => format!("updated {} {}", link.slug, link.revision),
                 Ok(Upserted::Unchanged(link)) => format!("unchanged {}", link.slug),

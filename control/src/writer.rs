@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{BusError, Outgoing, Transaction};
+use bus::{BusError, KeyUses, Outgoing, Transaction};
 use parking_lot::RwLock;
 use schemas::Timestamp;
 use tokio::{sync::oneshot, time::sleep};
@@ -22,15 +22,17 @@ use crate::{
     metrics::Counts,
     problem::Problem,
     state::{Holds, State},
-    uses::Uses,
 };
 
 /// How many changes may wait.
 const QUEUE: usize = 4096;
 /// How long a change that has time waits before it looks for room among them again.
 const ROOM: Duration = Duration::from_millis(10);
-/// How many changes share a transaction.
+/// How many changes share a transaction, and from how many records and bytes on no
+/// other comes along: Kafka lets no transaction be open for long.
 const GROUP: usize = 1000;
+const GROUP_RECORDS: usize = 5000;
+const GROUP_BYTES: usize = 8 << 20;
 /// How often the thread looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -51,12 +53,12 @@ pub(crate) struct Leader {
     state: RwLock<State>,
     jobs: SyncSender<Job>,
     /// When keys were last used.
-    pub(crate) uses: Arc<Uses>,
+    pub(crate) uses: Arc<KeyUses>,
 }
 
 impl Leader {
     /// A leader that knows `state`, and the changes that [`run`] takes.
-    pub(crate) fn new(state: State, uses: Arc<Uses>) -> (Arc<Self>, Receiver<Job>) {
+    pub(crate) fn new(state: State, uses: Arc<KeyUses>) -> (Arc<Self>, Receiver<Job>) {
         let (jobs, taken) = sync_channel(QUEUE);
         (Arc::new(Self { state: RwLock::new(state), jobs, uses }), taken)
     }
@@ -157,11 +159,10 @@ pub(crate) fn run(
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        let group: Vec<Job> = std::iter::once(first).chain(jobs.try_iter().take(GROUP - 1)).collect();
-        counts.writes.inc_by(group.len() as u64);
         let state = leader.state.read();
         let mut draft = Draft::new(&state, link_rules, Timestamp::now());
-        let answers: Vec<Answer> = group.into_iter().map(|job| job(&mut draft)).collect();
+        let answers = draft_group(first, jobs, &mut draft);
+        counts.writes.inc_by(answers.len() as u64);
         let drafted = draft.finish();
         drop(state);
         if let Err(error) = commit(transaction, &drafted.records, counts) {
@@ -175,6 +176,22 @@ pub(crate) fn run(
         answers.into_iter().for_each(|answer| answer(Committed::Yes));
     }
     Ok(())
+}
+
+/// Drafts changes that wait, until they are enough.
+fn draft_group(first: Job, jobs: &Receiver<Job>, draft: &mut Draft<'_>) -> Vec<Answer> {
+    let mut answers = vec![first(draft)];
+    let (mut seen, mut bytes) = (0, 0);
+    while answers.len() < GROUP {
+        bytes += draft.records()[seen..].iter().map(Record::len).sum::<usize>();
+        seen = draft.records().len();
+        if seen >= GROUP_RECORDS || bytes >= GROUP_BYTES {
+            break;
+        }
+        let Ok(job) = jobs.try_recv() else { break };
+        answers.push(job(draft));
+    }
+    answers
 }
 
 /// Shows how much there is.

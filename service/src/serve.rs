@@ -4,8 +4,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, extract::ConnectInfo};
+use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -38,8 +38,8 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// Serves `routes` until `shutdown`, and then until the connections are done.
-/// `open` says how many there are.
+/// Serves `routes` until `shutdown`, and then until the connections are done; each
+/// request knows its peer (`ConnectInfo`). `open` says how many connections there are.
 pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: Gauge, shutdown: Shutdown) {
     let connections = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
@@ -56,8 +56,8 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: 
             () = shutdown.wait() => break,
             Some(accepted) = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "a connection cannot be accepted");
                 sleep(ACCEPT_REST).await;
@@ -66,7 +66,11 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: 
         };
         // An answer is one write: nothing would follow for which to wait.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(routes.clone());
+        let routes = TowerToHyperService::new(routes.clone());
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            routes.call(request)
+        });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         let open = open.clone();
         open.inc();

@@ -1,11 +1,11 @@
 //! `PUT /v1/links/upsert`, and many links changed or deleted in one call.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     Extension, Json,
     extract::State,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Api,
-    request::Body,
+    request::{Body, if_match},
     resource::{created, versioned},
 };
 use crate::{
@@ -28,18 +28,23 @@ use crate::{
 
 /// How many links a call names at most.
 const NAMED: usize = 1000;
+/// How many of them share a transaction: others wait for it.
+const PIECE: usize = 100;
 
 /// 201 for one that was created; 200 for one that was changed, or was so already.
 pub(super) async fn upsert(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     Body(given): Body<LinkPatch>,
 ) -> Result<Response, Problem> {
     if given.external_id().is_none() && given.slug().is_none() {
         let reason = "is missing: an upsert finds its link by `external_id`, or by `slug` (and `domain`)";
         return Err(Problem::invalid(vec![FieldError::new("external_id", reason)]));
     }
-    let upserted = api.leader()?.write(move |draft| draft_upsert(draft, &caller.workspace, given)).await?;
+    let expected = if_match(&headers)?;
+    let change = move |draft: &mut Draft<'_>| draft_upsert(draft, &caller.workspace, given, expected);
+    let upserted = api.leader()?.write(change).await?;
     let answer = match upserted {
         Upserted::Created(link) => created(&*link, &*link),
         Upserted::Updated(link) | Upserted::Unchanged(link) => versioned(StatusCode::OK, &*link, &*link),
@@ -79,10 +84,14 @@ pub(super) async fn update(
     if !own.is_empty() {
         return Err(Problem::invalid(own));
     }
+    if let Some(FieldError { field, reason, .. }) = update.set.too_much() {
+        return Err(Problem::invalid(vec![FieldError::new(format!("set.{field}"), reason)]));
+    }
+    let set = Arc::new(update.set);
     each(&api, caller, named, move |draft, workspace, id| {
         let rules = draft.link_rules();
         let before = draft.find::<Link>(&id).map(|link| link.revision);
-        let patch = update.set.clone();
+        let patch = LinkPatch::clone(&set);
         let link = draft.update::<Link>(workspace, &id, None, |link, at| patch.apply(link, rules, at))?;
         Ok(if before == Some(link.revision) { Outcome::Unchanged } else { Outcome::Updated })
     })
@@ -103,7 +112,7 @@ pub(super) async fn delete(
 }
 
 /// How a caller names a link.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Name {
     Id(LinkId),
@@ -119,12 +128,14 @@ fn named(ids: Option<Vec<LinkId>>, external_ids: Option<Vec<String>>) -> Result<
             return Err(Problem::invalid(vec![FieldError::new("ids", reason)]));
         }
     };
-    if (1..=NAMED).contains(&named.len()) {
-        Ok(named)
-    } else {
-        let reason = format!("names {} links, must name 1 to {NAMED}", named.len());
-        Err(Problem::invalid(vec![FieldError::new(field, reason)]))
+    let wrong = |reason: String| Err(Problem::invalid(vec![FieldError::new(field, reason)]));
+    if !(1..=NAMED).contains(&named.len()) {
+        return wrong(format!("names {} links, must name 1 to {NAMED}", named.len()));
     }
+    if named.iter().collect::<HashSet<_>>().len() < named.len() {
+        return wrong("names a link twice".to_owned());
+    }
+    Ok(named)
 }
 
 /// What became of a link.
@@ -156,27 +167,32 @@ pub(crate) struct All {
     data: Vec<Done>,
 }
 
-/// Makes a change of each link, all in one transaction; one that is refused keeps
-/// none back.
+/// Makes a change of each link, in transactions of some each; one that is refused
+/// keeps none back.
 async fn each(
     api: &Api,
     caller: Caller,
     named: Vec<Name>,
-    change: impl Fn(&mut Draft<'_>, &WorkspaceId, LinkId) -> Result<Outcome, Problem> + Send + 'static,
+    change: impl Fn(&mut Draft<'_>, &WorkspaceId, LinkId) -> Result<Outcome, Problem> + Clone + Send + 'static,
 ) -> Result<Response, Problem> {
-    let change = move |draft: &mut Draft<'_>| {
-        let done = named.into_iter().map(|name| {
-            let outcome = find(draft, &caller.workspace, &name).and_then(|id| change(draft, &caller.workspace, id));
-            match outcome {
-                Ok(outcome) => Done { name, outcome, detail: None, errors: Vec::new() },
-                Err(problem) => {
-                    Done { name, outcome: Outcome::Refused, detail: Some(problem.detail), errors: problem.errors }
+    let leader = api.leader()?;
+    let mut data = Vec::with_capacity(named.len());
+    for piece in named.chunks(PIECE) {
+        let (piece, workspace, change) = (piece.to_vec(), caller.workspace.clone(), change.clone());
+        let change = move |draft: &mut Draft<'_>| {
+            let done = piece.into_iter().map(|name| {
+                let outcome = find(draft, &workspace, &name).and_then(|id| change(draft, &workspace, id));
+                match outcome {
+                    Ok(outcome) => Done { name, outcome, detail: None, errors: Vec::new() },
+                    Err(problem) => {
+                        Done { name, outcome: Outcome::Refused, detail: Some(problem.detail), errors: problem.errors }
+                    }
                 }
-            }
-        });
-        Ok(done.collect())
-    };
-    let data: Vec<Done> = api.leader()?.write(change).await?;
+            });
+            Ok(done.collect::<Vec<Done>>())
+        };
+        data.extend(leader.write(change).await?);
+    }
     Ok(Json(All { data }).into_response())
 }
 

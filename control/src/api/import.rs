@@ -20,7 +20,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use schemars::JsonSchema;
+use schemas::WorkspaceId;
 use serde::Deserialize;
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -37,8 +39,9 @@ use crate::{
 /// How many lines share a transaction, and how many bytes.
 const CHUNK_LINES: usize = 1000;
 const CHUNK_BYTES: usize = 1 << 20;
-/// How many imports there may be at once.
+/// How many imports there may be at once, and how many of one workspace.
 pub(crate) const AT_ONCE: usize = 4;
+const AT_ONCE_EACH: usize = 2;
 /// How long the next bytes may take.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -70,9 +73,7 @@ pub(super) async fn import(
     body: Body,
 ) -> Result<Response, Problem> {
     let Query(how) = how.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
-    let _one_of_few = api.imports.try_acquire().map_err(|_| {
-        Problem::limited(format!("{AT_ONCE} imports are under way: wait until one is done"), Duration::from_secs(10))
-    })?;
+    let _one_of_few = api.imports.begin(&caller.workspace)?;
     let mut import = Import {
         leader: api.leader()?,
         caller,
@@ -93,6 +94,39 @@ pub(super) async fn import(
                 problem.detail
             );
             Err(problem)
+        }
+    }
+}
+
+/// The workspaces whose imports are under way.
+#[derive(Default)]
+pub(crate) struct Imports(Mutex<Vec<WorkspaceId>>);
+
+/// One that is; it ends when this is dropped.
+struct UnderWay<'i>(&'i Imports, WorkspaceId);
+
+impl Imports {
+    fn begin(&self, workspace: &WorkspaceId) -> Result<UnderWay<'_>, Problem> {
+        let mut all = self.0.lock();
+        let theirs = all.iter().filter(|whose| *whose == workspace).count();
+        if all.len() >= AT_ONCE || theirs >= AT_ONCE_EACH {
+            let detail = format!(
+                "{} imports are under way, {theirs} of them this workspace's, which may have {AT_ONCE_EACH}: wait until \
+                 one is done",
+                all.len()
+            );
+            return Err(Problem::limited(detail, Duration::from_secs(10)));
+        }
+        all.push(workspace.clone());
+        Ok(UnderWay(self, workspace.clone()))
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut all = self.0.0.lock();
+        if let Some(at) = all.iter().position(|whose| *whose == self.1) {
+            all.swap_remove(at);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     auth::Caller,
     draft::Draft,
-    kept::{LinkClaim, Wanted},
+    kept::{DomainClaim, LinkClaim, Wanted},
     link::{LinkPatch, NewLink},
     problem::{Kind, Problem},
     state::Holds,
@@ -93,15 +93,20 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
     let page = Page::<Link>::of(&PageQuery { limit: query.limit, cursor: query.cursor })?;
-    let nfc = |text: String| SlugCase::Sensitive.canonical(text.into()).into_owned();
+    let leader = api.leader()?;
+    // As links on the domain have it.
+    let case = query.domain.as_ref().and_then(|name| {
+        leader.read(|state| Some(state.domains.get(&state.domains.owner(&DomainClaim::Name(name.clone()))?)?.slug_case))
+    });
+    let case = case.unwrap_or(SlugCase::Sensitive);
+    let canonical = |text: String| case.canonical(text.into()).into_owned();
     let wanted = Wanted {
         campaign: query.campaign,
         tag: query.tag,
         domain: query.domain,
-        slug: query.slug.map(nfc),
-        prefix: query.search.map(nfc),
+        slug: query.slug.map(canonical),
+        prefix: query.search.map(canonical),
     };
-    let leader = api.leader()?;
     if let Some(external) = query.external_id {
         let claim = LinkClaim::External(caller.workspace.clone(), external);
         let found = leader.read(|state| state.links.get(&state.links.owner(&claim)?));

@@ -31,7 +31,6 @@ use bus::Producer;
 use schemas::{Campaign, Domain, Endpoint, Key, KeyId, Link, Scope, Workspace};
 use service::{limit::Limiter, vault::Vault};
 use store::Store;
-use tokio::sync::Semaphore;
 
 use self::resource::Resource;
 use crate::{
@@ -59,8 +58,8 @@ pub(crate) struct Api {
     /// Where there is a limit: of each key's requests.
     pub(crate) limiter: Option<Limiter<KeyId>>,
     pub(crate) counts: Counts,
-    /// One for each import that may be under way.
-    pub(crate) imports: Semaphore,
+    /// The imports that are under way.
+    pub(crate) imports: import::Imports,
 }
 
 /// What the installation allows.

@@ -66,7 +66,8 @@ impl Kept for Domain {
     }
 
     fn let_go(&self, draft: &Draft<'_>) -> Result<(), Problem> {
-        if draft.any(|link: &Link| link.domain.as_ref() == Some(&self.name)) {
+        // Nobody else's links are on it.
+        if draft.any(&self.workspace, |link: &Link| link.domain.as_ref() == Some(&self.name)) {
             let detail = format!("There are links on {}: delete them first", self.name);
             return Err(Problem::new(Kind::Conflict, detail));
         }

@@ -372,10 +372,6 @@ impl Holds<Link> for Links {
         (page.links, page.next.is_some())
     }
 
-    fn all(&self) -> impl Iterator<Item = Arc<Link>> {
-        self.slots.0.iter().flatten().flatten().filter_map(|slot| read(&slot.json).map(Arc::new))
-    }
-
     fn theirs<'a>(&'a self, workspace: &'a WorkspaceId) -> impl Iterator<Item = Arc<Link>> + 'a {
         let order = self.numbers.get(workspace).and_then(|number| self.orders.get(*number as usize));
         let slots = order.into_iter().flat_map(|order| order.backwards(None, |slot| self.slots.id(slot)));

@@ -48,6 +48,7 @@ pub(super) fn describe(document: &mut Document) {
             "Finds the link by `external_id`, else by `domain` and `slug`, and creates it where there is none. What is \
              left out stays, null takes away.",
         )
+        .if_match()
         .body::<LinkPatch>(&json!({"external_id": "42", "slug": "sale", "destination": "https://acme.example/"}))
         .answers::<schemas::Link>(200, "It is changed, or was so already", &[Header::ETag])
         .answers::<schemas::Link>(201, "It is made", &[Header::ETag, Header::Location])

@@ -102,7 +102,8 @@ impl<'d> Operation<'d> {
     pub(super) fn once(self) -> Self {
         let words = "Repeat a call under the same key within a day, and it is answered as before (with \
                      `Idempotent-Replayed: true`) instead of done again.";
-        let schema = json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS});
+        let schema =
+            json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS, "pattern": "^[!-~]*$"});
         self.header("Idempotency-Key", words, &schema).refuses(&[Kind::Invalid, Kind::TooLarge])
     }
 

@@ -1,5 +1,7 @@
 //! Links by the thousand: upserts, bulk changes and imports.
 
+use std::collections::BTreeMap;
+
 use schemas::{Link, Topic};
 use serde_json::{Value, json};
 use testbed::{eventually, read};
@@ -35,6 +37,11 @@ async fn a_link_is_made_what_it_should_be() {
     assert_eq!((changed.status, changed.header("etag"), &changed.body["tags"]), (200, Some("\"2\""), &json!(["x"])));
     let same = put(json!({"slug": "u\u{308}ber", "destination": "https://b.example/"})).await;
     assert_eq!((same.status, same.body), (200, changed.body));
+    let stale = json!({"external_id": "1", "destination": "https://c.example/"}).to_string();
+    let stale = api.send("PUT", "/v1/links/upsert", "If-Match: \"1\"\r\n", &stale).await;
+    assert_eq!(stale.status, 412, "{stale:?}");
+    let unmade = json!({"external_id": "2", "destination": "https://c.example/"}).to_string();
+    assert_eq!(api.send("PUT", "/v1/links/upsert", "If-Match: \"1\"\r\n", &unmade).await.status, 412);
     let neither = put(json!({"destination": "https://b.example/"})).await;
     assert_eq!((neither.status, neither.fields()), (422, vec!["external_id"]));
     instance.stop().await;
@@ -66,6 +73,11 @@ async fn many_links_are_changed_and_deleted_at_once_each_for_itself() {
         let refused = api.send("DELETE", "/v1/links", "", &unclear.to_string()).await;
         assert_eq!((refused.status, refused.fields()), (422, vec!["ids"]), "{unclear}");
     }
+    let twice = api.patch("/v1/links", json!({"ids": [ids[0], ids[0]], "set": {"campaign": "w"}})).await;
+    assert_eq!((twice.status, twice.fields()), (422, vec!["ids"]));
+    let much: BTreeMap<String, &str> = (0..60_000).map(|n| (format!("\t{n}"), "")).collect();
+    let much = api.patch("/v1/links", json!({"ids": ids, "set": {"metadata": much}})).await;
+    assert_eq!((much.status, much.fields()), (422, vec!["set.metadata"]));
     let too_many: Vec<String> = (0..1001).map(|n| n.to_string()).collect();
     let refused = api.send("DELETE", "/v1/links", "", &json!({"external_ids": too_many}).to_string()).await;
     assert_eq!((refused.status, refused.fields()), (422, vec!["external_ids"]));
@@ -116,6 +128,34 @@ async fn an_import_reports_what_it_rejected_and_can_be_repeated() {
     let last: Link = serde_json::from_str(&links[3500].value).unwrap();
     assert_eq!((last.slug.as_str(), last.revision), ("s7", 2));
     assert_eq!(read(&bus, Topic::Events, |records| records.len() >= 3500).await.len(), 3500);
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_workspace_leaves_room_for_the_imports_of_others() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let ours = instance.api();
+    let theirs = ours.workspace("theirs").await;
+    // Two that have begun and go on, and a third in vain.
+    let mut begun = Vec::new();
+    for n in 0..2 {
+        let head = format!(
+            "POST /v1/links/import HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 999999\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(ours.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let lines: String = (0..1000)
+            .map(|line| format!("{{\"slug\":\"s{n}-{line}\",\"destination\":\"https://a.example/\"}}\n"))
+            .collect();
+        stream.write_all(lines.as_bytes()).await.unwrap();
+        begun.push(stream);
+    }
+    eventually("both have begun", async || (count(ours).await == 2000).then_some(())).await;
+    let third = ours.send("POST", "/v1/links/import", "", "").await;
+    assert_eq!((third.status, third.header("retry-after")), (429, Some("10")), "{third:?}");
+    assert_eq!(theirs.send("POST", "/v1/links/import", "", "").await.status, 200);
+    drop(begun);
     instance.stop().await;
 }
 
