@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
+    Offset,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     config::FromClientConfig,
@@ -81,21 +82,34 @@ impl Bus {
         Err(BusError::MissingTopics { names: missing.iter().map(|topic| self.topics().name(*topic)).collect() })
     }
 
-    /// Sets where `group` reads next in every partition of `topic`: at the first
-    /// record that the log still has, or behind the last. The group must have no
-    /// running member. Gives back the offsets.
+    /// Sets where `group` reads next in `topic`, at the first record that the log
+    /// still has, or behind the last: in the partitions where it has no offset that
+    /// is in the log, or in all of them. The group must have no running member.
+    /// Gives back the offsets that were set.
     ///
     /// # Errors
     /// When Kafka does not answer, or the group has a running member.
-    pub fn set_offsets(&self, group: &str, topic: Topic, to: Edge) -> Result<Vec<(i32, i64)>, BusError> {
+    pub fn set_offsets(&self, group: &str, topic: Topic, to: Edge, which: Which) -> Result<Vec<(i32, i64)>, BusError> {
         let consumer: BaseConsumer =
             self.group_config(group, false).create().map_err(BusError::new("make a consumer"))?;
         let name = self.topics().name(topic);
         let mut offsets = Vec::new();
+        let all = (0..i32::from(self.partitions(topic))).map(|index| (Partition { topic, index }, 0, None));
+        let committed = consumer
+            .committed_offsets(to_list(self.topics(), all), CALL_TIMEOUT)
+            .map_err(BusError::new("fetch committed offsets"))?;
         for index in 0..i32::from(self.partitions(topic)) {
             let (start, end) =
                 consumer.fetch_watermarks(&name, index, CALL_TIMEOUT).map_err(BusError::new("fetch a log's ends"))?;
+            let stands = committed.find_partition(&name, index).map(|element| element.offset());
+            let is_good = matches!(stands, Some(Offset::Offset(offset)) if (start..=end).contains(&offset));
+            if is_good && which == Which::Lost {
+                continue;
+            }
             offsets.push((index, if to == Edge::Earliest { start } else { end }));
+        }
+        if offsets.is_empty() {
+            return Ok(offsets);
         }
         let list = to_list(
             self.topics(),
@@ -151,6 +165,15 @@ pub enum Edge {
     Earliest,
     /// Behind the last.
     Latest,
+}
+
+/// Of which partitions an offset is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Where there is none, or none that is in the log.
+    Lost,
+    /// All of them: what was done is done again, or what was not is left out.
+    All,
 }
 
 fn fetch_metadata(client: &AdminClient<DefaultClientContext>) -> Result<Metadata, BusError> {

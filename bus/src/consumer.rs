@@ -327,7 +327,9 @@ impl<A: Assignments> Consumer<A> {
     fn judge(&self, error: KafkaError) -> Result<(), BusError> {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                Err(BusError::OffsetGone { group: self.group.clone(), detail: error.to_string() })
+                let names: Vec<String> = self.read.iter().map(|topic| self.topics.name(*topic)).collect();
+                let (group, topic) = (self.group.clone(), names.join("|"));
+                Err(BusError::OffsetGone { group, topic, detail: error.to_string() })
             }
             Some(
                 RDKafkaErrorCode::Fatal

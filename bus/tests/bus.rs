@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Bus, BusConfig, BusError, Change, Consumer, Edge, Isolation, Membership, Outgoing, Turned};
+use bus::{Bus, BusConfig, BusError, Change, Consumer, Edge, Isolation, Membership, Outgoing, Turned, Which};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
@@ -150,8 +150,12 @@ async fn offsets_are_where_a_person_set_them() {
         producer.produce(&CLICK).await.unwrap();
     }
     tokio::task::spawn_blocking(move || {
-        let set = bus.set_offsets("g", Topic::ClicksRaw, Edge::Latest).unwrap();
-        assert_eq!(set[0], (0, 3));
+        let set = |to, which| bus.set_offsets("g", Topic::ClicksRaw, to, which).unwrap();
+        assert_eq!(set(Edge::Latest, Which::Lost)[0], (0, 3));
+        // Nobody has lost anything now, and what stands is left as it is.
+        assert_eq!(set(Edge::Earliest, Which::Lost), []);
+        assert_eq!(set(Edge::Earliest, Which::All)[0], (0, 0));
+        assert_eq!(set(Edge::Latest, Which::All)[0], (0, 3));
         tokio::runtime::Handle::current().block_on(producer.produce(&CLICK)).unwrap();
         assert_eq!(offsets(&raw(&bus), 1), [3]);
     })
