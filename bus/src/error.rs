@@ -31,11 +31,13 @@ pub enum BusError {
     /// The committed offset is no longer in the log.
     #[error(
         "group {group}: an offset that it should read next is no longer in the log ({detail}): records were deleted before \
-         they were read. Choose with `clickhook offsets set --group {group} --to earliest|latest`"
+         they were read. Choose with `clickhook offsets set --group {group} --topic {topic} --to earliest|latest`"
     )]
     OffsetGone {
         /// The consumer group.
         group: String,
+        /// The topic's full name; of a group with several, all of them.
+        topic: String,
         /// What librdkafka said.
         detail: String,
     },
@@ -43,7 +45,10 @@ pub enum BusError {
     #[error("the producer's queue is full: Kafka takes records more slowly than they come")]
     QueueFull,
     /// Another producer with the same transactional id took over.
-    #[error("another process took over the transactional id {id}: this one stops writing")]
+    #[error(
+        "another process took over the transactional id {id}, or its transaction was open for longer than Kafka lets one: \
+         this one stops writing"
+    )]
     Fenced {
         /// The transactional id.
         id: String,
@@ -96,7 +101,16 @@ pub enum BusError {
 
 impl BusError {
     pub(crate) fn new(what: &'static str) -> impl FnOnce(KafkaError) -> Self {
-        move |source| Self::Kafka { what, source }
+        move |source| {
+            let source = match source {
+                // It may be a password.
+                KafkaError::ClientConfig(outcome, description, key, _) => {
+                    KafkaError::ClientConfig(outcome, description, key, "(left out)".to_owned())
+                }
+                other => other,
+            };
+            Self::Kafka { what, source }
+        }
     }
 
     /// Whether the same call may succeed later with nobody doing anything.

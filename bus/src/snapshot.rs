@@ -117,6 +117,11 @@ pub(crate) enum Found {
     Nothing(Snapshot, Option<String>),
 }
 
+/// Whether what was read is not what was written.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
 impl Snapshot {
     /// Opens the snapshot of `topic` that is kept in `path`. One that is damaged
     /// or of something else is replaced by an empty one.
@@ -132,6 +137,8 @@ impl Snapshot {
                 None => return Ok(Found::Nothing(snapshot, None)),
             },
             Err(redb::Error::DatabaseAlreadyOpen) => return Err(SnapshotError::InUse { path: path.to_owned() }),
+            // A disk that refuses now may have it whole later.
+            Err(redb::Error::Io(error)) if !is_damage(&error) => return Err(disk(error.into())),
             Err(error) => error.to_string(),
         };
         remove(path).map_err(|error| disk(error.into()))?;

@@ -50,7 +50,7 @@ fn show(api: &ApiArgs, thing: &Value, columns: Columns<'_>) {
 fn remove(api: &ApiArgs, path: &str, id: &str) -> anyhow::Result<()> {
     let _: Value = api.client()?.call(Method::Delete, &format!("{path}/{id}"), None)?;
     if !api.json {
-        println!("deleted {id}");
+        say!("deleted {id}");
     }
     Ok(())
 }
@@ -59,11 +59,11 @@ fn remove(api: &ApiArgs, path: &str, id: &str) -> anyhow::Result<()> {
 pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {
     let topics = Bus::new(config.kafka.clone()).migrate().await.context("create the topics")?;
     for name in &topics.created {
-        println!("created topic {name}");
+        say!("created topic {name}");
     }
-    println!("{} topics stood already", topics.standing.len());
+    say!("{} topics stood already", topics.standing.len());
     Store::new(config.clickhouse.clone())?.migrate().await.context("create the tables")?;
-    println!("the tables of database {} are up to date", config.clickhouse.database);
+    say!("the tables of database {} are up to date", config.clickhouse.database);
     Ok(())
 }
 
@@ -75,6 +75,11 @@ pub(crate) fn check_config(file: Option<&Path>) -> anyhow::Result<()> {
             "(set)".clone_into(secret);
         }
     }
-    print!("{}", toml::to_string_pretty(&config)?);
+    for (key, value) in &mut config.kafka.properties {
+        if ["password", "secret", "key", "pem", "token", "jaas", "certificate"].iter().any(|word| key.contains(word)) {
+            "(set)".clone_into(value);
+        }
+    }
+    say!("{}", toml::to_string_pretty(&config)?.trim_end());
     Ok(())
 }
