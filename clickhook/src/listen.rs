@@ -96,7 +96,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if args.json {
         eprintln!("{welcome}");
     } else {
-        println!("{welcome}");
+        say!("{welcome}");
     }
     let enough = Shutdown::new();
     let listener = Arc::new(Listener { args, received: AtomicU64::new(0), enough: enough.clone() });

@@ -1,13 +1,15 @@
 //! The binary: one subcommand a role, `up` for all of them in one process with
 //! engines of its own, and the tools.
 
+#[macro_use]
+mod output;
+
 mod api;
 mod cli;
 mod commands;
 mod config;
 mod keys;
 mod listen;
-mod output;
 mod roles;
 mod up;
 mod verify;

@@ -1,5 +1,13 @@
 //! What commands print: a readable table for people, JSON for programs.
 
+/// Prints a line. Whoever has closed the other end, as `head` does, wants no more.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
@@ -14,7 +22,7 @@ pub(crate) fn table(rows: &[Value], columns: Columns<'_>) {
     for row in rows {
         table.add_row(columns.iter().map(|(_, pointer)| cell(row.pointer(pointer))));
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 /// Prints one thing, a line a fact.
@@ -23,14 +31,14 @@ pub(crate) fn facts(thing: &Value, facts: Columns<'_>) {
     for (title, pointer) in facts {
         let value = cell(thing.pointer(pointer));
         if !value.is_empty() {
-            println!("{title:width$}  {value}");
+            say!("{title:width$}  {value}");
         }
     }
 }
 
 /// Prints JSON.
 pub(crate) fn json(value: &Value) {
-    println!("{value:#}");
+    say!("{value:#}");
 }
 
 fn cell(value: Option<&Value>) -> String {

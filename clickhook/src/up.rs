@@ -140,8 +140,10 @@ fn installation_key(data_dir: &Path) -> anyhow::Result<Arc<Vault>> {
 fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str) {
     config.kafka.brokers = engines.kafka_brokers();
     config.clickhouse.url = engines.clickhouse_url();
-    // The data directory is locked: nobody else is this instance.
-    config.kafka.instance.get_or_insert_with(|| "up".to_owned());
+    if args.kafka.is_none() {
+        // The data directory is locked, and its Kafka ours: nobody else is this instance.
+        config.kafka.instance.get_or_insert_with(|| "up".to_owned());
+    }
     config.ingest.data_dir = args.data_dir.join("ingest");
     config.ingest.listen = args.redirect;
     config.ingest.intake_listen = args.intake;
@@ -243,7 +245,7 @@ async fn serve(
     }
     shutdown.wait().await;
     if !args.json {
-        println!("stopping: draining what is under way");
+        say!("stopping: draining what is under way");
     }
 
     stages.front.trigger();
@@ -288,22 +290,22 @@ struct Took {
 fn greet(engines: &Engines, addresses: Addresses, data_dir: &Path, admin: &Kept, took: Took) {
     let Addresses { redirect, intake, api, metrics } = addresses;
     let key = data_dir.join("admin.key");
-    println!(
+    say!(
         "clickhook is running ({:.1} s, of which the engines {:.1} s)\n",
         took.all.as_secs_f64(),
         took.engines.as_secs_f64()
     );
-    println!("  links       http://{}", readable(redirect));
-    println!("  API         http://{}", readable(api));
-    println!("  intake      http://{} (of conversions)", readable(intake));
-    println!("  metrics     http://{}/metrics", readable(metrics));
-    println!("  Kafka       {}", engines.kafka_brokers());
-    println!("  ClickHouse  {}", engines.clickhouse_url());
-    println!("  data        {} (logs in {})", data_dir.display(), engines.logs_dir().display());
+    say!("  links       http://{}", readable(redirect));
+    say!("  API         http://{}", readable(api));
+    say!("  intake      http://{} (of conversions)", readable(intake));
+    say!("  metrics     http://{}/metrics", readable(metrics));
+    say!("  Kafka       {}", engines.kafka_brokers());
+    say!("  ClickHouse  {}", engines.clickhouse_url());
+    say!("  data        {} (logs in {})", data_dir.display(), engines.logs_dir().display());
     if admin.fresh {
-        println!("  admin key   {} (kept in {})", admin.key, key.display());
+        say!("  admin key   {} (kept in {})", admin.key, key.display());
     }
-    println!("\n{}, db-ip.com (CC BY 4.0)\nCtrl-C drains and stops everything.", engines::GEO_CITY_ATTRIBUTION);
+    say!("\n{}, db-ip.com (CC BY 4.0)\nCtrl-C drains and stops everything.", engines::GEO_CITY_ATTRIBUTION);
 }
 
 fn announce(engines: &Engines, addresses: Addresses, data_dir: &Path, took: Took) {
@@ -321,7 +323,7 @@ fn announce(engines: &Engines, addresses: Addresses, data_dir: &Path, took: Took
         "start_ms": took.all.as_millis(),
         "engines_ms": took.engines.as_millis(),
     });
-    println!("{line}");
+    say!("{line}");
 }
 
 /// People type `localhost`.

@@ -96,11 +96,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let age = if ignore_age { Age::Ignored } else { Age::At(Timestamp::now()) };
     Ok(match verify(&signer, &headers, &body, age) {
         Ok(()) => {
-            println!("verified ✓  both signatures are right");
+            say!("verified ✓  both signatures are right");
             ExitCode::SUCCESS
         }
         Err(fault) => {
-            println!("NOT verified ✗  {fault}");
+            say!("NOT verified ✗  {fault}");
             ExitCode::FAILURE
         }
     })

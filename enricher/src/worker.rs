@@ -36,6 +36,9 @@ const IDLE_POLL: Duration = Duration::from_millis(500);
 /// How long it waits while a transaction is open.
 const BUSY_POLL: Duration = Duration::from_millis(1);
 
+/// How often in a row it may be fenced off before another has its id for good.
+const FENCED: usize = 5;
+
 /// How long events wait for others on their way out: with less, the client polls
 /// busily while a partition's last requests are under way.
 const LINGER: Duration = Duration::from_millis(5);
@@ -70,7 +73,10 @@ pub async fn run(config: Config, bus: Bus, metrics: Metrics, health: Health, shu
     let geo = tokio::task::spawn_blocking(move || Geo::open(&paths))
         .await
         .map_err(|error| Error::Thread(error.to_string()))??;
-    daykeys.caught_up().await;
+    tokio::select! {
+        () = daykeys.caught_up() => {}
+        () = shutdown.wait() => return Ok(()),
+    }
     let daykeys = Arc::new(daykeys);
     let today = Arc::clone(&daykeys);
     // The day's key is there before its first click asks for it.
@@ -148,12 +154,16 @@ struct Worker {
 impl Worker {
     fn run(&self) -> Result<(), BusError> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        // A process that stood still for longer than its transaction may be open is
+        // fenced off by Kafka like one whose id another has taken.
+        let mut fenced = 0;
         while !self.shutdown.is_triggered() {
             // Whatever failed, a member that joins anew reads from what is
             // committed; one that stays may own partitions that it does not read.
             match self.member(&mut backoff) {
                 Ok(()) => {}
-                Err(error) if error.is_transient() => {
+                Err(error) if error.is_transient() || (matches!(error, BusError::Fenced { .. }) && fenced < FENCED) => {
+                    fenced = if matches!(error, BusError::Fenced { .. }) { fenced + 1 } else { 0 };
                     let delay = backoff.next();
                     warn!(%error, delay_ms = delay.as_millis(), "what was open is forgotten and read again");
                     self.restarts.inc();

@@ -27,7 +27,7 @@ impl Shutdown {
         Self { flag: Arc::new(watch::channel(false).0) }
     }
 
-    /// One that SIGINT and SIGTERM trigger. Must be called inside a runtime.
+    /// One that SIGINT, SIGTERM and a terminal that is closed (SIGHUP) trigger. Must be called inside a runtime.
     ///
     /// # Errors
     /// When the process cannot listen for signals.
@@ -35,10 +35,12 @@ impl Shutdown {
         let shutdown = Self::new();
         let triggered = shutdown.clone();
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut hangup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
             info!("asked to stop: draining");
             triggered.trigger();

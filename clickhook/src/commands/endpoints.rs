@@ -1,8 +1,13 @@
 //! `clickhook endpoints`.
 
-use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
@@ -86,10 +91,15 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
                 }
             }
             let body = json!({"url": url, "events": events, "filters": grouped});
+            // Before there is an endpoint whose secret is shown this once.
+            let file = secret_file.map(|path| open_secret(&path).map(|file| (path, file))).transpose()?;
             let mut endpoint: Value = api.client()?.call(Method::Post, "/v1/endpoints", Some(&body))?;
-            if let Some(file) = secret_file {
+            if let Some((path, mut file)) = file {
                 let secret = endpoint["secret"].take();
-                write_secret(&file, secret.as_str().unwrap_or_default())?;
+                let secret = secret.as_str().unwrap_or_default();
+                if let Err(error) = writeln!(file, "{secret}") {
+                    eprintln!("The secret could not be written to {} ({error}). It is {secret}", path.display());
+                }
             }
             (api, endpoint)
         }
@@ -105,10 +115,13 @@ fn status(api: &ApiArgs, id: &str, status: &str) -> anyhow::Result<Value> {
     api.client()?.call(Method::Patch, &format!("/v1/endpoints/{id}"), Some(&json!({"status": status})))
 }
 
-fn write_secret(file: &PathBuf, secret: &str) -> anyhow::Result<()> {
-    let mut open = fs::OpenOptions::new();
-    open.write(true).create(true).truncate(true).mode(0o600);
-    open.open(file)
-        .and_then(|mut open| writeln!(open, "{secret}"))
-        .with_context(|| format!("write the secret to {}", file.display()))
+/// A file for its owner's eyes alone.
+fn open_secret(path: &Path) -> anyhow::Result<fs::File> {
+    let open = || {
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // One that was there may be open to others.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        Ok(file)
+    };
+    open().map_err(|error: io::Error| anyhow!(error)).with_context(|| format!("write the secret to {}", path.display()))
 }

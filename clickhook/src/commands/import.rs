@@ -84,10 +84,10 @@ fn tell(report: &Value) {
     for rejected in report["rejected"].as_array().into_iter().flatten() {
         for error in rejected["errors"].as_array().into_iter().flatten() {
             let text = |key: &str| error[key].as_str().unwrap_or("?").to_owned();
-            println!("  line {}: {}: {}", rejected["line"], text("field"), text("reason"));
+            say!("  line {}: {}: {}", rejected["line"], text("field"), text("reason"));
         }
     }
     if report["more"] == true {
-        println!("  and more that were rejected");
+        say!("  and more that were rejected");
     }
 }
