@@ -39,8 +39,7 @@ fn a_key_makes_a_link_whose_click_becomes_a_sale() {
     assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let intake = testbed::free_address();
     let ingest = installation.start_with("ingest", &[("CLICKHOOK_INGEST_INTAKE_LISTEN", intake.to_string())]);
-    let control =
-        installation.start_with("control", &[("CLICKHOOK_CONTROL_INTAKE_URL", format!("http://{intake}"))]);
+    let control = installation.start_with("control", &[("CLICKHOOK_CONTROL_INTAKE_URL", format!("http://{intake}"))]);
     let others = ["enricher", "dispatcher"].map(|role| installation.start(role));
     for process in [&control, &ingest].into_iter().chain(&others) {
         process.until_ready("a role is ready");
@@ -84,7 +83,11 @@ fn a_key_makes_a_link_whose_click_becomes_a_sale() {
     for (record, report) in recorded.iter().zip(reports) {
         let sale: Value = serde_json::from_str(&record.value).unwrap();
         assert_eq!((&sale["id"], &sale["click_id"]), (&report["id"], &json!(click)), "{sale}");
-        assert_eq!((&sale["workspace"], &sale["same_as"]), (&json!("default"), &json!("order/purchase/1001")), "{sale}");
+        assert_eq!(
+            (&sale["workspace"], &sale["same_as"]),
+            (&json!("default"), &json!("order/purchase/1001")),
+            "{sale}"
+        );
     }
 
     eventually("the link has had its one click", Duration::from_secs(60), || {

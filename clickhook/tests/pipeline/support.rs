@@ -150,11 +150,7 @@ impl Api {
     }
 
     pub(crate) fn get(&self, path: &str) -> Value {
-        let answer = self
-            .agent
-            .get(format!("{}{path}", self.base))
-            .header("authorization", &self.authorization)
-            .call();
+        let answer = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.authorization).call();
         serde_json::from_str(&answer.unwrap().body_mut().read_to_string().unwrap()).unwrap()
     }
 }
