@@ -729,3 +729,54 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bus::BusConfig;
+    use schemas::{ClickClass, Timestamp};
+    use service::Metrics;
+    use tokio::{runtime, task::spawn_local, time::timeout};
+
+    use super::*;
+    use crate::visit::{Counted, Place};
+
+    const VISITOR: Visitor<'static> = Visitor {
+        host: None,
+        place: Place::Root,
+        counted: Counted::As(ClickClass::Click),
+        ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        claims: None,
+        user_agent: None,
+        referer: None,
+        query: None,
+        traceparent: None,
+    };
+
+    #[test]
+    fn a_redirect_goes_on_where_neither_kafka_nor_the_disk_answers() {
+        // Nobody listens there, and nobody takes what is ordered.
+        let bus = Bus::new(BusConfig { brokers: "127.0.0.1:1".to_owned(), ..BusConfig::default() });
+        let (keeper, _orders) = blocking::channel();
+        let counts = Counts::new(&Metrics::default());
+        let (recorder, mut seats) = Recorder::new(&bus, &Config::default(), counts.clone(), Some(keeper), 1).unwrap();
+        let (desk, told) = seats.remove(0).open();
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let clerk = Rc::clone(&desk);
+            spawn_local(async move { clerk.run(told).await });
+            let seen = Seen { at: Timestamp::now(), class: ClickClass::Click, rate_limited: false };
+            for clicks in 1..=2 {
+                let pending = desk.record(&VISITOR, seen, b"}");
+                let outcome = timeout(Duration::from_secs(30), pending.outcome()).await;
+                assert_eq!(outcome, Ok(Recorded::Shed));
+                assert_eq!(counts.shed_clicks.get(), clicks);
+            }
+            assert!(recorder.is_late());
+            // The disk answers after all: that is no second loss.
+            let bundle = Arc::clone(&recorder.flights.lock().all[&0].bundle);
+            recorder.kept(&bundle, false);
+            assert_eq!(counts.shed_clicks.get(), 2);
+        });
+    }
+}
