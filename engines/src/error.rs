@@ -59,7 +59,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A child ended before it answered.
-    #[error("{engine} ended ({status}) before it was ready; its last words in {log}:\n{tail}", log = .log.display())]
+    #[error(
+        "{engine} ended ({status}) before it was ready; its last words in {log}:\n{tail}{}", hint(tail), log = .log.display()
+    )]
     Ended {
         /// `kafka` or `clickhouse`.
         engine: &'static str,
@@ -122,4 +124,29 @@ impl Error {
 
 fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
+}
+
+/// What to do about last words that are known. Kafka says the first where a newer
+/// one has written the folder: it reads no format but its own and older ones.
+fn hint(tail: &str) -> &'static str {
+    if tail.contains("UnsupportedVersionException") {
+        "\nA newer Kafka has written this data folder, and this one cannot read it: run the clickhook that made it, or \
+         start with another folder (`up --data-dir DIR`)"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_a_newer_kafka_is_told_from_other_faults() {
+        assert!(
+            hint("Caused by: UnsupportedVersionException: Can't read version 4 of BrokerEndpoint")
+                .contains("--data-dir")
+        );
+        assert_eq!(hint("Address already in use"), "");
+    }
 }
