@@ -11,7 +11,7 @@ use schemas::{Timestamp, WorkspaceId, idempotency::KeptAnswer};
 
 /// How long an answer is kept, in milliseconds.
 const DAY_MS: i64 = 24 * 3600 * 1000;
-/// How many bytes of them are kept at most; the oldest go first.
+/// How many bytes of them are kept at most.
 const MOST_BYTES: usize = 100_000_000;
 /// What one takes beside its texts: its rows in the map and in the queue.
 const ROW_BYTES: usize = 300;
@@ -20,6 +20,14 @@ const ROW_BYTES: usize = 300;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answers {
     kept: HashMap<Arc<str>, Arc<KeptAnswer>>,
+    /// By their workspaces: where there are too many, whoever has most loses some.
+    theirs: HashMap<Arc<str>, Theirs>,
+    bytes: usize,
+}
+
+/// A workspace's.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Theirs {
     oldest: VecDeque<(Timestamp, Arc<str>)>,
     bytes: usize,
 }
@@ -34,6 +42,17 @@ fn bytes(key: &str, KeptAnswer { asked, answer, .. }: &KeptAnswer) -> usize {
     ROW_BYTES + key.len() + asked.len() + answer.key.len() + answer.nonce.len() + answer.sealed.len()
 }
 
+/// Whose record a key is.
+fn workspace(key: &str) -> Arc<str> {
+    key.split('/').next().unwrap_or_default().into()
+}
+
+impl Theirs {
+    fn is_old(&self, now: Timestamp) -> bool {
+        self.oldest.front().is_some_and(|(at, _)| now.as_millis() - at.as_millis() >= DAY_MS)
+    }
+}
+
 impl Answers {
     /// What was answered under that key, less than a day before `now`.
     pub(crate) fn get(&self, key: &str, now: Timestamp) -> Option<Arc<KeptAnswer>> {
@@ -41,22 +60,43 @@ impl Answers {
     }
 
     pub(crate) fn put(&mut self, key: Arc<str>, answer: Arc<KeptAnswer>) {
-        self.oldest.push_back((answer.at, Arc::clone(&key)));
-        let now = answer.at.as_millis();
-        if let Some(before) = self.kept.get(&key) {
-            self.bytes -= bytes(&key, before);
-        }
+        let (workspace, at) = (workspace(&key), answer.at);
+        self.forget(&key);
+        let theirs = self.theirs.entry(Arc::clone(&workspace)).or_default();
+        theirs.oldest.push_back((at, Arc::clone(&key)));
+        theirs.bytes += bytes(&key, &answer);
         self.bytes += bytes(&key, &answer);
         self.kept.insert(key, answer);
-        while let Some((at, key)) = self.oldest.front() {
-            if self.bytes <= MOST_BYTES && now - at.as_millis() < DAY_MS {
-                break;
-            }
-            if let Some(kept) = self.kept.get(key).filter(|kept| kept.at == *at) {
-                self.bytes -= bytes(key, kept);
-                self.kept.remove(key);
-            }
-            self.oldest.pop_front();
+        while self.theirs.get(&workspace).is_some_and(|theirs| theirs.is_old(at)) {
+            self.forget_oldest(&workspace);
+        }
+        while self.bytes > MOST_BYTES
+            && let Some((most, _)) = self.theirs.iter().max_by_key(|(_, theirs)| theirs.bytes)
+        {
+            let most = Arc::clone(most);
+            self.forget_oldest(&most);
+        }
+    }
+
+    fn forget_oldest(&mut self, workspace: &Arc<str>) {
+        let Some(theirs) = self.theirs.get_mut(workspace) else { return };
+        let oldest = theirs.oldest.pop_front();
+        // Another may have come under the same key since.
+        if let Some((at, key)) = oldest
+            && self.kept.get(&key).is_some_and(|kept| kept.at == at)
+        {
+            self.forget(&key);
+        }
+        if self.theirs.get(workspace).is_some_and(|theirs| theirs.oldest.is_empty()) {
+            self.theirs.remove(workspace);
+        }
+    }
+
+    fn forget(&mut self, key: &str) {
+        let Some(before) = self.kept.remove(key) else { return };
+        self.bytes -= bytes(key, &before);
+        if let Some(theirs) = self.theirs.get_mut(&workspace(key)) {
+            theirs.bytes -= bytes(key, &before);
         }
     }
 
@@ -94,13 +134,14 @@ mod tests {
         assert!(answers.get("a/1", at(DAY_MS - 1)).is_some() && answers.get("a/1", at(DAY_MS)).is_none());
         assert!(answers.get("b/1", at(0)).is_none());
         answers.put("a/2".into(), answer(DAY_MS));
-        assert_eq!((answers.kept.len(), answers.oldest.len()), (1, 1));
+        assert_eq!((answers.kept.len(), answers.theirs["a"].oldest.len()), (1, 1));
     }
 
     #[test]
-    fn so_many_bytes_are_kept_and_the_oldest_go_first() {
+    fn so_many_bytes_are_kept_and_the_oldest_of_who_has_most_go_first() {
         let mut answers = Answers::default();
         let tenth = "x".repeat(MOST_BYTES / 10);
+        answers.put("b/1".into(), sealed(0, tenth.clone()));
         for number in 0..15 {
             answers.put(format!("a/{number}").into(), sealed(number, tenth.clone()));
             // A second answer under one key takes the place of the first.
@@ -108,10 +149,9 @@ mod tests {
         }
         let at = Timestamp::from_millis(15);
         assert!(answers.bytes <= MOST_BYTES && answers.bytes > MOST_BYTES * 8 / 10, "{}", answers.bytes);
-        assert!(
-            answers.get("a/5", at).is_none()
-                && answers.get("a/6", at).is_some()
-                && answers.get("a/again", at).is_some()
-        );
+        assert_eq!(answers.bytes, answers.theirs.values().map(|theirs| theirs.bytes).sum::<usize>());
+        for (key, is_kept) in [("a/6", false), ("a/7", true), ("a/again", true), ("b/1", true)] {
+            assert_eq!(answers.get(key, at).is_some(), is_kept, "{key}");
+        }
     }
 }
