@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use schemas::{Key, Scope, Timestamp, Workspace, WorkspaceId};
+use schemas::{Key, Scope, Timestamp, Workspace, WorkspaceId, keyring};
 use service::headers::bearer;
 
 use crate::{
@@ -30,6 +30,8 @@ pub(crate) struct Caller {
     pub(crate) workspace: WorkspaceId,
     /// What they may do.
     pub(crate) key: Arc<Key>,
+    /// Whether they show the secret that the key had before it was rotated.
+    pub(crate) by_previous: bool,
 }
 
 /// Lets only callers through, and not more often than they may call.
@@ -73,7 +75,9 @@ fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
     }
     leader.uses.used(key.id, at, &api.producer);
     let workspace = workspace(&leader, &key, headers)?;
-    Ok(Caller { workspace, key })
+    // The key was found by this hash or by the one before: nothing is told by comparing.
+    let by_previous = keyring::hash(secret) != key.hash;
+    Ok(Caller { workspace, key, by_previous })
 }
 
 /// Where the caller acts: their key's workspace, or one that an operator names.

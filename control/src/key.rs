@@ -147,6 +147,7 @@ impl NewKey {
         check_end(key.expires_at, at, &mut checker);
         let key = checker.finish(key)?;
         may_give(&key.scopes, caller)?;
+        may_last(&key, caller)?;
         Ok(key)
     }
 }
@@ -169,6 +170,9 @@ impl KeyPatch {
         }
         let new = checker.finish(new)?;
         may_give(&new.scopes, caller)?;
+        if new.expires_at != key.expires_at {
+            may_last(&new, caller)?;
+        }
         Ok(new)
     }
 }
@@ -218,6 +222,11 @@ fn check_end(end: Option<Timestamp>, at: Timestamp, checker: &mut Checker) {
 
 /// Whether a caller may give, or take over, a key with these scopes.
 fn may_give(scopes: &[Scope], caller: &Caller) -> Result<(), Problem> {
+    if caller.by_previous {
+        // Whoever has stolen it must not be able to stay.
+        let detail = "This secret was rotated: it changes no keys any more. Use the new one";
+        return Err(Problem::new(Kind::Forbidden, detail));
+    }
     // A postback token is weaker than any key that reports conversions.
     let weaker = |scope| if scope == Scope::Postback { Scope::Conversions } else { scope };
     match scopes.iter().find(|scope| !caller.key.may(weaker(**scope))) {
@@ -226,6 +235,17 @@ fn may_give(scopes: &[Scope], caller: &Caller) -> Result<(), Problem> {
             let detail = format!("Your key has not the scope `{}`: it cannot give or change it", scope.as_str());
             Err(Problem::new(Kind::Forbidden, detail))
         }
+    }
+}
+
+/// Whether a caller may give, or see the secret of, a key that lasts as long.
+pub(crate) fn may_last(key: &Key, caller: &Caller) -> Result<(), Problem> {
+    match caller.key.expires_at {
+        Some(end) if key.expires_at.is_none_or(|theirs| theirs > end) => {
+            let detail = format!("Your key ends at {end}: it cannot give one that lasts longer. Set `expires_at`");
+            Err(Problem::new(Kind::Forbidden, detail))
+        }
+        _ => Ok(()),
     }
 }
 

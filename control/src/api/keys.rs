@@ -20,7 +20,7 @@ use super::{
 use crate::{
     auth::Caller,
     draft::Draft,
-    key::{KeyPatch, KeyView, NewKey, Rotation, guard, mint_secret},
+    key::{KeyPatch, KeyView, NewKey, Rotation, guard, may_last, mint_secret},
     problem::Problem,
     writer::Leader,
 };
@@ -73,6 +73,7 @@ pub(super) async fn rotate(
     let change = move |draft: &mut Draft<'_>| {
         let key = draft.update::<Key>(&caller.workspace, &id, expected, |key, at| {
             key.guard(&caller)?;
+            may_last(key, &caller)?;
             rotation.apply(key, &secret, at)
         })?;
         versioned(StatusCode::OK, &*key, &KeyView::new(&key, used).with_secret(&secret))

@@ -168,6 +168,33 @@ async fn a_rotated_key_opens_with_both_secrets_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_key_gives_none_that_outlasts_it_and_a_rotated_secret_gives_none() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    let end = Timestamp::now().plus(Duration::from_secs(3600)).to_string();
+    let brief = api.post("/v1/keys", json!({"name": "brief", "scopes": ["admin"], "expires_at": end})).await;
+    let holder = api.with(brief.body["secret"].as_str().unwrap());
+    let lasting = holder.post("/v1/keys", json!({"name": "a", "scopes": ["admin"]})).await;
+    assert_eq!(lasting.status, 403, "{lasting:?}");
+    assert!(lasting.body["detail"].as_str().unwrap().contains("expires_at"), "{lasting:?}");
+    assert_eq!(holder.patch(&path(&brief), json!({"expires_at": null})).await.status, 403);
+    let other = api.post("/v1/keys", json!({"name": "other", "scopes": ["admin"]})).await;
+    let rotate = format!("{}/rotate", path(&other));
+    assert_eq!(holder.send("POST", &rotate, "", "").await.status, 403);
+    assert_eq!(holder.post("/v1/keys", json!({"name": "a", "scopes": ["links"], "expires_at": end})).await.status, 201);
+
+    let renewed = api.send("POST", &rotate, "", "").await;
+    let (before, after) = (other.body["secret"].as_str().unwrap(), renewed.body["secret"].as_str().unwrap());
+    let stolen = api.with(before);
+    assert_eq!(stolen.get("/v1/keys").await.status, 200);
+    assert_eq!(stolen.post(&rotate, json!({"overlap_s": 0})).await.status, 403);
+    assert_eq!(stolen.post("/v1/keys", json!({"name": "a", "scopes": ["admin"]})).await.status, 403);
+    assert_eq!(api.with(after).post(&rotate, json!({"overlap_s": 0})).await.status, 200);
+    instance.stop().await;
+}
+
+#[tokio::test]
 async fn an_expired_key_is_answered_like_an_unknown_one() {
     let bus = testbed::bus().await;
     let instance = leader(&bus).await;
