@@ -36,7 +36,8 @@ const IDLE_POLL: Duration = Duration::from_millis(500);
 /// How long it waits while a transaction is open.
 const BUSY_POLL: Duration = Duration::from_millis(1);
 
-/// How often in a row it may be fenced off before another has its id for good.
+/// How often it may be fenced off without a transaction in between before another
+/// has its id for good.
 const FENCED: usize = 5;
 
 /// How long events wait for others on their way out: with less, the client polls
@@ -136,6 +137,27 @@ struct Class {
     class: &'static str,
 }
 
+/// What has failed since a transaction was last handed over.
+struct Failures {
+    backoff: Backoff,
+    fenced: usize,
+}
+
+impl Failures {
+    /// Whether to go on after an error. A process that stood still for longer than
+    /// its transaction may be open is fenced off like one whose id another has taken.
+    fn allow(&mut self, error: &BusError) -> bool {
+        let fenced = matches!(error, BusError::Fenced { .. });
+        self.fenced += usize::from(fenced);
+        error.is_transient() || (fenced && self.fenced <= FENCED)
+    }
+
+    const fn reset(&mut self) {
+        self.backoff.reset();
+        self.fenced = 0;
+    }
+}
+
 struct Worker {
     config: Config,
     bus: Bus,
@@ -153,18 +175,15 @@ struct Worker {
 
 impl Worker {
     fn run(&self) -> Result<(), BusError> {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        // A process that stood still for longer than its transaction may be open is
-        // fenced off by Kafka like one whose id another has taken.
-        let mut fenced = 0;
+        let mut failures =
+            Failures { backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)), fenced: 0 };
         while !self.shutdown.is_triggered() {
             // Whatever failed, a member that joins anew reads from what is
             // committed; one that stays may own partitions that it does not read.
-            match self.member(&mut backoff) {
+            match self.member(&mut failures) {
                 Ok(()) => {}
-                Err(error) if error.is_transient() || (matches!(error, BusError::Fenced { .. }) && fenced < FENCED) => {
-                    fenced = if matches!(error, BusError::Fenced { .. }) { fenced + 1 } else { 0 };
-                    let delay = backoff.next();
+                Err(error) if failures.allow(&error) => {
+                    let delay = failures.backoff.next();
                     warn!(%error, delay_ms = delay.as_millis(), "what was open is forgotten and read again");
                     self.restarts.inc();
                     thread::sleep(delay);
@@ -176,13 +195,13 @@ impl Worker {
     }
 
     /// Works as one member of the group until told to stop or something fails.
-    fn member(&self, backoff: &mut Backoff) -> Result<(), BusError> {
+    fn member(&self, failures: &mut Failures) -> Result<(), BusError> {
         let owner = Arc::new(Owner::default());
         let read = [Topic::ClicksRaw];
         let consumer =
             self.bus.consumer("enricher", &read, Isolation::Committed, Membership::Static, Arc::clone(&owner))?;
         while !self.shutdown.is_triggered() {
-            self.ownership(&consumer, &owner, backoff)?;
+            self.ownership(&consumer, &owner, failures)?;
         }
         Ok(())
     }
@@ -190,7 +209,7 @@ impl Worker {
     /// Works until told to stop, partitions are taken away, or something fails.
     /// What is open when partitions go is forgotten: those that come next are
     /// read from what is committed.
-    fn ownership(&self, consumer: &Consumer<Owner>, owner: &Owner, backoff: &mut Backoff) -> Result<(), BusError> {
+    fn ownership(&self, consumer: &Consumer<Owner>, owner: &Owner, failures: &mut Failures) -> Result<(), BusError> {
         // Making the pair aborts what its predecessor left open.
         let mut turns = self.bus.turns(&self.id, LINGER)?;
         owner.revoked.store(false, Ordering::Relaxed);
@@ -216,7 +235,7 @@ impl Worker {
             let due = turns.age().is_some_and(|age| age >= window) || clicks >= self.config.max_clicks;
             if (due || !busy) && turns.turn(|| consumer.group_metadata())? == Turned::Handed {
                 clicks = 0;
-                backoff.reset();
+                failures.reset();
             }
         }
         turns.settle(|| consumer.group_metadata())
