@@ -180,7 +180,7 @@ impl Keeper {
                     let bytes = bundle.lines.len() as u64;
                     if self.bytes + bytes > self.room() {
                         self.take(Taking::Full, "it is full");
-                        self.refuse(&bundle);
+                        self.recorder.kept(&bundle, false);
                         continue;
                     }
                     if self.taking == Taking::Full {
@@ -263,7 +263,7 @@ impl Keeper {
                 for (key, bundle, _) in puts {
                     self.keys.remove(&bundle.number);
                     self.bytes -= self.sizes.remove(&key).unwrap_or_default();
-                    self.refuse(&bundle);
+                    self.recorder.kept(&bundle, false);
                 }
                 self.reopen();
             }
@@ -308,11 +308,6 @@ impl Keeper {
                 "the spool takes no clicks: they are lost if this process ends before Kafka is back"
             );
         }
-    }
-
-    /// Redirects go on; these clicks are in the Kafka client's memory at most.
-    fn refuse(&self, bundle: &Bundle) {
-        self.recorder.kept(bundle, false);
     }
 
     fn erase(&mut self, key: u64) {

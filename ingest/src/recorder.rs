@@ -372,11 +372,10 @@ impl Recorder {
 
     /// The keeper's answer: whether a bundle is on disk.
     pub(crate) fn kept(&self, bundle: &Bundle, stored: bool) {
-        let before = self.flights.lock().all.get_mut(&bundle.number).map(|flight| {
-            let before = flight.stand;
-            flight.stand = Stand::Settled;
-            before
-        });
+        let mut flights = self.flights.lock();
+        let flight = flights.all.get_mut(&bundle.number);
+        let before = flight.map(|flight| std::mem::replace(&mut flight.stand, Stand::Settled));
+        drop(flights);
         if before == Some(Stand::Settled) {
             // Nobody has waited for it any longer.
             return;

@@ -92,7 +92,6 @@ fn run(listener: StdListener, seat: Seat, shared: Shared) -> io::Result<()> {
         let (desk, told) = seat.open();
         let clerk = Rc::clone(&desk);
         let clerk = spawn_local(async move { clerk.run(told).await });
-        let last = Rc::clone(&desk);
         let core = Rc::new(Core {
             desk,
             shared,
@@ -103,7 +102,7 @@ fn run(listener: StdListener, seat: Seat, shared: Shared) -> io::Result<()> {
             closed: Notify::new(),
         });
         core.accept(listener).await;
-        last.leave();
+        core.desk.leave();
         clerk.abort();
         Ok(())
     })

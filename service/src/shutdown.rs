@@ -27,7 +27,8 @@ impl Shutdown {
         Self { flag: Arc::new(watch::channel(false).0) }
     }
 
-    /// One that SIGINT, SIGTERM and a terminal that is closed (SIGHUP) trigger. Must be called inside a runtime.
+    /// One that SIGINT, SIGTERM and a terminal that is closed (SIGHUP) trigger. Must
+    /// be called inside a runtime.
     ///
     /// # Errors
     /// When the process cannot listen for signals.

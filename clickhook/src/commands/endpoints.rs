@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
@@ -117,11 +117,11 @@ fn status(api: &ApiArgs, id: &str, status: &str) -> anyhow::Result<Value> {
 
 /// A file for its owner's eyes alone.
 fn open_secret(path: &Path) -> anyhow::Result<fs::File> {
-    let open = || {
+    let open = || -> io::Result<fs::File> {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         // One that was there may be open to others.
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         Ok(file)
     };
-    open().map_err(|error: io::Error| anyhow!(error)).with_context(|| format!("write the secret to {}", path.display()))
+    open().with_context(|| format!("write the secret to {}", path.display()))
 }
