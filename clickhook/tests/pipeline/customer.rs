@@ -1,7 +1,7 @@
 //! A customer of the installation, from the keys to the sale: each role in a
 //! process of its own, and nothing asked of any but what the API says.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,6 @@ fn key(admin: &Api, scope: &str, address: SocketAddr) -> Api {
 fn a_key_makes_a_link_whose_click_becomes_a_sale() {
     let (_keep, dir) = folder();
     let installation = Installation::new(dir, testbed::kafka());
-    assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let intake = testbed::free_address();
     let ingest = installation.start_with("ingest", &[("CLICKHOOK_INGEST_INTAKE_LISTEN", intake.to_string())]);
     let control = installation.start_with("control", &[("CLICKHOOK_CONTROL_INTAKE_URL", format!("http://{intake}"))]);

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -105,7 +104,6 @@ fn until_answers(shared: &Shared, more: usize) {
 fn a_slug_has_one_owner_and_no_acknowledged_write_is_lost_whichever_leader_is_killed() {
     let (_keep, dir) = folder();
     let installation = Installation::new(dir, testbed::kafka());
-    assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let names = ["control-0", "control-1"];
     let addresses = [testbed::free_address(), testbed::free_address()];
     let start = |which: usize| installation.start_at("control", addresses[which], names[which]);

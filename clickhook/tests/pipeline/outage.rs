@@ -5,7 +5,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -75,7 +75,6 @@ fn no_redirect_fails_while_kafka_is_away_and_no_click_is_lost_or_doubled() {
     let (_keep, dir) = folder();
     let mut kafka = Kafka::start(&dir);
     let installation = Installation::new(dir, kafka.brokers());
-    assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let receiver = Receiver::start();
     let control = installation.start("control");
     control.until_ready("control is the leader");

@@ -80,9 +80,12 @@ impl Drop for Installation {
 }
 
 impl Installation {
-    /// On these brokers, with names that nobody else has, its files in `dir`.
+    /// On these brokers, with names that nobody else has, its files in `dir`; its
+    /// topics and tables are there.
     pub(crate) fn new(dir: PathBuf, brokers: String) -> Self {
-        Self { dir, brokers, prefix: testbed::unique("t"), database: testbed::unique("t") }
+        let new = Self { dir, brokers, prefix: testbed::unique("t"), database: testbed::unique("t") };
+        assert!(new.command("migrate").stdout(Stdio::null()).status().unwrap().success());
+        new
     }
 
     pub(crate) fn command(&self, role: &str) -> Command {
@@ -149,7 +152,6 @@ impl Installation {
 fn three_of_each_side_by_side_lose_and_double_nothing() {
     let (_keep, dir) = folder();
     let installation = Installation::new(dir, testbed::kafka());
-    assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let receiver = Receiver::start();
 
     let control = installation.start("control");

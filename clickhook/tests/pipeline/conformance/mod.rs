@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Instant,
 };
 
@@ -37,7 +37,6 @@ fn python() -> PathBuf {
 fn the_api_answers_what_it_says_that_it_answers() {
     let (_keep, dir) = folder();
     let installation = Installation::new(dir.clone(), testbed::kafka());
-    assert!(installation.command("migrate").stdout(Stdio::null()).status().unwrap().success());
     let intake = free_address();
     let ingest = installation.start_with("ingest", &[("CLICKHOOK_INGEST_INTAKE_LISTEN", intake.to_string())]);
     let intake_url = format!("http://{intake}");
