@@ -185,6 +185,8 @@ impl Bus {
             .set("fetch.wait.max.ms", "100")
             // A record is applied as it comes: more in advance is memory alone.
             .set("queued.max.messages.kbytes", "2048")
+            // So little is applied in a moment, and more must be there then.
+            .set("fetch.queue.backoff.ms", "2")
             .set("isolation.level", "read_committed");
         client
     }

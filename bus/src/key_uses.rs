@@ -75,7 +75,7 @@ impl KeyUses {
                     self.forget(id);
                 }
             }
-            Change::CaughtUp => {}
+            Change::Coming { .. } | Change::CaughtUp => {}
         }
     }
 }

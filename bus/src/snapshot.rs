@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition,
+};
 use schemas::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +105,8 @@ pub(crate) enum SnapshotError {
 /// A change of a key: its value, or none when it is gone.
 pub(crate) type Row = (Box<[u8]>, Option<Box<[u8]>>);
 
+type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// An open snapshot.
 pub(crate) struct Snapshot {
     database: Database,
@@ -175,20 +180,31 @@ impl Snapshot {
         self.meta.as_ref()
     }
 
+    /// How many rows it has.
+    pub(crate) fn rows(&self) -> Result<u64, SnapshotError> {
+        self.read(|rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
+    }
+
     /// Tells `look` of every row, in the order of their keys.
     pub(crate) fn each(&self, mut look: impl FnMut(&[u8], &[u8])) -> Result<(), SnapshotError> {
-        let mut read = || -> Result<(), redb::Error> {
-            let read = self.database.begin_read()?;
-            let rows = match read.open_table(ROWS) {
-                Ok(rows) => rows,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
+        self.read(|rows| {
             for row in rows.iter()? {
                 let (key, value) = row?;
                 look(key.value(), value.value());
             }
             Ok(())
+        })
+        .map(Option::unwrap_or_default)
+    }
+
+    /// What `look` finds in its rows; none where it never had any.
+    fn read<T>(&self, look: impl FnOnce(&Rows) -> Result<T, redb::Error>) -> Result<Option<T>, SnapshotError> {
+        let read = || -> Result<_, redb::Error> {
+            match self.database.begin_read()?.open_table(ROWS) {
+                Ok(rows) => look(&rows).map(Some),
+                Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
         };
         read().map_err(|error| self.failed(error))
     }

@@ -41,6 +41,13 @@ pub enum Change<'a> {
         /// The key.
         key: &'a [u8],
     },
+    /// Keys are told from now on, no more than so many of those that are there.
+    /// Only where a snapshot is kept, and only of one source: the snapshot, or the
+    /// topic where there is none.
+    Coming {
+        /// How many.
+        rows: u64,
+    },
     /// Everything that was there when the table was opened has been told, or
     /// everything that its snapshot held.
     CaughtUp,
@@ -277,10 +284,11 @@ impl Follower {
                 return None;
             }
         };
-        let mut rows = 0_u64;
-        let told = snapshot.each(|key, value| {
-            self.tell(Change::Put { key, value });
-            rows += 1;
+        let mut rows = 0;
+        let told = snapshot.rows().and_then(|all| {
+            rows = all;
+            self.tell(Change::Coming { rows });
+            snapshot.each(|key, value| self.tell(Change::Put { key, value }))
         });
         if let Err(error) = told {
             error!(topic = self.name, %error, "the snapshot is thrown away: Kafka is read from the beginning");
@@ -341,7 +349,10 @@ impl Follower {
         if let Some(snapshot) = kept {
             let now = Timestamp::now();
             match snapshot.meta().cloned() {
-                None => self.feed(snapshot, Meta::new(&log.cluster, &self.name, now), Some(0)),
+                None => {
+                    self.tell(Change::Coming { rows: u64::try_from(log.end - log.begin).unwrap_or(0) });
+                    self.feed(snapshot, Meta::new(&log.cluster, &self.name, now), Some(0));
+                }
                 Some(meta) => match meta.fits(log, now) {
                     Ok(next) => {
                         self.next = Some(next);

@@ -66,7 +66,7 @@ async fn a_table_tells_what_is_and_then_what_changes() {
             match change {
                 Change::Put { key, value } => drop(state.insert(key.to_vec(), value.to_vec())),
                 Change::Delete { key } => drop(state.remove(key)),
-                Change::CaughtUp => {}
+                Change::Coming { .. } | Change::CaughtUp => {}
             }
         })
         .unwrap();

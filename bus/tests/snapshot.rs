@@ -24,26 +24,33 @@ type State = BTreeMap<String, String>;
 struct Followed {
     table: Table,
     state: Arc<Mutex<State>>,
+    /// How many rows were announced, each time.
+    coming: Arc<Mutex<Vec<u64>>>,
 }
 
 fn follow(bus: &Bus, dir: &Path) -> Followed {
-    let state = Arc::<Mutex<State>>::default();
-    let told = Arc::clone(&state);
+    let (state, coming) = (Arc::<Mutex<State>>::default(), Arc::<Mutex<Vec<u64>>>::default());
+    let (told, announced) = (Arc::clone(&state), Arc::clone(&coming));
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let apply = move |change: Change<'_>| {
         let mut state = told.lock().unwrap();
         match change {
             Change::Put { key, value } => drop(state.insert(text(key), text(value))),
             Change::Delete { key } => drop(state.remove(&text(key))),
+            Change::Coming { rows } => announced.lock().unwrap().push(rows),
             Change::CaughtUp => {}
         }
     };
-    Followed { table: bus.table("test", Topic::Links, Some(dir), apply).unwrap(), state }
+    Followed { table: bus.table("test", Topic::Links, Some(dir), apply).unwrap(), state, coming }
 }
 
 impl Followed {
     fn state(&self) -> State {
         self.state.lock().unwrap().clone()
+    }
+
+    fn coming(&self) -> Vec<u64> {
+        self.coming.lock().unwrap().clone()
     }
 
     async fn until_known(&self, wanted: Known) {
@@ -100,7 +107,7 @@ async fn a_table_starts_without_kafka_and_goes_on_where_it_was() {
 
     let first = follow(&bus, dir.path());
     first.table.up_to_date().await;
-    assert_eq!(first.state(), state([("a", "1"), ("b", "1"), ("c", "1")]));
+    assert_eq!((first.state(), first.coming()), (state([("a", "1"), ("b", "1"), ("c", "1")]), vec![3]));
     first.until_kept(3).await;
     put(&producer, "a", "2").await;
     let last = delete(&producer, "b").await;
@@ -109,7 +116,7 @@ async fn a_table_starts_without_kafka_and_goes_on_where_it_was() {
 
     let alone = follow(&without_kafka(&bus), dir.path());
     alone.until_known(Known::Snapshot).await;
-    assert_eq!(alone.state(), state([("a", "2"), ("c", "1")]));
+    assert_eq!((alone.state(), alone.coming()), (state([("a", "2"), ("c", "1")]), vec![2]));
     assert!(alone.table.is_caught_up());
     drop(alone);
 
@@ -118,7 +125,7 @@ async fn a_table_starts_without_kafka_and_goes_on_where_it_was() {
     put(&producer, "d", "1").await;
     let second = follow(&bus, dir.path());
     second.table.up_to_date().await;
-    assert_eq!(second.state(), state([("a", "2"), ("d", "1")]));
+    assert_eq!((second.state(), second.coming()), (state([("a", "2"), ("d", "1")]), vec![2]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

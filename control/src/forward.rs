@@ -116,6 +116,7 @@ pub(crate) fn follow(bus: &Bus, leadership: Arc<Leadership>) -> Result<Table, Bu
                 }
             }
             Change::Delete { .. } => known = None,
+            Change::Coming { .. } => {}
             Change::CaughtUp => caught_up = true,
         }
         if caught_up {

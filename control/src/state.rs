@@ -78,7 +78,7 @@ pub(crate) trait Holds<T: Kept>: Default {
                 let id = text(key).parse::<T::Id>().map_err(|error| error.to_string())?;
                 self.remove(&id);
             }
-            Change::CaughtUp => {}
+            Change::Coming { .. } | Change::CaughtUp => {}
         }
         Ok(())
     }

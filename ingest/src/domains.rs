@@ -161,7 +161,7 @@ impl DomainsWriter {
                     .map_err(|error| error.to_string())
                     .and_then(|key| key.parse().map_err(|error: schemas::ids::IdError| error.to_string()))
                     .map(|id| self.delete(id)),
-                Change::CaughtUp => return,
+                Change::Coming { .. } | Change::CaughtUp => return,
             };
             if let Err(reason) = done {
                 error!(reason, "a domain cannot be read: write it anew through the API");

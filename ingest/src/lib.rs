@@ -2,11 +2,12 @@
 //! it does.
 //!
 //! `http.rs` and `connection.rs` speak HTTP, `visit.rs` and `forwarded.rs` read a
-//! request, `links.rs` and `domains.rs` know where it leads, `redirect.rs` decides,
-//! `answer.rs` and `location.rs` say it, and `serve.rs` is a core. `limits.rs` is
-//! what an address may ask for. `recorder.rs` is where a click is recorded, `keeper.rs`
-//! and `spool.rs` put it on disk where Kafka does not take it in time. `intake/`
-//! is another server beside it, which takes conversions.
+//! request, `links.rs` (one of which is a `row.rs`) and `domains.rs` know where it
+//! leads, `redirect.rs` decides, `answer.rs` and `location.rs` say it, and
+//! `serve.rs` is a core. `limits.rs` is what an address may ask for. `recorder.rs`
+//! is where a click is recorded, `keeper.rs` and `spool.rs` put it on disk where
+//! Kafka does not take it in time. `intake/` is another server beside it, which
+//! takes conversions.
 
 mod answer;
 mod client;
@@ -28,6 +29,7 @@ mod metrics;
 pub mod probe;
 mod recorder;
 mod redirect;
+mod row;
 mod serve;
 mod spool;
 mod visit;
@@ -35,7 +37,6 @@ mod visit;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -45,9 +46,8 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, BusError, Change, Known, Table};
+use bus::{Bus, BusError, Known, Table};
 pub use config::{Config, Durability};
-use schemas::{Link, Topic};
 use service::{ConfigError, Health, Metrics, Part, Shutdown};
 pub use spool::SpoolError;
 use tokio::{
@@ -55,7 +55,7 @@ use tokio::{
     task::{JoinHandle, JoinSet, spawn_blocking},
     time::sleep,
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     domains::{Domains, DomainsWriter},
@@ -171,7 +171,7 @@ pub async fn start(
     let links = writer.links();
     let tables = [
         DomainsWriter::new(domains.clone(), config.rules()).follow(&bus, &config.data_dir, counts.clone())?,
-        follow(&bus, &config.data_dir, writer, counts.clone())?,
+        writer.follow(&bus, &config.data_dir, counts.clone())?,
     ];
     let shared = Shared {
         connections: Arc::new(Semaphore::new(config.max_connections)),
@@ -296,32 +296,4 @@ async fn show_snapshots(tables: &[Table], counts: &Counts) {
         counts.links_snapshot.set(1);
     };
     tokio::join!(read, kept);
-}
-
-/// Keeps the table of links like the topic, and a snapshot of it in `dir`, so that
-/// the next redirector starts without Kafka.
-fn follow(bus: &Bus, dir: &Path, mut writer: LinksWriter, counts: Counts) -> Result<Table, BusError> {
-    bus.table("ingest", Topic::Links, Some(dir), move |change| {
-        let key = match change {
-            Change::Put { key, .. } | Change::Delete { key } => key,
-            Change::CaughtUp => {
-                info!(links = writer.len(), "the redirector knows all links");
-                return;
-            }
-        };
-        let done = match change {
-            Change::Put { value, .. } => serde_json::from_slice::<Link>(value)
-                .map_err(|error| error.to_string())
-                .and_then(|link| writer.put(&link).map_err(|error| error.to_string())),
-            _ => str::from_utf8(key)
-                .map_err(|error| error.to_string())
-                .and_then(|key| key.parse().map_err(|error: schemas::ids::IdError| error.to_string()))
-                .map(|id| writer.delete(id)),
-        };
-        if let Err(reason) = done {
-            counts.links_refused.inc();
-            error!(link = %String::from_utf8_lossy(key), reason, "a link cannot be served: write it anew through the API");
-        }
-        counts.links.set(i64::try_from(writer.len()).unwrap_or(i64::MAX));
-    })
 }

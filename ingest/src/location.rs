@@ -36,6 +36,9 @@ impl Rules {
     /// `url` as it can be sent: ASCII without spaces and controls. What it has
     /// beyond is percent-encoded the way a browser would.
     pub(crate) fn check<'u>(&self, url: &'u str) -> Result<Cow<'u, str>, LocationError> {
+        if is_plain(url) {
+            return Ok(Cow::Borrowed(url));
+        }
         let parsed = Url::parse(url)?;
         let scheme = parsed.scheme();
         if !self.schemes.allows(scheme) {
@@ -62,6 +65,21 @@ impl Rules {
         let mark = if kept.is_empty() { "" } else { "?" };
         Cow::Owned([base, mark, &kept.join("&"), fragment].concat())
     }
+}
+
+/// Whether `url` is of the kind that nearly all are, which no parser would refuse
+/// or spell differently: a start reads them by the million. Not everything that
+/// is plain to a parser is to this.
+fn is_plain(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else { return false };
+    let (host, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let name = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-');
+    // One that ends in a number is an IPv4 address, or wrong.
+    let top = host.rsplit('.').next().unwrap_or_default();
+    top.starts_with(|first: char| first.is_ascii_lowercase())
+        && host.bytes().all(name)
+        && !host.contains("xn--")
+        && rest.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The value of a `Location`.
@@ -144,6 +162,7 @@ fn key_of(pair: &[u8]) -> Cow<'_, [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use schemas::Timestamp;
 
     use super::*;
@@ -151,6 +170,33 @@ mod tests {
     fn rules() -> Rules {
         let schemes = AppSchemes::try_from(vec!["myapp".to_owned()]).unwrap();
         Rules { schemes, click_id_param: "ch_click_id".into() }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_plain_is_so_to_a_parser(url in "https?://[a-z0-9.-]{0,12}[a-zA-Z0-9.:@\\\\-]{0,6}[/?#]?[!-~]{0,12}") {
+            if is_plain(&url) {
+                let parsed = Url::parse(&url);
+                prop_assert!(parsed.is_ok(), "{url}: {parsed:?}");
+                let parsed = parsed.unwrap();
+                let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next());
+                prop_assert_eq!((parsed.host_str(), parsed.username(), parsed.port()), (host, "", None));
+            }
+        }
+    }
+
+    #[test]
+    fn most_addresses_are_plain() {
+        for url in
+            ["https://acme.com", "http://a-b.c1.example/x?y=%20&z#\\", "https://acme.com?a=b", "https://localhost/"]
+        {
+            assert!(is_plain(url), "{url}");
+        }
+        for url in
+            ["https://192.0.2.1/", "https://1.0x2/", "https://xn--a.example/", "https:///", "https://a.com:8080/"]
+        {
+            assert!(!is_plain(url), "{url}");
+        }
     }
 
     fn written(location: Location<'_>) -> String {

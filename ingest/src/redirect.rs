@@ -20,9 +20,10 @@ use crate::{
     domains::{CATCH_ALL, Domains, Site, host_name},
     http::Head,
     limits::{Limits, Orphan, Pace},
-    links::{self, Links, Row, Stand},
+    links::{self, Links},
     location::Location,
     metrics::Counts,
+    row::{Row, Stand},
     visit::{self, Asked, Counted, Place, Seen, Visitor},
 };
 

@@ -145,7 +145,9 @@ impl Visit<'_> {
 /// # Errors
 /// Never for the types at hand; serde's signature allows for it.
 pub fn link_tail(workspace: &str, link: &LinkFacts<'_>) -> serde_json::Result<Vec<u8>> {
-    let mut tail = b",\"workspace\":".to_vec();
+    // Amply for most: a start makes them by the million.
+    let mut tail = Vec::with_capacity(512);
+    tail.extend_from_slice(b",\"workspace\":");
     serde_json::to_writer(&mut tail, workspace)?;
     tail.extend_from_slice(b",\"link\":");
     serde_json::to_writer(&mut tail, link)?;

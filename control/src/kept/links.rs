@@ -413,7 +413,7 @@ impl Holds<Link> for Links {
                 let id = text(key).parse::<LinkId>().map_err(|error| error.to_string())?;
                 self.remove(&id);
             }
-            Change::CaughtUp => {}
+            Change::Coming { .. } | Change::CaughtUp => {}
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Endpoints {
         let (key, value) = match change {
             Change::Put { key, value } => (key, Some(value)),
             Change::Delete { key } => (key, None),
-            Change::CaughtUp => return,
+            Change::Coming { .. } | Change::CaughtUp => return,
         };
         let Some(id) = str::from_utf8(key).ok().and_then(|key| key.parse().ok()) else {
             error!(key = %String::from_utf8_lossy(key), "a record on the endpoints' topic has no endpoint's id as its key: ignored");

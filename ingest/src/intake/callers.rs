@@ -53,6 +53,7 @@ impl Callers {
         let (key, value) = match change {
             Change::Put { key, value } => (key, Some(value)),
             Change::Delete { key } => (key, None),
+            Change::Coming { .. } => return,
             Change::CaughtUp => {
                 self.complete.store(true, Ordering::Release);
                 return;

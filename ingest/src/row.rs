@@ -1,0 +1,369 @@
+//! A link as the redirector keeps it: one compact row. Its strings are what a
+//! click copies (the serialised snapshot, the tail of its line); the slug and the
+//! `Location` are slices of that where JSON spells them alike, which is nearly
+//! always. What few links have (an end, a beginning) stands behind the strings and
+//! takes no room elsewhere.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::LazyLock,
+};
+
+use memchr::memmem;
+use papaya::Equivalent;
+use schemas::{Link, LinkId, Timestamp, click::link_tail, link::ReferrerPolicy};
+use triomphe::ThinArc;
+
+use crate::{
+    domains::Number,
+    location::{LocationError, Rules},
+};
+
+/// A link that was read and cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RowError {
+    #[error("its destination cannot be redirected to: {0}")]
+    Destination(LocationError),
+    #[error("its `expired_url` cannot be redirected to: {0}")]
+    ExpiredUrl(LocationError),
+    #[error("{0} is no redirect status")]
+    Status(u16),
+    #[error("its slug `{0}` is empty or too long")]
+    Slug(String),
+    #[error("it has {0} bytes, which are too many")]
+    Long(usize),
+    #[error("it has no domain, which only links of the workspace `default` may lack")]
+    NoDomain,
+    #[error("it cannot be serialised: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// How a link stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// It has not started.
+    NotYet,
+    Live,
+    Expired,
+}
+
+/// What a link has beyond a destination: bits of [`Head::traits`].
+mod traits {
+    pub(super) const PASSES_QUERY: u8 = 1;
+    pub(super) const TELLS_CLICK_ID: u8 = 1 << 1;
+    pub(super) const UNSAFE_URL: u8 = 1 << 2;
+    /// A [`Span`](super::Span) stands at the end of the bytes.
+    pub(super) const SPAN: u8 = 1 << 3;
+}
+
+/// A part of the bytes: where it begins, and its length. Without padding.
+#[derive(Clone, Copy)]
+#[repr(Rust, packed(2))]
+struct Part {
+    at: u32,
+    len: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    /// Two halves, so that a row is aligned to 8 bytes.
+    id: (u64, u64),
+    domain: Number,
+    /// Where in the bytes the tail ends.
+    tail: u32,
+    slug: Part,
+    location: Part,
+    status: u16,
+    traits: u8,
+}
+
+/// From when to when a link is live, and where it leads then: the last bytes of
+/// the rows of links that have such facts, behind that address.
+struct Span {
+    /// Milliseconds since 1970.
+    starts: i64,
+    ends: i64,
+    /// How many bytes the address has; 0 for none.
+    expired_url: u32,
+}
+
+impl Span {
+    const BYTES: usize = 8 + 8 + 4;
+
+    fn of(link: &Link, expired_url: &str) -> Option<Self> {
+        let ends = if link.exhausted_at.is_some() { Some(i64::MIN) } else { link.expires_at.map(Timestamp::as_millis) };
+        if link.starts_at.is_none() && ends.is_none() {
+            return None;
+        }
+        Some(Self {
+            starts: link.starts_at.map_or(i64::MIN, Timestamp::as_millis),
+            ends: ends.unwrap_or(i64::MAX),
+            expired_url: u32::try_from(expired_url.len()).ok()?,
+        })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.starts.to_le_bytes());
+        out.extend_from_slice(&self.ends.to_le_bytes());
+        out.extend_from_slice(&self.expired_url.to_le_bytes());
+    }
+
+    fn read(bytes: &[u8; Self::BYTES]) -> Self {
+        let [starts @ .., _, _, _, _, _, _, _, _, _, _, _, _] = *bytes;
+        let [_, _, _, _, _, _, _, _, ends @ .., _, _, _, _] = *bytes;
+        let [_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, url @ ..] = *bytes;
+        Self {
+            starts: i64::from_le_bytes(starts),
+            ends: i64::from_le_bytes(ends),
+            expired_url: u32::from_le_bytes(url),
+        }
+    }
+}
+
+/// A link, ready to be served. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Row(ThinArc<Head, u8>);
+
+impl Row {
+    fn head(&self) -> &Head {
+        &self.0.header.header
+    }
+
+    /// Of a link of the domain with that number.
+    pub(crate) fn new(link: &Link, domain: Number, rules: &Rules) -> Result<Self, RowError> {
+        if !matches!(link.status_code, 301 | 302 | 307 | 308) {
+            return Err(RowError::Status(link.status_code));
+        }
+        if link.slug.is_empty() || link.slug.len() > usize::from(u16::MAX) {
+            return Err(RowError::Slug(link.slug.chars().take(64).collect()));
+        }
+        let location = rules.check(&link.destination).map_err(RowError::Destination)?;
+        let location = if link.append_click_id { rules.without_click_id(&location) } else { location.as_ref().into() };
+        let expired = link.expired_url.as_deref().map_or(Ok("".into()), |url| rules.check(url));
+        let expired = expired.map_err(RowError::ExpiredUrl)?;
+        let span = Span::of(link, &expired);
+        let bit = |has: bool, bit: u8| if has { bit } else { 0 };
+        let traits = bit(link.passthrough, traits::PASSES_QUERY)
+            | bit(link.append_click_id, traits::TELLS_CLICK_ID)
+            | bit(link.referrer_policy == Some(ReferrerPolicy::UnsafeUrl), traits::UNSAFE_URL)
+            | bit(span.is_some(), traits::SPAN);
+        let mut bytes = link_tail(link.workspace.as_str(), &link.facts())?;
+        let tail = bytes.len();
+        let slug = SLUG.part(&mut bytes, tail, &link.slug)?;
+        let location = DESTINATION.part(&mut bytes, tail, &location)?;
+        if let Some(span) = span {
+            bytes.extend_from_slice(expired.as_bytes());
+            span.write(&mut bytes);
+        }
+        let bits = link.id.bits();
+        let head = Head {
+            id: ((bits >> 64) as u64, bits as u64),
+            domain,
+            tail: u32::try_from(tail).map_err(|_| RowError::Long(tail))?,
+            slug,
+            location,
+            status: link.status_code,
+            traits,
+        };
+        Ok(Self(ThinArc::from_header_and_slice(head, &bytes)))
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.head().traits & bit != 0
+    }
+
+    /// The bytes before the span, and the span.
+    fn span(&self) -> Option<(&[u8], Span)> {
+        let (bytes, span) = self.0.slice.split_last_chunk().filter(|_| self.has(traits::SPAN))?;
+        Some((bytes, Span::read(span)))
+    }
+
+    fn part(&self, Part { at, len }: Part) -> &[u8] {
+        &self.0.slice[at as usize..at as usize + usize::from(len)]
+    }
+
+    /// What every click on the link has in common, serialised.
+    pub(crate) fn tail(&self) -> &[u8] {
+        &self.0.slice[..self.head().tail as usize]
+    }
+
+    /// Where the redirect leads: ASCII.
+    pub(crate) fn location(&self) -> &[u8] {
+        self.part(self.head().location)
+    }
+
+    /// Where it leads once it has expired: ASCII.
+    pub(crate) fn expired_url(&self) -> Option<&[u8]> {
+        let (bytes, span) = self.span()?;
+        let len = span.expired_url as usize;
+        (len > 0).then(|| &bytes[bytes.len() - len..])
+    }
+
+    /// How it stands at `at`.
+    pub(crate) fn stand(&self, at: Timestamp) -> Stand {
+        match self.span() {
+            Some((_, span)) if span.ends <= at.as_millis() => Stand::Expired,
+            Some((_, span)) if span.starts > at.as_millis() => Stand::NotYet,
+            _ => Stand::Live,
+        }
+    }
+
+    /// What the redirect answers.
+    pub(crate) fn status(&self) -> u16 {
+        self.head().status
+    }
+
+    /// Whether a visit's query is passed on.
+    pub(crate) fn passes_query(&self) -> bool {
+        self.has(traits::PASSES_QUERY)
+    }
+
+    /// Whether the destination is told the click's id.
+    pub(crate) fn tells_click_id(&self) -> bool {
+        self.has(traits::TELLS_CLICK_ID)
+    }
+
+    /// What the browser is told to tell the destination.
+    pub(crate) fn referrer_policy(&self) -> Option<ReferrerPolicy> {
+        self.has(traits::UNSAFE_URL).then_some(ReferrerPolicy::UnsafeUrl)
+    }
+
+    pub(crate) fn id(&self) -> LinkId {
+        let (high, low) = self.head().id;
+        LinkId::from_bits(u128::from(high) << 64 | u128::from(low))
+    }
+
+    fn slug(&self) -> &[u8] {
+        self.part(self.head().slug)
+    }
+
+    pub(crate) fn address(&self) -> Address<'_> {
+        Address { domain: self.head().domain, slug: self.slug() }
+    }
+}
+
+/// What a row is found by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Address<'a> {
+    pub(crate) domain: Number,
+    pub(crate) slug: &'a [u8],
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        self.address() == other.address()
+    }
+}
+
+impl Eq for Row {}
+
+impl Hash for Row {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address().hash(state);
+    }
+}
+
+impl Equivalent<Row> for Address<'_> {
+    fn equivalent(&self, row: &Row) -> bool {
+        *self == row.address()
+    }
+}
+
+/// What stands before a value in the tail.
+struct Key(LazyLock<memmem::Finder<'static>>);
+
+static SLUG: Key = Key(LazyLock::new(|| memmem::Finder::new("\"slug\":\"")));
+static DESTINATION: Key = Key(LazyLock::new(|| memmem::Finder::new("\"destination\":\"")));
+
+impl Key {
+    /// Where `value` stands in `bytes`: in the tail behind this key, or behind the
+    /// tail, where JSON spells it differently.
+    fn part(&self, bytes: &mut Vec<u8>, tail: usize, value: &str) -> Result<Part, RowError> {
+        // Quotes inside of values are escaped, so what is found first is the key.
+        let found = self.0.find(&bytes[..tail]).map(|at| at + self.0.needle().len());
+        let same =
+            |at: &usize| bytes[*at..tail].strip_prefix(value.as_bytes()).is_some_and(|rest| rest.starts_with(b"\""));
+        let at = found.filter(same).unwrap_or_else(|| {
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.len() - value.len()
+        });
+        let long = |_| RowError::Long(bytes.len());
+        Ok(Part { at: u32::try_from(at).map_err(long)?, len: u16::try_from(value.len()).map_err(long)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::RawClick;
+
+    use super::*;
+    use crate::{
+        domains::{CATCH_ALL, tests::rules},
+        links::tests::link,
+    };
+
+    fn row(link: &Link) -> Row {
+        Row::new(link, CATCH_ALL, &rules()).unwrap()
+    }
+
+    #[test]
+    fn a_link_has_a_beginning_and_an_end() {
+        let at = Timestamp::from_millis;
+        let plain = link(1, None, "s", "https://a.example/");
+        let (some, url) = (|ms| Some(at(ms)), Some("https://over.example/\u{fc}".to_owned()));
+        for (link, now, expected) in [
+            (plain.clone(), 0, Stand::Live),
+            (Link { starts_at: some(5), ..plain.clone() }, 4, Stand::NotYet),
+            (Link { starts_at: some(5), ..plain.clone() }, 5, Stand::Live),
+            (Link { expires_at: some(5), ..plain.clone() }, 4, Stand::Live),
+            (Link { expires_at: some(5), ..plain.clone() }, 5, Stand::Expired),
+            (Link { starts_at: some(9), expires_at: some(5), ..plain.clone() }, 6, Stand::Expired),
+            (Link { exhausted_at: some(9), ..plain.clone() }, 6, Stand::Expired),
+            (Link { expires_at: some(5), expired_url: url.clone(), ..plain.clone() }, 5, Stand::Expired),
+        ] {
+            let row = row(&link);
+            assert_eq!(row.stand(at(now)), expected, "{link:?}");
+            assert_eq!(row.location(), b"https://a.example/");
+            let over = link.expired_url.is_some().then_some(b"https://over.example/%C3%BC".as_slice());
+            assert_eq!(row.expired_url(), over);
+        }
+        let bytes = |link: &Link| row(link).0.slice.len();
+        assert_eq!(bytes(&plain), bytes(&Link { expired_url: url, ..plain.clone() }), "no end, no room for it");
+    }
+
+    #[test]
+    fn traits_are_kept_and_an_old_click_id_is_not() {
+        let plain = link(1, None, "s", "https://a.example/?ch_click_id=clk_old&b");
+        for (passthrough, append_click_id, referrer_policy) in [
+            (false, false, None),
+            (true, false, None),
+            (false, true, None),
+            (false, false, Some(ReferrerPolicy::UnsafeUrl)),
+        ] {
+            let link = Link { passthrough, append_click_id, referrer_policy, ..plain.clone() };
+            let row = row(&link);
+            let kept = (row.passes_query(), row.tells_click_id(), row.referrer_policy());
+            assert_eq!(kept, (passthrough, append_click_id, referrer_policy));
+            let url = if append_click_id { "https://a.example/?b" } else { &link.destination };
+            assert_eq!(row.location(), url.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_row_is_compact() {
+        assert!(size_of::<Head>() <= 40, "{}", size_of::<Head>());
+        let row = row(&link(1, None, "sale", "https://a.example/"));
+        assert_eq!((row.0.slice.len(), row.location()), (row.tail().len(), b"https://a.example/".as_slice()));
+    }
+
+    #[test]
+    fn the_tail_ends_a_line_that_reads_back() {
+        let hostile = link(1, None, "a\u{fc}", "https://a.example/\"slug\":\"x\"");
+        let row = row(&hostile);
+        let mut line = b"{\"v\":1,\"id\":\"clk_00000000000000000000000000\",\"class\":\"qr\",\"ip\":\"::1\"".to_vec();
+        line.extend_from_slice(row.tail());
+        let read: RawClick<'_> = serde_json::from_slice(&line).unwrap();
+        assert_eq!(read.link, Some(hostile.facts()));
+        assert_eq!(row.slug(), "a\u{fc}".as_bytes());
+    }
+}
