@@ -5,8 +5,8 @@
 //! request, `links.rs` (one of which is a `row.rs`) and `domains.rs` know where it
 //! leads, `redirect.rs` decides, `answer.rs` and `location.rs` say it, and
 //! `serve.rs` is a core. `limits.rs` is what an address may ask for. `recorder.rs`
-//! is where a click is recorded, `keeper.rs` and `spool.rs` put it on disk where
-//! Kafka does not take it in time. `intake/` is another server beside it, which
+//! is where a click is recorded, `desk.rs` its end on each core, `flights.rs` what
+//! waits for Kafka; `keeper.rs` and `spool.rs` put on disk what waits too long. `intake/` is another server beside it, which
 //! takes conversions.
 
 mod answer;
@@ -14,7 +14,9 @@ mod client;
 mod config;
 mod connection;
 mod date;
+mod desk;
 mod domains;
+mod flights;
 mod forwarded;
 #[doc(hidden)]
 pub mod fuzz;
@@ -58,12 +60,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    desk::Seat,
     domains::{Domains, DomainsWriter},
     keeper::Keeper,
     limits::Limits,
     links::LinksWriter,
     metrics::Counts,
-    recorder::{Recorder, Seat},
+    recorder::Recorder,
     redirect::Redirects,
     serve::Shared,
     spool::Spool,

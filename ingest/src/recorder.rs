@@ -9,36 +9,28 @@
 //! [`DISK`]: redirects go on without.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::{BTreeMap, VecDeque},
-    pin::pin,
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc as blocking,
     },
-    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
 use parking_lot::Mutex;
-use schemas::{ClickId, Topic, ids::SHARDS};
-use tokio::{
-    sync::{Notify, mpsc},
-    task::yield_now,
-    time::sleep_until,
-};
+use schemas::{Topic, ids::SHARDS};
+use tokio::sync::mpsc;
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::{
     client::Client,
     config::{Config, Durability},
+    desk::Seat,
+    flights::{Flight, Flights, Stand},
     keeper::Order,
     metrics::Counts,
-    visit::{Seen, Visitor},
 };
 
 /// How long a bundle collects at least, counted from the one before.
@@ -94,64 +86,12 @@ pub(crate) struct Bundle {
     desks: u64,
 }
 
-/// Where a bundle that Kafka has not acknowledged stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stand {
-    /// It waits for the acknowledgement alone.
-    Waiting,
-    /// The keeper has it, to put it on disk; those who wait are not told yet.
-    Spooling,
-    /// Those who wait have been told.
-    Settled,
-}
-
-struct Flight {
-    bundle: Arc<Bundle>,
-    stand: Stand,
-}
-
-/// What waits for Kafka's acknowledgement.
-#[derive(Default)]
-struct Flights {
-    /// Oldest first.
-    all: BTreeMap<Number, Flight>,
-    /// Those that stand [`Stand::Waiting`], oldest first, and some that no longer
-    /// do: in an outage of hours nobody looks through all the others for them.
-    waiting: VecDeque<Number>,
-    /// The same of those that stand [`Stand::Spooling`].
-    spooling: VecDeque<Number>,
-}
-
-impl Flights {
-    fn insert(&mut self, bundle: Arc<Bundle>, stand: Stand) {
-        match stand {
-            Stand::Waiting => self.waiting.push_back(bundle.number),
-            Stand::Spooling => self.spooling.push_back(bundle.number),
-            Stand::Settled => {}
-        }
-        self.all.insert(bundle.number, Flight { bundle, stand });
-    }
-
-    /// The oldest that waits for the acknowledgement alone.
-    fn first_waiting(&mut self) -> Option<&mut Flight> {
-        first(&mut self.all, &mut self.waiting, Stand::Waiting)
-    }
-
-    /// The oldest that waits for the disk as well.
-    fn first_spooling(&mut self) -> Option<&mut Flight> {
-        first(&mut self.all, &mut self.spooling, Stand::Spooling)
-    }
-}
-
-/// The first of `queue` that stands so; those before it are dropped there.
-fn first<'f>(
-    all: &'f mut BTreeMap<Number, Flight>,
-    queue: &mut VecDeque<Number>,
-    stand: Stand,
-) -> Option<&'f mut Flight> {
-    let stands = |number: &Number| all.get(number).is_some_and(|flight| flight.stand == stand);
-    while queue.pop_front_if(|number| !stands(number)).is_some() {}
-    all.get_mut(queue.front()?)
+/// A line that is in the open bundle.
+pub(crate) struct Added {
+    /// Whether it is the first, so that somebody has to send the bundle in time.
+    pub(crate) first: bool,
+    /// Whether the bundle is to be sent at once.
+    pub(crate) full: bool,
 }
 
 /// What a desk is told of a bundle.
@@ -176,13 +116,6 @@ pub(crate) struct Recorder {
     keeper: Option<blocking::Sender<Order>>,
     /// How many bytes the keeper has been given and not taken yet.
     ordered: AtomicUsize,
-}
-
-/// What a core needs to open its desk.
-pub(crate) struct Seat {
-    index: usize,
-    recorder: Arc<Recorder>,
-    told: mpsc::UnboundedReceiver<Told>,
 }
 
 fn producer(bus: &Bus, durability: Durability) -> Result<Producer, BusError> {
@@ -244,8 +177,31 @@ impl Recorder {
         Ok((recorder, seats))
     }
 
+    /// Appends a visit's line to the open bundle, if that is the one with `number`;
+    /// if not, gives back which one is open, and its shard.
+    pub(crate) fn add(&self, desk: usize, number: Number, line: &[u8]) -> Result<Added, (Number, u16)> {
+        let mut open = self.open.lock();
+        if open.number != number {
+            return Err((open.number, open.shard));
+        }
+        open.lines.extend_from_slice(line);
+        open.clicks += 1;
+        open.desks |= desk_bit(desk);
+        let added = Added { first: open.clicks == 1, full: open.lines.len() >= FULL };
+        if added.first {
+            open.since = Instant::now();
+            open.opener = desk;
+        }
+        Ok(added)
+    }
+
+    /// Whether redirects wait for what becomes of their clicks.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.durability != Durability::Async
+    }
+
     /// When the open bundle is to be sent, if there is one.
-    fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let open = self.open.lock();
         let waiting = self.in_flight.load(Ordering::Relaxed) > 0;
         let due = if waiting { open.since + LONGEST } else { open.last_sent + WINDOW };
@@ -253,7 +209,7 @@ impl Recorder {
     }
 
     /// Until when the oldest bundle may wait for its acknowledgement, or the disk.
-    fn patience(&self) -> Option<Instant> {
+    pub(crate) fn patience(&self) -> Option<Instant> {
         let mut flights = self.flights.lock();
         let kafka = flights.first_waiting().map(|flight| flight.bundle.since + self.budget);
         let disk = flights.first_spooling().map(|flight| flight.bundle.since + self.budget + DISK);
@@ -261,7 +217,7 @@ impl Recorder {
     }
 
     /// Closes the open bundle and hands it on.
-    fn send(self: &Arc<Self>) {
+    pub(crate) fn send(self: &Arc<Self>) {
         let now = Instant::now();
         let bundle = {
             let mut open = self.open.lock();
@@ -390,6 +346,12 @@ impl Recorder {
         self.tell(bundle, Some(if stored { Recorded::Yes } else { Recorded::Shed }));
     }
 
+    /// What waits too long, for Kafka or for the disk, waits no longer.
+    pub(crate) fn lose_patience(&self) {
+        self.overdue(self.budget);
+        self.undisked();
+    }
+
     /// Bundles that wait for longer than the budget are put on disk.
     fn overdue(&self, budget: Duration) {
         let now = Instant::now();
@@ -402,9 +364,7 @@ impl Recorder {
                 flight.stand = Stand::Settled;
                 self.tell(&flight.bundle, Some(Recorded::Unknown));
             } else if self.spool(Arc::clone(&flight.bundle), true) {
-                flight.stand = Stand::Spooling;
-                let number = flight.bundle.number;
-                flights.spooling.push_back(number);
+                flights.spool_first();
             } else {
                 self.shed(flight);
             }
@@ -560,184 +520,17 @@ const fn desk_bit(index: usize) -> u64 {
     1 << (index % 64)
 }
 
-/// What the visits of a core wait for: one bundle's acknowledgement.
-#[derive(Default)]
-struct Ticket {
-    outcome: Cell<Option<Recorded>>,
-    waiting: RefCell<Vec<Waker>>,
-}
-
-/// A visit that was written down.
-pub(crate) struct Pending {
-    /// What was minted for it.
-    pub(crate) id: ClickId,
-    ticket: Rc<Ticket>,
-}
-
-impl Pending {
-    /// Waits until it is known what became of it.
-    pub(crate) async fn outcome(&self) -> Recorded {
-        std::future::poll_fn(|context| match self.ticket.outcome.get() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => {
-                self.ticket.waiting.borrow_mut().push(context.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
-    }
-}
-
-/// Where a core hands in its visits.
-pub(crate) struct Desk {
-    index: usize,
-    recorder: Arc<Recorder>,
-    /// A line that is being written.
-    line: RefCell<Vec<u8>>,
-    /// The bundle that was open last, and its shard.
-    open: Cell<(Number, u16)>,
-    tickets: RefCell<VecDeque<(Number, Rc<Ticket>)>>,
-    opened: Notify,
-}
-
-impl Seat {
-    /// The desk of the core that this is called on, and what [`Desk::run`] takes.
-    pub(crate) fn open(self) -> (Rc<Desk>, mpsc::UnboundedReceiver<Told>) {
-        let desk = Desk {
-            index: self.index,
-            recorder: self.recorder,
-            line: RefCell::default(),
-            open: Cell::new((Number::MAX, 0)),
-            tickets: RefCell::default(),
-            opened: Notify::new(),
-        };
-        (Rc::new(desk), self.told)
-    }
-}
-
-impl Desk {
-    /// Writes a visit down. It is on its way from now on, whether or not anyone
-    /// waits for it. `tail` is the end of its line: what is known of the link.
-    pub(crate) fn record(&self, visitor: &Visitor<'_>, seen: Seen, tail: &[u8]) -> Pending {
-        let random = rand::random();
-        let mut line = self.line.borrow_mut();
-        loop {
-            // Written without the lock; once more where another bundle was opened
-            // since, for its visits have its shard.
-            let (number, shard) = self.open.get();
-            let visit = visitor.as_seen(seen, ClickId::new(seen.at, shard, random));
-            line.clear();
-            visit.write_line(tail, &mut line);
-            let mut open = self.recorder.open.lock();
-            if open.number != number {
-                self.open.set((open.number, open.shard));
-                continue;
-            }
-            open.lines.extend_from_slice(&line);
-            open.clicks += 1;
-            open.desks |= desk_bit(self.index);
-            let (first, full) = (open.clicks == 1, open.lines.len() >= FULL);
-            if first {
-                open.since = Instant::now();
-                open.opener = self.index;
-            }
-            drop(open);
-            let pending = Pending { id: visit.id, ticket: self.ticket(number) };
-            if full {
-                self.recorder.send();
-            } else if first {
-                self.opened.notify_one();
-            }
-            return pending;
-        }
-    }
-
-    /// The core's connections have ended.
-    pub(crate) fn leave(&self) {
-        self.recorder.leave();
-    }
-
-    fn ticket(&self, number: Number) -> Rc<Ticket> {
-        if self.recorder.durability == Durability::Async {
-            let told = Ticket::default();
-            told.outcome.set(Some(Recorded::Yes));
-            return Rc::new(told);
-        }
-        let mut tickets = self.tickets.borrow_mut();
-        match tickets.back() {
-            Some((last, ticket)) if *last == number => Rc::clone(ticket),
-            _ => {
-                let ticket = Rc::<Ticket>::default();
-                tickets.push_back((number, Rc::clone(&ticket)));
-                ticket
-            }
-        }
-    }
-
-    /// Sends bundles when their time has come and tells those who wait what
-    /// became of them. Runs beside the connections until it is dropped.
-    pub(crate) async fn run(&self, mut told: mpsc::UnboundedReceiver<Told>) {
-        let recorder = &self.recorder;
-        loop {
-            let due = recorder.due();
-            if due.is_some_and(|due| due <= Instant::now()) {
-                // Requests that are here already come along.
-                yield_now().await;
-                if recorder.due().is_some_and(|due| due <= Instant::now()) {
-                    recorder.send();
-                }
-                continue;
-            }
-            let patience = recorder.patience();
-            if patience.is_some_and(|patience| patience <= Instant::now()) {
-                recorder.overdue(recorder.budget);
-                recorder.undisked();
-                continue;
-            }
-            let next = [due, patience].into_iter().flatten().min();
-            let mut timer = pin!(async { sleep_until(next.unwrap_or_else(Instant::now).into()).await });
-            tokio::select! {
-                told_now = told.recv() => {
-                    // Never ends: the recorder has the other end.
-                    let Some(mut message) = told_now else { return };
-                    loop {
-                        self.settle(message);
-                        match told.try_recv() {
-                            Ok(next) => message = next,
-                            Err(_) => break,
-                        }
-                    }
-                }
-                () = self.opened.notified() => {}
-                () = &mut timer, if next.is_some() => {}
-            }
-        }
-    }
-
-    fn settle(&self, (number, recorded): Told) {
-        let Some(recorded) = recorded else { return };
-        let ticket = {
-            let mut tickets = self.tickets.borrow_mut();
-            let Some(at) = tickets.iter().position(|(waiting, _)| *waiting == number) else { return };
-            tickets.remove(at)
-        };
-        let Some((_, ticket)) = ticket else { return };
-        ticket.outcome.set(Some(recorded));
-        for waker in ticket.waiting.take() {
-            waker.wake();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use bus::BusConfig;
     use schemas::{ClickClass, Timestamp};
     use service::Metrics;
     use tokio::{runtime, task::spawn_local, time::timeout};
 
     use super::*;
-    use crate::visit::{Counted, Place};
+    use crate::visit::{Counted, Place, Seen, Visitor};
 
     const VISITOR: Visitor<'static> = Visitor {
         host: None,

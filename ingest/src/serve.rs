@@ -28,9 +28,10 @@ use crate::{
     answer::{Answer, Sent},
     connection,
     date::Date,
+    desk::{Desk, Pending, Seat},
     http::{After, Head},
     metrics::Counts,
-    recorder::{Desk, Pending, Recorded, Seat},
+    recorder::Recorded,
     redirect::Redirects,
     visit::Visitor,
 };
