@@ -30,7 +30,7 @@ pub(crate) enum RowError {
     Status(u16),
     #[error("its slug `{0}` is empty or too long")]
     Slug(String),
-    #[error("it has {0} bytes, which are too many")]
+    #[error("it takes {0} bytes, more than a redirector keeps of a link")]
     Long(usize),
     #[error("it has no domain, which only links of the workspace `default` may lack")]
     NoDomain,
