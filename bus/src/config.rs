@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use schemas::{Topic, Topics, topics::Spread};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 /// Where Kafka is and how this installation uses it: `[kafka]` in the
 /// configuration.
@@ -48,7 +49,11 @@ pub struct Bus {
     config: Arc<BusConfig>,
     topics: Arc<Topics>,
     fetch_min_bytes: u32,
+    clients: Arc<watch::Sender<()>>,
 }
+
+/// What a thread with a client holds until it has let go of the client.
+pub(crate) type Alive = watch::Receiver<()>;
 
 /// How long a member of a group may be silent before its partitions are given
 /// to another.
@@ -63,7 +68,18 @@ impl Bus {
     #[must_use]
     pub fn new(config: BusConfig) -> Self {
         let topics = Arc::new(Topics::new(&config.prefix));
-        Self { config: Arc::new(config), topics, fetch_min_bytes: 1 }
+        Self { config: Arc::new(config), topics, fetch_min_bytes: 1, clients: Arc::new(watch::Sender::new(())) }
+    }
+
+    /// Waits until the clients are gone of all producers and tables that were made
+    /// here, or of a clone, and have been dropped: a second or so. A Kafka that is
+    /// stopped before is complained of.
+    pub async fn clients_gone(&self) {
+        self.clients.closed().await;
+    }
+
+    pub(crate) fn alive(&self) -> Alive {
+        self.clients.subscribe()
     }
 
     /// The same Kafka for a reader to whom records by the thousand matter more

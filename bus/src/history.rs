@@ -3,31 +3,18 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
-    ClientContext, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
 };
 use schemas::Timestamp;
-use tracing::debug;
 
-use crate::{Bus, BusError, Partition, Record, config::CALL_TIMEOUT};
+use crate::{Bus, BusError, Partition, Record, config::CALL_TIMEOUT, table::Quiet};
 
 /// How long a poll waits.
 const POLL: Duration = Duration::from_millis(200);
 /// How long a partition may say nothing before reading it is given up.
 const SILENCE: Duration = Duration::from_secs(30);
-
-struct Quiet;
-
-impl ClientContext for Quiet {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(%error, reason, "Kafka client");
-    }
-}
-
-impl ConsumerContext for Quiet {}
 
 impl Bus {
     /// Tells `look` of every record of `partition` that was produced at `since` or

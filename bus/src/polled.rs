@@ -18,7 +18,7 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
 };
 
-use crate::BusError;
+use crate::{BusError, config::Alive};
 
 /// How long the thread waits for an event; one that comes wakes it at once. Not
 /// whole milliseconds: what is left below one would be spun away.
@@ -32,7 +32,7 @@ pub(crate) struct Polled<C: ProducerContext + 'static> {
 }
 
 impl<C: ProducerContext + 'static> Polled<C> {
-    pub(crate) fn new(config: &ClientConfig, context: C) -> Result<Self, BusError> {
+    pub(crate) fn new(config: &ClientConfig, context: C, alive: Alive) -> Result<Self, BusError> {
         let what = "make a producer";
         let producer: BaseProducer<C> = config.create_with_context(context).map_err(BusError::new(what))?;
         let (producer, stop) = (Arc::new(producer), Arc::<AtomicBool>::default());
@@ -41,6 +41,8 @@ impl<C: ProducerContext + 'static> Polled<C> {
             while !stopped.load(Ordering::Relaxed) {
                 polled.poll(WAIT);
             }
+            drop(polled);
+            drop(alive);
         };
         thread::Builder::new()
             .name("producer".to_owned())

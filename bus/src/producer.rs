@@ -79,7 +79,7 @@ impl Bus {
         config
             .set("message.timeout.ms", patience.as_millis().to_string())
             .set("queue.buffering.max.kbytes", kbytes.to_string());
-        let inner = Arc::new(Polled::new(&config, AckContext)?);
+        let inner = Arc::new(Polled::new(&config, AckContext, self.alive())?);
         Ok(Producer { inner, topics: Arc::clone(self.topics()) })
     }
 
@@ -90,7 +90,7 @@ impl Bus {
     /// When Kafka does not answer within 10 s, or a setting is refused.
     pub fn transaction(&self, id: &str, linger: Duration) -> Result<Transaction, BusError> {
         let id = self.topics().group(id);
-        let inner = Polled::new(&self.transactional_config(&id, linger), TransactionContext)?;
+        let inner = Polled::new(&self.transactional_config(&id, linger), TransactionContext, self.alive())?;
         inner.init_transactions(CALL_TIMEOUT).map_err(BusError::new("begin to use a transactional id"))?;
         Ok(Transaction { inner, id, topics: Arc::clone(self.topics()) })
     }

@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Bus, BusError,
     snapshot::{Meta, Row, Snapshot, SnapshotError},
+    table::Quiet,
 };
 
 /// How long changes are collected for one commit.
@@ -217,8 +218,11 @@ impl Scribe {
     fn catch_up(&mut self, to: i64) -> Result<(), Ended> {
         let (begun, at) = (Instant::now(), Timestamp::now());
         let from = self.meta.next;
-        let consumer: BaseConsumer =
-            self.bus.table_config(&self.role).create().map_err(BusError::new("make a snapshot's consumer"))?;
+        let consumer: BaseConsumer<Quiet> = self
+            .bus
+            .table_config(&self.role)
+            .create_with_context(Quiet)
+            .map_err(BusError::new("make a snapshot's consumer"))?;
         self.assign(&consumer, from)?;
         let (mut rows, mut bytes, mut since): (Vec<Row>, usize, Instant) = (Vec::new(), 0, Instant::now());
         let mut reached = self.meta.next >= to;
@@ -262,7 +266,7 @@ impl Scribe {
         Ok(())
     }
 
-    fn assign(&self, consumer: &BaseConsumer, from: i64) -> Result<(), BusError> {
+    fn assign(&self, consumer: &BaseConsumer<Quiet>, from: i64) -> Result<(), BusError> {
         let what = "read what a snapshot lacks";
         let mut list = TopicPartitionList::new();
         let from = if from == 0 { Offset::Beginning } else { Offset::Offset(from) };

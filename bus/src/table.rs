@@ -74,7 +74,9 @@ const RELEASE: Duration = Duration::from_secs(5);
 /// age counts from then.
 const STILL: Duration = Duration::from_secs(600);
 
-struct Quiet;
+/// Of clients whose errors are told by those who use them: what a client says of
+/// a Kafka that is away is of use to nobody else.
+pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
@@ -139,12 +141,14 @@ impl Bus {
             on_disk,
         };
         let path = snapshot.map(|dir| dir.join(format!("{}.redb", topic.suffix())));
-        let thread = thread::Builder::new().name(topic.suffix().to_owned()).spawn(move || follower.run(path)).map_err(
-            |error| BusError::Kafka {
-                what: "start a table's thread",
-                source: KafkaError::ClientCreation(error.to_string()),
-            },
-        )?;
+        let alive = self.alive();
+        let follow = move || {
+            follower.run(path);
+            drop(alive);
+        };
+        let thread = thread::Builder::new().name(topic.suffix().to_owned()).spawn(follow).map_err(|error| {
+            BusError::Kafka { what: "start a table's thread", source: KafkaError::ClientCreation(error.to_string()) }
+        })?;
         Ok(Table { apply, known, kept, thread: Some(thread) })
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _},
 };
 use schemas::Topic;
+use tokio::time::timeout;
 
 const CLICK: Outgoing<'_> = Outgoing { partition: Some(0), ..Outgoing::keyed(Topic::ClicksRaw, b"k", Some(b"v")) };
 
@@ -245,4 +247,18 @@ async fn offsets_that_a_transaction_keeps_open_are_told_from_a_kafka_that_is_awa
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_gone_once_they_were_dropped() {
+    // Nobody needs to listen there.
+    let bus = Bus::new(BusConfig { brokers: testbed::free_address().to_string(), ..BusConfig::default() });
+    bus.clients_gone().await;
+    let producer = bus.clone().producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let table = bus.table("test", Topic::Links, None, |_| {}).unwrap();
+    for client in [Box::new(producer) as Box<dyn Any>, Box::new(table)] {
+        assert!(timeout(Duration::ZERO, bus.clients_gone()).await.is_err());
+        drop(client);
+    }
+    bus.clients_gone().await;
 }

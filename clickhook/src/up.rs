@@ -26,6 +26,8 @@ use crate::{
 
 /// How long the roles may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long Kafka's clients may take to let go of it.
+const LET_GO_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs everything until Ctrl-C.
 #[derive(Debug, Args)]
@@ -94,7 +96,8 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let admin = admin_key(&args.data_dir)?;
     let installation = installation_key(&args.data_dir)?;
     adapt(&mut config, &args, &engines, &admin.key);
-    let outcome = serve(&config, &args, &installation, &shutdown, |addresses| {
+    let bus = Bus::new(config.kafka.clone());
+    let outcome = serve(&config, &args, &bus, &installation, &shutdown, |addresses| {
         let took = Took { all: begun.elapsed(), engines: engines_took };
         if args.json {
             announce(&engines, addresses, &args.data_dir, took);
@@ -103,6 +106,8 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
         }
     })
     .await;
+    // Kafka goes after those who would complain that it is gone.
+    let _ = tokio::time::timeout(LET_GO_WITHIN, bus.clients_gone()).await;
     engines.shutdown().await;
     outcome
 }
@@ -183,11 +188,12 @@ struct Addresses {
 async fn serve(
     config: &Config,
     args: &UpArgs,
+    bus: &Bus,
     vault: &Arc<Vault>,
     shutdown: &Shutdown,
     ready: impl FnOnce(Addresses),
 ) -> anyhow::Result<()> {
-    let bus = Bus::new(config.kafka.clone());
+    let bus = bus.clone();
     let store = Store::new(config.clickhouse.clone())?;
     let migrate = async {
         let (topics, tables) = tokio::join!(bus.migrate(), store.migrate());
