@@ -2,6 +2,7 @@
 //! or killed and the redirector with it; and whether every click that was answered
 //! is in ClickHouse afterwards, once.
 
+mod disk;
 mod proof;
 mod report;
 mod rig;

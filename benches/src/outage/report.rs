@@ -92,6 +92,7 @@ fn redirects(trials: &[Trial]) -> String {
         let mut row = vec![name(trial), trial.answered.to_string(), trial.failed.to_string()];
         row.extend([latency.p50_ms, latency.p99_ms, latency.p999_ms, latency.max_ms].map(|ms| format!("{ms:.1}")));
         row.extend([
+            format!("{:.1}", trial.slowest_sync_ms),
             format!("{:.1}", trial.latency.p99_ms),
             trial.failed_without_ingest.to_string(),
             trial.without_ingest_ms.to_string(),
@@ -106,6 +107,7 @@ fn redirects(trials: &[Trial]) -> String {
         "p99",
         "p99.9",
         "max",
+        "the disk's slowest sync",
         "p99 with the return",
         "failed without ingest",
         "which was for ms",

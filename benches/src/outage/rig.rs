@@ -35,7 +35,7 @@ pub(crate) struct Rig {
     /// How often a role ended by itself and was started again.
     pub(crate) restarts: BTreeMap<&'static str, u64>,
     binary: PathBuf,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     settings: Vec<(&'static str, String)>,
     /// None while it is killed.
     kafka: Option<Kafka>,

@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     Plan,
+    disk::Probe,
     proof::{self, Proof},
     rig::Rig,
 };
@@ -61,6 +62,8 @@ pub(crate) struct Trial {
     pub(crate) outage_latency: Latency,
     /// Of the whole load, which went on while Kafka came back.
     pub(crate) latency: Latency,
+    /// How long the disk took at worst to sync 8 KB while Kafka was away.
+    pub(crate) slowest_sync_ms: f64,
     /// Clicks put on disk, as the redirector that ran last says.
     pub(crate) spooled: f64,
     pub(crate) shed: f64,
@@ -90,7 +93,9 @@ pub(crate) async fn run(
     let (rate, during) = (plan.rate, plan.before + plan.outage + plan.after);
     let load = spawn_blocking(move || load::open(&target, rate, during));
     rig.pass(plan.before).await?;
+    let probe = Probe::start(&rig.dir).context("write beside the redirector")?;
     let times = take_kafka_away(plan.outage, rig, outage).await?;
+    let slowest_sync = spawn_blocking(|| probe.slowest()).await?.context("write beside the redirector")?;
     let clicks = loop {
         if load.is_finished() {
             break load.await?.context("the load")?;
@@ -117,6 +122,7 @@ pub(crate) async fn run(
             without_ingest_ms: 0,
             outage_latency: Latency::default(),
             latency: Latency::default(),
+            slowest_sync_ms: slowest_sync.as_secs_f64() * 1000.0,
             spooled,
             shed,
             caught_up_after_s: complete.saturating_duration_since(ended).as_secs_f64(),
