@@ -6,8 +6,8 @@
 //! leads, `redirect.rs` decides, `answer.rs` and `location.rs` say it, and
 //! `serve.rs` is a core. `limits.rs` is what an address may ask for. `recorder.rs`
 //! is where a click is recorded, `desk.rs` its end on each core, `flights.rs` what
-//! waits for Kafka; `keeper.rs` and `spool.rs` put on disk what waits too long. `intake/` is another server beside it, which
-//! takes conversions.
+//! waits for Kafka; `keeper.rs` and `spool.rs` put on disk what waits too long.
+//! `intake/` is another server beside it, which takes conversions.
 
 mod answer;
 mod client;
