@@ -182,7 +182,7 @@ impl Snapshot {
 
     /// How many rows it has.
     pub(crate) fn rows(&self) -> Result<u64, SnapshotError> {
-        self.read(|rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
+        self.read(|rows| Ok(rows.len()?))
     }
 
     /// Tells `look` of every row, in the order of their keys.
@@ -194,15 +194,14 @@ impl Snapshot {
             }
             Ok(())
         })
-        .map(Option::unwrap_or_default)
     }
 
-    /// What `look` finds in its rows; none where it never had any.
-    fn read<T>(&self, look: impl FnOnce(&Rows) -> Result<T, redb::Error>) -> Result<Option<T>, SnapshotError> {
+    /// What `look` finds in its rows; the default where it never had any.
+    fn read<T: Default>(&self, look: impl FnOnce(&Rows) -> Result<T, redb::Error>) -> Result<T, SnapshotError> {
         let read = || -> Result<_, redb::Error> {
             match self.database.begin_read()?.open_table(ROWS) {
-                Ok(rows) => look(&rows).map(Some),
-                Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+                Ok(rows) => look(&rows),
+                Err(redb::TableError::TableDoesNotExist(_)) => Ok(T::default()),
                 Err(error) => Err(error.into()),
             }
         };

@@ -288,18 +288,20 @@ impl Follower {
                 return None;
             }
         };
-        let mut rows = 0;
-        let told = snapshot.rows().and_then(|all| {
-            rows = all;
+        let told = snapshot.rows().and_then(|rows| {
             self.tell(Change::Coming { rows });
-            snapshot.each(|key, value| self.tell(Change::Put { key, value }))
+            snapshot.each(|key, value| self.tell(Change::Put { key, value }))?;
+            Ok(rows)
         });
-        if let Err(error) = told {
-            error!(topic = self.name, %error, "the snapshot is thrown away: Kafka is read from the beginning");
-            // What could be read of it once can be read again.
-            let _ = snapshot.each(|key, _| self.tell(Change::Delete { key }));
-            return snapshot.renew().ok();
-        }
+        let rows = match told {
+            Ok(rows) => rows,
+            Err(error) => {
+                error!(topic = self.name, %error, "the snapshot is thrown away: Kafka is read from the beginning");
+                // What could be read of it once can be read again.
+                let _ = snapshot.each(|key, _| self.tell(Change::Delete { key }));
+                return snapshot.renew().ok();
+            }
+        };
         if let Some(meta) = snapshot.meta().filter(|meta| meta.complete) {
             self.tell(Change::CaughtUp);
             self.on_disk.send_replace(Some(meta.next));

@@ -2,13 +2,13 @@
 //! no lock; one writer follows the `domains` topic. A domain that is not
 //! verified is not there: its host is one of all those that no domain claims.
 
-use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, path::Path, str::FromStr, sync::Arc};
 
 use bus::{Bus, BusError, Change, Table};
 use foldhash::fast::RandomState;
 use papaya::{HashMapRef, LocalGuard};
 use parking_lot::Mutex;
-use schemas::{Domain, DomainId, Topic, WorkspaceId, workspace::SlugCase};
+use schemas::{Domain, DomainId, Topic, WorkspaceId, ids::IdError, workspace::SlugCase};
 use tracing::error;
 
 use crate::{location::Rules, metrics::Counts};
@@ -85,6 +85,12 @@ impl Look<'_> {
     }
 }
 
+/// The id that is a record's key.
+pub(crate) fn id_of<I: FromStr<Err = IdError>>(key: &[u8]) -> Result<I, String> {
+    let key = str::from_utf8(key).map_err(|error| error.to_string())?;
+    key.parse().map_err(|error: IdError| error.to_string())
+}
+
 /// A host without its port and final dot, in lower case.
 pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
     let name = match host.rsplit_once(':') {
@@ -157,10 +163,7 @@ impl DomainsWriter {
                 Change::Put { value, .. } => serde_json::from_slice::<Domain>(value)
                     .map(|domain| self.put(&domain))
                     .map_err(|error| error.to_string()),
-                Change::Delete { key } => str::from_utf8(key)
-                    .map_err(|error| error.to_string())
-                    .and_then(|key| key.parse().map_err(|error: schemas::ids::IdError| error.to_string()))
-                    .map(|id| self.delete(id)),
+                Change::Delete { key } => id_of(key).map(|id| self.delete(id)),
                 Change::Coming { .. } | Change::CaughtUp => return,
             };
             if let Err(reason) = done {

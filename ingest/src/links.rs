@@ -7,11 +7,11 @@ use bus::{Bus, BusError, Change, Table};
 use foldhash::fast::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 use papaya::{HashSetRef, LocalGuard};
-use schemas::{Link, LinkId, Topic, WorkspaceId, ids::IdError};
+use schemas::{Link, LinkId, Topic, WorkspaceId};
 use tracing::{error, info};
 
 use crate::{
-    domains::{CATCH_ALL, Domains, Number},
+    domains::{CATCH_ALL, Domains, Number, id_of},
     location::Rules,
     metrics::Counts,
     row::{Address, Row, RowError},
@@ -70,7 +70,7 @@ impl LinksWriter {
         bus.table("ingest", Topic::Links, Some(dir), move |change| {
             let (key, done) = match change {
                 Change::Put { key, value } => (key, self.read(value)),
-                Change::Delete { key } => (key, self.erase(key)),
+                Change::Delete { key } => (key, id_of(key).map(|id| self.delete(id))),
                 Change::Coming { rows } => return self.reserve(rows),
                 Change::CaughtUp => return info!(links = self.by_id.len(), "the redirector knows all links"),
             };
@@ -86,12 +86,6 @@ impl LinksWriter {
     fn read(&mut self, record: &[u8]) -> Result<(), String> {
         let link = serde_json::from_slice(record).map_err(|error| error.to_string())?;
         self.put(&link).map_err(|error| error.to_string())
-    }
-
-    fn erase(&mut self, key: &[u8]) -> Result<(), String> {
-        let key = str::from_utf8(key).map_err(|error| error.to_string())?;
-        self.delete(key.parse().map_err(|error: IdError| error.to_string())?);
-        Ok(())
     }
 
     fn reserve(&mut self, rows: u64) {
