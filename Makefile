@@ -44,11 +44,17 @@ fmt: ## Format the code
 	@$(CARGO) fmt --all
 
 .PHONY: lint
-lint: lint-fmt lint-code lint-doc deny ## Check format, code, docs and dependencies
+lint: lint-fmt lint-text lint-code lint-doc deny ## Check format, names, code, docs and dependencies
 
 .PHONY: lint-fmt
 lint-fmt:
 	@$(CARGO) fmt --all --check
+
+.PHONY: lint-text
+lint-text:
+	@scripts/words
+	@scripts/circles
+	@scripts/papers
 
 .PHONY: lint-code
 lint-code:
