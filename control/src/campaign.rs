@@ -6,11 +6,9 @@ use schemas::{
     campaign::{Goal, MILESTONES},
 };
 use serde::Deserialize;
+use service::problem::Problem;
 
-use crate::{
-    check::{Checker, Patch},
-    problem::Problem,
-};
+use crate::check::{Checker, Patch};
 
 /// As long as links may name it.
 const NAME_CHARS: usize = 128;

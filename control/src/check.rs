@@ -5,9 +5,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use schemas::{AppSchemes, usermap::UserMap};
+use service::problem::{FieldError, Problem};
 use url::Url;
-
-use crate::problem::{FieldError, Problem};
 
 /// How much that is wrong a caller is told at once.
 const MOST_ERRORS: usize = 50;

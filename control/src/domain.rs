@@ -5,11 +5,11 @@ use rand::RngExt;
 use schemars::JsonSchema;
 use schemas::{AppSchemes, Domain, DomainId, Timestamp, WorkspaceId, workspace::SlugCase};
 use serde::Deserialize;
+use service::problem::{FieldError, Problem};
 
 use crate::{
     check::{Checker, Patch},
     link::check_domain,
-    problem::{FieldError, Problem},
 };
 
 const URL_BYTES: usize = 8192;

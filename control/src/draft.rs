@@ -8,11 +8,11 @@ use std::{
 };
 
 use schemas::{Timestamp, Topic, Workspace, WorkspaceId, idempotency::KeptAnswer};
+use service::problem::Problem;
 
 use crate::{
     kept::{Difference, Kept, expect, not_found, serialise},
-    link::LinkRules,
-    problem::Problem,
+    rules::LinkRules,
     state::{Changes, Holds, State},
 };
 
@@ -267,12 +267,12 @@ impl<'s> Draft<'s> {
 mod tests {
     use schemas::{Link, LinkId};
     use serde_json::{Value, json};
+    use service::problem::Kind;
 
     use super::*;
     use crate::{
         kept::LinkClaim,
-        link::{LinkPatch, NewLink, rules},
-        problem::Kind,
+        link::{LinkPatch, NewLink},
         state::installed,
     };
 
@@ -283,7 +283,7 @@ mod tests {
     }
 
     fn new(body: Value) -> Link {
-        serde_json::from_value::<NewLink>(body).unwrap().check(&workspace(), &rules(), AT).unwrap()
+        serde_json::from_value::<NewLink>(body).unwrap().check(&workspace(), &LinkRules::default(), AT).unwrap()
     }
 
     fn patch(draft: &mut Draft<'_>, id: LinkId, body: Value) -> Result<Arc<Link>, Problem> {
@@ -294,7 +294,7 @@ mod tests {
 
     /// Drafts and applies, as if it had been committed.
     fn commit<T>(state: &mut State, change: impl FnOnce(&mut Draft<'_>) -> T) -> (T, Vec<Record>) {
-        let rules = rules();
+        let rules = LinkRules::default();
         let mut draft = Draft::new(state, &rules, AT);
         let outcome = change(&mut draft);
         let mut drafted = draft.finish();

@@ -13,11 +13,12 @@ use schemas::{
     usermap::UserMap,
 };
 use serde::{Deserialize, Serialize};
+use service::problem::Problem;
 use url::Host;
 
 use crate::{
     check::{Checker, Patch, merged},
-    problem::Problem,
+    rules::EndpointRules,
 };
 
 const URL_BYTES: usize = 2048;
@@ -48,13 +49,6 @@ const RESERVED_HEADERS: [&str; 15] = [
     "user-agent",
 ];
 const RESERVED_PREFIXES: [&str; 3] = ["content-", "webhook-", "x-webhook-"];
-
-/// Where endpoints may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Allowed {
-    pub(crate) http: bool,
-    pub(crate) private: bool,
-}
 
 /// An endpoint that someone wants.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -173,7 +167,7 @@ impl NewEndpoint {
         id: EndpointId,
         workspace: &WorkspaceId,
         secret: SealedSecret,
-        allowed: Allowed,
+        rules: EndpointRules,
         at: Timestamp,
     ) -> Result<Endpoint, Problem> {
         let endpoint = Endpoint {
@@ -191,14 +185,14 @@ impl NewEndpoint {
             revision: 1,
         };
         let mut checker = Checker::default();
-        check(&endpoint, allowed, &mut checker);
+        check(&endpoint, rules, &mut checker);
         checker.finish(endpoint)
     }
 }
 
 impl EndpointPatch {
     /// `endpoint` with the patch applied, checked; its revision is the next one.
-    pub(crate) fn apply(self, endpoint: &Endpoint, allowed: Allowed, at: Timestamp) -> Result<Endpoint, Problem> {
+    pub(crate) fn apply(self, endpoint: &Endpoint, rules: EndpointRules, at: Timestamp) -> Result<Endpoint, Problem> {
         let mut checker = Checker::default();
         let mut new = endpoint.clone();
         self.url.apply_required(&mut new.url, "url", &mut checker);
@@ -216,7 +210,7 @@ impl EndpointPatch {
             Patch::Set(Wanted::Active) => new.status = EndpointStatus::Active,
             Patch::Set(Wanted::Paused) => new.status = EndpointStatus::Paused,
         }
-        check(&new, allowed, &mut checker);
+        check(&new, rules, &mut checker);
         if new != *endpoint {
             new.updated_at = at;
             new.revision += 1;
@@ -225,8 +219,8 @@ impl EndpointPatch {
     }
 }
 
-fn check(endpoint: &Endpoint, allowed: Allowed, checker: &mut Checker) {
-    check_url(&endpoint.url, allowed, checker);
+fn check(endpoint: &Endpoint, rules: EndpointRules, checker: &mut Checker) {
+    check_url(&endpoint.url, rules, checker);
     let subscriptions = endpoint.events.len();
     if subscriptions == 0 {
         checker.wrong("events", "is empty: name at least one event, or [\"*\"] for all");
@@ -244,9 +238,9 @@ fn check(endpoint: &Endpoint, allowed: Allowed, checker: &mut Checker) {
     check_headers(&endpoint.headers, checker);
 }
 
-fn check_url(text: &str, allowed: Allowed, checker: &mut Checker) {
+fn check_url(text: &str, rules: EndpointRules, checker: &mut Checker) {
     let Some(url) = checker.http_url("url", text, URL_BYTES) else { return };
-    if url.scheme() == "http" && !allowed.http {
+    if url.scheme() == "http" && !rules.allow_http {
         checker.wrong("url", "must begin with https:// (`control.allow_http` allows http)");
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -261,7 +255,7 @@ fn check_url(text: &str, allowed: Allowed, checker: &mut Checker) {
         Some(Host::Ipv6(ip)) => is_private(ip.into()),
         None => false,
     };
-    if private && !allowed.private {
+    if private && !rules.allow_private {
         checker.wrong("url", "is in a private network or on this machine (`control.allow_private` allows it)");
     }
 }
@@ -319,22 +313,22 @@ mod tests {
 
     use super::*;
 
-    const STRICT: Allowed = Allowed { http: false, private: false };
-    const LAX: Allowed = Allowed { http: true, private: true };
+    const STRICT: EndpointRules = EndpointRules { allow_http: false, allow_private: false };
+    const LAX: EndpointRules = EndpointRules { allow_http: true, allow_private: true };
 
     fn sealed() -> SealedSecret {
         SealedSecret { key: String::new(), nonce: String::new(), sealed: String::new() }
     }
 
-    fn check_with(body: Value, allowed: Allowed) -> Result<Endpoint, Problem> {
+    fn check_with(body: Value, rules: EndpointRules) -> Result<Endpoint, Problem> {
         let new: NewEndpoint = serde_json::from_value(body).unwrap();
-        new.check(EndpointId::from_bits(1), &WorkspaceId::default(), sealed(), allowed, Timestamp::from_millis(0))
+        new.check(EndpointId::from_bits(1), &WorkspaceId::default(), sealed(), rules, Timestamp::from_millis(0))
     }
 
-    fn refused(field: &str, value: Value, allowed: Allowed) -> Vec<String> {
+    fn refused(field: &str, value: Value, rules: EndpointRules) -> Vec<String> {
         let mut body = json!({"url": "https://hooks.example/a", "events": ["*"]});
         body[field] = value;
-        check_with(body, allowed).err().map_or_else(Vec::new, |p| p.errors.into_iter().map(|e| e.field).collect())
+        check_with(body, rules).err().map_or_else(Vec::new, |p| p.errors.into_iter().map(|e| e.field).collect())
     }
 
     #[test]

@@ -7,11 +7,12 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use schemas::{Link, LinkId, Timestamp};
+use service::problem::Problem;
 use store::{Store, StoreError};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-use crate::{draft::Draft, kept::Limited, leadership::Leadership, metrics::Counts, problem::Problem, writer::Leader};
+use crate::{draft::Draft, kept::Limited, leadership::Leadership, metrics::Counts, writer::Leader};
 
 /// How often they are counted, as long as that takes less.
 const EVERY: Duration = Duration::from_secs(1);

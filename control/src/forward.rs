@@ -13,10 +13,9 @@ use std::{
 
 use axum::{
     body::{Body, Bytes},
-    extract::{ConnectInfo, Request, State},
+    extract::{ConnectInfo, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri::PathAndQuery},
-    middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bus::{Bus, BusError, Change, Table};
 use http::uri::{Authority, Scheme};
@@ -28,6 +27,7 @@ use hyper_util::{
 };
 use parking_lot::Mutex;
 use schemas::{Topic, leader};
+use service::problem::Problem;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep_until},
@@ -35,11 +35,9 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    api::Api,
     config,
-    leadership::{Leadership, Place},
+    leadership::Leadership,
     metrics::{Counts, Forwarded},
-    problem::Problem,
 };
 
 /// Says that a request was handed on already. It is handed on once: two
@@ -71,30 +69,12 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::EXPECT,
 ];
 
-/// Serves a request here, or hands it on.
-pub(crate) async fn elsewhere(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if is_intake(path) {
-        return api.forwarder.to_intake(request).await.unwrap_or_else(IntoResponse::into_response);
-    }
-    if !path.starts_with("/v1/") {
-        return next.run(request).await;
-    }
-    match api.leadership.place() {
-        Place::Here => next.run(request).await,
-        Place::There(leader) => {
-            api.forwarder.send(request, &leader, "leader").await.unwrap_or_else(IntoResponse::into_response)
-        }
-        Place::Nowhere => nobody().into_response(),
-    }
-}
-
 /// Whether the intake of conversions serves a path.
 pub(crate) fn is_intake(path: &str) -> bool {
     path == "/v1/conversions" || path.starts_with("/v1/postback/")
 }
 
-fn nobody() -> Problem {
+pub(crate) fn no_leader() -> Problem {
     Problem::unavailable("No instance is known to lead (yet): try again in a moment")
 }
 
@@ -148,7 +128,7 @@ impl Forwarder {
         Self { client, under_way: Arc::new(Semaphore::new(UNDER_WAY)), intake, counts }
     }
 
-    async fn to_intake(&self, request: Request) -> Result<Response, Problem> {
+    pub(crate) async fn to_intake(&self, request: Request) -> Result<Response, Problem> {
         let Some(intake) = &self.intake else {
             let detail = "Conversions are not taken here: `control.intake_url` is not set";
             return Err(Problem::unavailable(detail));
@@ -156,9 +136,14 @@ impl Forwarder {
         self.send(request, intake, "intake").await
     }
 
-    async fn send(&self, mut request: Request, to: &Authority, name: &'static str) -> Result<Response, Problem> {
+    pub(crate) async fn send(
+        &self,
+        mut request: Request,
+        to: &Authority,
+        name: &'static str,
+    ) -> Result<Response, Problem> {
         if request.headers().contains_key(HOPS) {
-            return Err(nobody());
+            return Err(no_leader());
         }
         let Ok(permit) = Arc::clone(&self.under_way).try_acquire_owned() else {
             return Err(Problem::unavailable("Too many requests are being handed on: try again in a moment"));

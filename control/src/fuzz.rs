@@ -4,12 +4,12 @@
 #![allow(missing_docs, clippy::missing_errors_doc, reason = "for tests alone")]
 
 use schemas::{AppSchemes, Link, Timestamp, WorkspaceId};
-use service::json::parse;
+use service::{json::parse, problem::Problem};
 
 use crate::{
     draft::Draft,
-    link::{LinkPatch, LinkRules, NewLink},
-    problem::Problem,
+    link::{LinkPatch, NewLink},
+    rules::LinkRules,
     state::State,
     workspace::new_workspace,
 };

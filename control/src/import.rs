@@ -5,13 +5,12 @@
 use schemars::JsonSchema;
 use schemas::WorkspaceId;
 use serde::Serialize;
-use service::problem::RejectedLine;
+use service::problem::{FieldError, Problem, RejectedLine};
 
 use crate::{
     draft::Draft,
     link::LinkPatch,
     ndjson::{Line, Text},
-    problem::{FieldError, Problem},
     upsert::{Upserted, upsert},
 };
 

@@ -3,8 +3,9 @@
 //! records like any other, so that whoever follows the topics knows them too.
 
 use schemas::{Key, KeyId, Scope, Workspace, WorkspaceId};
+use service::problem::Problem;
 
-use crate::{draft::Draft, problem::Problem, workspace::new_workspace};
+use crate::{draft::Draft, workspace::new_workspace};
 
 /// The id of the installation's own key.
 pub(crate) const KEY: KeyId = KeyId::from_bits(0);

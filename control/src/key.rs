@@ -8,13 +8,13 @@ use rand::RngExt;
 use schemars::JsonSchema;
 use schemas::{Key, KeyId, Scope, Timestamp, WorkspaceId, keyring, workspace::PreviousSecret};
 use serde::{Deserialize, Serialize};
+use service::problem::{Kind, Problem};
 use zeroize::Zeroizing;
 
 use crate::{
-    auth::Caller,
+    caller::Caller,
     check::{Checker, Patch},
     installation,
-    problem::{Kind, Problem},
 };
 
 const NAME_CHARS: usize = 128;

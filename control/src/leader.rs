@@ -28,8 +28,8 @@ use crate::{
     draft::Draft,
     installation,
     leadership::{LEASE, Leadership},
-    link::LinkRules,
     metrics::Counts,
+    rules::LinkRules,
     state::{Holds, State},
     writer::{self, Leader},
 };

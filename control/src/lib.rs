@@ -8,7 +8,7 @@
 
 mod answers;
 mod api;
-mod auth;
+mod caller;
 mod campaign;
 mod check;
 mod config;
@@ -30,8 +30,9 @@ mod link;
 mod metrics;
 mod ndjson;
 mod openapi;
-mod problem;
 mod qr;
+mod routes;
+mod rules;
 mod slug;
 mod state;
 mod upsert;
@@ -41,8 +42,6 @@ mod writer;
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
-pub use config::Config;
-pub use dns::{Dns, DnsError};
 use schemas::keyring;
 use service::{ConfigError, Health, Metrics, Shutdown, serve, vault::Vault};
 use store::Store;
@@ -53,14 +52,15 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    api::{Api, Rules},
-    endpoint::Allowed,
+    api::{context::Api, import_slots::ImportSlots},
     forward::Forwarder,
     leader::Candidate,
     leadership::Leadership,
-    link::LinkRules,
     metrics::Counts,
+    rules::{EndpointRules, LinkRules, Rules},
 };
+pub use config::Config;
+pub use dns::{Dns, DnsError};
 
 /// What callers of the API cannot exceed.
 const LIMITS: serve::Limits =
@@ -173,12 +173,12 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         store,
         dns,
         rules: Arc::new(Rules {
-            endpoints: Allowed { http: config.allow_http, private: config.allow_private },
+            endpoints: EndpointRules { allow_http: config.allow_http, allow_private: config.allow_private },
             links: link_rules,
         }),
         limiter: config.limiter(),
         counts,
-        imports: api::import::Imports::default(),
+        import_slots: ImportSlots::default(),
     };
     let stood_down = Shutdown::new();
     let tell = stood_down.clone();
@@ -193,7 +193,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let drained = tokio::spawn(async move {
         let exhaustion = tokio::spawn(exhaustion);
         let api = Arc::new(api);
-        let (routes, open) = (api::routes(Arc::clone(&api)), api.counts.connections.clone());
+        let (routes, open) = (routes::routes(Arc::clone(&api)), api.counts.connections.clone());
         let mut serving = tokio::spawn(serve::serve(listener, routes, LIMITS, open, shutdown.clone()));
         let outcome = tokio::select! {
             // Told to stop, serving ends too: the order says which was first.

@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, HashSet};
 
 use schemars::JsonSchema;
 use schemas::{
-    AppSchemes, Link, LinkId, Timestamp, WorkspaceId,
+    Link, LinkId, Timestamp, WorkspaceId,
     event::{Change, Changes},
     link::ReferrerPolicy,
     usermap::UserMap,
 };
 use serde::Deserialize;
+use service::problem::{FieldError, Problem};
 use url::Host;
 
 use crate::{
     check::{Checker, Patch, merged},
-    problem::{FieldError, Problem},
+    rules::LinkRules,
     slug,
 };
 
@@ -133,17 +134,6 @@ pub(crate) struct LinkPatch {
     /// The customer's own id, unique in the workspace.
     #[schemars(length(min = 1, max = EXTERNAL_ID_CHARS))]
     external_id: Patch<String>,
-}
-
-/// What the installation allows and decides of links.
-#[derive(Clone, Debug)]
-pub(crate) struct LinkRules {
-    /// What the short address of a link without a domain begins with.
-    pub(crate) short_url_base: Box<str>,
-    /// Where links may lead besides http and https.
-    pub(crate) schemes: AppSchemes,
-    /// How long made-up slugs are.
-    pub(crate) slug_chars: usize,
 }
 
 impl NewLink {
@@ -392,12 +382,6 @@ pub(crate) fn changes(old: &Link, new: &Link) -> Changes {
     }
 }
 
-/// The rules of an installation that was not configured.
-#[cfg(test)]
-pub(crate) fn rules() -> LinkRules {
-    LinkRules { short_url_base: "http://localhost:8080".into(), schemes: AppSchemes::default(), slug_chars: 7 }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -406,7 +390,7 @@ mod tests {
 
     fn check(body: Value) -> Result<Link, Problem> {
         let link: NewLink = serde_json::from_value(body).unwrap();
-        link.check(&WorkspaceId::default(), &rules(), Timestamp::from_millis(0))
+        link.check(&WorkspaceId::default(), &LinkRules::default(), Timestamp::from_millis(0))
     }
 
     /// The fields that are refused when `field` has `value`.
@@ -483,7 +467,7 @@ mod tests {
         let link = check(body).unwrap();
         let apply = |patch: Value| {
             let patch: LinkPatch = serde_json::from_value(patch).unwrap();
-            patch.apply(&link, &rules(), Timestamp::from_millis(5))
+            patch.apply(&link, &LinkRules::default(), Timestamp::from_millis(5))
         };
         assert_eq!(apply(json!({})).unwrap(), link);
         assert_eq!(apply(json!({"slug": "sale", "metadata": {"z": null}})).unwrap(), link);

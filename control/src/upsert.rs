@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use schemas::{Link, WorkspaceId};
+use service::problem::{Kind, Problem};
 
 use crate::{
     draft::Draft,
     kept::{LinkClaim, address},
     link::LinkPatch,
-    problem::{Kind, Problem},
 };
 
 /// What became of a link.
@@ -69,11 +69,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{link::rules, state::installed};
+    use crate::{rules::LinkRules, state::installed};
 
     /// What becomes of each, one after the other, and how many records say so.
     fn all(given: &[Value]) -> (Vec<String>, usize) {
-        let (state, rules) = (installed(), rules());
+        let (state, rules) = (installed(), LinkRules::default());
         let mut draft = Draft::new(&state, &rules, Timestamp::from_millis(1));
         let outcomes = given.iter().map(|given| {
             let given: LinkPatch = serde_json::from_value(given.clone()).unwrap();

@@ -3,11 +3,9 @@
 use schemars::JsonSchema;
 use schemas::{Timestamp, Workspace, WorkspaceId};
 use serde::Deserialize;
+use service::problem::Problem;
 
-use crate::{
-    check::{Checker, Patch},
-    problem::Problem,
-};
+use crate::check::{Checker, Patch};
 
 const NAME_CHARS: usize = 128;
 

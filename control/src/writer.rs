@@ -14,13 +14,13 @@ use std::{
 use bus::{BusError, KeyUses, Outgoing, Transaction};
 use parking_lot::RwLock;
 use schemas::Timestamp;
+use service::problem::Problem;
 use tokio::{sync::oneshot, time::sleep};
 
 use crate::{
     draft::{Draft, Record},
-    link::LinkRules,
     metrics::Counts,
-    problem::Problem,
+    rules::LinkRules,
     state::{Holds, State},
 };
 

@@ -11,18 +11,18 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{Link, LinkId, WorkspaceId};
 use serde::{Deserialize, Serialize};
+use service::problem::{FieldError, Problem};
 
-use super::{
-    Api,
-    request::{Body, if_match},
-    resource::{created, versioned},
-};
 use crate::{
-    auth::Caller,
+    api::{
+        context::Api,
+        request::{Body, if_match},
+        resource::{created, versioned},
+    },
+    caller::Caller,
     draft::Draft,
     kept::{LinkClaim, not_found},
     link::LinkPatch,
-    problem::{FieldError, Problem},
     upsert::{Upserted, upsert as draft_upsert},
 };
 
@@ -32,7 +32,7 @@ const NAMED: usize = 1000;
 const PIECE: usize = 100;
 
 /// 201 for one that was created; 200 for one that was changed, or was so already.
-pub(super) async fn upsert(
+pub(crate) async fn upsert(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
@@ -70,7 +70,7 @@ pub(crate) struct Delete {
 }
 
 /// Changes the links that are named, each for itself.
-pub(super) async fn update(
+pub(crate) async fn update(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Body(update): Body<Update>,
@@ -99,7 +99,7 @@ pub(super) async fn update(
 }
 
 /// Deletes the links that are named.
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Body(delete): Body<Delete>,

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use axum::{Extension, extract::State, response::Response};
 use schemas::{Campaign, Scope, Timestamp};
 use serde::Serialize;
+use service::problem::Problem;
 
-use super::{
-    Api, Rules,
-    once::Once,
-    request::Body,
-    resource::{Resource, created},
-};
 use crate::{
-    auth::Caller,
+    api::{
+        context::Api,
+        once::Once,
+        request::Body,
+        resource::{Resource, created},
+    },
+    caller::Caller,
     campaign::{CampaignPatch, NewCampaign},
     draft::Draft,
-    problem::Problem,
+    rules::Rules,
     writer::Leader,
 };
 
@@ -35,7 +36,7 @@ impl Resource for Campaign {
     }
 }
 
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(once): Extension<Once>,

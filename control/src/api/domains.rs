@@ -10,19 +10,20 @@ use axum::{
 };
 use schemas::{Domain, Scope, Timestamp};
 use serde::Serialize;
+use service::problem::Problem;
 use tracing::warn;
 
-use super::{
-    Api, Rules,
-    once::Once,
-    request::{Body, OptionalBody},
-    resource::{Resource, created, find, versioned},
-};
 use crate::{
-    auth::{Caller, lacks},
+    api::{
+        context::Api,
+        once::Once,
+        request::{Body, OptionalBody},
+        resource::{Resource, created, find, versioned},
+    },
+    caller::{Caller, missing_scope},
     domain::{DomainPatch, NewDomain, Verification, proof_at, prove, proven},
     draft::Draft,
-    problem::Problem,
+    rules::Rules,
     writer::Leader,
 };
 
@@ -41,7 +42,7 @@ impl Resource for Domain {
     }
 }
 
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(once): Extension<Once>,
@@ -56,7 +57,7 @@ pub(super) async fn create(
 }
 
 /// Asks DNS whether the domain is the caller's, or takes an operator's word.
-pub(super) async fn verify(
+pub(crate) async fn verify(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(once): Extension<Once>,
@@ -66,7 +67,7 @@ pub(super) async fn verify(
     let domain = find::<Domain>(&*api.leader()?, &caller, &text)?;
     if verification.unwrap_or_default().vouch {
         if !caller.key.may(Scope::Operator) {
-            return Err(lacks(Scope::Operator));
+            return Err(missing_scope(Scope::Operator));
         }
     } else {
         let name = proof_at(&domain);

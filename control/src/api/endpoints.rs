@@ -11,19 +11,19 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{Endpoint, EndpointId, Envelope, EventId, EventName, Scope, Timestamp, Topic, sample};
 use serde::{Deserialize, Serialize};
-use service::secret;
+use service::{problem::Problem, secret};
 
-use super::{
-    Api, Rules,
-    once::{Answer, Once},
-    request::{Body, OptionalBody},
-    resource::{Resource, created, find},
-};
 use crate::{
-    auth::Caller,
+    api::{
+        context::Api,
+        once::{Answer, Once},
+        request::{Body, OptionalBody},
+        resource::{Resource, created, find},
+    },
+    caller::Caller,
     draft::Draft,
     endpoint::{EndpointPatch, EndpointView, NewEndpoint},
-    problem::Problem,
+    rules::Rules,
     writer::Leader,
 };
 
@@ -42,7 +42,7 @@ impl Resource for Endpoint {
     }
 }
 
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(once): Extension<Once>,
@@ -75,7 +75,7 @@ pub(crate) struct Sent {
 }
 
 /// Sends a sample the way of every event, to this endpoint alone.
-pub(super) async fn test(
+pub(crate) async fn test(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(once): Extension<Once>,

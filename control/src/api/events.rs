@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use schemas::{Event, EventName, Timestamp, sample};
 use serde::Serialize;
 
-use super::resource::Listed;
+use crate::api::resource::Listed;
 
 /// When the samples happened: a moment that never moves.
 const SAMPLE_AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
@@ -23,7 +23,7 @@ pub(crate) struct EventType {
     sample: Event<'static>,
 }
 
-pub(super) async fn list() -> Response {
+pub(crate) async fn list() -> Response {
     let data = EventName::ALL
         .iter()
         .map(|name| EventType { name: *name, description: name.description(), sample: sample::event(*name, SAMPLE_AT) })

@@ -20,28 +20,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
-use parking_lot::Mutex;
 use schemars::JsonSchema;
-use schemas::WorkspaceId;
 use serde::Deserialize;
+use service::problem::{Kind, Problem};
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::Api;
 use crate::{
-    auth::Caller,
+    api::context::Api,
+    caller::Caller,
     draft::Draft,
     import::{LINE_BYTES, Read, Report, draft as draft_lines, read},
     ndjson::{Line, Lines, Text},
-    problem::{Kind, Problem},
     writer::{Leader, Pending},
 };
 
 /// How many lines share a transaction, and how many bytes.
 const CHUNK_LINES: usize = 1000;
 const CHUNK_BYTES: usize = 1 << 20;
-/// How many imports there may be at once, and how many of one workspace.
-pub(crate) const AT_ONCE: usize = 4;
-const AT_ONCE_EACH: usize = 2;
 /// How long the next bytes may take.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -66,14 +61,14 @@ enum Events {
 }
 
 /// Imports links; answers what became of them when all are committed.
-pub(super) async fn import(
+pub(crate) async fn import(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     how: Result<Query<How>, QueryRejection>,
     body: Body,
 ) -> Result<Response, Problem> {
     let Query(how) = how.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
-    let _one_of_few = api.imports.begin(&caller.workspace)?;
+    let _slot = api.import_slots.take(&caller.workspace)?;
     let mut import = Import {
         leader: api.leader()?,
         caller,
@@ -94,39 +89,6 @@ pub(super) async fn import(
                 problem.detail
             );
             Err(problem)
-        }
-    }
-}
-
-/// The workspaces whose imports are under way.
-#[derive(Default)]
-pub(crate) struct Imports(Mutex<Vec<WorkspaceId>>);
-
-/// One that is; it ends when this is dropped.
-struct UnderWay<'i>(&'i Imports, WorkspaceId);
-
-impl Imports {
-    fn begin(&self, workspace: &WorkspaceId) -> Result<UnderWay<'_>, Problem> {
-        let mut all = self.0.lock();
-        let theirs = all.iter().filter(|whose| *whose == workspace).count();
-        if all.len() >= AT_ONCE || theirs >= AT_ONCE_EACH {
-            let detail = format!(
-                "{} imports are under way, {theirs} of them this workspace's, which may have {AT_ONCE_EACH}: wait until \
-                 one is done",
-                all.len()
-            );
-            return Err(Problem::limited(detail, Duration::from_secs(10)));
-        }
-        all.push(workspace.clone());
-        Ok(UnderWay(self, workspace.clone()))
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        let mut all = self.0.0.lock();
-        if let Some(at) = all.iter().position(|whose| *whose == self.1) {
-            all.swap_remove(at);
         }
     }
 }

@@ -10,18 +10,19 @@ use axum::{
 };
 use schemas::{Key, Scope, Timestamp};
 use serde::Serialize;
+use service::problem::Problem;
 
-use super::{
-    Api, Rules,
-    once::Once,
-    request::{Body, OptionalBody, id, if_match},
-    resource::{Resource, created, versioned},
-};
 use crate::{
-    auth::Caller,
+    api::{
+        context::Api,
+        once::Once,
+        request::{Body, OptionalBody, id, if_match},
+        resource::{Resource, created, versioned},
+    },
+    caller::Caller,
     draft::Draft,
     key::{KeyPatch, KeyView, NewKey, Rotation, guard, may_last, mint_secret},
-    problem::Problem,
+    rules::Rules,
     writer::Leader,
 };
 
@@ -44,7 +45,7 @@ impl Resource for Key {
     }
 }
 
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(once): Extension<Once>,
@@ -60,7 +61,7 @@ pub(super) async fn create(
 }
 
 /// Replaces a key's secret; the one before opens for a while still.
-pub(super) async fn rotate(
+pub(crate) async fn rotate(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(once): Extension<Once>,

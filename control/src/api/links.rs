@@ -10,20 +10,21 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{Link, Scope, Timestamp, workspace::SlugCase};
 use serde::{Deserialize, Serialize};
+use service::problem::{Kind, Problem};
 use tokio::task::yield_now;
 
-use super::{
-    Api, Rules,
-    once::Once,
-    request::{Body, Page, PageQuery},
-    resource::{Listed, Resource, created},
-};
 use crate::{
-    auth::Caller,
+    api::{
+        context::Api,
+        once::Once,
+        request::{Body, Page, PageQuery},
+        resource::{Listed, Resource, created},
+    },
+    caller::Caller,
     draft::Draft,
     kept::{DomainClaim, LinkClaim, Wanted},
     link::{LinkPatch, NewLink},
-    problem::{Kind, Problem},
+    rules::Rules,
     state::Holds,
     writer::Leader,
 };
@@ -43,7 +44,7 @@ impl Resource for Link {
     }
 }
 
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(once): Extension<Once>,
@@ -86,7 +87,7 @@ const STRETCHES: usize = 20;
 
 /// Lists links, newest first. A page may have fewer than were asked for, and a
 /// next one, where few of many fit.
-pub(super) async fn list(
+pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<LinksQuery>, QueryRejection>,

@@ -15,15 +15,17 @@ use axum::{
 };
 use schemas::{SealedSecret, idempotency::KeptAnswer};
 use serde::{Deserialize, Serialize};
-use service::headers::{idempotency_key, wrong_idempotency_key};
+use service::{
+    headers::{idempotency_key, wrong_idempotency_key},
+    problem::{Kind, Problem},
+};
 use sha2::{Digest, Sha256};
 
-use super::{Api, request::BODY_BYTES};
 use crate::{
     answers::record_key,
-    auth::Caller,
+    api::{context::Api, request::BODY_BYTES},
+    caller::Caller,
     draft::Draft,
-    problem::{Kind, Problem},
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -113,7 +115,7 @@ impl Once {
     /// # Errors
     /// When it is refused, the key stands for another call, or nobody knows
     /// whether it was committed.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         self,
         api: &Api,
         change: impl FnOnce(&mut Draft<'_>) -> Result<Answer, Problem> + Send + 'static,

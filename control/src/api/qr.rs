@@ -13,13 +13,13 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::Link;
 use serde::Deserialize;
+use service::problem::{FieldError, Kind, Problem};
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
-use super::{Api, resource::find};
 use crate::{
-    auth::Caller,
-    problem::{FieldError, Kind, Problem},
+    api::{context::Api, resource::find},
+    caller::Caller,
     qr::{Correction, Squares, Undrawn},
 };
 
@@ -48,7 +48,7 @@ impl Default for Look {
 
 type Asked = Result<Query<Look>, QueryRejection>;
 
-pub(super) async fn svg(
+pub(crate) async fn svg(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
@@ -61,7 +61,7 @@ pub(super) async fn svg(
     .await
 }
 
-pub(super) async fn png(
+pub(crate) async fn png(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,

@@ -8,12 +8,12 @@ use axum::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
-use service::json::parse;
-
-use crate::{
-    kept::{Kept, not_found},
+use service::{
+    json::parse,
     problem::{FieldError, Kind, Problem},
 };
+
+use crate::kept::{Kept, not_found};
 
 /// The largest body that is read.
 pub(crate) const BODY_BYTES: usize = 1 << 20;

@@ -12,17 +12,18 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{Scope, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
+use service::problem::Problem;
 
-use super::{
-    Api, Rules,
-    once::Answer,
-    request::{Body, Page, id, if_match},
-};
 use crate::{
-    auth::Caller,
+    api::{
+        context::Api,
+        once::Answer,
+        request::{Body, Page, id, if_match},
+    },
+    caller::Caller,
     draft::Draft,
     kept::{Kept, not_found},
-    problem::Problem,
+    rules::Rules,
     writer::Leader,
 };
 
@@ -52,7 +53,7 @@ pub(crate) trait Resource: Kept {
     fn view<'a>(&'a self, leader: &Leader) -> impl Serialize + 'a;
 }
 
-pub(super) async fn read<T: Resource>(
+pub(crate) async fn read<T: Resource>(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
@@ -62,7 +63,7 @@ pub(super) async fn read<T: Resource>(
     Ok(versioned(StatusCode::OK, &*found, &found.view(&leader))?.into_response())
 }
 
-pub(super) async fn list<T: Resource>(
+pub(crate) async fn list<T: Resource>(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     page: Page<T>,
@@ -74,7 +75,7 @@ pub(super) async fn list<T: Resource>(
     Ok(Json(Listed { data, next }).into_response())
 }
 
-pub(super) async fn update<T: Resource>(
+pub(crate) async fn update<T: Resource>(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
@@ -93,7 +94,7 @@ pub(super) async fn update<T: Resource>(
     Ok(versioned(StatusCode::OK, &*changed, &changed.view(&leader))?.into_response())
 }
 
-pub(super) async fn delete<T: Resource>(
+pub(crate) async fn delete<T: Resource>(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(text): Path<String>,

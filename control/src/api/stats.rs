@@ -10,11 +10,14 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{Link, LinkId, WorkspaceId};
 use serde::Serialize;
+use service::problem::Problem;
 use store::{LinkClicks, Store, StoreError};
 use tracing::warn;
 
-use super::{Api, resource::find};
-use crate::{auth::Caller, problem::Problem};
+use crate::{
+    api::{context::Api, resource::find},
+    caller::Caller,
+};
 
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct LinkStats {
@@ -24,7 +27,7 @@ pub(crate) struct LinkStats {
     scans: LinkClicks,
 }
 
-pub(super) async fn link(
+pub(crate) async fn link(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(text): Path<String>,

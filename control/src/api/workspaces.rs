@@ -5,17 +5,18 @@ use std::sync::Arc;
 use axum::{Extension, extract::State, response::Response};
 use schemas::{Scope, Timestamp, Workspace};
 use serde::Serialize;
+use service::problem::Problem;
 
-use super::{
-    Api, Rules,
-    once::Once,
-    request::Body,
-    resource::{Resource, created},
-};
 use crate::{
-    auth::Caller,
+    api::{
+        context::Api,
+        once::Once,
+        request::Body,
+        resource::{Resource, created},
+    },
+    caller::Caller,
     draft::Draft,
-    problem::Problem,
+    rules::Rules,
     workspace::{NewWorkspace, WorkspacePatch},
     writer::Leader,
 };
@@ -36,7 +37,7 @@ impl Resource for Workspace {
     }
 }
 
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     Extension(once): Extension<Once>,
     Body(new): Body<NewWorkspace>,

@@ -2,9 +2,9 @@
 //! workspace has each name once.
 
 use schemas::{Campaign, CampaignId, Topic, WorkspaceId};
+use service::problem::Problem;
 
-use super::Kept;
-use crate::problem::Problem;
+use crate::kept::Kept;
 
 /// What only one campaign may have: its name in the workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

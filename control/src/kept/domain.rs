@@ -2,12 +2,9 @@
 //! workspace has one default domain, and a domain with links stays.
 
 use schemas::{Domain, DomainId, Link, Timestamp, Topic, WorkspaceId};
+use service::problem::{Kind, Problem};
 
-use super::Kept;
-use crate::{
-    draft::Draft,
-    problem::{Kind, Problem},
-};
+use crate::{draft::Draft, kept::Kept};
 
 /// What only one domain may have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

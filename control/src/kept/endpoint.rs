@@ -1,11 +1,9 @@
 //! Endpoints as the control plane keeps them.
 
 use schemas::{Endpoint, EndpointId, Topic, WorkspaceId};
+use service::problem::Problem;
 
-use crate::{
-    kept::{Kept, Unclaimed},
-    problem::Problem,
-};
+use crate::kept::{Kept, Unclaimed};
 
 impl Kept for Endpoint {
     type Id = EndpointId;

@@ -1,9 +1,9 @@
 //! Keys as the control plane keeps them: a secret opens one key and no other.
 
 use schemas::{Key, KeyId, Topic, WorkspaceId};
+use service::problem::Problem;
 
-use super::Kept;
-use crate::problem::Problem;
+use crate::kept::Kept;
 
 /// SHA-256 of a secret, in hexadecimal: what only one key may have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,12 +4,12 @@
 use schemas::{
     Domain, Envelope, Event, EventId, EventName, Link, LinkId, Timestamp, Topic, WorkspaceId, workspace::SlugCase,
 };
+use service::problem::{FieldError, Problem};
 
 use crate::{
     draft::Draft,
     kept::{Difference, DomainClaim, Kept, serialise},
     link::{changes, short_url},
-    problem::{FieldError, Problem},
     slug,
 };
 

@@ -16,8 +16,10 @@ use hashbrown::HashTable;
 use schemas::{Link, LinkId, WorkspaceId};
 use serde::Deserialize;
 
-use super::{Kept, LinkClaim, order::Order};
-use crate::state::Holds;
+use crate::{
+    kept::{Kept, LinkClaim, order::Order},
+    state::Holds,
+};
 
 /// A link, and what is known of it without reading it.
 #[derive(Debug)]

@@ -21,18 +21,15 @@ use std::{
 
 use schemas::{Timestamp, Topic, WorkspaceId};
 use serde::{Serialize, de::DeserializeOwned};
+use service::problem::{Kind, Problem};
 
-pub(crate) use self::{
+pub(crate) use crate::kept::{
     domain::DomainClaim,
     key::SecretHash,
     link::{LinkClaim, address},
     links::{Limited, Links, Wanted},
 };
-use crate::{
-    draft::Draft,
-    problem::{Kind, Problem},
-    state::Stored,
-};
+use crate::{draft::Draft, state::Stored};
 
 /// A kind of thing that the control plane keeps.
 pub(crate) trait Kept: Stored + Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync {

@@ -1,11 +1,11 @@
 //! Workspaces as the control plane keeps them: one goes only when it is empty.
 
 use schemas::{Campaign, Domain, Endpoint, Key, Link, Topic, Workspace, WorkspaceId};
+use service::problem::{Kind, Problem};
 
-use super::{Kept, Unclaimed};
 use crate::{
     draft::Draft,
-    problem::{Kind, Problem},
+    kept::{Kept, Unclaimed},
 };
 
 impl Kept for Workspace {

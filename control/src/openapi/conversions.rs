@@ -5,10 +5,12 @@
 use schemars::JsonSchema;
 use schemas::{ConversionId, conversion::Reported};
 use serde_json::{Value, json};
-use service::{headers::IDEMPOTENCY_KEY_CHARS, problem::RejectedLine};
+use service::{
+    headers::IDEMPOTENCY_KEY_CHARS,
+    problem::{Kind, RejectedLine},
+};
 
-use super::Document;
-use crate::problem::Kind;
+use crate::openapi::{document::Document, operation::Operation};
 
 /// What is answered to a report.
 #[derive(JsonSchema)]
@@ -55,8 +57,7 @@ struct Postback {
 
 pub(super) fn describe(document: &mut Document) {
     let key: Value = json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS});
-    document
-        .operation("post", "/v1/conversions", "reportConversion", "Report what a click led to")
+    Operation::new(document, "post", "/v1/conversions", "reportConversion", "Report what a click led to")
         .tag("Conversions")
         .describe(
             "One conversion, or one a line (`application/x-ndjson`). 202 once Kafka has it. A second report with the \
@@ -70,8 +71,7 @@ pub(super) fn describe(document: &mut Document) {
         .answers::<Taken>(202, "Kafka has it", &[])
         .done();
     for (method, id) in [("get", "postback"), ("post", "postPostback")] {
-        document
-            .operation(method, "/v1/postback/{token}", id, "Report a conversion by calling an address")
+        Operation::new(document, method, "/v1/postback/{token}", id, "Report a conversion by calling an address")
             .tag("Conversions")
             .describe(
                 "For networks that can only call an address: the token is a key whose only scope is `postback`, and \

@@ -1,8 +1,8 @@
 //! The operations on many links at once.
 
 use serde_json::json;
+use service::problem::Kind;
 
-use super::{Document, operation::Header};
 use crate::{
     api::{
         bulk::{All, Delete, Update},
@@ -13,12 +13,14 @@ use crate::{
     },
     import::Report,
     link::LinkPatch,
-    problem::Kind,
+    openapi::{
+        document::Document,
+        operation::{Header, Operation},
+    },
 };
 
 pub(super) fn describe(document: &mut Document) {
-    document
-        .operation("get", "/v1/links", "listLinks", "List links, newest first")
+    Operation::new(document, "get", "/v1/links", "listLinks", "List links, newest first")
         .tag("Links")
         .describe(
             "All that fit everything that is given. Where few of many fit, a page may have fewer than were asked for, and \
@@ -30,19 +32,23 @@ pub(super) fn describe(document: &mut Document) {
         .done();
     for (picture, media_type) in [("qr.svg", "image/svg+xml"), ("qr.png", "image/png")] {
         let id = if picture == "qr.svg" { "linkQrSvg" } else { "linkQrPng" };
-        document
-            .operation("get", &format!("/v1/links/{{id}}/{picture}"), id, "The QR code of a link's short address")
-            .tag("Links")
-            .path::<schemas::LinkId>("id")
-            .query::<Look>()
-            .header("If-None-Match", "The ETag of the picture that is known.", &json!({"type": "string"}))
-            .answers_raw(200, "The picture", media_type)
-            .answers_nothing(304, "The picture that is known")
-            .refuses(&[Kind::NotFound, Kind::Invalid])
-            .done();
+        Operation::new(
+            document,
+            "get",
+            &format!("/v1/links/{{id}}/{picture}"),
+            id,
+            "The QR code of a link's short address",
+        )
+        .tag("Links")
+        .path::<schemas::LinkId>("id")
+        .query::<Look>()
+        .header("If-None-Match", "The ETag of the picture that is known.", &json!({"type": "string"}))
+        .answers_raw(200, "The picture", media_type)
+        .answers_nothing(304, "The picture that is known")
+        .refuses(&[Kind::NotFound, Kind::Invalid])
+        .done();
     }
-    document
-        .operation("put", "/v1/links/upsert", "upsertLink", "Make a link what it should be")
+    Operation::new(document, "put", "/v1/links/upsert", "upsertLink", "Make a link what it should be")
         .tag("Links")
         .describe(
             "Finds the link by `external_id`, else by `domain` and `slug`, and creates it where there is none. What is \
@@ -54,21 +60,18 @@ pub(super) fn describe(document: &mut Document) {
         .answers::<schemas::Link>(201, "It is made", &[Header::ETag, Header::Location])
         .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
-    document
-        .operation("patch", "/v1/links", "updateLinks", "Change up to 1000 links")
+    Operation::new(document, "patch", "/v1/links", "updateLinks", "Change up to 1000 links")
         .tag("Links")
         .describe("One merge patch for all that are named. Each is changed, or refused, for itself.")
         .body::<Update>(&json!({"external_ids": ["42", "43"], "set": {"campaign": "winter-sale-2026"}}))
         .answers::<All>(200, "What became of each", &[])
         .done();
-    document
-        .operation("delete", "/v1/links", "deleteLinks", "Delete up to 1000 links")
+    Operation::new(document, "delete", "/v1/links", "deleteLinks", "Delete up to 1000 links")
         .tag("Links")
         .body::<Delete>(&json!({"external_ids": ["42", "43"]}))
         .answers::<All>(200, "What became of each", &[])
         .done();
-    document
-        .operation("post", "/v1/links/import", "importLinks", "Import links by the million")
+    Operation::new(document, "post", "/v1/links/import", "importLinks", "Import links by the million")
         .tag("Links")
         .describe(
             "NDJSON: a link a line, as `PUT /v1/links/upsert` takes it; one with neither `external_id` nor `slug` is new \

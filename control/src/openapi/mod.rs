@@ -7,6 +7,7 @@
 //! holds that list against the routes.
 
 mod conversions;
+mod document;
 mod links;
 mod operation;
 mod paths;
@@ -18,14 +19,9 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use schemars::{
-    JsonSchema, SchemaGenerator,
-    generate::{Contract, SchemaSettings},
-};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use self::operation::Operation;
-use crate::problem::{Kind, ProblemBody};
+use crate::openapi::document::Document;
 
 /// The document, made once.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
@@ -40,95 +36,6 @@ pub(crate) fn document() -> Value {
     let mut document = Document::new();
     paths::describe(&mut document);
     document.finish()
-}
-
-/// A description in the making.
-struct Document {
-    /// What callers send.
-    requests: SchemaGenerator,
-    /// What they are answered.
-    answers: SchemaGenerator,
-    paths: Map<String, Value>,
-}
-
-impl Document {
-    fn new() -> Self {
-        let generator = |contract: Contract| {
-            let mut settings = SchemaSettings::draft2020_12();
-            settings.definitions_path = "/components/schemas".into();
-            settings.meta_schema = None;
-            settings.contract = contract;
-            settings.into_generator()
-        };
-        Self { requests: generator(Contract::Deserialize), answers: generator(Contract::Serialize), paths: Map::new() }
-    }
-
-    /// A description of `method` on `path`.
-    fn operation(&mut self, method: &'static str, path: &str, id: &str, summary: &str) -> Operation<'_> {
-        Operation::new(self, method, path, id, summary)
-    }
-
-    fn finish(mut self) -> Value {
-        let problem = self.answers.subschema_for::<ProblemBody<'static>>();
-        let responses: Map<String, Value> =
-            Kind::ALL.into_iter().map(|kind| (name(kind), response(kind, &problem.clone().into()))).collect();
-        let mut schemas = self.answers.take_definitions(true);
-        schemas.extend(self.requests.take_definitions(true));
-        json!({
-            "openapi": "3.1.0",
-            "info": {
-                "title": "clickhook",
-                "version": env!("CARGO_PKG_VERSION"),
-                "description": "Short links whose clicks become signed webhooks and rows. Every problem is \
-                    `application/problem+json` (RFC 9457) and names the field. 503 is passing: repeat after `Retry-After`.",
-                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-            },
-            "servers": [{"url": "/"}],
-            "security": [{"key": []}],
-            "paths": self.paths,
-            "components": {
-                "schemas": schemas,
-                "responses": responses,
-                "securitySchemes": {"key": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "An API key (RFC 6750). It belongs to a workspace and has scopes.",
-                }},
-            },
-        })
-    }
-}
-
-/// A schema of what a caller sends, or of what is answered.
-fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
-    generator.subschema_for::<T>().into()
-}
-
-/// How a kind of problem is named among the responses.
-fn name(kind: Kind) -> String {
-    format!("{kind:?}").split([' ', '{']).next().unwrap_or_default().to_owned()
-}
-
-fn response(kind: Kind, problem: &Value) -> Value {
-    let (r#type, title) = kind.name();
-    let mut response = json!({
-        "description": title,
-        "content": {"application/problem+json": {
-            "schema": problem,
-            "example": {"type": r#type, "title": title, "status": kind.status().as_u16(), "detail": "What happened, and what would do"},
-        }},
-    });
-    let header = match kind {
-        Kind::Unauthorized => Some(("WWW-Authenticate", json!({"type": "string", "const": "Bearer"}))),
-        Kind::Limited { .. } | Kind::Unavailable => {
-            Some(("Retry-After", json!({"type": "integer", "minimum": 1, "description": "Seconds"})))
-        }
-        _ => None,
-    };
-    if let Some((name, schema)) = header {
-        response["headers"] = json!({name: {"required": true, "schema": schema}});
-    }
-    response
 }
 
 #[cfg(test)]

@@ -4,10 +4,9 @@
 use schemars::JsonSchema;
 use schemas::WorkspaceId;
 use serde_json::{Map, Value, json};
-use service::headers::IDEMPOTENCY_KEY_CHARS;
+use service::{headers::IDEMPOTENCY_KEY_CHARS, problem::Kind};
 
-use super::{Document, name, schema};
-use crate::problem::Kind;
+use crate::openapi::document::{Document, name, schema};
 
 /// What any call with a key may be refused with.
 const ANY_CALL: [Kind; 6] = [

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use schemas::{Campaign, Domain, Endpoint, Key, Link, Workspace};
 use serde_json::{Value, json};
+use service::problem::Kind;
 
-use super::{Document, conversions, links, operation::Header};
 use crate::{
     api::{
         endpoints::{Sent, Test},
@@ -19,19 +19,22 @@ use crate::{
     kept::Kept,
     key::{KeyView, NewKey, Rotation},
     link::NewLink,
-    problem::Kind,
+    openapi::{
+        conversions,
+        document::Document,
+        links,
+        operation::{Header, Operation},
+    },
     workspace::NewWorkspace,
 };
 
 pub(super) fn describe(document: &mut Document) {
-    document
-        .operation("get", "/healthz", "health", "Whether the process lives")
+    Operation::new(document, "get", "/healthz", "health", "Whether the process lives")
         .tag("Operation")
         .open()
         .answers_raw(200, "It does", "text/plain; charset=utf-8")
         .done();
-    document
-        .operation("get", "/openapi.json", "describe", "This description")
+    Operation::new(document, "get", "/openapi.json", "describe", "This description")
         .tag("Operation")
         .open()
         .answers::<Value>(200, "OpenAPI 3.1", &[])
@@ -49,8 +52,7 @@ pub(super) fn describe(document: &mut Document) {
         &json!({"url": "https://hooks.example.com/clicks", "events": ["link.*"], "filters": {"country": ["US", "DE"]}}),
         &json!({"status": "paused"}),
     );
-    document
-        .operation("post", "/v1/endpoints/{id}/test", "testEndpoint", "Send a sample to this endpoint alone")
+    Operation::new(document, "post", "/v1/endpoints/{id}/test", "testEndpoint", "Send a sample to this endpoint alone")
         .tag("Endpoints")
         .describe("A real, signed delivery of the event type that is asked for, else of `webhook.test`.")
         .path::<schemas::EndpointId>("id")
@@ -71,8 +73,7 @@ pub(super) fn describe(document: &mut Document) {
         &json!({"name": "go.acme.co", "is_default": true, "root_url": "https://acme.co/"}),
         &json!({"fallback_url": "https://acme.co/404"}),
     );
-    document
-        .operation("post", "/v1/domains/{id}/verify", "verifyDomain", "Prove a domain")
+    Operation::new(document, "post", "/v1/domains/{id}/verify", "verifyDomain", "Prove a domain")
         .tag("Domains")
         .describe(
             "A TXT record at `_clickhook.<name>` must say what `verification` says; or an operator vouches for it.",
@@ -95,8 +96,7 @@ pub(super) fn describe(document: &mut Document) {
         &json!({"name": "crm", "scopes": ["links", "stats"]}),
         &json!({"scopes": ["links"], "expires_at": null}),
     );
-    document
-        .operation("post", "/v1/keys/{id}/rotate", "rotateKey", "Replace a key's secret")
+    Operation::new(document, "post", "/v1/keys/{id}/rotate", "rotateKey", "Replace a key's secret")
         .tag("Keys")
         .describe("The secret before opens for `overlap_s` seconds still, so that nobody is locked out.")
         .path::<schemas::KeyId>("id")
@@ -107,18 +107,22 @@ pub(super) fn describe(document: &mut Document) {
         .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
     conversions::describe(document);
-    document
-        .operation("get", "/v1/event-types", "listEventTypes", "What events there are, each with a sample")
+    Operation::new(document, "get", "/v1/event-types", "listEventTypes", "What events there are, each with a sample")
         .tag("Events")
         .answers::<Listed<EventType>>(200, "All of them", &[])
         .done();
-    document
-        .operation("get", "/v1/stats/links/{id}", "linkStats", "How often a link was followed and its QR code scanned")
-        .tag("Statistics")
-        .path::<schemas::LinkId>("id")
-        .answers::<LinkStats>(200, "The counts", &[])
-        .refuses(&[Kind::NotFound])
-        .done();
+    Operation::new(
+        document,
+        "get",
+        "/v1/stats/links/{id}",
+        "linkStats",
+        "How often a link was followed and its QR code scanned",
+    )
+    .tag("Statistics")
+    .path::<schemas::LinkId>("id")
+    .answers::<LinkStats>(200, "The counts", &[])
+    .refuses(&[Kind::NotFound])
+    .done();
 }
 
 /// What every kind has: `New` creates one, which is answered as a `View`.
@@ -135,30 +139,26 @@ fn kind<T: Resource, New: JsonSchema, View: JsonSchema>(
     let name = |verb: &str, what: &str| format!("{verb}{}", camel(what));
     let (singular, plural) = (<T as Kept>::NAME, format!("{}s", <T as Kept>::NAME));
     let article = if singular.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    document
-        .operation("post", T::PATH, &name("create", singular), &format!("Create {article} {singular}"))
+    Operation::new(document, "post", T::PATH, &name("create", singular), &format!("Create {article} {singular}"))
         .tag(tag)
         .once()
         .body::<New>(example)
         .answers::<View>(201, "It is made", &[Header::ETag, Header::Location])
         .refuses(&[Kind::Conflict])
         .done();
-    document
-        .operation("get", T::PATH, &name("list", &plural), &format!("List {plural}, {}", T::ORDER))
+    Operation::new(document, "get", T::PATH, &name("list", &plural), &format!("List {plural}, {}", T::ORDER))
         .tag(tag)
         .query::<PageQuery>()
         .answers::<Listed<View>>(200, "A page of them", &[])
         .refuses(&[Kind::Invalid])
         .done();
-    document
-        .operation("get", &one, &name("read", singular), &format!("Read {article} {singular}"))
+    Operation::new(document, "get", &one, &name("read", singular), &format!("Read {article} {singular}"))
         .tag(tag)
         .path::<T::Id>("id")
         .answers::<View>(200, "It", &[Header::ETag])
         .refuses(&[Kind::NotFound])
         .done();
-    document
-        .operation("patch", &one, &name("update", singular), &format!("Change {article} {singular}"))
+    Operation::new(document, "patch", &one, &name("update", singular), &format!("Change {article} {singular}"))
         .tag(tag)
         .describe("A merge patch (RFC 7396): what is left out stays, null takes away.")
         .path::<T::Id>("id")
@@ -167,8 +167,7 @@ fn kind<T: Resource, New: JsonSchema, View: JsonSchema>(
         .answers::<View>(200, "It, changed", &[Header::ETag])
         .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
-    document
-        .operation("delete", &one, &name("delete", singular), &format!("Delete {article} {singular}"))
+    Operation::new(document, "delete", &one, &name("delete", singular), &format!("Delete {article} {singular}"))
         .tag(tag)
         .path::<T::Id>("id")
         .if_match()

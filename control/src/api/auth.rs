@@ -10,29 +10,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use schemas::{Key, Scope, Timestamp, Workspace, WorkspaceId, keyring};
-use service::headers::bearer;
+use service::{
+    headers::bearer,
+    problem::{Kind, Problem},
+};
 
 use crate::{
-    api::Api,
+    api::context::Api,
+    caller::{Caller, missing_scope},
     kept::not_found,
-    problem::{Kind, Problem},
     state::Holds,
     writer::Leader,
 };
 
 /// The workspace that an operator acts in, where it is not their key's.
 const WORKSPACE: &str = "x-clickhook-workspace";
-
-/// A caller whose key is right.
-#[derive(Clone)]
-pub(crate) struct Caller {
-    /// Where they act.
-    pub(crate) workspace: WorkspaceId,
-    /// What they may do.
-    pub(crate) key: Arc<Key>,
-    /// Whether they show the secret that the key had before it was rotated.
-    pub(crate) by_previous: bool,
-}
 
 /// Lets only callers through, and not more often than they may call.
 pub(crate) async fn require(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
@@ -49,13 +41,8 @@ pub(crate) async fn require(State(api): State<Arc<Api>>, mut request: Request, n
 pub(crate) async fn needs(State(scope): State<Scope>, request: Request, next: Next) -> Response {
     match request.extensions().get::<Caller>() {
         Some(caller) if caller.key.may(scope) => next.run(request).await,
-        _ => lacks(scope).into_response(),
+        _ => missing_scope(scope).into_response(),
     }
-}
-
-/// What a caller is told whose key lacks the scope.
-pub(crate) fn lacks(scope: Scope) -> Problem {
-    Problem::new(Kind::Forbidden, format!("This takes a key with the scope `{}`, which yours has not", scope.as_str()))
 }
 
 fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
@@ -88,7 +75,7 @@ fn workspace(leader: &Leader, key: &Key, headers: &HeaderMap) -> Result<Workspac
         return Ok(key.workspace.clone());
     }
     if !key.may(Scope::Operator) {
-        return Err(lacks(Scope::Operator));
+        return Err(missing_scope(Scope::Operator));
     }
     let unknown = || not_found::<Workspace>(&named.chars().take(64).collect::<String>());
     let id: WorkspaceId = named.parse().map_err(|_| unknown())?;

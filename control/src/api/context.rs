@@ -1,0 +1,40 @@
+//! The context of a handler: the leader of the moment, and the clients and settings that handlers use.
+
+use std::sync::Arc;
+
+use bus::Producer;
+use schemas::KeyId;
+use service::{limit::Limiter, problem::Problem, vault::Vault};
+use store::Store;
+
+use crate::{
+    api::import_slots::ImportSlots, dns::Dns, forward::Forwarder, leadership::Leadership, metrics::Counts,
+    rules::Rules, writer::Leader,
+};
+
+/// The context that all handlers share.
+pub(crate) struct Api {
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) producer: Producer,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) store: Store,
+    pub(crate) dns: Dns,
+    pub(crate) rules: Arc<Rules>,
+    /// The limit of each key's request rate; absent where there is no limit.
+    pub(crate) limiter: Option<Limiter<KeyId>>,
+    pub(crate) counts: Counts,
+    pub(crate) import_slots: ImportSlots,
+}
+
+impl Api {
+    /// Returns the leader, which is this instance.
+    ///
+    /// # Errors
+    /// When this instance does not lead.
+    pub(crate) fn leader(&self) -> Result<Arc<Leader>, Problem> {
+        self.leadership.leader().ok_or_else(|| {
+            Problem::unavailable("This instance does not lead (yet): try again in a moment, or ask another instance")
+        })
+    }
+}

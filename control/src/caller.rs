@@ -1,0 +1,22 @@
+//! A caller of the API: the key that a request shows, and the workspace that it acts in.
+
+use std::sync::Arc;
+
+use schemas::{Key, Scope, WorkspaceId};
+use service::problem::{Kind, Problem};
+
+/// A caller whose key is valid.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    /// The workspace that the request acts in.
+    pub(crate) workspace: WorkspaceId,
+    /// The caller's key, which says what the caller may do.
+    pub(crate) key: Arc<Key>,
+    /// Whether the request shows the secret that the key had before it was rotated.
+    pub(crate) by_previous: bool,
+}
+
+/// Returns the problem of a caller whose key lacks the scope.
+pub(crate) fn missing_scope(scope: Scope) -> Problem {
+    Problem::new(Kind::Forbidden, format!("This takes a key with the scope `{}`, which yours has not", scope.as_str()))
+}

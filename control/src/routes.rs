@@ -1,0 +1,182 @@
+//! The API's routes: which path and method has which handler, which scope it takes, and which instance serves it.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderValue, Method, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post, put},
+};
+use schemas::{Campaign, Domain, Endpoint, Key, Link, Scope, Workspace};
+use service::problem::{self, Kind, Problem};
+
+use crate::{
+    api::{
+        auth, bulk, campaigns,
+        context::Api,
+        domains, endpoints, events, import, keys, links, once, qr, request,
+        resource::{self, Resource},
+        stats, workspaces,
+    },
+    forward,
+    leadership::Place,
+    metrics::Answered,
+    openapi,
+};
+
+/// Routes, and which they are: a test holds them against the description.
+#[derive(Default)]
+struct Routes {
+    router: Router<Arc<Api>>,
+    paths: Vec<String>,
+}
+
+impl Routes {
+    fn route(mut self, path: &str, methods: MethodRouter<Arc<Api>>) -> Self {
+        self.paths.push(path.to_owned());
+        self.router = self.router.route(path, methods);
+        self
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        self.paths.extend(other.paths);
+        self.router = self.router.merge(other.router);
+        self
+    }
+
+    /// Routes that take a key with the scope.
+    fn needing(mut self, scope: Scope) -> Self {
+        self.router = self.router.route_layer(middleware::from_fn_with_state(scope, auth::needs));
+        self
+    }
+}
+
+/// Routes for callers with a key.
+fn keyed() -> Routes {
+    let links = resource::<Link>(post(links::create).get(links::list).patch(bulk::update).delete(bulk::delete))
+        .route("/v1/links/{id}/qr.svg", get(qr::svg))
+        .route("/v1/links/{id}/qr.png", get(qr::png))
+        .route("/v1/links/upsert", put(bulk::upsert))
+        .route("/v1/links/import", post(import::import));
+    let endpoints = resource::<Endpoint>(post(endpoints::create).get(resource::list::<Endpoint>))
+        .route("/v1/endpoints/{id}/test", post(endpoints::test));
+    let keys = resource::<Key>(post(keys::create).get(resource::list::<Key>))
+        .route("/v1/keys/{id}/rotate", post(keys::rotate));
+    let domains = resource::<Domain>(post(domains::create).get(resource::list::<Domain>))
+        .route("/v1/domains/{id}/verify", post(domains::verify));
+    let campaigns = resource::<Campaign>(post(campaigns::create).get(resource::list::<Campaign>));
+    let workspaces = resource::<Workspace>(post(workspaces::create).get(resource::list::<Workspace>));
+    let stats = Routes::default().route("/v1/stats/links/{id}", get(stats::link));
+    Routes::default()
+        .merge(links.needing(Link::SCOPE))
+        .merge(endpoints.needing(Endpoint::SCOPE))
+        .merge(campaigns.needing(Campaign::SCOPE))
+        .merge(domains.needing(Domain::SCOPE))
+        .merge(keys.needing(Key::SCOPE))
+        .merge(workspaces.needing(Workspace::SCOPE))
+        .merge(stats.needing(Scope::Stats))
+        .route("/v1/event-types", get(events::list))
+}
+
+/// Routes for everyone.
+fn open() -> Routes {
+    Routes::default().route("/healthz", get(|| async { "ok\n" })).route("/openapi.json", get(openapi::serve))
+}
+
+/// All routes.
+pub(crate) fn routes(api: Arc<Api>) -> Router {
+    let keyed = keyed().router.route_layer(middleware::from_fn(once::name));
+    let keyed = keyed.route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
+    keyed
+        .merge(open().router)
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), elsewhere))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
+        .layer(DefaultBodyLimit::max(request::BODY_BYTES))
+        .with_state(api)
+}
+
+/// Serves a request here, or hands it on.
+async fn elsewhere(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if forward::is_intake(path) {
+        return api.forwarder.to_intake(request).await.unwrap_or_else(IntoResponse::into_response);
+    }
+    if !path.starts_with("/v1/") {
+        return next.run(request).await;
+    }
+    match api.leadership.place() {
+        Place::Here => next.run(request).await,
+        Place::There(leader) => {
+            api.forwarder.send(request, &leader, "leader").await.unwrap_or_else(IntoResponse::into_response)
+        }
+        Place::Nowhere => forward::no_leader().into_response(),
+    }
+}
+
+/// The routes that every kind has, beside those of all of them.
+fn resource<T: Resource>(collection: MethodRouter<Arc<Api>>) -> Routes {
+    let one = get(resource::read::<T>).patch(resource::update::<T>).delete(resource::delete::<T>);
+    Routes::default().route(T::PATH, collection).route(&format!("{}/{{id}}", T::PATH), one)
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Kind::NotFound, format!("There is no {path}"))
+}
+
+async fn no_method(method: Method, uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Kind::MethodNotAllowed, format!("{path} does not know {method}: the Allow header says what it does"))
+}
+
+async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let mut response = refusal(next.run(request).await);
+    let status = match response.status().as_u16() {
+        0..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    };
+    api.counts.requests.get_or_create(&Answered { status }).inc();
+    // What the API tells is the caller's alone.
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What the framework refuses by itself, in words of its own, is a problem like
+/// any other.
+fn refusal(response: Response) -> Response {
+    let status = response.status();
+    let kind = Kind::ALL.into_iter().find(|kind| kind.status() == status);
+    let typed = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == problem::MEDIA_TYPE);
+    match kind {
+        Some(kind) if !typed => {
+            let detail = "The request cannot be taken as it is: is its path percent-encoded UTF-8, and its query too?";
+            Problem::new(kind, detail).into_response()
+        }
+        _ => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_every_description_has_a_route() {
+        let routes: BTreeSet<String> = keyed().paths.into_iter().chain(open().paths).collect();
+        let document = openapi::document();
+        let described: BTreeSet<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
+        let undescribed: Vec<&String> = routes.difference(&described).collect();
+        assert!(undescribed.is_empty(), "describe in openapi/paths.rs: {undescribed:?}");
+        let unrouted: Vec<&String> = described.difference(&routes).filter(|path| !forward::is_intake(path)).collect();
+        assert!(unrouted.is_empty(), "described, but without a route: {unrouted:?}");
+    }
+}
