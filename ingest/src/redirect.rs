@@ -1,4 +1,4 @@
-//! What is answered to a request, and what is recorded of it (contracts.md §1):
+//! What is answered to a request, and what is recorded of it (docs/CONTRACTS.md §1):
 //! a function of the request, the links and domains as they are, and the time.
 //! Only clicks and scans are waited for; what else is written down may be lost
 //! with the process.

@@ -1,5 +1,5 @@
 //! Events: what receivers, tables and data teams are told, key for key in the
-//! order of contracts.md §3, and the envelope in which they travel on `clicks`
+//! order of docs/CONTRACTS.md §3, and the envelope in which they travel on `clicks`
 //! and `events`.
 
 use std::{borrow::Cow, fmt, str::FromStr};

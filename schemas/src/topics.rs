@@ -1,5 +1,5 @@
 //! Where a topic's name is decided, with what it holds and how long it keeps it
-//! (contracts.md §5). Nothing else in the project spells a topic's name.
+//! (docs/CONTRACTS.md §5). Nothing else in the project spells a topic's name.
 
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ impl Topic {
     #[must_use]
     pub const fn cleanup(self) -> Cleanup {
         match self {
-            // Full addresses live here: contracts.md §3 allows 72 h.
+            // Full addresses live here: docs/CONTRACTS.md §5 promises 72 h.
             Self::ClicksRaw => Cleanup::After(Duration::from_secs(72 * 3600)),
             Self::Clicks | Self::ConversionsRaw | Self::Events | Self::Attempts => {
                 Cleanup::After(Duration::from_secs(14 * 24 * 3600))

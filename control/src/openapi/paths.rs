@@ -1,4 +1,4 @@
-//! Every operation, in the order of contracts.md §2.
+//! Every operation, in the order of docs/CONTRACTS.md §2.
 
 use schemars::JsonSchema;
 use schemas::{Campaign, Domain, Endpoint, Key, Link, Workspace};

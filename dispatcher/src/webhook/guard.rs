@@ -1,4 +1,4 @@
-//! Outgoing safety (contracts.md §4): which addresses a webhook may be sent to.
+//! Outgoing safety (docs/CONTRACTS.md §4): which addresses a webhook may be sent to.
 //! The check happens when a connection is made and on the very address that is
 //! connected to, so that a name that resolves anew cannot get around it.
 

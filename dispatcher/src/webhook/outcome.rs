@@ -1,4 +1,4 @@
-//! What an exchange with an endpoint means (contracts.md §4), and when the next
+//! What an exchange with an endpoint means (docs/CONTRACTS.md §4), and when the next
 //! one follows. Decisions only: nothing here sends, waits or records.
 
 use std::time::{Duration, SystemTime};

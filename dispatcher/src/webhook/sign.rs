@@ -1,4 +1,4 @@
-//! Where a body is signed (contracts.md §4): once as Standard Webhooks 1.0.0
+//! Where a body is signed (docs/CONTRACTS.md §4): once as Standard Webhooks 1.0.0
 //! says, over id, timestamp and body under the decoded secret, and once over
 //! the body alone under the secret's text, for receivers that want it simple.
 
