@@ -115,7 +115,7 @@ fn the_secret_may_come_after_the_start() {
     let pretty = format!("{:#}", serde_json::from_str::<serde_json::Value>(r#"{"a":1}"#).unwrap());
     assert_eq!(send(&listening.url, &secret, r#"{"a":1}"#, &pretty), 401);
     listening.line();
-    assert!(listening.line().contains("written anew"));
+    assert!(listening.line().contains("reformatted"));
 }
 
 #[test]

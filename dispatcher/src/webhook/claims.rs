@@ -1,7 +1,7 @@
-//! What a consumer owes: the ledger of its partitions, and the claims that its
-//! deliveries hold on it. An offset is committed when every claim below it is
-//! settled; a claim that is dropped unsettled holds it back, so that its record
-//! is read again.
+//! The claims of deliveries on the offsets of their records. A consumer has a ledger
+//! of its partitions, and each delivery holds a claim in it. An offset is committed
+//! when every claim below it is complete. A claim that is dropped before holds its
+//! offset back, so that its record is read again after a restart.
 
 use std::{
     collections::HashMap,
@@ -14,88 +14,91 @@ use std::{
 use bus::{Assigned, Assignments, Commit, Ledger, Partition, Revoked, Ticket};
 use parking_lot::Mutex;
 
-/// The ledger of one consumer, shared with the deliveries that it began.
+/// The ledger of one consumer, shared with the deliveries that came from it.
 #[derive(Default)]
-pub(super) struct Claims {
-    inner: Mutex<Inner>,
+pub(super) struct OffsetClaims {
+    ownership: Mutex<Ownership>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct Ownership {
     ledger: Ledger,
-    /// Whether a partition is still ours, for those who hold a claim on it.
-    ours: HashMap<Partition, Arc<AtomicBool>>,
+    /// A flag for each partition that this consumer owns, shared with its claims:
+    /// false once the partition was revoked.
+    owned: HashMap<Partition, Arc<AtomicBool>>,
 }
 
-/// One delivery's claim on its record's offset.
-pub(super) struct Claim {
+/// A delivery's claim on the offset of its record.
+pub(super) struct OffsetClaim {
     ticket: Ticket,
-    claims: Arc<Claims>,
-    ours: Arc<AtomicBool>,
+    claims: Arc<OffsetClaims>,
+    owned: Arc<AtomicBool>,
 }
 
-/// What a record that was read is to us.
+/// The answer of the ledger to a record that was read.
 pub(super) enum Tracked {
-    /// It is ours, with as many claims as were asked for.
-    Ours(Vec<Claim>),
-    /// Its partition was taken from us: another member reads it.
-    Gone,
+    /// The partition is owned: here are as many claims as were asked for.
+    Owned(Vec<OffsetClaim>),
+    /// The partition was revoked: another member reads the record.
+    Revoked,
 }
 
-impl Claims {
-    /// Notes that the record at `offset` was read and waits for `pieces` of work.
+impl OffsetClaims {
+    /// Tracks the record at `offset`, which was read and waits for `pieces` of work.
     pub(super) fn track(self: &Arc<Self>, partition: Partition, offset: i64, pieces: usize) -> Tracked {
-        let mut inner = self.inner.lock();
-        let Some(ours) = inner.ours.get(&partition).map(Arc::clone) else { return Tracked::Gone };
+        let mut ownership = self.ownership.lock();
+        let Some(owned) = ownership.owned.get(&partition).map(Arc::clone) else { return Tracked::Revoked };
         let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
-        let tickets = inner.ledger.track(partition, offset, pieces);
-        let claim = |ticket| Claim { ticket, claims: Arc::clone(self), ours: Arc::clone(&ours) };
-        Tracked::Ours(tickets.into_iter().map(claim).collect())
+        let tickets = ownership.ledger.track(partition, offset, pieces);
+        let claim = |ticket| OffsetClaim { ticket, claims: Arc::clone(self), owned: Arc::clone(&owned) };
+        Tracked::Owned(tickets.into_iter().map(claim).collect())
     }
 
-    /// What can be committed and was not yet.
+    /// Returns the offsets that have advanced since the last call, to be committed.
     pub(super) fn advanced(&self) -> Vec<Commit> {
-        let advanced = self.inner.lock().ledger.advanced();
+        let advanced = self.ownership.lock().ledger.advanced();
         advanced.into_iter().map(|(partition, offset)| Commit { partition, offset, metadata: None }).collect()
     }
 
-    /// How many claims are open.
+    /// Returns the number of open claims.
     pub(super) fn outstanding(&self) -> usize {
-        self.inner.lock().ledger.outstanding()
+        self.ownership.lock().ledger.outstanding()
     }
 }
 
-impl Assignments for Claims {
+impl Assignments for OffsetClaims {
     fn assigned(&self, partitions: &[Assigned]) {
-        let mut inner = self.inner.lock();
+        let mut ownership = self.ownership.lock();
         for assigned in partitions {
-            inner.ledger.assign(assigned.partition, assigned.offset);
-            inner.ours.insert(assigned.partition, Arc::new(AtomicBool::new(true)));
+            ownership.ledger.assign(assigned.partition, assigned.offset);
+            ownership.owned.insert(assigned.partition, Arc::new(AtomicBool::new(true)));
         }
     }
 
     fn revoked(&self, revoked: &Revoked<'_>) -> Vec<Commit> {
         let commits = self.advanced();
-        let mut inner = self.inner.lock();
+        let mut ownership = self.ownership.lock();
         for partition in revoked.partitions {
-            inner.ledger.revoke(*partition);
-            if let Some(ours) = inner.ours.remove(partition) {
-                ours.store(false, Ordering::Relaxed);
+            ownership.ledger.revoke(*partition);
+            if let Some(owned) = ownership.owned.remove(partition) {
+                owned.store(false, Ordering::Relaxed);
             }
         }
         commits
     }
 }
 
-impl Claim {
-    /// The work is done, or durably someone else's.
-    pub(super) fn settle(self) {
-        self.claims.inner.lock().ledger.done(self.ticket);
+impl OffsetClaim {
+    /// Completes the claim: the delivery is made, or Kafka has a record that stands
+    /// for it.
+    pub(super) fn complete(self) {
+        self.claims.ownership.lock().ledger.done(self.ticket);
     }
 
-    /// Whether the record is still ours to deliver.
-    pub(super) fn holds(&self) -> bool {
-        self.ours.load(Ordering::Relaxed)
+    /// Reports whether this process still owns the partition, and so delivers its
+    /// records.
+    pub(super) fn is_owned(&self) -> bool {
+        self.owned.load(Ordering::Relaxed)
     }
 }
 
@@ -107,50 +110,50 @@ mod tests {
 
     const P: Partition = Partition { topic: Topic::Clicks, index: 0 };
 
-    fn assign(claims: &Claims, offset: i64) {
+    fn assign(claims: &OffsetClaims, offset: i64) {
         claims.assigned(&[Assigned { partition: P, offset, metadata: String::new() }]);
     }
 
-    fn track(claims: &Arc<Claims>, offset: i64, pieces: usize) -> Vec<Claim> {
+    fn track(claims: &Arc<OffsetClaims>, offset: i64, pieces: usize) -> Vec<OffsetClaim> {
         match claims.track(P, offset, pieces) {
-            Tracked::Ours(claims) => claims,
-            Tracked::Gone => panic!("the partition is not ours"),
+            Tracked::Owned(claims) => claims,
+            Tracked::Revoked => panic!("the partition is not owned"),
         }
     }
 
     #[test]
-    fn an_offset_is_committed_when_its_claims_are_settled() {
-        let claims = Arc::new(Claims::default());
+    fn an_offset_is_committed_when_its_claims_are_complete() {
+        let claims = Arc::new(OffsetClaims::default());
         assign(&claims, 3);
         let mut open = track(&claims, 3, 2);
-        open.pop().unwrap().settle();
+        open.pop().unwrap().complete();
         assert!(claims.advanced().is_empty());
-        open.pop().unwrap().settle();
+        open.pop().unwrap().complete();
         assert_eq!(claims.advanced(), [Commit { partition: P, offset: 4, metadata: None }]);
     }
 
     #[test]
     fn a_dropped_claim_holds_its_offset_back() {
-        let claims = Arc::new(Claims::default());
+        let claims = Arc::new(OffsetClaims::default());
         assign(&claims, 0);
         drop(track(&claims, 0, 1));
-        track(&claims, 1, 1).pop().unwrap().settle();
+        track(&claims, 1, 1).pop().unwrap().complete();
         assert!(claims.advanced().is_empty());
         assert_eq!(claims.outstanding(), 1);
     }
 
     #[test]
     fn what_is_done_is_committed_when_partitions_go_and_the_rest_is_let_go() {
-        let claims = Arc::new(Claims::default());
+        let claims = Arc::new(OffsetClaims::default());
         assign(&claims, 0);
         let open = track(&claims, 1, 1).pop().unwrap();
-        assert!(open.holds());
+        assert!(open.is_owned());
         let commits = claims.revoked(&Revoked { partitions: &[P], lost: false });
         assert!(commits.is_empty());
-        assert!(!open.holds());
-        assert!(matches!(claims.track(P, 2, 1), Tracked::Gone));
+        assert!(!open.is_owned());
+        assert!(matches!(claims.track(P, 2, 1), Tracked::Revoked));
         assign(&claims, 1);
-        open.settle();
+        open.complete();
         assert!(claims.advanced().is_empty(), "the claim was on an earlier ownership");
     }
 }

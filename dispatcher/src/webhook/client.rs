@@ -1,6 +1,6 @@
-//! The HTTP client: one exchange with an endpoint, from connecting to the end
-//! of the answer's body, within one time limit. Connections are kept and reused;
-//! redirects are answers like any other.
+//! The HTTP client: one exchange with an endpoint, from connecting to the end of
+//! the answer's body, within one time limit. Connections are kept and reused, and
+//! redirects are not followed.
 
 use std::{
     error::Error,
@@ -23,24 +23,24 @@ use super::{
     outcome::{Exchange, retry_after},
 };
 
-/// How much of an answer's body is read; one that is longer costs the connection.
+/// The part of an answer's body that is read. A longer body costs the connection.
 const READ_BYTES: usize = 16 * 1024;
-/// How much of it is kept.
+/// The part of an answer's body that is kept for the log.
 const KEPT_BYTES: usize = 1024;
 
 /// Sends requests to endpoints.
-pub(super) struct Client {
+pub(super) struct HttpClient {
     inner: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
 }
 
-impl Client {
+impl HttpClient {
     /// # Errors
     /// When the TLS library lacks what it was built with.
     pub(super) fn new(config: &Config) -> Result<Self, rustls::Error> {
         let policy = Policy { allow_private: config.allow_private, allow_http: config.allow_http };
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
-            // What is not HTTPS is refused by the policy, with a reason.
+            // Plain HTTP is refused by the policy, with a reason.
             .https_or_http()
             .enable_http1()
             .wrap_connector(Connector::new(policy));
@@ -72,7 +72,8 @@ async fn read(response: Response<Incoming>) -> Result<Exchange, String> {
     let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = header.and_then(|value| retry_after(value, SystemTime::now()));
     let mut body = response.into_body();
-    let (mut kept, mut seen) = (Vec::new(), 0);
+    let mut kept = Vec::new();
+    let mut seen = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| format!("the connection broke inside the answer: {}", root(&error)))?;
         let Some(data) = frame.data_ref() else { continue };
@@ -95,7 +96,7 @@ fn explain(error: &legacy::Error) -> String {
     }
 }
 
-/// The first cause, which alone says something to people.
+/// Returns the first cause of an error, which says most to people.
 fn root(error: &dyn Error) -> String {
     let mut root = error;
     while let Some(cause) = root.source() {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-/// How webhooks are delivered.
+use super::lane::LaneSettings;
+
+/// The settings of webhook delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -14,23 +16,24 @@ pub struct Config {
     pub allow_private: bool,
     /// Whether endpoints may be reached without TLS.
     pub allow_http: bool,
-    /// How many exchanges with one endpoint may be under way at once.
+    /// Exchanges with one endpoint that may be in flight at once.
     pub max_in_flight: usize,
-    /// How many deliveries may wait in one endpoint's lane, however slow it is; a
-    /// quick one may have as many waiting as it works off in 5 s. What comes
-    /// beyond goes to the delay topic.
+    /// Deliveries that may wait in one endpoint's lane, however slow the endpoint is.
+    /// For a quick endpoint as many may wait as it works off in 5 s. Further
+    /// deliveries go to the delay topic.
     pub lane_queue: usize,
-    /// How many deliveries may wait in all lanes together. Above it, every lane
-    /// that is busy sends what comes to the delay topic.
+    /// Deliveries that may wait in all lanes together. Above that number, further
+    /// deliveries to busy endpoints go to the delay topic.
     pub max_queued: usize,
-    /// How many attempts a delivery has before it is given up.
+    /// Attempts that a delivery has before it goes to `dead`.
     pub max_attempts: u32,
-    /// How long after a failed attempt the next one follows.
+    /// The delay between a failed attempt and the next one, ±10 %.
     pub retry_delay_ms: u64,
-    /// How long an idle connection is kept. Many servers close theirs after 5 s,
-    /// and a request that crosses with that is lost: stay below.
+    /// The time for which an idle connection is kept. Many servers close idle
+    /// connections after 5 s, and a request that is sent at that moment is lost: stay
+    /// below.
     pub keep_alive_ms: u64,
-    /// How long deliveries that are under way may take when told to stop.
+    /// The time that deliveries in flight have to finish when the process stops.
     pub drain_ms: u64,
 }
 
@@ -51,7 +54,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what types cannot.
+    /// Checks every value.
     ///
     /// # Errors
     /// Names the key, its value and what is allowed.
@@ -67,6 +70,15 @@ impl Config {
         within("webhook.retry_delay_ms", self.retry_delay_ms, 10, 86_400_000)?;
         within("webhook.keep_alive_ms", self.keep_alive_ms, 0, 3_600_000)?;
         within("webhook.drain_ms", self.drain_ms, 0, 600_000)
+    }
+
+    pub(super) const fn lane_settings(&self) -> LaneSettings {
+        LaneSettings {
+            max_in_flight: self.max_in_flight,
+            queue: self.lane_queue,
+            max_retry_after: self.retry_delay(),
+            min_interval: Duration::ZERO,
+        }
     }
 
     pub(super) const fn retry_delay(&self) -> Duration {

@@ -1,6 +1,7 @@
-//! Reading the delay topic: a delivery waits at the head of its partition until
-//! it is due, while the consumer keeps polling. Nobody waits behind another for
-//! longer than the topic's delay: what is due later than that goes to the end.
+//! The reader of the delay topic: a delivery waits at the head of its partition
+//! until it is due, while the consumer keeps polling. A delivery holds up those
+//! behind it for at most the topic's delay: one that is due later is written to the
+//! topic's end again.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,105 +11,111 @@ use schemas::{Delivery, Timestamp};
 use tracing::debug;
 
 use super::{
-    claims::{Claims, Tracked},
-    deliver::{Deliverer, GONE, Message, Pending},
+    claims::{OffsetClaim, OffsetClaims, Tracked},
+    deliver::Deliverer,
+    delivery::{InFlight, Message, SourceRecord},
+    endpoints::NO_SUCH_ENDPOINT,
     follow::{Intake, POLL},
-    outbox::Place,
 };
 
-/// Lets deliveries wait until they are due.
-pub(super) struct Delay {
-    pub claims: Arc<Claims>,
+/// Keeps deliveries until they are due.
+pub(super) struct DelayReader {
+    pub claims: Arc<OffsetClaims>,
     pub deliverer: Arc<Deliverer>,
-    /// The head of each partition that is paused for it.
-    pub heads: HashMap<Partition, Head>,
+    /// The delivery at the head of each paused partition.
+    pub paused_heads: HashMap<Partition, PausedHead>,
 }
 
-/// A delivery that waits, with all of its partition behind it.
-pub(super) struct Head {
-    pending: Pending,
+/// A delivery at the head of its partition, which is paused for it.
+pub(super) struct PausedHead {
+    delivery: InFlight,
     due: Timestamp,
-    /// When it leaves the head.
-    leaves: Timestamp,
+    /// The time at which the delivery leaves and the partition is resumed.
+    leaves_at: Timestamp,
 }
 
-impl Intake for Delay {
-    fn take(&mut self, record: &Record<'_>, consumer: &Consumer<Claims>) {
-        let place = Place { partition: record.partition(), offset: record.offset() };
-        let Tracked::Ours(mut claims) = self.claims.track(place.partition, place.offset, 1) else { return };
+impl Intake for DelayReader {
+    fn take(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>) {
+        let source = SourceRecord { partition: record.partition(), offset: record.offset() };
+        let Tracked::Owned(mut claims) = self.claims.track(source.partition, source.offset, 1) else { return };
         let Some(claim) = claims.pop() else { return };
         let value = record.value().unwrap_or_default();
-        let delivery: Delivery = match serde_json::from_slice(value) {
-            Ok(delivery) => delivery,
+        let delayed: Delivery = match serde_json::from_slice(value) {
+            Ok(delayed) => delayed,
             Err(error) => {
-                return self.deliverer.bury_record(value, format!("not a delivery: {error}"), place, claim);
+                return self.deliverer.spawn_dead_letter(value, format!("not a delivery: {error}"), source, claim);
             }
         };
         let now = Timestamp::now();
-        let leaves = leaves(delivery.due, record.timestamp().unwrap_or(now), self.deliverer.config.retry_delay());
-        let due = delivery.due;
-        let pending = Pending {
-            endpoint: delivery.endpoint,
-            attempt: delivery.attempt,
-            message: Arc::new(Message {
-                workspace: delivery.workspace,
-                event_id: delivery.event_id,
-                event: delivery.event,
-                at: now,
-                body: Bytes::from(delivery.body),
-                traceparent: delivery.traceparent,
-                place,
-            }),
-            claim,
-        };
-        let head = Head { pending, due, leaves };
-        if leaves <= now {
+        let retry_delay = self.deliverer.config.retry_delay();
+        let due = delayed.due;
+        let leaves_at = leaves_at(due, record.timestamp().unwrap_or(now), retry_delay);
+        let head = PausedHead { delivery: in_flight(delayed, now, source, claim), due, leaves_at };
+        if leaves_at <= now {
             return self.release(head, now);
         }
-        match consumer.pause(&[place.partition]) {
+        match consumer.pause(&[source.partition]) {
             Ok(()) => {
-                self.heads.insert(place.partition, head);
+                self.paused_heads.insert(source.partition, head);
             }
-            // It is changing hands; its new owner reads the record again.
-            Err(error) => debug!(%error, partition = %place.partition, "cannot pause"),
+            // A rebalance is under way: the partition's new owner reads the record
+            // again.
+            Err(error) => debug!(%error, partition = %source.partition, "partition not paused"),
         }
     }
 
-    fn tick(&mut self, consumer: &Consumer<Claims>) -> Duration {
-        if self.heads.is_empty() {
+    fn tick(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
+        if self.paused_heads.is_empty() {
             return POLL;
         }
         let now = Timestamp::now();
-        let leaving = self.heads.extract_if(|_, head| head.leaves <= now || !head.pending.claim.holds());
-        let leaving: Vec<(Partition, Head)> = leaving.collect();
+        let is_leaving = |head: &PausedHead| head.leaves_at <= now || !head.delivery.claim.is_owned();
+        let leaving: Vec<(Partition, PausedHead)> = self.paused_heads.extract_if(|_, head| is_leaving(head)).collect();
         for (partition, head) in leaving {
             if let Err(error) = consumer.resume(&[partition]) {
-                debug!(%error, %partition, "cannot resume: it is another member's now");
+                debug!(%error, %partition, "partition not resumed: another member owns it now");
             }
-            if head.pending.claim.holds() {
+            if head.delivery.claim.is_owned() {
                 self.release(head, now);
             }
         }
-        self.heads.values().map(|head| head.leaves.since(now)).min().unwrap_or(POLL)
+        self.paused_heads.values().map(|head| head.leaves_at.since(now)).min().unwrap_or(POLL)
     }
 }
 
-impl Delay {
-    fn release(&self, head: Head, now: Timestamp) {
+impl DelayReader {
+    fn release(&self, head: PausedHead, now: Timestamp) {
         if head.due > now {
-            return self.deliverer.postpone(head.pending, head.due);
+            return self.deliverer.spawn_delay(head.delivery, head.due);
         }
-        match self.deliverer.endpoints.get(head.pending.endpoint) {
-            Some(target) => self.deliverer.offer(&target, head.pending),
-            None => self.deliverer.skip(head.pending, GONE),
+        match self.deliverer.endpoints.get(head.delivery.endpoint) {
+            Some(recipient) => self.deliverer.offer(&recipient, head.delivery),
+            None => self.deliverer.spawn_skip(head.delivery, NO_SUCH_ENDPOINT),
         }
     }
 }
 
-/// When a record appended at `appended` leaves the head of its partition: when
-/// it is due, or when it has waited as long as any retry here may.
-fn leaves(due: Timestamp, appended: Timestamp, delay: Duration) -> Timestamp {
-    due.min(appended.plus(delay.mul_f64(1.1)))
+fn in_flight(delayed: Delivery, read_at: Timestamp, source: SourceRecord, claim: OffsetClaim) -> InFlight {
+    InFlight {
+        endpoint: delayed.endpoint,
+        attempt: delayed.attempt,
+        message: Arc::new(Message {
+            workspace: delayed.workspace,
+            event_id: delayed.event_id,
+            event: delayed.event,
+            at: read_at,
+            body: Bytes::from(delayed.body),
+            traceparent: delayed.traceparent,
+            source,
+        }),
+        claim,
+    }
+}
+
+/// Returns when a record appended at `appended` leaves the head of its partition:
+/// when it is due, or when it has waited as long as the longest retry delay.
+fn leaves_at(due: Timestamp, appended: Timestamp, retry_delay: Duration) -> Timestamp {
+    due.min(appended.plus(retry_delay.mul_f64(1.1)))
 }
 
 #[cfg(test)]
@@ -116,11 +123,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_keeps_the_head_longer_than_the_delay() {
+    fn no_delivery_keeps_the_head_longer_than_the_delay() {
         let at = Timestamp::from_millis;
         let delay = Duration::from_millis(1000);
-        assert_eq!(leaves(at(5_900), at(5_000), delay), at(5_900));
-        assert_eq!(leaves(at(3_600_000), at(5_000), delay), at(6_100));
-        assert_eq!(leaves(at(4_000), at(5_000), delay), at(4_000));
+        assert_eq!(leaves_at(at(5_900), at(5_000), delay), at(5_900));
+        assert_eq!(leaves_at(at(3_600_000), at(5_000), delay), at(6_100));
+        assert_eq!(leaves_at(at(4_000), at(5_000), delay), at(4_000));
     }
 }

@@ -1,6 +1,6 @@
-//! The endpoints, followed from their topic and compiled for matching: workspace,
-//! then event, then the endpoints that ask for it. So an event costs what it
-//! matches, not what exists.
+//! The endpoints, followed from their topic and indexed for matching: by workspace,
+//! then by event. So the cost of an event grows with the endpoints that it matches,
+//! not with those that exist.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,24 +14,42 @@ use schemas::{Endpoint, EndpointId, EndpointStatus, Event, EventName, Filters};
 use service::{secret::Secret, vault::Vault};
 use tracing::error;
 
-use super::{deliver::Pending, lane::Lane, sign::Signer};
+use super::{
+    delivery::InFlight,
+    lane::{Lane, LaneSettings, QueueBudget},
+    sign::Signer,
+};
 
-/// An endpoint, ready to be sent to.
-pub(super) struct Target {
+/// The reason for a skipped delivery whose endpoint does not exist, or no longer.
+pub(super) const NO_SUCH_ENDPOINT: &str = "there is no such endpoint";
+
+/// An endpoint, prepared for sending.
+pub(super) struct Recipient {
     pub id: EndpointId,
     pub workspace: String,
     pub status: EndpointStatus,
-    /// How long one exchange may take.
+    /// The time limit of one exchange.
     pub timeout: Duration,
     filters: Filters,
     events: Vec<EventName>,
-    /// What a request is made of, or why none can be made.
+    /// The constant part of its requests, or the reason why none can be made.
     pub route: Result<Route, String>,
-    /// What waits for it; the same through all versions of the endpoint.
-    pub lane: Arc<Lane<Pending>>,
+    /// Its lane, the same through all versions of the endpoint.
+    pub lane: Arc<Lane<InFlight>>,
 }
 
-/// What every request to an endpoint has in common.
+impl Recipient {
+    /// Returns why the endpoint gets no deliveries now, if it gets none.
+    pub(super) const fn skip_reason(&self) -> Option<&'static str> {
+        match self.status {
+            EndpointStatus::Active => None,
+            EndpointStatus::Paused => Some("the endpoint is paused"),
+            EndpointStatus::Disabled => Some("the endpoint is disabled"),
+        }
+    }
+}
+
+/// The part that all requests to an endpoint share.
 pub(super) struct Route {
     pub uri: Uri,
     pub headers: HeaderMap,
@@ -41,18 +59,22 @@ pub(super) struct Route {
 /// All endpoints.
 pub(super) struct Endpoints {
     vault: Arc<Vault>,
+    /// The settings of every lane: no endpoint has its own yet.
+    lane_settings: LaneSettings,
+    queue_budget: Arc<QueueBudget>,
     index: RwLock<Index>,
 }
 
 #[derive(Default)]
 struct Index {
-    by_id: HashMap<EndpointId, Arc<Target>>,
-    by_event: HashMap<String, HashMap<EventName, Vec<Arc<Target>>>>,
+    by_id: HashMap<EndpointId, Arc<Recipient>>,
+    by_event: HashMap<String, HashMap<EventName, Vec<Arc<Recipient>>>>,
 }
 
 impl Endpoints {
-    pub(super) fn new(vault: Arc<Vault>) -> Self {
-        Self { vault, index: RwLock::default() }
+    /// Makes an empty table. All lanes together share `queue_budget`.
+    pub(super) fn new(vault: Arc<Vault>, lane_settings: LaneSettings, queue_budget: QueueBudget) -> Self {
+        Self { vault, lane_settings, queue_budget: Arc::new(queue_budget), index: RwLock::default() }
     }
 
     /// Applies a change of the endpoints' topic.
@@ -63,27 +85,33 @@ impl Endpoints {
             Change::Coming { .. } | Change::CaughtUp => return,
         };
         let Some(id) = str::from_utf8(key).ok().and_then(|key| key.parse().ok()) else {
-            error!(key = %String::from_utf8_lossy(key), "a record on the endpoints' topic has no endpoint's id as its key: ignored");
+            error!(key = %String::from_utf8_lossy(key), "record on the endpoints topic has no endpoint id as its key: ignored");
             return;
         };
         match value.map(serde_json::from_slice::<Endpoint>) {
             None => self.index.write().remove(id),
-            Some(Ok(endpoint)) => self.put(&endpoint),
-            // What stood before is closer to what is meant than nothing.
+            Some(Ok(endpoint)) => self.insert(&endpoint),
+            // The last version is closer to what is meant than no endpoint.
             Some(Err(error)) => {
-                error!(endpoint = %id, %error, "an endpoint's record cannot be read: its last version stays");
+                error!(endpoint = %id, %error, "endpoint record unreadable: its last version stays in use");
             }
         }
     }
 
-    fn put(&self, endpoint: &Endpoint) {
+    fn insert(&self, endpoint: &Endpoint) {
         let route = self.route(endpoint);
         if let Err(reason) = &route {
-            error!(endpoint = %endpoint.id, reason, "webhooks to this endpoint will fail until this is mended");
+            error!(endpoint = %endpoint.id, reason, "endpoint unusable: its deliveries fail and are retried until it is corrected");
         }
         let mut index = self.index.write();
-        let lane = index.by_id.get(&endpoint.id).map(|target| Arc::clone(&target.lane)).unwrap_or_default();
-        index.put(Arc::new(Target {
+        let lane = match index.by_id.get(&endpoint.id) {
+            Some(recipient) => {
+                recipient.lane.reshape(self.lane_settings);
+                Arc::clone(&recipient.lane)
+            }
+            None => Arc::new(Lane::new(self.lane_settings, Arc::clone(&self.queue_budget))),
+        };
+        index.insert(Arc::new(Recipient {
             id: endpoint.id,
             workspace: endpoint.workspace.as_str().to_owned(),
             status: endpoint.status,
@@ -106,26 +134,27 @@ impl Endpoints {
             .map_err(|error| format!("its secret cannot be opened: {error}"))?;
         let secret = String::from_utf8(secret.to_vec()).map_err(|_| "its secret is not text".to_owned())?;
         let signer = Signer::new(&Secret::new(secret)).map_err(|error| format!("its secret is {error}"))?;
-        // The same reading of an address as everywhere else on the web, so that
-        // what is checked is what is connected to.
-        let url = url::Url::parse(&endpoint.url).map_err(|error| format!("its address cannot be read: {error}"))?;
-        let uri = Uri::try_from(url.as_str()).map_err(|error| format!("its address cannot be read: {error}"))?;
+        // The URL is parsed as browsers parse it, so that the host that is checked is
+        // the host that is connected to.
+        let url = url::Url::parse(&endpoint.url).map_err(|error| format!("its URL cannot be parsed: {error}"))?;
+        let uri = Uri::try_from(url.as_str()).map_err(|error| format!("its URL cannot be parsed: {error}"))?;
         Ok(Route { uri, headers: headers(endpoint)?, signer })
     }
 
-    /// The endpoint with this id.
-    pub(super) fn get(&self, id: EndpointId) -> Option<Arc<Target>> {
+    /// Returns the endpoint with this id.
+    pub(super) fn get(&self, id: EndpointId) -> Option<Arc<Recipient>> {
         self.index.read().by_id.get(&id).cloned()
     }
 
-    /// The endpoints of `workspace` that ask for `event`, paused ones included.
-    pub(super) fn matching(&self, workspace: &str, event: &Event<'_>) -> Vec<Arc<Target>> {
+    /// Returns the endpoints of `workspace` that ask for `event`, paused ones
+    /// included.
+    pub(super) fn matching(&self, workspace: &str, event: &Event<'_>) -> Vec<Arc<Recipient>> {
         let index = self.index.read();
-        let asking = index.by_event.get(workspace).and_then(|events| events.get(&event.event));
-        asking.into_iter().flatten().filter(|target| target.filters.pass(event)).cloned().collect()
+        let subscribed = index.by_event.get(workspace).and_then(|events| events.get(&event.event));
+        subscribed.into_iter().flatten().filter(|recipient| recipient.filters.pass(event)).cloned().collect()
     }
 
-    /// How many there are.
+    /// Returns the number of endpoints.
     pub(super) fn len(&self) -> usize {
         self.index.read().by_id.len()
     }
@@ -134,39 +163,41 @@ impl Endpoints {
 fn headers(endpoint: &Endpoint) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in endpoint.headers.iter() {
-        let parsed = (HeaderName::try_from(name).ok(), HeaderValue::try_from(value).ok());
-        let (Some(name), Some(value)) = parsed else { return Err(format!("its header `{name}` is not one")) };
-        // These decide where a request begins and ends, and are never a customer's.
+        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            return Err(format!("its header `{name}` is not a valid HTTP header"));
+        };
+        // These headers decide where a request begins and ends: a customer may not
+        // set them.
         if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(&name) {
             return Err(format!("its header `{name}` is reserved"));
         }
         headers.insert(name, value);
     }
-    // Ours come last and win.
+    // Our own headers come last and replace a customer's.
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("clickhook/", env!("CARGO_PKG_VERSION"))));
     Ok(headers)
 }
 
 impl Index {
-    fn put(&mut self, target: Arc<Target>) {
-        self.remove(target.id);
-        for event in &target.events {
-            let events = self.by_event.entry(target.workspace.clone()).or_default();
-            events.entry(*event).or_default().push(Arc::clone(&target));
+    fn insert(&mut self, recipient: Arc<Recipient>) {
+        self.remove(recipient.id);
+        for event in &recipient.events {
+            let events = self.by_event.entry(recipient.workspace.clone()).or_default();
+            events.entry(*event).or_default().push(Arc::clone(&recipient));
         }
-        self.by_id.insert(target.id, target);
+        self.by_id.insert(recipient.id, recipient);
     }
 
     fn remove(&mut self, id: EndpointId) {
         let Some(old) = self.by_id.remove(&id) else { return };
         let Some(events) = self.by_event.get_mut(&old.workspace) else { return };
         for event in &old.events {
-            if let Some(targets) = events.get_mut(event) {
-                targets.retain(|target| target.id != id);
+            if let Some(recipients) = events.get_mut(event) {
+                recipients.retain(|recipient| recipient.id != id);
             }
         }
-        events.retain(|_, targets| !targets.is_empty());
+        events.retain(|_, recipients| !recipients.is_empty());
         if events.is_empty() {
             self.by_event.remove(&old.workspace);
         }
@@ -180,6 +211,17 @@ mod tests {
     use super::*;
 
     const AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
+
+    const LANE: LaneSettings = LaneSettings {
+        max_in_flight: 1,
+        queue: 1,
+        max_retry_after: Duration::from_secs(1),
+        min_interval: Duration::ZERO,
+    };
+
+    fn endpoints() -> Endpoints {
+        Endpoints::new(vault(), LANE, QueueBudget::new(1))
+    }
 
     fn vault() -> Arc<Vault> {
         Arc::new(Vault::from_hex(&"ab".repeat(32)).unwrap())
@@ -209,15 +251,18 @@ mod tests {
     }
 
     fn matched(endpoints: &Endpoints, workspace: &str, name: EventName) -> Vec<u128> {
-        let mut ids: Vec<u128> =
-            endpoints.matching(workspace, &sample::event(name, AT)).iter().map(|target| target.id.bits()).collect();
+        let mut ids: Vec<u128> = endpoints
+            .matching(workspace, &sample::event(name, AT))
+            .iter()
+            .map(|recipient| recipient.id.bits())
+            .collect();
         ids.sort_unstable();
         ids
     }
 
     #[test]
     fn an_event_finds_those_who_ask_for_it() {
-        let endpoints = Endpoints::new(vault());
+        let endpoints = endpoints();
         put(&endpoints, &endpoint(1, "default", r#"["link.clicked"]"#, "{}"));
         put(&endpoints, &endpoint(2, "default", r#"["link.*"]"#, r#"{"country":["US"]}"#));
         put(&endpoints, &endpoint(3, "default", r#"["*","link.clicked"]"#, r#"{"country":["DE"]}"#));
@@ -230,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_change_replaces_and_a_tombstone_removes() {
-        let endpoints = Endpoints::new(vault());
+        let endpoints = endpoints();
         put(&endpoints, &endpoint(1, "default", r#"["*"]"#, "{}"));
         let lane = Arc::clone(&endpoints.get(EndpointId::from_bits(1)).unwrap().lane);
         put(&endpoints, &endpoint(1, "default", r#"["link.created"]"#, "{}"));
@@ -247,21 +292,21 @@ mod tests {
 
     #[test]
     fn a_request_carries_the_customers_headers_and_ours_win() {
-        let endpoints = Endpoints::new(vault());
+        let endpoints = endpoints();
         put(&endpoints, &endpoint(1, "default", r#"["*"]"#, "{}"));
-        let target = endpoints.get(EndpointId::from_bits(1)).unwrap();
-        let headers = &target.route.as_ref().unwrap().headers;
+        let recipient = endpoints.get(EndpointId::from_bits(1)).unwrap();
+        let headers = &recipient.route.as_ref().unwrap().headers;
         assert_eq!(headers["x-team"], "growth");
         assert!(headers[USER_AGENT].to_str().unwrap().starts_with("clickhook/"));
     }
 
     #[test]
     fn an_endpoint_that_cannot_be_sent_to_says_why() {
-        let endpoints = Endpoints::new(vault());
+        let endpoints = endpoints();
         let mut moved = endpoint(1, "default", r#"["*"]"#, "{}");
         moved.secret = endpoint(2, "default", r#"["*"]"#, "{}").secret;
         put(&endpoints, &moved);
-        let target = endpoints.get(EndpointId::from_bits(1)).unwrap();
-        assert!(target.route.as_ref().is_err_and(|reason| reason.contains("secret")));
+        let recipient = endpoints.get(EndpointId::from_bits(1)).unwrap();
+        assert!(recipient.route.as_ref().is_err_and(|reason| reason.contains("secret")));
     }
 }

@@ -1,5 +1,5 @@
-//! Reading `clicks` and `events`: a record becomes one delivery for each endpoint
-//! that asks for its event, or for the one that it names.
+//! The reader of `clicks` and `events`: a record becomes one delivery for each
+//! endpoint that asks for its event, or for the one endpoint that the record names.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,50 +7,52 @@ use bus::{Consumer, Record};
 use bytes::Bytes;
 use schemas::{EndpointId, Envelope, Event, Timestamp, WorkspaceId};
 use serde_json::value::RawValue;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
-    claims::{Claim, Claims, Tracked},
-    deliver::{Deliverer, Message, Pending, unwanted},
-    endpoints::Target,
+    claims::{OffsetClaim, OffsetClaims, Tracked},
+    deliver::Deliverer,
+    delivery::{InFlight, Message, SourceRecord},
+    endpoints::Recipient,
     follow::{Intake, POLL},
-    outbox::Place,
 };
 
-/// How long the one endpoint that a test names may take to become known: its
-/// record travels on another topic.
-const ENDPOINT_PATIENCE: Duration = Duration::from_secs(1);
+/// The delay of a test whose endpoint is not known yet: the endpoint's record
+/// travels on another topic.
+const UNKNOWN_ENDPOINT_DELAY: Duration = Duration::from_secs(1);
 
 /// Turns events into deliveries.
-pub(super) struct Events {
-    pub claims: Arc<Claims>,
+pub(super) struct EventReader {
+    pub claims: Arc<OffsetClaims>,
     pub deliverer: Arc<Deliverer>,
-    /// Whether reading rests because Kafka takes too little of what is put off.
-    pub resting: bool,
+    /// Whether the partitions are paused because Kafka takes spilled deliveries too
+    /// slowly.
+    pub paused: bool,
 }
 
-/// Who gets an event.
+/// The endpoints that get an event.
 enum Recipients {
-    Asking(Vec<Arc<Target>>),
-    /// A test's one endpoint, and what it is now.
-    Named(EndpointId, Option<Arc<Target>>),
+    /// The endpoints that ask for it.
+    Subscribed(Vec<Arc<Recipient>>),
+    /// The one endpoint of a test, if it is known.
+    Named(EndpointId, Option<Arc<Recipient>>),
 }
 
-impl Intake for Events {
-    fn take(&mut self, record: &Record<'_>, _: &Consumer<Claims>) {
-        let place = Place { partition: record.partition(), offset: record.offset() };
+impl Intake for EventReader {
+    fn take(&mut self, record: &Record<'_>, _: &Consumer<OffsetClaims>) {
+        let source = SourceRecord { partition: record.partition(), offset: record.offset() };
         let value = record.value().unwrap_or_default();
         let (envelope, event) = match read(value) {
             Ok(read) => read,
             Err(reason) => {
-                if let Some(claim) = self.claims(place, 1).pop() {
-                    self.deliverer.bury_record(value, reason, place, claim);
+                if let Some(claim) = self.claims(source, 1).pop() {
+                    self.deliverer.spawn_dead_letter(value, reason, source, claim);
                 }
                 return;
             }
         };
         let recipients = self.recipients(&envelope, &event);
-        let claims = self.claims(place, recipients.len());
+        let claims = self.claims(source, recipients.len());
         if claims.is_empty() {
             return;
         }
@@ -62,89 +64,92 @@ impl Intake for Events {
             at: event.timestamp,
             body: Bytes::copy_from_slice(envelope.event.get().as_bytes()),
             traceparent: traceparent.map(ToOwned::to_owned),
-            place,
+            source,
         });
         self.hand_over(recipients, &message, claims);
     }
 
-    fn tick(&mut self, consumer: &Consumer<Claims>) -> Duration {
-        let swamped = self.deliverer.is_swamped();
-        if swamped != self.resting {
-            self.rest(swamped, consumer);
+    fn tick(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
+        let backlogged = self.deliverer.is_backlogged();
+        if backlogged != self.paused {
+            self.apply_backpressure(backlogged, consumer);
         }
         POLL
     }
 }
 
-impl Events {
-    fn claims(&self, place: Place, pieces: usize) -> Vec<Claim> {
-        match self.claims.track(place.partition, place.offset, pieces) {
-            Tracked::Ours(claims) => claims,
-            Tracked::Gone => Vec::new(),
+impl EventReader {
+    fn claims(&self, source: SourceRecord, pieces: usize) -> Vec<OffsetClaim> {
+        match self.claims.track(source.partition, source.offset, pieces) {
+            Tracked::Owned(claims) => claims,
+            Tracked::Revoked => Vec::new(),
         }
     }
 
     fn recipients(&self, envelope: &Envelope<'_, &RawValue>, event: &Event<'_>) -> Recipients {
         match envelope.endpoint {
-            None => Recipients::Asking(self.deliverer.endpoints.matching(&envelope.workspace, event)),
+            None => Recipients::Subscribed(self.deliverer.endpoints.matching(&envelope.workspace, event)),
             Some(id) => {
-                let target = self.deliverer.endpoints.get(id);
-                // Nothing crosses from one workspace to another.
-                Recipients::Named(id, target.filter(|target| target.workspace == *envelope.workspace))
+                let recipient = self.deliverer.endpoints.get(id);
+                // No event crosses from one workspace to another.
+                Recipients::Named(id, recipient.filter(|recipient| recipient.workspace == *envelope.workspace))
             }
         }
     }
 
-    fn hand_over(&self, recipients: Recipients, message: &Arc<Message>, mut claims: Vec<Claim>) {
-        let pending = |endpoint, claim| Pending { message: Arc::clone(message), endpoint, attempt: 1, claim };
+    fn hand_over(&self, recipients: Recipients, message: &Arc<Message>, mut claims: Vec<OffsetClaim>) {
+        let delivery = |endpoint, claim| InFlight { message: Arc::clone(message), endpoint, attempt: 1, claim };
         match recipients {
-            Recipients::Asking(targets) => {
-                for (target, claim) in targets.iter().zip(claims) {
-                    self.send(target, pending(target.id, claim));
+            Recipients::Subscribed(recipients) => {
+                for (recipient, claim) in recipients.iter().zip(claims) {
+                    self.send(recipient, delivery(recipient.id, claim));
                 }
             }
-            Recipients::Named(id, target) => {
+            Recipients::Named(id, recipient) => {
                 let Some(claim) = claims.pop() else { return };
-                match target {
-                    Some(target) => self.send(&target, pending(id, claim)),
-                    None => self.deliverer.postpone(pending(id, claim), Timestamp::now().plus(ENDPOINT_PATIENCE)),
+                let delivery = delivery(id, claim);
+                match recipient {
+                    Some(recipient) => self.send(&recipient, delivery),
+                    None => self.deliverer.spawn_delay(delivery, Timestamp::now().plus(UNKNOWN_ENDPOINT_DELAY)),
                 }
             }
         }
     }
 
-    fn send(&self, target: &Target, pending: Pending) {
-        match unwanted(target.status) {
-            None => self.deliverer.offer(target, pending),
-            Some(why) => self.deliverer.skip(pending, why),
+    fn send(&self, recipient: &Recipient, delivery: InFlight) {
+        match recipient.skip_reason() {
+            None => self.deliverer.offer(recipient, delivery),
+            Some(why) => self.deliverer.spawn_skip(delivery, why),
         }
     }
 
-    fn rest(&mut self, swamped: bool, consumer: &Consumer<Claims>) {
+    fn apply_backpressure(&mut self, backlogged: bool, consumer: &Consumer<OffsetClaims>) {
         let switch = |partitions: Vec<_>| {
-            if swamped { consumer.pause(&partitions) } else { consumer.resume(&partitions) }
+            if backlogged { consumer.pause(&partitions) } else { consumer.resume(&partitions) }
         };
         match consumer.assignment().and_then(switch) {
-            Ok(()) if swamped => warn!("Kafka takes what is put off more slowly than it comes: reading rests"),
-            Ok(()) => {}
-            // The partitions are changing hands: the next tick tries again.
-            Err(error) => return debug!(%error, "reading cannot be paused or resumed yet"),
+            Ok(()) if backlogged => {
+                warn!("backpressure: consumer paused, Kafka takes spilled deliveries more slowly than they come");
+            }
+            Ok(()) => info!("backpressure over: consumer resumed"),
+            // A rebalance is under way: the next tick tries again.
+            Err(error) => return debug!(%error, "consumer not paused or resumed: retried at the next poll"),
         }
-        self.resting = swamped;
+        self.paused = backlogged;
     }
 }
 
 impl Recipients {
     const fn len(&self) -> usize {
         match self {
-            Self::Asking(targets) => targets.len(),
+            Self::Subscribed(recipients) => recipients.len(),
             Self::Named(..) => 1,
         }
     }
 }
 
-/// Reads a record's value: the envelope with the body's exact bytes, and what
-/// the body says.
+/// Reads a record's value: the envelope with the exact bytes of the body, and the
+/// parsed body.
 fn read(value: &[u8]) -> Result<(Envelope<'_, &RawValue>, Event<'_>), String> {
     let envelope: Envelope<'_, &RawValue> =
         serde_json::from_slice(value).map_err(|error| format!("not an event's envelope: {error}"))?;

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Error, claims::Claims};
+use super::{Error, claims::OffsetClaims};
 
 /// How long a poll waits at most: how soon a stop is noticed.
 pub(super) const POLL: Duration = Duration::from_millis(250);
@@ -27,10 +27,10 @@ const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// What is done with the records of a consumer. Neither call may block.
 pub(super) trait Intake: Send + 'static {
     /// A record was read.
-    fn take(&mut self, record: &Record<'_>, consumer: &Consumer<Claims>);
+    fn take(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>);
 
     /// Does what is due, and says how long nothing else will be.
-    fn tick(&mut self, consumer: &Consumer<Claims>) -> Duration;
+    fn tick(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration;
 }
 
 /// The consumers that are being followed.
@@ -63,9 +63,9 @@ impl Readers {
         group: &'static str,
         topic: Topic,
         isolation: Isolation,
-        intake: impl FnOnce(Arc<Claims>) -> I,
+        intake: impl FnOnce(Arc<OffsetClaims>) -> I,
     ) -> Result<(), Error> {
-        let claims = Arc::new(Claims::default());
+        let claims = Arc::new(OffsetClaims::default());
         let consumer = self.bus.consumer(group, &[topic], isolation, Membership::Static, Arc::clone(&claims))?;
         let mut intake = intake(Arc::clone(&claims));
         let (drained, wait) = mpsc::channel();
@@ -124,8 +124,8 @@ impl Drop for Readers {
 }
 
 struct Follower {
-    consumer: Consumer<Claims>,
-    claims: Arc<Claims>,
+    consumer: Consumer<OffsetClaims>,
+    claims: Arc<OffsetClaims>,
     outstanding: Gauge,
     /// How much of the gauge is ours.
     counted: i64,

@@ -1,6 +1,7 @@
 //! Outgoing safety (docs/CONTRACTS.md §4): which addresses a webhook may be sent to.
-//! The check happens when a connection is made and on the very address that is
-//! connected to, so that a name that resolves anew cannot get around it.
+//! The check happens when a connection is made, and on the very address that is
+//! connected to. So a name that resolves to another address the second time cannot
+//! get around it.
 
 use std::{
     future::Future,
@@ -24,8 +25,8 @@ use ipnet::{IpNet, Ipv6Net};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// What the IANA registries of special-purpose addresses and the clouds keep
-/// from the public internet.
+/// The networks that are not on the public internet: those of the IANA registries of
+/// special-purpose addresses, and those of the clouds.
 const RESERVED: &[(&str, &str)] = &[
     ("0.0.0.0/8", "this network"),
     ("10.0.0.0/8", "private"),
@@ -54,16 +55,17 @@ const RESERVED: &[(&str, &str)] = &[
     ("ff00::/8", "multicast"),
 ];
 
-/// All that is routed publicly in IPv6.
+/// The IPv6 addresses that are routed publicly.
 const GLOBAL_UNICAST: &str = "2000::/3";
-/// Addresses that stand for IPv4 ones behind a translator (RFC 6052).
+/// The prefix of IPv6 addresses that stand for IPv4 addresses behind a translator
+/// (RFC 6052).
 const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
 
 static NETS: LazyLock<Vec<(IpNet, &str)>> =
     LazyLock::new(|| RESERVED.iter().filter_map(|(net, what)| Some((net.parse().ok()?, *what))).collect());
 static GLOBAL: LazyLock<Option<Ipv6Net>> = LazyLock::new(|| GLOBAL_UNICAST.parse().ok());
 
-/// What an address is, if it is not on the public internet.
+/// Returns the kind of an address that is not on the public internet.
 #[must_use]
 pub fn reserved(address: IpAddr) -> Option<&'static str> {
     let address = unwrap_ipv4(address);
@@ -76,29 +78,30 @@ pub fn reserved(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, if it does.
+/// Returns the IPv4 address that an IPv6 address stands for, if it stands for one.
 fn unwrap_ipv4(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address else { return address };
     if let Some(four) = six.to_ipv4_mapped() {
         return four.into();
     }
-    let (octets, nat64) = (six.octets(), NAT64.octets());
+    let octets = six.octets();
+    let nat64 = NAT64.octets();
     if octets[..12] == nat64[..12] {
         return Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]).into();
     }
     address
 }
 
-/// What an installation allows its endpoints to be.
+/// The addresses that an installation allows for its endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     pub allow_private: bool,
     pub allow_http: bool,
 }
 
-/// Why no connection was made.
+/// The reason why no connection was made.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum RefusedAddress {
     #[error("{address} is {what}, and webhooks go to the public internet only (`webhook.allow_private` allows it)")]
     Address { address: IpAddr, what: &'static str },
     #[error("its address does not begin with https:// (`webhook.allow_http` allows it)")]
@@ -108,25 +111,25 @@ pub(super) enum Refused {
 }
 
 impl Policy {
-    fn check(self, address: IpAddr) -> Result<(), Refused> {
+    fn check(self, address: IpAddr) -> Result<(), RefusedAddress> {
         match reserved(address) {
-            Some(what) if !self.allow_private => Err(Refused::Address { address, what }),
+            Some(what) if !self.allow_private => Err(RefusedAddress::Address { address, what }),
             _ => Ok(()),
         }
     }
 
-    /// Checks what is known before a name is resolved.
-    fn check_uri(self, uri: &Uri) -> Result<(), Refused> {
+    /// Checks a URI before its host name is resolved.
+    fn check_uri(self, uri: &Uri) -> Result<(), RefusedAddress> {
         if !self.allow_http && uri.scheme() != Some(&http::uri::Scheme::HTTPS) {
-            return Err(Refused::Plain);
+            return Err(RefusedAddress::Plain);
         }
-        // An address that is spelled out is never resolved.
+        // A literal address is never resolved, so the resolver cannot check it.
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         host.parse().map_or(Ok(()), |address| self.check(address))
     }
 
-    fn keep_allowed(self, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
-        let mut refused = Refused::NoAddress;
+    fn keep_allowed(self, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, RefusedAddress> {
+        let mut refused = RefusedAddress::NoAddress;
         let mut kept = Vec::new();
         for address in addresses {
             match self.check(address.ip()) {
@@ -138,7 +141,7 @@ impl Policy {
     }
 }
 
-/// Resolves names to addresses that are allowed.
+/// A resolver that returns only allowed addresses.
 #[derive(Clone)]
 pub(super) struct Resolver {
     inner: GaiResolver,
@@ -155,7 +158,8 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let (resolving, policy) = (self.inner.call(name), self.policy);
+        let resolving = self.inner.call(name);
+        let policy = self.policy;
         Box::pin(async move {
             let kept = policy.keep_allowed(resolving.await?).map_err(io::Error::other)?;
             Ok(kept.into_iter())
@@ -163,7 +167,7 @@ impl Service<Name> for Resolver {
     }
 }
 
-/// Connects to addresses that are allowed.
+/// A connector that connects only to allowed addresses.
 #[derive(Clone)]
 pub(super) struct Connector {
     inner: HttpConnector<Resolver>,
@@ -173,7 +177,7 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(policy: Policy) -> Self {
         let mut inner = HttpConnector::new_with_resolver(Resolver { inner: GaiResolver::new(), policy });
-        // TLS is put on top of it.
+        // TLS is added by the caller, so other schemes than http are expected.
         inner.enforce_http(false);
         inner.set_nodelay(true);
         Self { inner, policy }
@@ -281,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spelled_out_address_is_checked_too() {
+    fn a_literal_address_is_checked_too() {
         let check = |uri: &'static str| STRICT.check_uri(&Uri::from_static(uri)).map_err(|refused| refused.to_string());
         assert!(check("https://acme.com/hook").is_ok());
         assert!(check("http://acme.com/hook").unwrap_err().contains("https://"));
@@ -297,7 +301,7 @@ mod tests {
         let mixed = addresses(&["10.0.0.1:443", "1.1.1.1:443"]);
         assert_eq!(STRICT.keep_allowed(mixed.into_iter()).unwrap(), addresses(&["1.1.1.1:443"]));
         let inside = addresses(&["10.0.0.1:443"]);
-        assert!(matches!(STRICT.keep_allowed(inside.into_iter()), Err(Refused::Address { .. })));
-        assert!(matches!(STRICT.keep_allowed([].into_iter()), Err(Refused::NoAddress)));
+        assert!(matches!(STRICT.keep_allowed(inside.into_iter()), Err(RefusedAddress::Address { .. })));
+        assert!(matches!(STRICT.keep_allowed([].into_iter()), Err(RefusedAddress::NoAddress)));
     }
 }

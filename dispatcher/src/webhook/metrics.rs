@@ -1,4 +1,4 @@
-//! The numbers of webhook delivery.
+//! The metrics of webhook delivery.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -7,36 +7,38 @@ use prometheus_client::{
 use schemas::Outcome;
 use service::Metrics;
 
-/// How an attempt ended.
+/// The label of an attempt's outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Ended {
+pub(super) struct OutcomeLabel {
     outcome: &'static str,
 }
 
-pub(super) struct Numbers {
-    attempts: Family<Ended, Counter>,
+#[derive(Clone)]
+pub(super) struct WebhookMetrics {
+    attempts: Family<OutcomeLabel, Counter>,
     /// Deliveries that found their lane full.
     pub spilled: Counter,
     /// Records and deliveries that were given up.
     pub dead: Counter,
     /// Attempts whose record was lost on its way to Kafka.
     pub unrecorded: Counter,
-    /// Deliveries that are under way, from reading their record to settling it.
+    /// Deliveries between the reading of their record and the end of their claim on it.
     pub outstanding: Gauge,
-    /// How many endpoints are known.
+    /// The known endpoints.
     pub endpoints: Gauge,
-    /// Seconds that an exchange takes.
+    /// The duration of an exchange, in seconds.
     pub exchange: Histogram,
-    /// Seconds from what happened to its first delivery.
+    /// The time from an event to its first delivery, in seconds.
     pub latency: Histogram,
 }
 
-/// From a millisecond to what a timeout allows.
+/// Buckets from a millisecond to the longest timeout.
 const EXCHANGE_S: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0];
-/// Closest where the promise is: 40 ms at the median, 200 ms at the worst.
+/// Buckets that are closest around the promised latency: 40 ms at the median, 200 ms
+/// at the worst.
 const LATENCY_S: [f64; 13] = [0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0, 10.0, 60.0];
 
-impl Numbers {
+impl WebhookMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
             attempts: metrics.family_counter("clickhook_webhook_attempts", "Attempts by how they ended"),
@@ -65,13 +67,13 @@ impl Numbers {
         }
     }
 
-    pub(super) fn attempt(&self, outcome: Outcome) {
+    pub(super) fn count_attempt(&self, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::Delivered => "delivered",
             Outcome::Retrying => "retrying",
             Outcome::Dead => "dead",
             Outcome::Skipped => "skipped",
         };
-        self.attempts.get_or_create(&Ended { outcome }).inc();
+        self.attempts.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 }

@@ -1,18 +1,22 @@
 //! Webhooks: events become signed requests to the endpoints that ask for them.
 //!
 //! Three consumers, each on a thread of its own, read `clicks` and `events`
-//! (`events.rs`) and the delay topic (`delay.rs`). A record is matched
-//! (`endpoints.rs`) and becomes deliveries, which go through their endpoint's lane
-//! (`lane.rs`) into an exchange (`client.rs`, allowed by `guard.rs`), signed by
-//! `sign.rs`. What an exchange means is decided in `outcome.rs`; what it leaves
-//! behind is written by `outbox.rs`; and offsets are committed by `follow.rs` when
-//! `claims.rs` says that all of it is done.
+//! (`events.rs`) and the delay topic (`delay.rs`). A record is matched with its
+//! endpoints (`endpoints.rs`) and becomes deliveries (`delivery.rs`). A delivery is
+//! admitted (`deliver.rs`) to its endpoint's lane, which says when it may begin
+//! (`lane/`). An attempt (`attempt.rs`) is one exchange over HTTP (`client.rs`), to an
+//! address that is allowed (`guard.rs`), with a body that is signed (`sign.rs`).
+//! `outcome.rs` decides what follows from the exchange, and `outbox.rs` writes it to
+//! Kafka. Offsets are committed by `follow.rs` once every claim below them is
+//! complete (`claims.rs`).
 
+mod attempt;
 mod claims;
 mod client;
 mod config;
 mod delay;
 mod deliver;
+mod delivery;
 mod endpoints;
 mod events;
 mod follow;
@@ -34,17 +38,17 @@ use tracing::info;
 pub use config::Config;
 
 use self::{
-    delay::Delay, deliver::Deliverer, endpoints::Endpoints, events::Events, follow::Readers, metrics::Numbers,
-    outbox::Outbox,
+    delay::DelayReader, deliver::Deliverer, endpoints::Endpoints, events::EventReader, follow::Readers,
+    lane::QueueBudget, metrics::WebhookMetrics, outbox::WebhookOutbox,
 };
 
-/// Why webhooks are no longer delivered.
+/// The error that ended webhook delivery.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration has a value that is not allowed.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Kafka cannot be read on without losing records, or the client is beyond repair.
+    /// Reading on could lose records, or the Kafka client has failed for good.
     #[error("webhooks: {0}")]
     Bus(#[from] BusError),
     /// The TLS library lacks what it was built with.
@@ -58,11 +62,11 @@ pub enum Error {
     Panic,
 }
 
-/// How long Kafka may take for the last records when told to stop.
+/// The time that Kafka has to take the last records when the process stops.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Delivers webhooks until `shutdown`, then drains: what is under way has
-/// `drain_ms` to finish, and offsets and records are with Kafka when this returns.
+/// Delivers webhooks until `shutdown`, then drains: deliveries in flight have
+/// `drain_ms` to finish, and Kafka has the offsets and records when this returns.
 ///
 /// # Errors
 /// When the configuration is not valid, or Kafka cannot be read on.
@@ -77,30 +81,32 @@ pub async fn run(
     config.validate()?;
     let part = health.part("webhook");
     part.not_ready("reading endpoints");
-    let endpoints = Arc::new(Endpoints::new(vault));
-    let numbers = Numbers::new(&metrics);
-    let (followed, known) = (Arc::clone(&endpoints), numbers.endpoints.clone());
+    let metrics = WebhookMetrics::new(&metrics);
+    let endpoints = Arc::new(Endpoints::new(vault, config.lane_settings(), QueueBudget::new(config.max_queued)));
+    let followed = Arc::clone(&endpoints);
+    let known = metrics.endpoints.clone();
     let table = bus.table("webhook", Topic::Endpoints, None, move |change: Change<'_>| {
         followed.apply(change);
         known.set(i64::try_from(followed.len()).unwrap_or(i64::MAX));
     })?;
-    // An event that were read before its endpoints would match none of them.
+    // An event that is read before its endpoints are known would match none.
     tokio::select! {
         () = table.caught_up() => {}
         () = shutdown.wait() => return Ok(()),
     }
     let drain = Duration::from_millis(config.drain_ms);
-    let deliverer = Arc::new(Deliverer::new(config, endpoints, Outbox::new(&bus)?, numbers)?);
-    let mut readers = Readers::new(bus, deliverer.numbers.outstanding.clone());
-    let events = |claims| Events { claims, deliverer: Arc::clone(&deliverer), resting: false };
-    // A click is told of before the transaction that it was enriched in is
-    // committed: should that abort, the same event follows, with the same id.
+    let outbox = Arc::new(WebhookOutbox::new(&bus, metrics.clone())?);
+    let mut readers = Readers::new(bus, metrics.outstanding.clone());
+    let deliverer = Arc::new(Deliverer::new(config, endpoints, outbox, metrics)?);
+    let events = |claims| EventReader { claims, deliverer: Arc::clone(&deliverer), paused: false };
+    // Clicks are delivered before the enricher's transaction is committed: should the
+    // transaction abort, the same event follows, with the same id.
     readers.start("webhook.clicks", Topic::Clicks, Isolation::Uncommitted, events)?;
     readers.start("webhook.events", Topic::Events, Isolation::Committed, events)?;
-    let delay = |claims| Delay { claims, deliverer: Arc::clone(&deliverer), heads: HashMap::new() };
+    let delay = |claims| DelayReader { claims, deliverer: Arc::clone(&deliverer), paused_heads: HashMap::new() };
     readers.start("webhook.delay", Topic::Delay, Isolation::Uncommitted, delay)?;
     part.ready();
-    info!(endpoints = deliverer.endpoints.len(), "webhooks are delivered");
+    info!(endpoints = deliverer.endpoints.len(), "webhook delivery started");
 
     let ended = tokio::select! {
         () = shutdown.wait() => Ok(()),
@@ -112,9 +118,9 @@ pub async fn run(
     let ended = ended.and(readers.leave().await);
     let flushed = tokio::task::spawn_blocking(move || {
         drop(table);
-        deliverer.outbox.drain(FLUSH)
+        deliverer.outbox.flush(FLUSH)
     });
     let left = flushed.await.unwrap_or_default();
-    info!(unflushed = left, "webhooks are no longer delivered");
+    info!(unflushed = left, "webhook delivery stopped");
     ended
 }

@@ -1,130 +1,159 @@
-//! What delivering leaves behind in Kafka: a record of every attempt, deliveries
-//! that wait for their next one, and the dead.
+//! The records that delivering leaves on Kafka: the log of attempts, deliveries
+//! that wait for their next attempt, and dead letters. The claim on an offset is
+//! completed here, once Kafka has the record that stands for the delivery.
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Bus, BusError, Outgoing, Partition, Producer};
-use prometheus_client::metrics::counter::Counter;
-use schemas::{Attempt, Dead, Delivery, EndpointId, Origin, Timestamp, Topic, Topics};
+use bus::{Acked, Bus, BusError, Outgoing, Producer};
+use schemas::{Attempt, Dead, EndpointId, Origin, Outcome, Timestamp, Topic, Topics};
 use serde::Serialize;
+use tracing::{error, warn};
 
-/// Nothing waits for these records but the offsets behind them: let them gather.
+use super::{
+    claims::OffsetClaim,
+    delivery::{InFlight, SourceRecord},
+    metrics::WebhookMetrics,
+};
+
+/// The producer's batching delay. Only offsets wait for these records, so they may
+/// gather.
 const LINGER: Duration = Duration::from_millis(10);
-/// How long to rest when the producer's queue is full.
-const FULL_QUEUE_REST: Duration = Duration::from_millis(20);
-/// How much of a record that cannot be read is kept.
+/// The pause before another try when the producer's queue is full.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(20);
+/// The part of an unreadable record that its dead letter keeps.
 const PAYLOAD_CHARS: usize = 256 * 1024;
 
 /// Writes what delivering leaves behind.
-pub(super) struct Outbox {
+pub(super) struct WebhookOutbox {
     producer: Producer,
     topics: Arc<Topics>,
+    metrics: WebhookMetrics,
 }
 
-/// Where a record was read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub partition: Partition,
-    pub offset: i64,
-}
-
-impl Outbox {
-    pub(super) fn new(bus: &Bus) -> Result<Self, BusError> {
-        // Patient for ever: an offset waits for these records, and an outage of
-        // Kafka is waited out.
+impl WebhookOutbox {
+    /// # Errors
+    /// When a setting of the producer is refused.
+    pub(super) fn new(bus: &Bus, metrics: WebhookMetrics) -> Result<Self, BusError> {
+        // The producer never gives a record up by itself: an offset waits for the
+        // record, and an outage of Kafka is waited out.
         let producer = bus.producer("webhook", LINGER, Duration::ZERO)?;
-        Ok(Self { producer, topics: Arc::clone(bus.topics()) })
+        Ok(Self { producer, topics: Arc::clone(bus.topics()), metrics })
     }
 
-    /// Records an attempt without waiting for Kafka; `lost` counts those that it
-    /// does not take.
-    pub(super) async fn note(&self, attempt: &Attempt, lost: &Counter) {
-        let (key, value) = (attempt.endpoint.to_string(), json(attempt));
+    /// Writes an attempt to the log without waiting for Kafka. Entries that Kafka
+    /// does not take are counted as unrecorded.
+    pub(super) async fn log_attempt(&self, attempt: &Attempt) {
+        let key = attempt.endpoint.to_string();
+        let value = json(attempt);
         let out = Outgoing::keyed(Topic::Attempts, key.as_bytes(), Some(&value));
         loop {
-            let counter = lost.clone();
-            let counted = move |acked: bus::Acked| {
+            let unrecorded = self.metrics.unrecorded.clone();
+            let count_failure = move |acked: Acked| {
                 if acked.is_err() {
-                    counter.inc();
+                    unrecorded.inc();
                 }
             };
-            match self.producer.send(&out, counted) {
+            match self.producer.send(&out, count_failure) {
                 Ok(()) => return,
-                Err(BusError::QueueFull) => tokio::time::sleep(FULL_QUEUE_REST).await,
+                Err(BusError::QueueFull) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
                 Err(_) => {
-                    lost.inc();
+                    self.metrics.unrecorded.inc();
                     return;
                 }
             }
         }
     }
 
-    /// Records an attempt and waits until Kafka has it.
-    pub(super) async fn record(&self, attempt: &Attempt) -> Result<(), BusError> {
-        self.put(Topic::Attempts, attempt.endpoint, &json(attempt)).await
-    }
-
-    /// Puts a delivery where it waits, and returns when Kafka has it.
-    pub(super) async fn delay(&self, delivery: &Delivery) -> Result<(), BusError> {
-        self.put(Topic::Delay, delivery.endpoint, &json(delivery)).await
-    }
-
-    /// Gives up a delivery, and returns when Kafka has it.
-    pub(super) async fn bury(&self, delivery: Delivery, reason: String, place: Place) -> Result<(), BusError> {
-        let endpoint = delivery.endpoint;
-        let dead = Dead {
-            v: 1,
-            reason,
-            at: Timestamp::now(),
-            origin: self.origin(place),
-            payload: None,
-            delivery: Some(delivery),
-        };
-        self.put(Topic::Dead, endpoint, &json(&dead)).await
-    }
-
-    /// Gives up a record that cannot be read, and returns when Kafka has it.
-    pub(super) async fn bury_record(&self, payload: &str, reason: String, place: Place) -> Result<(), BusError> {
-        let dead = Dead {
-            v: 1,
-            reason,
-            at: Timestamp::now(),
-            origin: self.origin(place),
-            payload: Some(payload.chars().take(PAYLOAD_CHARS).collect()),
-            delivery: None,
-        };
-        self.send(Topic::Dead, place.partition.topic.suffix(), &json(&dead)).await
-    }
-
-    /// Waits until Kafka has everything, at most `patience`; gives back how many
-    /// records it has not. Blocks.
-    pub(super) fn drain(&self, patience: Duration) -> usize {
-        self.producer.drain(patience)
-    }
-
-    fn origin(&self, place: Place) -> Origin {
-        Origin {
-            topic: self.topics.name(place.partition.topic),
-            partition: place.partition.index,
-            offset: place.offset,
-            line: None,
-            bundle: None,
+    /// Writes a delivery to the delay topic, with attempt number `attempt` due at
+    /// `due`, and completes its claim when Kafka has the record.
+    pub(super) async fn delay(&self, delivery: InFlight, attempt: u32, due: Timestamp) {
+        let record = delivery.to_record(attempt, due);
+        match self.produce_for(Topic::Delay, record.endpoint, &json(&record)).await {
+            Ok(()) => delivery.claim.complete(),
+            // Kafka never takes the record, as when it is too large.
+            Err(error) => self.dead_letter(delivery, format!("Kafka refused the retry's record: {error}")).await,
         }
     }
 
-    async fn put(&self, topic: Topic, endpoint: EndpointId, value: &[u8]) -> Result<(), BusError> {
-        self.send(topic, &endpoint.to_string(), value).await
+    /// Gives up a delivery: writes it to `dead`, and completes its claim when Kafka
+    /// has the record.
+    pub(super) async fn dead_letter(&self, delivery: InFlight, reason: String) {
+        let message = &delivery.message;
+        warn!(endpoint = %delivery.endpoint, event = %message.event_id, reason, "delivery dead-lettered");
+        self.metrics.dead.inc();
+        let record = delivery.to_record(delivery.attempt, Timestamp::now());
+        let dead = Dead { delivery: Some(record), ..self.dead(reason, message.source) };
+        let written = self.produce_for(Topic::Dead, delivery.endpoint, &json(&dead)).await;
+        complete(delivery.claim, written, Topic::Dead);
     }
 
-    async fn send(&self, topic: Topic, key: &str, value: &[u8]) -> Result<(), BusError> {
+    /// Gives up a record that cannot be read: writes it to `dead`, and completes its
+    /// claim when Kafka has the dead letter.
+    pub(super) async fn dead_letter_record(
+        &self,
+        payload: &str,
+        reason: String,
+        source: SourceRecord,
+        claim: OffsetClaim,
+    ) {
+        warn!(partition = %source.partition, offset = source.offset, reason, "unreadable record dead-lettered");
+        self.metrics.dead.inc();
+        let payload = payload.chars().take(PAYLOAD_CHARS).collect();
+        let dead = Dead { payload: Some(payload), ..self.dead(reason, source) };
+        let written = self.produce(Topic::Dead, source.partition.topic.suffix(), &json(&dead)).await;
+        complete(claim, written, Topic::Dead);
+    }
+
+    /// Records that a delivery is not made, and completes its claim when Kafka has
+    /// the record.
+    pub(super) async fn skip(&self, delivery: InFlight, why: &'static str) {
+        self.metrics.count_attempt(Outcome::Skipped);
+        let entry = delivery.log_entry(Timestamp::now(), Outcome::Skipped);
+        let skipped = Attempt { error: Some(why.to_owned()), ..entry };
+        let written = self.produce_for(Topic::Attempts, delivery.endpoint, &json(&skipped)).await;
+        complete(delivery.claim, written, Topic::Attempts);
+    }
+
+    /// Waits until Kafka has every record, at most `patience`, and returns the
+    /// number of records that Kafka does not have. Blocks.
+    pub(super) fn flush(&self, patience: Duration) -> usize {
+        self.producer.drain(patience)
+    }
+
+    /// Returns a dead letter without its content.
+    fn dead(&self, reason: String, source: SourceRecord) -> Dead {
+        let origin = Origin {
+            topic: self.topics.name(source.partition.topic),
+            partition: source.partition.index,
+            offset: source.offset,
+            line: None,
+            bundle: None,
+        };
+        Dead { v: 1, reason, at: Timestamp::now(), origin, payload: None, delivery: None }
+    }
+
+    async fn produce_for(&self, topic: Topic, endpoint: EndpointId, value: &[u8]) -> Result<(), BusError> {
+        self.produce(topic, &endpoint.to_string(), value).await
+    }
+
+    async fn produce(&self, topic: Topic, key: &str, value: &[u8]) -> Result<(), BusError> {
         let out = Outgoing::keyed(topic, key.as_bytes(), Some(value));
         loop {
             match self.producer.produce(&out).await {
                 Ok(_) => return Ok(()),
-                Err(BusError::QueueFull) => tokio::time::sleep(FULL_QUEUE_REST).await,
+                Err(BusError::QueueFull) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+fn complete(claim: OffsetClaim, written: Result<(), BusError>, topic: Topic) {
+    match written {
+        Ok(()) => claim.complete(),
+        // The claim stays open and holds its offset back, so that the record is
+        // read again after a restart.
+        Err(error) => error!(%error, topic = topic.suffix(), "record not written: its source's offset is held back"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What an exchange with an endpoint means (docs/CONTRACTS.md §4), and when the next
-//! one follows. Decisions only: nothing here sends, waits or records.
+//! The decision that follows from an exchange with an endpoint (docs/CONTRACTS.md §4), and
+//! the time of the next attempt. Nothing here sends, waits or records.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,31 +8,31 @@ use super::config::Config;
 /// The longest wait that an endpoint may ask for with `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// How an HTTP exchange went.
+/// The result of an HTTP exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Exchange {
     /// The endpoint answered, and its answer was read within the time allowed.
     Answered {
         status: u16,
-        /// How long it asks to be left alone.
+        /// The pause that the endpoint asks for.
         retry_after: Option<Duration>,
-        /// The beginning of its body.
+        /// The beginning of the answer's body.
         excerpt: Option<String>,
     },
-    /// It did not, for this reason.
+    /// There was no complete answer, for this reason.
     Failed(String),
 }
 
-/// What follows from an exchange.
+/// The decision about a delivery after an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Delivered,
-    /// It is tried again so much later.
+    /// The delivery is retried after this time.
     Retry {
         after: Duration,
         why: String,
     },
-    /// It is given up.
+    /// The delivery is given up.
     Dead {
         why: String,
     },
@@ -58,17 +58,17 @@ pub(super) fn judge(exchange: &Exchange, attempt: u32, config: &Config, random: 
         return Verdict::Dead { why: format!("{why}; that was attempt {attempt} of {}", config.max_attempts) };
     }
     let asked = asked.unwrap_or_default().min(LONGEST_RETRY_AFTER);
-    // What was asked for is never cut short.
+    // The retry never comes earlier than the endpoint asked for.
     let after = jittered(config.retry_delay(), random).max(asked.mul_f64(1.0 + 0.1 * random));
     Verdict::Retry { after, why }
 }
 
-/// `delay` ±10 %.
+/// Returns `delay` ±10 %, as `random` from 0 to 1 decides.
 pub(super) fn jittered(delay: Duration, random: f64) -> Duration {
     delay.mul_f64(0.9 + 0.2 * random)
 }
 
-/// `Retry-After` as a time from `now`: seconds, or a date (RFC 9110, 10.2.3).
+/// Reads `Retry-After`, seconds or a date (RFC 9110, 10.2.3), as a time from `now`.
 pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));

@@ -1,13 +1,13 @@
-//! Where a body is signed (docs/CONTRACTS.md §4): once as Standard Webhooks 1.0.0
-//! says, over id, timestamp and body under the decoded secret, and once over
-//! the body alone under the secret's text, for receivers that want it simple.
+//! Signatures of a body (docs/CONTRACTS.md §4): one as Standard Webhooks 1.0.0 defines it,
+//! over id, timestamp and body under the decoded secret, and one over the body
+//! alone under the secret's text, for simple receivers.
 
 use base64::{Engine, alphabet, engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use service::secret::{PREFIX, Secret};
 use sha2::Sha256;
 
-/// The header with an event's id: stable over retries.
+/// The header with the event's id, which stays the same over retries.
 pub const ID: &str = "webhook-id";
 /// The header with the Unix seconds of the attempt.
 pub const TIMESTAMP: &str = "webhook-timestamp";
@@ -17,18 +17,18 @@ pub const SIGNATURE: &str = "webhook-signature";
 pub const SIMPLE_SIGNATURE: &str = "x-webhook-signature";
 /// The header with the event's name.
 pub const EVENT: &str = "x-webhook-event";
-/// The header that counts attempts from 1.
+/// The header with the number of the attempt, from 1.
 pub const ATTEMPT: &str = "x-webhook-attempt";
 
-/// What a Standard Webhooks signature begins with: its scheme's version.
+/// The prefix of a Standard Webhooks signature: the version of its scheme.
 pub(super) const VERSION: &str = "v1,";
 
-/// A text that is no signing secret.
+/// The error for a text that is not a signing secret.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a signing secret: expected `whsec_` and base64, as `clickhook endpoints create` shows it once")]
 pub struct SecretError;
 
-/// Signs under one secret. Both keys are prepared once, not once a body.
+/// A signer under one secret. Both keys are prepared once, not for each body.
 #[derive(Clone)]
 pub struct Signer {
     standard: Hmac<Sha256>,
@@ -41,17 +41,17 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// Secrets made elsewhere may come without padding.
+/// Base64 with or without padding: secrets from elsewhere may lack it.
 const LENIENT: engine::GeneralPurpose = engine::GeneralPurpose::new(
     &alphabet::STANDARD,
     engine::GeneralPurposeConfig::new().with_decode_padding_mode(engine::DecodePaddingMode::Indifferent),
 );
 
 impl Signer {
-    /// A signer under `secret`.
+    /// Makes a signer under `secret`.
     ///
     /// # Errors
-    /// When it is not `whsec_` and base64.
+    /// When the secret is not `whsec_` and base64.
     pub fn new(secret: &Secret) -> Result<Self, SecretError> {
         let text = secret.expose();
         let key = text.strip_prefix(PREFIX).and_then(|base64| LENIENT.decode(base64).ok()).ok_or(SecretError)?;
@@ -62,7 +62,8 @@ impl Signer {
         Ok(Self { standard: hmac(&key)?, simple: hmac(text.as_bytes())? })
     }
 
-    /// The value of `webhook-signature` for a body sent at `timestamp` (Unix seconds).
+    /// Returns the value of `webhook-signature` for a body sent at `timestamp` (Unix
+    /// seconds).
     #[must_use]
     pub fn standard(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mac = self.standard_bytes(id, &timestamp.to_string(), body);
@@ -72,7 +73,7 @@ impl Signer {
         text
     }
 
-    /// The value of `X-Webhook-Signature`.
+    /// Returns the value of `X-Webhook-Signature`.
     #[must_use]
     pub fn simple(&self, body: &[u8]) -> String {
         hex::encode(self.simple_bytes(body))

@@ -1,7 +1,7 @@
-//! The receiver's side of [`sign`](super::sign): whether a webhook is ours, and
-//! if not, which header says so and what the likely cause is. `clickhook
-//! listen` and `clickhook verify` are made of it; receivers of their own do the
-//! same in a few lines of any language.
+//! The receiver's side of [`sign`](super::sign): whether a webhook comes from
+//! clickhook, and if not, which header shows it and what the likely cause is.
+//! `clickhook listen` and `clickhook verify` use it; customers' receivers do the same
+//! in a few lines of any language.
 
 use std::{fmt, time::Duration};
 
@@ -12,35 +12,35 @@ use subtle::ConstantTimeEq;
 
 use super::sign::{ID, SIGNATURE, SIMPLE_SIGNATURE, Signer, TIMESTAMP, VERSION};
 
-/// How far a timestamp may be from now: what Standard Webhooks recommends.
+/// The distance that a timestamp may have from now, as Standard Webhooks recommends.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// Whether old webhooks are refused, so that one that was overheard cannot be
-/// sent again later.
+/// Whether old webhooks are refused, so that a recorded webhook cannot be sent again
+/// later (a replay attack).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// They are, if [`TOLERANCE`] away from this moment.
+    /// Webhooks more than [`TOLERANCE`] away from this time are refused.
     At(Timestamp),
-    /// They are not: for what was saved.
+    /// No webhook is too old: for saved ones.
     Ignored,
 }
 
-/// Why a webhook does not verify.
+/// The reason why a webhook does not verify.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// A header is not there.
+pub enum VerifyError {
+    /// A header is missing.
     #[error(
         "the header {0} is missing: something between clickhook and here dropped it, or the sender is not clickhook"
     )]
     Missing(&'static str),
-    /// A header is not what it should be.
+    /// A header has a value of the wrong form.
     #[error("the header {header} is `{given}`, but should be {expected}")]
     Malformed {
-        /// Which.
+        /// The header's name.
         header: &'static str,
-        /// Its value, shortened.
+        /// The header's value, shortened.
         given: String,
-        /// What it should be.
+        /// The form that is expected.
         expected: &'static str,
     },
     /// The timestamp is too far from now.
@@ -49,39 +49,40 @@ pub enum Fault {
         distance.as_secs(), if *past { "in the past" } else { "in the future" }, TOLERANCE.as_secs()
     )]
     Age {
-        /// How far.
+        /// The distance from now.
         distance: Duration,
-        /// Whether it lies in the past.
+        /// Whether the timestamp lies in the past.
         past: bool,
-        /// Our clock.
+        /// The time of this machine's clock.
         now: Timestamp,
     },
-    /// A signature is another than the secret and the body give.
+    /// A signature is not the one that the secret and the body give.
     #[error("{header} is {got}, but this secret and this body give {expected}: {cause}")]
     Mismatch {
-        /// Which header.
+        /// The header's name.
         header: &'static str,
-        /// The beginning of its value.
+        /// The beginning of the header's value.
         got: String,
-        /// The beginning of what it should be.
+        /// The beginning of the right value.
         expected: String,
-        /// What has probably happened.
+        /// The likely cause.
         cause: Cause,
     },
 }
 
-/// What probably made a signature wrong.
+/// The likely cause of a wrong signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The other signature is right.
+    /// Only this header was altered: the other signature is right.
     HeaderAltered,
-    /// The simple signature is right, so what else was signed is not.
+    /// The id or the timestamp was altered: the simple signature, which does not cover
+    /// them, is right.
     IdOrTimestampAltered,
-    /// Without a line break at its end the body is right.
+    /// A line break was added to the body: without it the body is right.
     LineBreakAdded,
-    /// Without the white space between its tokens the body is right.
+    /// White space was added between the body's tokens: without it the body is right.
     Reformatted,
-    /// Nothing else is known.
+    /// The secret or the body is wrong: no other cause was found.
     SecretOrBody,
 }
 
@@ -96,10 +97,10 @@ impl fmt::Display for Cause {
                 "the secret is right, but a line break was added to the body; verify the bytes as they came (`curl --data-binary`, not `-d`)"
             }
             Self::Reformatted => {
-                "the secret is right, but the JSON was written anew with other white space; verify the bytes as they came, before parsing"
+                "the secret is right, but the JSON was reformatted with other white space; verify the bytes as they came, before parsing"
             }
             Self::SecretOrBody => {
-                "most likely this is another endpoint's secret (each endpoint has its own, shown once when it is created); else the body was changed, as by parsing it and writing it anew"
+                "most likely this is another endpoint's secret (each endpoint has its own, shown once when it is created); else the body was changed, as by parsing it and serializing it again"
             }
         })
     }
@@ -108,19 +109,19 @@ impl fmt::Display for Cause {
 /// Checks both signatures and the timestamp of a webhook.
 ///
 /// # Errors
-/// When anything is missing or wrong, with the likely cause.
-pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Result<(), Fault> {
+/// When a header is missing or wrong, with the likely cause.
+pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Result<(), VerifyError> {
     let id = header(headers, ID)?;
     let timestamp = header(headers, TIMESTAMP)?;
     let signatures = header(headers, SIGNATURE)?;
     let simple = header(headers, SIMPLE_SIGNATURE)?;
-    let seconds: i64 = timestamp.parse().map_err(|_| Fault::Malformed {
+    let seconds: i64 = timestamp.parse().map_err(|_| VerifyError::Malformed {
         header: TIMESTAMP,
         given: shorten(timestamp),
         expected: "Unix seconds",
     })?;
     if !signatures.split(' ').any(|signature| signature.starts_with(VERSION)) {
-        return Err(Fault::Malformed {
+        return Err(VerifyError::Malformed {
             header: SIGNATURE,
             given: shorten(signatures),
             expected: "`v1,` and base64, several separated by spaces",
@@ -138,7 +139,7 @@ pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Re
     };
     match (standard_right(body), simple_right(body)) {
         (true, true) => check_age(seconds, age),
-        (true, false) => Err(Fault::Mismatch {
+        (true, false) => Err(VerifyError::Mismatch {
             header: SIMPLE_SIGNATURE,
             got: shorten(simple),
             expected: shorten(&signer.simple(body)),
@@ -155,7 +156,7 @@ pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Re
             } else {
                 Cause::SecretOrBody
             };
-            Err(Fault::Mismatch {
+            Err(VerifyError::Mismatch {
                 header: SIGNATURE,
                 got: shorten(signatures),
                 expected: shorten(&signer.standard(id, seconds, body)),
@@ -165,17 +166,17 @@ pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Re
     }
 }
 
-fn check_age(seconds: i64, age: Age) -> Result<(), Fault> {
+fn check_age(seconds: i64, age: Age) -> Result<(), VerifyError> {
     let Age::At(now) = age else { return Ok(()) };
     let distance = Duration::from_secs(now.as_secs().abs_diff(seconds));
-    if distance <= TOLERANCE { Ok(()) } else { Err(Fault::Age { distance, past: seconds < now.as_secs(), now }) }
+    if distance <= TOLERANCE { Ok(()) } else { Err(VerifyError::Age { distance, past: seconds < now.as_secs(), now }) }
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Fault> {
-    headers.get(name).and_then(|value| value.to_str().ok()).ok_or(Fault::Missing(name))
+fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, VerifyError> {
+    headers.get(name).and_then(|value| value.to_str().ok()).ok_or(VerifyError::Missing(name))
 }
 
-/// Enough of a signature to compare by eye, too little to use.
+/// Shortens a signature: enough to compare by eye, too little to use.
 fn shorten(text: &str) -> String {
     const KEPT: usize = 12;
     let mut short: String = text.chars().take(KEPT).collect();
@@ -185,10 +186,11 @@ fn shorten(text: &str) -> String {
     short
 }
 
-/// JSON without the white space between its tokens.
+/// Returns JSON without the white space between its tokens.
 fn without_white_space(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len());
-    let (mut in_text, mut escaped) = (false, false);
+    let mut in_text = false;
+    let mut escaped = false;
     for &byte in json {
         if !in_text && byte.is_ascii_whitespace() {
             continue;
@@ -227,7 +229,7 @@ mod tests {
 
     fn cause(headers: &HeaderMap, body: &str) -> Cause {
         match verify(&signer(), headers, body.as_bytes(), Age::At(NOW)) {
-            Err(Fault::Mismatch { cause, .. }) => cause,
+            Err(VerifyError::Mismatch { cause, .. }) => cause,
             other => panic!("{other:?}"),
         }
     }
@@ -245,13 +247,13 @@ mod tests {
         for name in [ID, TIMESTAMP, SIGNATURE, SIMPLE_SIGNATURE] {
             let mut headers = signed(BODY);
             headers.remove(name);
-            assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored), Err(Fault::Missing(name)));
+            assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored), Err(VerifyError::Missing(name)));
         }
         for (name, value) in [(TIMESTAMP, "today"), (SIGNATURE, "sha256=ab")] {
             let mut headers = signed(BODY);
             headers.insert(name, value.parse().unwrap());
             let fault = verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored).unwrap_err();
-            assert!(matches!(fault, Fault::Malformed { header, .. } if header == name), "{fault}");
+            assert!(matches!(fault, VerifyError::Malformed { header, .. } if header == name), "{fault}");
         }
     }
 

@@ -1,171 +1,232 @@
-//! A lane: what waits for one endpoint, and how much of it is under way. It is
-//! bounded and never waits; what it does not take is told when to come again.
-//! While nothing waits it is a few numbers, with no task behind it.
+//! A lane: the deliveries that wait for one endpoint, and the slots of those in
+//! flight. A lane answers two questions: whether a delivery has room, and what may
+//! begin now, or if nothing may, when. A lane is pure: the clock is handed in, and
+//! an idle lane has no task and no timer.
 //!
-//! How much may wait follows from the endpoint's pace: as much as it works off
-//! within [`PATIENCE`], so that one that is quick catches up after an outage in
-//! one go, and one that is slow does not hold offsets back for long.
+//! How much may wait follows from the endpoint's throughput: as much as it works
+//! off within [`TARGET_WAIT`]. So a quick endpoint catches up after an outage in
+//! one go, and a slow one does not hold offsets back for long.
+
+mod health;
+mod queue_budget;
+mod throughput;
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
-/// How long what a lane takes may have to wait in it.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an endpoint may be silent before what is known of its pace is stale.
+use self::{health::Health, throughput::Throughput};
+pub(super) use self::{health::HealthChange, queue_budget::QueueBudget};
+use super::outcome::Verdict;
+
+/// The time within which an endpoint should work off everything that waits for it.
+const TARGET_WAIT: Duration = Duration::from_secs(5);
+/// The silence after which an endpoint's measured throughput is no longer trusted.
 const STALL: Duration = Duration::from_secs(1);
 
-/// A lane's bounds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// How many may be under way.
-    pub in_flight: usize,
-    /// How many may wait however slow the endpoint is.
+/// The limits of one endpoint's lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LaneSettings {
+    /// Exchanges that may be in flight at once.
+    pub max_in_flight: usize,
+    /// Deliveries that may wait however slow the endpoint is.
     pub queue: usize,
-    /// How many may wait however quick it is.
-    pub most: usize,
+    /// The longest time until a delivery that found no room is offered again.
+    pub max_retry_after: Duration,
+    /// The least time between the beginnings of two exchanges; zero for no limit.
+    pub min_interval: Duration,
 }
 
 /// The lane of one endpoint.
 pub(super) struct Lane<T> {
-    inner: Mutex<Inner<T>>,
+    budget: Arc<QueueBudget>,
+    state: Mutex<LaneState<T>>,
 }
 
-struct Inner<T> {
+struct LaneState<T> {
+    settings: LaneSettings,
     waiting: VecDeque<T>,
-    under_way: usize,
-    pace: Pace,
-    /// When the last one was through, if others waited then.
-    last: Option<Instant>,
-    /// When the next one that finds no room is expected to find some.
-    slot: Option<Instant>,
+    in_flight: usize,
+    throughput: Throughput,
+    health: Health,
+    /// The last time that an item left the lane while others waited.
+    last_finished: Option<Instant>,
+    /// The time for which the next item that finds no room is told to come again.
+    next_retry: Option<Instant>,
+    /// The earliest time at which the next exchange may begin.
+    next_begin: Option<Instant>,
 }
 
-/// What became of what was offered to a lane.
+/// The lane's answer to an item that is offered.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Offered<T> {
-    /// It can begin at once: whoever offered it sees to that, and to calling
-    /// [`Lane::next`] after it until there is none.
-    Begin(T),
-    /// It waits for one that is under way.
-    Waits,
-    /// There is no room; after so long there probably is.
-    Full(T, Duration),
+pub(super) enum Offer<T> {
+    /// The item took a free slot: the caller does what [`Next`] says, and calls
+    /// [`Lane::next`] after it, until that answers [`Next::Idle`].
+    Start(Next<T>),
+    /// The item waits for a slot.
+    Queued,
+    /// There is no room; after this time there probably is.
+    Full { item: T, retry_after: Duration },
 }
 
-impl<T> Default for Lane<T> {
-    fn default() -> Self {
-        let inner = Inner { waiting: VecDeque::new(), under_way: 0, pace: Pace::default(), last: None, slot: None };
-        Self { inner: Mutex::new(inner) }
-    }
+/// What the holder of a slot does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<T> {
+    /// This item begins now.
+    Begin(T),
+    /// Nothing may begin before this time: the holder keeps its slot, and asks again
+    /// then.
+    At(Instant),
+    /// Nothing waits: the slot is free again.
+    Idle,
 }
 
 impl<T> Lane<T> {
-    /// Takes `item` if there is room; else says when to come again, at most
-    /// `longest` from `now`.
-    pub(super) fn offer(&self, item: T, limits: Limits, longest: Duration, now: Instant) -> Offered<T> {
-        let mut inner = self.inner.lock();
-        if inner.under_way < limits.in_flight {
-            inner.under_way += 1;
-            return Offered::Begin(item);
-        }
-        if inner.has_room(limits, now) {
-            if inner.waiting.is_empty() {
-                inner.last = Some(now);
-            }
-            inner.waiting.push_back(item);
-            return Offered::Waits;
-        }
-        Offered::Full(item, inner.come_again(longest, now))
+    /// Makes an empty lane, whose waiting items count towards `budget`.
+    pub(super) fn new(settings: LaneSettings, budget: Arc<QueueBudget>) -> Self {
+        let state = LaneState {
+            settings,
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            throughput: Throughput::default(),
+            health: Health::default(),
+            last_finished: None,
+            next_retry: None,
+            next_begin: None,
+        };
+        Self { budget, state: Mutex::new(state) }
     }
 
-    /// One that was under way is through: what begins in its stead.
-    pub(super) fn next(&self, now: Instant) -> Option<T> {
-        let mut inner = self.inner.lock();
-        let next = inner.waiting.pop_front();
-        if next.is_some() {
-            inner.keep_pace(now);
-        } else {
-            inner.under_way -= 1;
-            inner.last = None;
-            // A burst's memory is given back with the burst.
-            inner.waiting.shrink_to(16);
+    /// Applies the endpoint's current settings. What waits or is in flight stays.
+    pub(super) fn reshape(&self, settings: LaneSettings) {
+        self.state.lock().settings = settings;
+    }
+
+    /// Takes `item` if there is room, or says when to offer it again.
+    pub(super) fn offer(&self, item: T, now: Instant) -> Offer<T> {
+        let mut state = self.state.lock();
+        if state.in_flight < state.settings.max_in_flight {
+            state.in_flight += 1;
+            let start = state.begins_after(now);
+            if start.is_none() && state.waiting.is_empty() {
+                state.begin(now);
+                return Offer::Start(Next::Begin(item));
+            }
+            state.waiting.push_back(item);
+            self.budget.add();
+            return Offer::Start(start.map_or_else(|| self.take_next(&mut state, now), Next::At));
         }
-        next
+        if state.has_room(self.budget.lane_limit(state.settings.queue), now) {
+            if state.waiting.is_empty() {
+                state.last_finished = Some(now);
+            }
+            state.waiting.push_back(item);
+            self.budget.add();
+            return Offer::Queued;
+        }
+        Offer::Full { item, retry_after: state.retry_after(now) }
+    }
+
+    /// Learns how an exchange with the endpoint ended, and reports when the
+    /// endpoint's health changed by it.
+    pub(super) fn learn(&self, verdict: &Verdict) -> Option<HealthChange> {
+        self.state.lock().health.learn(verdict)
+    }
+
+    /// Returns what the holder of a slot does next: called when its item is done,
+    /// and at the time that [`Next::At`] named.
+    pub(super) fn next(&self, now: Instant) -> Next<T> {
+        let mut state = self.state.lock();
+        if !state.waiting.is_empty()
+            && let Some(start) = state.begins_after(now)
+        {
+            return Next::At(start);
+        }
+        self.take_next(&mut state, now)
+    }
+
+    /// Returns what waits next without regard to when it may begin: called instead
+    /// of [`Lane::next`] while the process stops.
+    pub(super) fn evict(&self, now: Instant) -> Next<T> {
+        self.take_next(&mut self.state.lock(), now)
+    }
+
+    fn take_next(&self, state: &mut LaneState<T>, now: Instant) -> Next<T> {
+        let Some(item) = state.waiting.pop_front() else {
+            state.in_flight -= 1;
+            state.last_finished = None;
+            // The memory of a burst is given back with the burst.
+            state.waiting.shrink_to(16);
+            return Next::Idle;
+        };
+        self.budget.remove(1);
+        state.measure(now);
+        state.begin(now);
+        Next::Begin(item)
     }
 }
 
-impl<T> Inner<T> {
-    fn keep_pace(&mut self, now: Instant) {
-        if let Some(last) = self.last.replace(now) {
-            self.pace.through(now.saturating_duration_since(last));
+impl<T> Drop for Lane<T> {
+    fn drop(&mut self) {
+        self.budget.remove(self.state.get_mut().waiting.len());
+    }
+}
+
+impl<T> LaneState<T> {
+    /// Returns when the next exchange may begin, if it may not begin now.
+    fn begins_after(&self, now: Instant) -> Option<Instant> {
+        self.next_begin.filter(|start| *start > now)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        let interval = self.settings.min_interval;
+        self.next_begin = (!interval.is_zero()).then(|| now + interval);
+    }
+
+    fn measure(&mut self, now: Instant) {
+        if let Some(last) = self.last_finished.replace(now) {
+            self.throughput.finished(now.saturating_duration_since(last));
         }
     }
 
-    /// How long the next one to be through takes already.
+    /// Returns for how long the items that wait have seen none finish.
     fn silence(&self, now: Instant) -> Duration {
-        self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
+        self.last_finished.map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
     }
 
-    fn has_room(&self, limits: Limits, now: Instant) -> bool {
+    fn has_room(&self, limit: usize, now: Instant) -> bool {
         let waiting = self.waiting.len();
         let silence = self.silence(now);
-        let quick = || {
+        let is_quick = || {
             silence < STALL
-                && self.pace.each(silence).is_some_and(|each| each * waiting as f64 <= PATIENCE.as_secs_f64())
+                && self
+                    .throughput
+                    .seconds_per_item(silence)
+                    .is_some_and(|seconds| seconds * waiting as f64 <= TARGET_WAIT.as_secs_f64())
         };
-        waiting < limits.most && (waiting < limits.queue || quick())
+        waiting < limit && (waiting < self.settings.queue || is_quick())
     }
 
-    /// Gives each one that finds no room a time of its own, at the lane's pace.
-    fn come_again(&mut self, longest: Duration, now: Instant) -> Duration {
-        let Some(each) = self.pace.each(self.silence(now)) else { return longest.min(PATIENCE) };
-        let wait = (each * self.waiting.len() as f64).min(longest.as_secs_f64());
+    /// Gives each item that finds no room a time of its own, at the lane's
+    /// throughput.
+    fn retry_after(&mut self, now: Instant) -> Duration {
+        let longest = self.settings.max_retry_after;
+        let Some(seconds) = self.throughput.seconds_per_item(self.silence(now)) else {
+            return longest.min(TARGET_WAIT);
+        };
+        let wait = (seconds * self.waiting.len() as f64).min(longest.as_secs_f64());
         let earliest = now + Duration::from_secs_f64(wait);
-        let slot = self.slot.map_or(earliest, |slot| slot.max(earliest));
-        let after = slot.saturating_duration_since(now);
+        let retry = self.next_retry.map_or(earliest, |next| next.max(earliest));
+        let after = retry.saturating_duration_since(now);
         if after >= longest {
             return longest;
         }
-        self.slot = Some(slot + Duration::from_secs_f64(each));
+        self.next_retry = Some(retry + Duration::from_secs_f64(seconds));
         after
-    }
-}
-
-/// How quickly an endpoint works off what waits: a mean over the last seconds,
-/// in which a pause counts for what it takes, and several that end together, as
-/// timeouts do, do not look quick.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    /// How many were through, those of long ago counting less.
-    through: f64,
-    /// In how many seconds, likewise.
-    seconds: f64,
-}
-
-impl Pace {
-    /// How soon the past fades, seconds.
-    const FADE: f64 = 5.0;
-
-    fn later(self, seconds: f64) -> Self {
-        let kept = (-seconds / Self::FADE).exp();
-        Self { through: self.through * kept, seconds: self.seconds * kept + seconds }
-    }
-
-    /// One more is through, so long after the last.
-    fn through(&mut self, since: Duration) {
-        *self = self.later(since.as_secs_f64());
-        self.through += 1.0;
-    }
-
-    /// Seconds that each takes, if nothing has been through for `silence`; none
-    /// if nothing is known.
-    fn each(self, silence: Duration) -> Option<f64> {
-        let now = self.later(silence.as_secs_f64());
-        (now.through > 1e-3).then(|| now.seconds / now.through)
     }
 }
 
@@ -178,82 +239,70 @@ mod tests {
     const LONGEST: Duration = Duration::from_secs(60);
     const MS: Duration = Duration::from_millis(1);
 
+    fn settings(max_in_flight: usize, queue: usize) -> LaneSettings {
+        LaneSettings { max_in_flight, queue, max_retry_after: LONGEST, min_interval: Duration::ZERO }
+    }
+
+    /// A lane that may have `most` waiting: with one lane, that is a third of the
+    /// budget.
+    fn lane<T>(settings: LaneSettings, most: usize) -> Lane<T> {
+        Lane::new(settings, Arc::new(QueueBudget::new(3 * most)))
+    }
+
     #[test]
     fn what_finds_no_room_is_given_back() {
-        let (lane, now) = (Lane::default(), Instant::now());
-        let limits = Limits { in_flight: 1, queue: 1, most: 10 };
-        assert_eq!(lane.offer(1, limits, LONGEST, now), Offered::Begin(1));
-        assert_eq!(lane.offer(2, limits, LONGEST, now), Offered::Waits);
-        // Nothing is known of its pace.
-        assert_eq!(lane.offer(3, limits, LONGEST, now), Offered::Full(3, PATIENCE));
-        assert_eq!(lane.next(now), Some(2));
-        assert_eq!(lane.next(now), None);
-        assert_eq!(lane.offer(4, limits, LONGEST, now), Offered::Begin(4));
+        let lane = lane(settings(1, 1), 10);
+        let now = Instant::now();
+        assert_eq!(lane.offer(1, now), Offer::Start(Next::Begin(1)));
+        assert_eq!(lane.offer(2, now), Offer::Queued);
+        // Nothing is known of the endpoint's throughput.
+        assert_eq!(lane.offer(3, now), Offer::Full { item: 3, retry_after: TARGET_WAIT });
+        assert_eq!(lane.next(now), Next::Begin(2));
+        assert_eq!(lane.next(now), Next::Idle);
+        assert_eq!(lane.offer(4, now), Offer::Start(Next::Begin(4)));
     }
 
     /// A lane whose endpoint has worked off 50 at one a millisecond, with as many
     /// waiting as it takes.
-    fn quick(limits: Limits) -> (Lane<usize>, Instant) {
-        let (lane, mut now) = (Lane::default(), Instant::now());
+    fn quick(settings: LaneSettings, most: usize) -> (Lane<usize>, Instant) {
+        let lane = lane(LaneSettings { queue: 100, ..settings }, most);
+        let mut now = Instant::now();
         for item in 0..=50 {
-            lane.offer(item, Limits { queue: 100, ..limits }, LONGEST, now);
+            lane.offer(item, now);
         }
+        lane.reshape(settings);
         for _ in 0..50 {
             now += MS;
-            assert!(lane.next(now).is_some());
+            assert!(matches!(lane.next(now), Next::Begin(_)));
         }
-        while lane.offer(0, limits, LONGEST, now) == Offered::Waits {}
+        while lane.offer(0, now) == Offer::Queued {}
         (lane, now)
     }
 
     #[test]
     fn a_quick_endpoint_may_have_more_waiting() {
-        let (lane, _) = quick(Limits { in_flight: 1, queue: 10, most: 1_000_000 });
-        let waiting = lane.inner.lock().waiting.len();
+        let (lane, _) = quick(settings(1, 10), 1_000_000);
+        let waiting = lane.state.lock().waiting.len();
         assert!((4990..=5010).contains(&waiting), "five seconds' worth, not {waiting}");
-        let (lane, _) = quick(Limits { in_flight: 1, queue: 10, most: 300 });
-        assert_eq!(lane.inner.lock().waiting.len(), 300);
+        let (lane, _) = quick(settings(1, 10), 300);
+        assert_eq!(lane.state.lock().waiting.len(), 300);
     }
 
     #[test]
     fn one_that_stops_answering_counts_as_slow_at_once() {
-        let limits = Limits { in_flight: 1, queue: 10, most: 1_000_000 };
-        let (lane, now) = quick(limits);
+        let (lane, now) = quick(settings(1, 10), 1_000_000);
         for _ in 0..100 {
-            assert!(lane.next(now).is_some());
+            assert!(matches!(lane.next(now), Next::Begin(_)));
         }
-        assert_eq!(lane.offer(0, limits, LONGEST, now), Offered::Waits);
-        assert!(matches!(lane.offer(0, limits, LONGEST, now + STALL), Offered::Full(..)));
-    }
-
-    #[test]
-    fn a_pause_is_no_pace_and_neither_are_timeouts_that_end_together() {
-        let each = |pace: Pace| pace.each(Duration::ZERO).unwrap();
-        let mut pace = Pace::default();
-        assert!(pace.each(Duration::ZERO).is_none());
-        for _ in 0..5000 {
-            pace.through(MS);
-        }
-        assert!((0.0009..0.0011).contains(&each(pace)), "{pace:?}");
-        pace.through(3000 * MS);
-        assert!(each(pace) < 0.003, "{pace:?}");
-
-        let mut pace = Pace::default();
-        for _ in 0..3 {
-            pace.through(5000 * MS);
-            for _ in 1..32 {
-                pace.through(Duration::ZERO);
-            }
-        }
-        assert!((0.1..0.2).contains(&each(pace)), "{pace:?}");
+        assert_eq!(lane.offer(0, now), Offer::Queued);
+        assert!(matches!(lane.offer(0, now + STALL), Offer::Full { .. }));
     }
 
     #[test]
     fn those_who_find_no_room_come_again_one_by_one() {
-        let limits = Limits { in_flight: 1, queue: 10, most: 1000 };
-        let (lane, now) = quick(limits);
-        let after = |lane: &Lane<usize>| match lane.offer(0, limits, LONGEST, now) {
-            Offered::Full(_, after) => after,
+        let (lane, now) = quick(settings(1, 10), 1000);
+        let after = |lane: &Lane<usize>| match lane.offer(0, now) {
+            Offer::Full { retry_after, .. } => retry_after,
             other => panic!("{other:?}"),
         };
         let first = after(&lane);
@@ -266,39 +315,81 @@ mod tests {
         assert_eq!(after(&lane), LONGEST);
     }
 
+    #[test]
+    fn with_an_interval_the_next_one_begins_at_its_time_and_in_order() {
+        let lane = lane(LaneSettings { min_interval: 10 * MS, ..settings(2, 5) }, 10);
+        let start = Instant::now();
+        assert_eq!(lane.offer(1, start), Offer::Start(Next::Begin(1)));
+        assert_eq!(lane.offer(2, start), Offer::Start(Next::At(start + 10 * MS)));
+        assert_eq!(lane.offer(3, start), Offer::Queued);
+        assert_eq!(lane.next(start + 5 * MS), Next::At(start + 10 * MS));
+        assert_eq!(lane.next(start + 10 * MS), Next::Begin(2));
+        assert_eq!(lane.next(start + 11 * MS), Next::At(start + 20 * MS));
+        assert_eq!(lane.evict(start + 11 * MS), Next::Begin(3));
+        assert_eq!(lane.next(start + 12 * MS), Next::Idle);
+    }
+
+    #[test]
+    fn new_settings_hold_from_the_next_offer_on() {
+        let lane = lane(settings(1, 1), 10);
+        let now = Instant::now();
+        assert_eq!(lane.offer(1, now), Offer::Start(Next::Begin(1)));
+        lane.reshape(settings(2, 1));
+        assert_eq!(lane.offer(2, now), Offer::Start(Next::Begin(2)));
+        assert_eq!(lane.offer(3, now), Offer::Queued);
+    }
+
+    #[test]
+    fn lanes_share_their_budget_and_give_it_back() {
+        let budget = Arc::new(QueueBudget::new(2));
+        let now = Instant::now();
+        let [first, second] = [(); 2].map(|()| Lane::new(settings(1, 2), Arc::clone(&budget)));
+        for lane in [&first, &second] {
+            assert_eq!(lane.offer(0, now), Offer::Start(Next::Begin(0)));
+        }
+        assert_eq!(first.offer(1, now), Offer::Queued);
+        assert_eq!(first.offer(2, now), Offer::Queued);
+        assert!(matches!(second.offer(1, now), Offer::Full { .. }));
+        drop(first);
+        assert_eq!(second.offer(1, now), Offer::Queued);
+    }
+
     proptest! {
         #[test]
         fn everything_taken_comes_out_once_and_in_order(offers in prop::collection::vec(any::<bool>(), 0..200)) {
-            let lane = Lane::default();
-            let limits = Limits { in_flight: 3, queue: 5, most: 7 };
+            const MAX_IN_FLIGHT: usize = 3;
+            const MOST: usize = 7;
+            let lane = lane(settings(MAX_IN_FLIGHT, 5), MOST);
             let mut now = Instant::now();
-            let (mut taken, mut begun, mut under_way) = (Vec::new(), Vec::new(), 0);
+            let mut taken = Vec::new();
+            let mut begun = Vec::new();
+            let mut in_flight = 0;
+            let next = |now, begun: &mut Vec<usize>, in_flight: &mut usize| match lane.next(now) {
+                Next::Begin(item) => begun.push(item),
+                Next::At(_) => panic!("no interval is set"),
+                Next::Idle => *in_flight -= 1,
+            };
             for (item, offer) in offers.into_iter().enumerate() {
                 now += MS;
                 if offer {
-                    match lane.offer(item, limits, LONGEST, now) {
-                        Offered::Begin(item) => {
+                    match lane.offer(item, now) {
+                        Offer::Start(Next::Begin(item)) => {
                             begun.push(item);
                             taken.push(item);
-                            under_way += 1;
+                            in_flight += 1;
                         }
-                        Offered::Waits => taken.push(item),
-                        Offered::Full(..) => {}
+                        Offer::Start(other) => panic!("{other:?}"),
+                        Offer::Queued => taken.push(item),
+                        Offer::Full { .. } => {}
                     }
-                } else if under_way > 0 {
-                    match lane.next(now) {
-                        Some(item) => begun.push(item),
-                        None => under_way -= 1,
-                    }
+                } else if in_flight > 0 {
+                    next(now, &mut begun, &mut in_flight);
                 }
-                prop_assert!(under_way <= limits.in_flight);
-                prop_assert!(lane.inner.lock().waiting.len() <= limits.most);
+                prop_assert!(in_flight <= MAX_IN_FLIGHT);
+                prop_assert!(lane.state.lock().waiting.len() <= MOST);
             }
-            while under_way > 0 {
-                match lane.next(now) {
-                    Some(item) => begun.push(item),
-                    None => under_way -= 1,
-                }
+            while in_flight > 0 {
+                next(now, &mut begun, &mut in_flight);
             }
             prop_assert_eq!(begun, taken);
         }

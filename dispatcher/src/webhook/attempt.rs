@@ -1,0 +1,156 @@
+//! An attempt: one delivery's exchange with its endpoint, from the endpoint's
+//! current settings to the record that says how the exchange ended. Which
+//! delivery is attempted when is decided elsewhere (`deliver.rs`, `lane/`).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request};
+use http_body_util::Full;
+use schemas::{Attempt, Outcome, Timestamp};
+use tracing::{debug, info, warn};
+
+use super::{
+    client::HttpClient,
+    config::Config,
+    delivery::InFlight,
+    endpoints::{Endpoints, NO_SUCH_ENDPOINT, Recipient, Route},
+    lane::HealthChange,
+    metrics::WebhookMetrics,
+    outbox::WebhookOutbox,
+    outcome::{Exchange, Verdict, judge},
+    sign::{ATTEMPT, EVENT, ID, SIGNATURE, SIMPLE_SIGNATURE, TIMESTAMP},
+};
+
+/// Makes attempts.
+pub(super) struct Attempts {
+    config: Config,
+    client: HttpClient,
+    endpoints: Arc<Endpoints>,
+    outbox: Arc<WebhookOutbox>,
+    metrics: WebhookMetrics,
+}
+
+/// An exchange that has ended, in either way.
+struct FinishedExchange {
+    started_at: Timestamp,
+    took: Duration,
+    exchange: Exchange,
+}
+
+impl Attempts {
+    /// # Errors
+    /// When the TLS library lacks what it was built with.
+    pub(super) fn new(
+        config: &Config,
+        endpoints: Arc<Endpoints>,
+        outbox: Arc<WebhookOutbox>,
+        metrics: WebhookMetrics,
+    ) -> Result<Self, rustls::Error> {
+        Ok(Self { client: HttpClient::new(config)?, config: config.clone(), endpoints, outbox, metrics })
+    }
+
+    /// Attempts a delivery once, and returns when Kafka has what follows from it.
+    /// A delivery that must not be sent now is skipped, or left to the new owner
+    /// of its partition.
+    pub(super) async fn attempt(&self, delivery: InFlight) {
+        if !delivery.claim.is_owned() {
+            debug!(endpoint = %delivery.endpoint, "delivery left to the partition's new owner");
+            return;
+        }
+        // The endpoint as it is now: it may have changed while the delivery waited.
+        let Some(recipient) = self.endpoints.get(delivery.endpoint) else {
+            return self.outbox.skip(delivery, NO_SUCH_ENDPOINT).await;
+        };
+        if let Some(why) = recipient.skip_reason() {
+            return self.outbox.skip(delivery, why).await;
+        }
+        let finished = self.exchange(&recipient, &delivery).await;
+        self.metrics.exchange.observe(finished.took.as_secs_f64());
+        let verdict = judge(&finished.exchange, delivery.attempt, &self.config, rand::random());
+        if verdict == Verdict::Delivered && delivery.attempt == 1 {
+            self.metrics.latency.observe(Timestamp::now().since(delivery.message.at).as_secs_f64());
+        }
+        if let Some(change) = recipient.lane.learn(&verdict) {
+            log_health(&delivery, change);
+        }
+        self.conclude(delivery, finished, verdict).await;
+    }
+
+    async fn exchange(&self, recipient: &Recipient, delivery: &InFlight) -> FinishedExchange {
+        let started_at = Timestamp::now();
+        let start = Instant::now();
+        let exchange = match &recipient.route {
+            Ok(route) => match request(route, delivery, started_at) {
+                Ok(request) => self.client.exchange(request, recipient.timeout).await,
+                Err(error) => Exchange::Failed(format!("no request can be made: {error}")),
+            },
+            Err(reason) => Exchange::Failed(reason.clone()),
+        };
+        FinishedExchange { started_at, took: start.elapsed(), exchange }
+    }
+
+    async fn conclude(&self, delivery: InFlight, finished: FinishedExchange, verdict: Verdict) {
+        let (outcome, error) = match &verdict {
+            Verdict::Delivered => (Outcome::Delivered, None),
+            Verdict::Retry { why, .. } => (Outcome::Retrying, Some(why.clone())),
+            Verdict::Dead { why } => (Outcome::Dead, Some(why.clone())),
+        };
+        let (status, response) = match finished.exchange {
+            Exchange::Answered { status, excerpt, .. } => (Some(status), excerpt),
+            Exchange::Failed(_) => (None, None),
+        };
+        let duration_ms = u32::try_from(finished.took.as_millis()).unwrap_or(u32::MAX);
+        let entry = delivery.log_entry(finished.started_at, outcome);
+        self.metrics.count_attempt(outcome);
+        self.outbox.log_attempt(&Attempt { duration_ms, status, response, error, ..entry }).await;
+        match verdict {
+            Verdict::Delivered => delivery.claim.complete(),
+            Verdict::Retry { after, why } => {
+                let next = delivery.attempt + 1;
+                let due = Timestamp::now().plus(after);
+                debug!(endpoint = %delivery.endpoint, event = %delivery.message.event_id, next, %due, why, "delivery failed: retry scheduled");
+                self.outbox.delay(delivery, next, due).await;
+            }
+            Verdict::Dead { why } => self.outbox.dead_letter(delivery, why).await,
+        }
+    }
+}
+
+fn log_health(delivery: &InFlight, change: HealthChange) {
+    match change {
+        HealthChange::Failing { failures } => {
+            warn!(endpoint = %delivery.endpoint, failures, "endpoint failing: its deliveries are retried");
+        }
+        HealthChange::Recovered { failures } => info!(endpoint = %delivery.endpoint, failures, "endpoint recovered"),
+    }
+}
+
+/// Builds the request of an attempt at `at`: the body's exact bytes, signed.
+fn request(route: &Route, delivery: &InFlight, at: Timestamp) -> Result<Request<Full<Bytes>>, http::Error> {
+    let message = &delivery.message;
+    let id = message.event_id.to_string();
+    let mut request = Request::builder().method(Method::POST).uri(route.uri.clone());
+    if let Some(headers) = request.headers_mut() {
+        headers.clone_from(&route.headers);
+        let mut set = |name, value: String| -> Result<(), http::Error> {
+            headers.insert(name, HeaderValue::try_from(value)?);
+            Ok(())
+        };
+        set(SIGNATURE, route.signer.standard(&id, at.as_secs(), &message.body))?;
+        set(SIMPLE_SIGNATURE, route.signer.simple(&message.body))?;
+        set(ID, id)?;
+        set(TIMESTAMP, at.as_secs().to_string())?;
+        set(ATTEMPT, delivery.attempt.to_string())?;
+        headers.insert(EVENT, HeaderValue::from_static(message.event.as_str()));
+        // The trace context is a visitor's text: a value that no header may have
+        // is left out.
+        if let Some(trace) = message.traceparent.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert("traceparent", trace);
+        }
+    }
+    request.body(Full::new(message.body.clone()))
+}
