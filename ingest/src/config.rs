@@ -14,7 +14,7 @@ use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-use crate::{intake::money, location::Rules};
+use crate::{money, table::location::Rules};
 
 /// When a redirect is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

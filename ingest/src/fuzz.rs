@@ -16,14 +16,14 @@ use url::{Position, Url};
 
 use crate::{
     Config,
-    answer::{Answer, Sent},
-    date::Date,
-    domains::{Domains, DomainsWriter},
+    http::answer::{Answer, Sent},
+    http::date::Date,
     http::{self, After, Parsed},
-    limits::Limits,
-    links::LinksWriter,
     metrics::Counts,
     redirect::Redirects,
+    table::domains::{Domains, DomainsWriter},
+    table::links::LinksWriter,
+    visit::limits::Limits,
     visit::{Seen, Visitor},
 };
 

@@ -1,39 +1,25 @@
 //! The redirector: answers short links, and records every click in Kafka before
 //! it does.
 //!
-//! `http.rs` and `connection.rs` speak HTTP, `visit.rs` and `forwarded.rs` read a
-//! request, `links.rs` (one of which is a `row.rs`) and `domains.rs` know where it
-//! leads, `redirect.rs` decides, `answer.rs` and `location.rs` say it, and
-//! `serve.rs` is a core. `limits.rs` is what an address may ask for. `recorder.rs`
-//! is where a click is recorded, `desk.rs` its end on each core, `flights.rs` what
-//! waits for Kafka; `keeper.rs` and `spool.rs` put on disk what waits too long.
-//! `intake/` is another server beside it, which takes conversions.
+//! `http/` reads a request's head and writes an answer, `visit/` reads the visit,
+//! `table/` holds links and domains in memory, `redirect.rs` decides, `recording/`
+//! records the click, and `edge/` serves connections, a thread for each core.
+//! `intake/` is another server beside them, which takes conversions.
 
-mod answer;
-mod client;
 mod config;
-mod connection;
-mod date;
-mod desk;
-mod domains;
-mod flights;
-mod forwarded;
+mod edge;
 #[doc(hidden)]
 pub mod fuzz;
 mod http;
 mod intake;
-mod keeper;
-mod limits;
-mod links;
-mod location;
 mod metrics;
+mod money;
 #[doc(hidden)]
 pub mod probe;
-mod recorder;
+mod recording;
 mod redirect;
-mod row;
-mod serve;
-mod spool;
+mod renewed_producer;
+mod table;
 mod visit;
 
 use std::{
@@ -50,8 +36,8 @@ use std::{
 
 use bus::{Bus, BusError, Known, Table};
 pub use config::{Config, Durability};
+pub use recording::spool::SpoolError;
 use service::{ConfigError, Health, Metrics, Part, Shutdown};
-pub use spool::SpoolError;
 use tokio::{
     sync::Semaphore,
     task::{JoinHandle, JoinSet, spawn_blocking},
@@ -60,16 +46,16 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    desk::Seat,
-    domains::{Domains, DomainsWriter},
-    keeper::Keeper,
-    limits::Limits,
-    links::LinksWriter,
+    edge::serve::Shared,
     metrics::Counts,
-    recorder::Recorder,
+    recording::core::Seat,
+    recording::recorder::Recorder,
+    recording::spool::Spool,
+    recording::spooler::Keeper,
     redirect::Redirects,
-    serve::Shared,
-    spool::Spool,
+    table::domains::{Domains, DomainsWriter},
+    table::links::LinksWriter,
+    visit::limits::Limits,
 };
 
 /// How long Kafka is waited for at the end.
@@ -160,14 +146,14 @@ pub async fn start(
     let counts = Counts::new(&metrics);
     let address = config.listen;
     let listen_error = |source| Error::Listen { address, source };
-    serve::refuse_taken(address).map_err(listen_error)?;
+    edge::serve::refuse_taken(address).map_err(listen_error)?;
     // A spool that is large is read before anyone can connect.
     let (clicks, seats) = {
         let (bus, config, counts) = (bus.clone(), config.clone(), counts.clone());
         let opened = spawn_blocking(move || Clicks::open(&bus, &config, &counts, config.cores())).await;
         opened.map_err(|error| Error::Thread(io::Error::other(error)))??
     };
-    let listeners = serve::listen(address, config.cores()).map_err(listen_error)?;
+    let listeners = edge::serve::listen(address, config.cores()).map_err(listen_error)?;
     let address = listeners.first().map_or(Ok(address), TcpListener::local_addr).map_err(listen_error)?;
     let domains = Domains::default();
     let writer = LinksWriter::new(domains.clone(), config.rules());
@@ -191,7 +177,7 @@ pub async fn start(
     let intake = intake::start(&shared.redirects.config, &bus, &metrics, &health, shared.close.clone())?;
     let mut cores = JoinSet::new();
     for (index, (listener, seat)) in listeners.into_iter().zip(seats).enumerate() {
-        let done = serve::start(index, listener, seat, shared.clone()).map_err(Error::Thread)?;
+        let done = edge::serve::start(index, listener, seat, shared.clone()).map_err(Error::Thread)?;
         cores.spawn(async { done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
     }
     info!(%address, threads = cores.len(), "the redirector listens");

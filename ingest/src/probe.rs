@@ -5,8 +5,8 @@ use schemas::Link;
 
 use crate::{
     Config,
-    domains::{CATCH_ALL, Domains},
-    links::{Links, LinksWriter},
+    table::domains::{CATCH_ALL, Domains},
+    table::links::{Links, LinksWriter},
 };
 
 /// A table of links, as a redirector keeps it.

@@ -16,14 +16,14 @@ use schemas::{ClickClass, ClickId, Timestamp, click::orphan_tail, workspace::Slu
 
 use crate::{
     Config,
-    answer::{Answer, Sent},
-    domains::{CATCH_ALL, Domains, Site, host_name},
     http::Head,
-    limits::{Limits, Orphan, Pace},
-    links::{self, Links},
-    location::Location,
+    http::answer::{Answer, Sent},
     metrics::Counts,
-    row::{Row, Stand},
+    table::domains::{CATCH_ALL, Domains, Site, host_name},
+    table::links::{self, Links},
+    table::location::Location,
+    table::row::{Row, Stand},
+    visit::limits::{Limits, Orphan, Pace},
     visit::{self, Asked, Counted, Place, Seen, Visitor},
 };
 

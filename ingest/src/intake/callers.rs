@@ -20,7 +20,7 @@ use service::{
 };
 use tracing::error;
 
-use crate::client::Client;
+use crate::renewed_producer::Client;
 
 /// The keys, and who called with them.
 pub(crate) struct Callers {

@@ -6,7 +6,7 @@
 use schemas::{ConversionId, RawConversion, Timestamp, WorkspaceId, conversion::Reported};
 use service::problem::FieldError;
 
-use super::money::{self, LARGEST};
+use crate::money::{self, LARGEST};
 
 const NAME_CHARS: usize = 64;
 const TEXT_CHARS: usize = 255;

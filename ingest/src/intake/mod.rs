@@ -11,7 +11,6 @@ mod batch;
 mod callers;
 mod conversion;
 mod metrics;
-pub(crate) mod money;
 mod outbox;
 mod postback;
 
@@ -34,7 +33,7 @@ use tokio::{net::TcpListener, runtime, sync::oneshot};
 use tracing::info;
 
 use self::{api::Intake, callers::Callers, metrics::Counts, outbox::Outbox};
-use crate::{Config, Error, client::Client};
+use crate::{Config, Error, renewed_producer::Client};
 
 /// How long Kafka may collect conversions before it is sent them: many callers
 /// at once share a batch, and one alone hardly waits.

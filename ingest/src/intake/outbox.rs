@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use schemas::{RawConversion, Topic};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::client::Client;
+use crate::renewed_producer::Client;
 
 /// Why conversions may not be on the topic.
 #[derive(Debug, thiserror::Error)]

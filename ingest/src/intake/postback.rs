@@ -19,7 +19,7 @@ use schemas::{
 use service::problem::FieldError;
 use url::form_urlencoded;
 
-use super::money;
+use crate::money;
 
 /// What a conversion is called where a network does not say.
 const NAME: &str = "conversion";

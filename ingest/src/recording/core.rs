@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    recorder::{Added, Number, Recorded, Recorder, Told},
+    recording::recorder::{Added, Number, Recorded, Recorder, Told},
     visit::{Seen, Visitor},
 };
 

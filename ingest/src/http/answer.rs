@@ -5,7 +5,7 @@ use schemas::link::ReferrerPolicy;
 
 use crate::{
     http::{After, Refusal},
-    location::Location,
+    table::location::Location,
 };
 
 /// What is answered to a request.

@@ -15,8 +15,8 @@ use schemas::{Link, LinkId, Timestamp, click::link_tail, link::ReferrerPolicy};
 use triomphe::ThinArc;
 
 use crate::{
-    domains::Number,
-    location::{LocationError, Rules},
+    table::domains::Number,
+    table::location::{LocationError, Rules},
 };
 
 /// A link that was read and cannot be served.
@@ -298,8 +298,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        domains::{CATCH_ALL, tests::rules},
-        links::tests::link,
+        table::domains::{CATCH_ALL, tests::rules},
+        table::links::tests::link,
     };
 
     fn row(link: &Link) -> Row {

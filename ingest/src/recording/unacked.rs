@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::recorder::{Bundle, Number};
+use crate::recording::recorder::{Bundle, Number};
 
 /// Where a bundle that Kafka has not acknowledged stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

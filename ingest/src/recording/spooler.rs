@@ -19,8 +19,8 @@ use tracing::{error, info, warn};
 
 use crate::{
     metrics::Counts,
-    recorder::{Bundle, Number, Recorder},
-    spool::{Put, Spool, SpoolError, Spooled},
+    recording::recorder::{Bundle, Number, Recorder},
+    recording::spool::{Put, Spool, SpoolError, Spooled},
 };
 
 /// What goes into one commit at most.

@@ -2,6 +2,9 @@
 //! the request and the address that it came from. Everything here is in the
 //! hands of strangers.
 
+pub(crate) mod forwarded;
+pub(crate) mod limits;
+
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
@@ -12,8 +15,8 @@ use percent_encoding::percent_decode_str;
 use schemas::{ClickClass, ClickId, Timestamp, click::Visit};
 
 use crate::{
-    forwarded::origin,
     http::{Head, Headers},
+    visit::forwarded::origin,
 };
 
 const USER_AGENT_BYTES: usize = 1 << 10;

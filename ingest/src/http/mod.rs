@@ -5,6 +5,9 @@
 //! A body is never read. A request that announces one is answered and its
 //! connection closed, so that no byte of a body can pass for another request.
 
+pub(crate) mod answer;
+pub(crate) mod date;
+
 use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Request, Status};

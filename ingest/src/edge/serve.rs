@@ -25,13 +25,13 @@ use tracing::{debug, warn};
 
 use crate::{
     Config,
-    answer::{Answer, Sent},
-    connection,
-    date::Date,
-    desk::{Desk, Pending, Seat},
+    edge::connection,
+    http::answer::{Answer, Sent},
+    http::date::Date,
     http::{After, Head},
     metrics::Counts,
-    recorder::Recorded,
+    recording::core::{Desk, Pending, Seat},
+    recording::recorder::Recorded,
     redirect::Redirects,
     visit::Visitor,
 };

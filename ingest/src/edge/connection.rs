@@ -19,9 +19,9 @@ use tokio::{
 };
 
 use crate::{
-    answer::{Answer, Sent},
+    edge::serve::Core,
+    http::answer::{Answer, Sent},
     http::{self, After, HEAD_BYTES, Parsed, Refusal},
-    serve::Core,
 };
 
 /// What most heads fit into.

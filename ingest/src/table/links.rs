@@ -11,10 +11,10 @@ use schemas::{Link, LinkId, Topic, WorkspaceId};
 use tracing::{error, info};
 
 use crate::{
-    domains::{CATCH_ALL, Domains, Number, id_of},
-    location::Rules,
     metrics::Counts,
-    row::{Address, Row, RowError},
+    table::domains::{CATCH_ALL, Domains, Number, id_of},
+    table::location::Rules,
+    table::row::{Address, Row, RowError},
 };
 
 /// For how many links room is made ahead, at most: a topic may have had many more
@@ -155,7 +155,7 @@ pub(crate) mod tests {
     use schemas::{Timestamp, sample::plain_link};
 
     use super::*;
-    use crate::domains::tests::rules;
+    use crate::table::domains::tests::rules;
 
     pub(crate) fn link(id: u128, domain: Option<&str>, slug: &str, destination: &str) -> Link {
         let plain = plain_link(LinkId::from_bits(id), slug, destination);

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use service::buckets::{Buckets, Excess, Level};
 use tracing::warn;
 
-use crate::{config::Config, forwarded::is_in, metrics::Counts};
+use crate::{config::Config, metrics::Counts, visit::forwarded::is_in};
 
 /// How many addresses are told apart at a time: 512 KiB for each limit.
 const ADDRESSES: usize = 1 << 16;

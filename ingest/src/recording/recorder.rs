@@ -25,12 +25,12 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::{
-    client::Client,
     config::{Config, Durability},
-    desk::Seat,
-    flights::{Flight, Flights, Stand},
-    keeper::Order,
     metrics::Counts,
+    recording::core::Seat,
+    recording::spooler::Order,
+    recording::unacked::{Flight, Flights, Stand},
+    renewed_producer::Client,
 };
 
 /// How long a bundle collects at least, counted from the one before.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use schemas::{Domain, DomainId, Topic, WorkspaceId, ids::IdError, workspace::SlugCase};
 use tracing::error;
 
-use crate::{location::Rules, metrics::Counts};
+use crate::{metrics::Counts, table::location::Rules};
 
 /// A domain's number: what the addresses of its links begin with. One of another
 /// workspace under the same name has another number, so that links never follow
