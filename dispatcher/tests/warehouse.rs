@@ -1,5 +1,5 @@
-//! The warehouse on a real Kafka and a real ClickHouse: every row once, whatever
-//! breaks in between, and what makes no row on `dead`, alone.
+//! The warehouse on a real Kafka and a real ClickHouse: every row is present once,
+//! whatever breaks in between, and only records that make no row are on `dead`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
@@ -26,18 +26,18 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What becomes of the connections to ClickHouse.
+/// The state of the connections to ClickHouse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Wire {
     Open,
-    /// Nothing gets there.
+    /// No request arrives.
     Cut,
-    /// Everything gets there, and no answer comes back.
+    /// Every request arrives, and no answer comes back.
     Mute,
 }
 
-/// A wire to ClickHouse that can be cut.
+/// A proxy in front of ClickHouse whose connections can be cut.
 #[derive(Clone)]
 struct Proxy {
     at: SocketAddr,
@@ -87,7 +87,7 @@ async fn carry(mut near: TcpStream, target: String, wire: Arc<AtomicU8>) {
     }
 }
 
-/// An installation: topics and a database of its own.
+/// An installation with topics and a database of its own.
 struct Bed {
     bus: Bus,
     config: StoreConfig,
@@ -133,7 +133,7 @@ impl Bed {
         self.client.query(sql).execute().await.unwrap();
     }
 
-    /// Waits until `clicks` has `expected` rows, then checks that each is there once.
+    /// Waits until `clicks` has `expected` rows, then checks that each is present once.
     async fn has_clicks(&self, expected: u64) {
         eventually("every click has a row", async || {
             (self.count("uniqExact(id) FROM clicks").await >= expected).then_some(())
@@ -171,7 +171,8 @@ impl Running {
         self.task.await.unwrap().unwrap();
     }
 
-    /// Waits until it waits for ClickHouse, and so has recorded what it wants to insert.
+    /// Waits until the warehouse waits for ClickHouse, and so has recorded the ranges that
+    /// it wants to insert.
     async fn waits(&self) {
         eventually("the warehouse waits for ClickHouse", async || {
             self.health.waiting().get("warehouse").filter(|why| why.contains("ClickHouse")).map(drop)
@@ -294,7 +295,7 @@ async fn what_was_recorded_and_never_sent_is_inserted_by_the_next() {
 }
 
 /// Leaves rows in the table whose insert was never answered, and their range
-/// recorded; gives back how many.
+/// recorded; returns their number.
 async fn unanswered(bed: &Bed) -> u64 {
     let proxy = Proxy::start(Wire::Mute).await;
     bed.clicks(200, "sale").await;
@@ -385,7 +386,7 @@ async fn partitions_change_hands_in_the_middle_of_it() {
     second.stop().await;
 }
 
-/// What the environment tells a child of [`killed_and_stalled_owners_leave_every_row_once`].
+/// The environment variable for a child of [`killed_and_stalled_owners_leave_every_row_once`].
 const CHILD: &str = "CLICKHOOK_TEST_WAREHOUSE";
 
 /// A warehouse as a process of its own, so that it can be killed and stopped.

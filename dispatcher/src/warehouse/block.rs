@@ -1,115 +1,116 @@
-//! Rows that go into a table together, still knowing which record each came
-//! from, so that a block can be looked for, cut in two, or reduced to what is
-//! missing.
+//! Blocks of rows that go into a table together. Each row still knows its record, so
+//! that a block can be looked up, split in two, or reduced to the missing rows.
 
 use std::{collections::HashSet, ops::Range};
 
 use bytes::Bytes;
 use schemas::{Dead, Origin, Timestamp};
 
-/// One row of a block.
+/// A row of a block.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
-    /// The offset of its record.
+pub(super) struct BlockRow {
+    /// The offset of the row's record.
     pub(super) offset: i64,
-    /// Its time.
+    /// The row's time.
     at: Timestamp,
-    /// Where it stands in the block's rows.
+    /// The row's place among the block's encoded rows.
     row: Range<usize>,
-    /// Where its record stands in the block's records.
+    /// The record's place among the block's records.
     record: Range<usize>,
 }
 
-/// A block that still grows.
+/// A block that still takes records.
 #[derive(Debug, Default)]
-pub(super) struct Open {
-    rows: Vec<Row>,
+pub(super) struct OpenBlock {
+    rows: Vec<BlockRow>,
     bytes: Vec<u8>,
     records: Vec<u8>,
     dead: Vec<Dead>,
-    ends: Option<(i64, i64)>,
+    /// The first and the last offset that were passed.
+    offsets: Option<(i64, i64)>,
 }
 
-impl Open {
-    /// Whether no record has been taken.
+impl OpenBlock {
+    /// Reports whether no record has been taken.
     pub(super) const fn is_empty(&self) -> bool {
-        self.ends.is_none()
+        self.offsets.is_none()
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub(super) const fn rows(&self) -> usize {
         self.rows.len()
     }
 
-    /// How much memory the rows and records take.
+    /// Returns the memory that rows and records take.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes.len() + self.records.len()
     }
 
-    /// Takes the record at `offset`, whatever becomes of it.
+    /// Extends the block's range to the record at `offset`, row or not.
     pub(super) const fn pass(&mut self, offset: i64) {
-        self.ends = Some(match self.ends {
+        self.offsets = Some(match self.offsets {
             Some((first, _)) => (first, offset),
             None => (offset, offset),
         });
     }
 
-    /// Takes a record with the row that `write` appends and whose time it gives
-    /// back; takes neither where there is an error.
+    /// Adds a record and its row. `write` appends the row and returns its time, or none
+    /// where the record makes no row. On an error nothing is added.
     pub(super) fn push<E>(
         &mut self,
         offset: i64,
         record: &[u8],
         write: impl FnOnce(&mut Vec<u8>) -> Result<Option<Timestamp>, E>,
     ) -> Result<(), E> {
-        let (row, start) = (self.bytes.len(), self.records.len());
+        let row = self.bytes.len();
+        let start = self.records.len();
         if let Some(at) = write(&mut self.bytes)? {
             self.records.extend_from_slice(record);
-            self.rows.push(Row { offset, at, row: row..self.bytes.len(), record: start..self.records.len() });
+            self.rows.push(BlockRow { offset, at, row: row..self.bytes.len(), record: start..self.records.len() });
         }
         Ok(())
     }
 
-    /// Keeps a record that makes no row, to be buried with the block.
-    pub(super) fn bury(&mut self, dead: Dead) {
+    /// Adds the dead letter of a record that makes no row.
+    pub(super) fn add_dead(&mut self, dead: Dead) {
         self.dead.push(dead);
     }
 
-    /// The block as it is now; what follows starts anew. None if nothing was taken.
+    /// Returns the block and starts the next one. Returns none if no record was taken.
     pub(super) fn close(&mut self) -> Option<Block> {
-        let Self { rows, bytes, records, dead, ends } = std::mem::take(self);
-        let (first, last) = ends?;
+        let Self { rows, bytes, records, dead, offsets } = std::mem::take(self);
+        let (first, last) = offsets?;
         Some(Block { first, last, rows, bytes: bytes.into(), records: records.into(), dead })
     }
 }
 
-/// A block that is complete.
+/// A complete block.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
-    /// The offset of its first record, row or not.
+    /// The offset of the first record, row or not.
     pub(super) first: i64,
-    /// The offset of its last.
+    /// The offset of the last record, row or not.
     pub(super) last: i64,
-    /// Its rows, by offset.
-    pub(super) rows: Vec<Row>,
-    /// Records to bury when its rows are stored.
+    /// The rows in the order of their offsets.
+    pub(super) rows: Vec<BlockRow>,
+    /// The dead letters to write when the rows are stored.
     pub(super) dead: Vec<Dead>,
     bytes: Bytes,
     records: Bytes,
 }
 
 impl Block {
-    /// The id of a row: every table's first column.
-    pub(super) fn id(&self, row: &Row) -> &str {
+    /// Returns the id of a row, which is every table's first column.
+    pub(super) fn id(&self, row: &BlockRow) -> &str {
         let bytes = &self.bytes[row.row.clone()];
-        // One byte of length: no id has 128 characters.
+        // The length is one byte, because no id has 128 characters.
         let length = bytes.first().map_or(0, |length| usize::from(*length));
         bytes.get(1..=length).and_then(|id| str::from_utf8(id).ok()).unwrap_or_default()
     }
 
-    /// The rows as they go over the wire.
-    pub(super) fn encoded<'a>(&self, rows: impl Iterator<Item = &'a Row> + Clone) -> Bytes {
-        // All of a block, or of its half, lies in one piece.
+    /// Returns rows as they go over the wire.
+    pub(super) fn encoded<'a>(&self, rows: impl Iterator<Item = &'a BlockRow> + Clone) -> Bytes {
+        // The rows of a whole block, or of a half, are contiguous and need no copy.
         let length: usize = rows.clone().map(|row| row.row.len()).sum();
         let start = rows.clone().map(|row| row.row.start).min().unwrap_or_default();
         let end = rows.clone().map(|row| row.row.end).max().unwrap_or_default();
@@ -119,21 +120,21 @@ impl Block {
         rows.flat_map(|row| self.bytes[row.row.clone()].iter().copied()).collect()
     }
 
-    /// The times between which its rows lie.
+    /// Returns the earliest and the latest time of the rows.
     pub(super) fn times(&self) -> (Timestamp, Timestamp) {
         let times = self.rows.iter().map(|row| row.at);
         (times.clone().min().unwrap_or_default(), times.max().unwrap_or_default())
     }
 
-    /// The rows that are not among `present`.
-    pub(super) fn missing(&self, present: &HashSet<(u64, String)>) -> Vec<Row> {
+    /// Returns the rows that are not among `present`.
+    pub(super) fn missing(&self, present: &HashSet<(u64, String)>) -> Vec<BlockRow> {
         let known: HashSet<(i64, &str)> =
             present.iter().map(|(offset, id)| (offset.cast_signed(), id.as_str())).collect();
         self.rows.iter().filter(|row| !known.contains(&(row.offset, self.id(row)))).cloned().collect()
     }
 
-    /// Two blocks with half of the rows each; one that has fewer than two stays
-    /// whole.
+    /// Splits the block into two with half of the rows each. A block of fewer than two
+    /// rows stays whole.
     pub(super) fn halves(mut self) -> (Self, Option<Self>) {
         if self.rows.len() < 2 {
             return (self, None);
@@ -142,25 +143,25 @@ impl Block {
         let cut = right_rows.first().map_or(self.last, |row| row.offset);
         let (right_dead, left_dead): (Vec<Dead>, Vec<Dead>) =
             self.dead.drain(..).partition(|dead| dead.origin.offset >= cut);
-        // A range ends at a record that makes a row or is buried: one that every
-        // reader will meet again.
-        let left_ends = self.rows.iter().map(|row| row.offset).chain(left_dead.iter().map(|dead| dead.origin.offset));
-        let left_last = left_ends.max().unwrap_or(self.first);
+        // A range ends at a record that makes a row or a dead letter, because every
+        // reader meets such a record again.
+        let left_offsets =
+            self.rows.iter().map(|row| row.offset).chain(left_dead.iter().map(|dead| dead.origin.offset));
+        let left_last = left_offsets.max().unwrap_or(self.first);
         let right = Self { first: cut, rows: right_rows, dead: right_dead, ..self.clone() };
         self.last = left_last;
         self.dead = left_dead;
         (self, Some(right))
     }
 
-    /// Gives up the rows that are left: they are buried with what ClickHouse
-    /// said of them.
-    pub(super) fn give_up(&mut self, topic: &str, partition: i32, reason: &str, at: Timestamp) {
+    /// Turns the rows into dead letters, with ClickHouse's error as the reason.
+    pub(super) fn dead_letter_rows(&mut self, topic: &str, partition: i32, reason: &str, at: Timestamp) {
         for row in std::mem::take(&mut self.rows) {
             let payload = String::from_utf8_lossy(&self.records[row.record.clone()]).into_owned();
             let origin = Origin { topic: topic.to_owned(), partition, offset: row.offset, line: None, bundle: None };
             self.dead.push(Dead {
                 v: 1,
-                reason: format!("ClickHouse does not take its row: {reason}"),
+                reason: format!("ClickHouse refuses its row: {reason}"),
                 at,
                 origin,
                 payload: Some(payload),
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     fn block(offsets: &[i64]) -> Block {
-        let mut open = Open::default();
+        let mut open = OpenBlock::default();
         for offset in offsets {
             open.pass(*offset);
             let write = |bytes: &mut Vec<u8>| {
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_missing_is_sent_again() {
+    fn only_missing_rows_are_sent_again() {
         let block = block(&[3, 5, 6, 9]);
         let present = HashSet::from([(5, "id5".to_owned()), (6, "another".to_owned()), (9, "id9".to_owned())]);
         let missing = block.missing(&present);

@@ -5,16 +5,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-/// How rows are gathered into blocks.
+/// The settings of the warehouse's blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How many rows a partition's block has at most.
+    /// The most rows of a partition's block.
     pub max_rows: usize,
-    /// How much memory a partition's block takes at most, roughly. A partition
-    /// has up to two.
+    /// The most memory of a partition's block, roughly. A partition has up to two
+    /// blocks.
     pub max_bytes: usize,
-    /// How long a row waits for others before its block is inserted.
+    /// The longest time that a row waits for others before its block is inserted.
     pub max_wait_ms: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the warehouse counts.
+//! The metrics of the warehouse.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -11,26 +11,29 @@ use prometheus_client::{
 };
 use service::Metrics;
 
+/// The label of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct OfTable {
+pub(super) struct TableLabel {
     pub(super) table: &'static str,
 }
 
+/// The label of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct OfTopic {
+pub(super) struct TopicLabel {
     pub(super) topic: &'static str,
 }
 
+/// The metrics of the warehouse.
 #[derive(Clone)]
-pub(super) struct Counts {
-    pub(super) rows: Family<OfTable, Counter>,
+pub(super) struct WarehouseMetrics {
+    pub(super) rows: Family<TableLabel, Counter>,
     pub(super) dead: Counter,
     pub(super) outages: Counter,
     pub(super) seconds: Histogram,
-    pub(super) lag: Family<OfTopic, Gauge>,
+    pub(super) lag: Family<TopicLabel, Gauge>,
 }
 
-impl Counts {
+impl WarehouseMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
             rows: metrics.family_counter("clickhook_warehouse_rows", "Rows inserted into ClickHouse"),

@@ -1,56 +1,56 @@
 //! The warehouse: writes events and attempts to ClickHouse, each exactly once.
 //!
-//! One thread owns the consumer. It gathers what it reads into one block of rows
-//! per partition (`block.rs`) and inserts the blocks in rounds (`worker.rs`). What
-//! happens to a partition's blocks is decided by its `track.rs`, done by `sink.rs`.
+//! One thread owns the consumer. It collects records into one block of rows per
+//! partition (`block.rs`) and inserts the blocks in rounds (`worker.rs`). The steps of
+//! a partition's blocks are decided by `track.rs` and carried out by `sink.rs`.
 //!
-//! # Why a row is there exactly once
+//! # Why each row is present exactly once
 //!
-//! Kafka's offset and ClickHouse's part cannot commit together, so every insert
-//! leaves a note first. Two rules:
+//! Kafka's offset and ClickHouse's part cannot be committed together, so every insert
+//! is recorded first. There are two rules:
 //!
-//! 1. **Record, then insert.** Before a block goes out, its offset range is
-//!    committed as the *metadata of the old offset* (`range.rs`), synchronously.
-//!    A member that lost the partition cannot commit, so it cannot insert what a
-//!    new owner does not know of. The next commit moves the offset, and may
-//!    record the next range in the same breath.
-//! 2. **Settle by looking.** Whoever finds a range recorded (a restart, a new
-//!    owner, or the same process after an answer that never came) reads exactly
-//!    those records again, ends queries of that range that still run, and looks
-//!    which of its rows are in the table: rows carry topic, partition and
-//!    offset, and are compared by offset *and* id. Only those missing are
-//!    inserted.
+//! 1. **Record, then insert.** Before a block is inserted, its offset range is
+//!    committed as the *metadata of the old offset* (`range.rs`), synchronously. A
+//!    member that lost the partition cannot commit, so it cannot insert rows that the
+//!    new owner does not know of. The next commit moves the offset, and may record the
+//!    next range at the same time.
+//! 2. **Settle by looking.** A process that finds a recorded range (after a restart,
+//!    as a new owner, or after an answer that never came) reads exactly those records
+//!    again, ends queries of that range that still run, and looks which of its rows
+//!    are in the table. Rows carry topic, partition and offset, and are compared by
+//!    offset *and* id. Only the missing rows are inserted.
 //!
-//! Rows, not blocks, are looked for, because a block that touches two months
-//! becomes two parts, and a kill may leave one of them.
+//! Rows are looked up, not blocks, because a block that touches two months becomes two
+//! parts, and a kill may leave one of them.
 //!
-//! The deduplication token is named after the range and its first row. It is not
-//! what makes rows single: ClickHouse's record of tokens and its parts do not
-//! commit together, so "already there" can be said of nothing, and forgotten of
-//! something. It serves against one case that looking cannot see, an insert that
-//! is *still on its way* (an owner that was suspended after it recorded, a
-//! request in a socket's buffer). Hence the order: look, insert what is missing
-//! under the recorded token, so that the late one is dropped, and look again.
-//! What is still missing is inserted under a fresh token, whose number is
-//! recorded first like any other range, and that answer is believed: rows whose
-//! retention is over vanish at once, and would be looked for in vain for ever.
+//! The deduplication token is made of the range and its first row. It is not the
+//! reason why rows are single: ClickHouse does not commit its record of tokens and its
+//! parts together, so it may report a missing part as present, and forget the token of
+//! a part that is present. The token serves for one case that looking cannot see: an
+//! insert that *still arrives* (its owner was suspended after it recorded the range,
+//! or the request is in a socket's buffer). Hence the order: look, insert the missing
+//! rows under the recorded token, so that the late insert is dropped, and look again.
+//! Rows that are missing then are inserted under a fresh token, whose number is
+//! recorded first like any other range. That answer is believed, because rows whose
+//! retention is over vanish at once, and would be missing for ever.
 //!
 //! The window of tokens (`non_replicated_deduplication_window`) covers hours of
-//! inserts; an owner that is suspended longer than that, between its commit and
-//! its insert, is the one case left. Tokens are ClickHouse's per server: replicas
-//! behind one address would need their own.
+//! inserts. An owner that is suspended for longer, between its commit and its insert,
+//! is the one case that is left. Each ClickHouse server has its own tokens, so several
+//! servers behind one address are not supported.
 //!
-//! # What is waited for
+//! # Retries and dead letters
 //!
-//! A block that ClickHouse refuses for a row is cut in two until the row stands
-//! alone, and goes to `dead` with ClickHouse's words; each half is recorded like
-//! any other range. Everything else (network, memory, too many parts, a missing
-//! table) is waited for with the partitions paused and the consumer polling, so
-//! that an outage makes the group lag and nothing else. Records that make no row
-//! are on `dead`, acknowledged, before the offset moves past them.
+//! A block that ClickHouse refuses because of a row is split in two until the row is
+//! alone, and goes to `dead` with ClickHouse's error. Each half is recorded like any
+//! other range. After any other error (network, memory, too many parts, a missing
+//! table) the insert is retried with the partitions paused and the consumer polling,
+//! so that the group lags and nothing is lost. Records that make no row are on `dead`,
+//! acknowledged, before the offset moves past them.
 
 mod block;
 mod config;
+mod error;
 mod metrics;
 mod parse;
 mod range;
@@ -62,48 +62,21 @@ mod worker;
 
 use std::time::Duration;
 
-use bus::{Bus, BusError};
+use bus::Bus;
 pub use config::Config;
-use service::{Backoff, ConfigError, Health, Metrics, Part, Shutdown};
+pub use error::Error;
+use service::{Backoff, Health, Metrics, Part, Shutdown};
 use store::Store;
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::warn;
 
-use self::{metrics::Counts, worker::Worker};
+use self::{metrics::WarehouseMetrics, worker::Worker};
 
-/// Why the warehouse stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A value of the configuration is not allowed.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Kafka cannot be used any more.
-    #[error("warehouse: {0}")]
-    Bus(#[from] BusError),
-    /// A committed offset carries a note that this program cannot read.
-    #[error(
-        "warehouse: the offset of {partition} carries the note `{metadata}`, which this program cannot read: was it written \
-         by a newer one? Run that, or set the offset anew with `clickhook offsets set`"
-    )]
-    Note {
-        /// The partition.
-        partition: String,
-        /// The note.
-        metadata: String,
-    },
-    /// The thread could not be started.
-    #[error("warehouse: cannot start its thread: {0}")]
-    Thread(#[from] std::io::Error),
-    /// The thread is gone without a word.
-    #[error("warehouse: its thread panicked; the log says where")]
-    Panicked,
-}
-
-/// Writes rows until told to stop, then finishes what is under way. What an
-/// outage leaves unfinished is settled by the next start.
+/// Writes rows until `shutdown`, then finishes the blocks that it has. Blocks that an
+/// outage leaves unfinished are settled after the next start.
 ///
 /// # Errors
-/// When a configured value is not allowed, or Kafka cannot be used any more.
+/// When a configured value is not allowed, or Kafka cannot be read on.
 pub async fn run(
     config: Config,
     bus: Bus,
@@ -114,7 +87,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     config.validate()?;
     let part = health.part("warehouse");
-    let counts = Counts::new(&metrics);
+    let counts = WarehouseMetrics::new(&metrics);
     let handle = Handle::current();
     let (tell, told) = oneshot::channel();
     std::thread::Builder::new().name("warehouse".to_owned()).spawn(move || {

@@ -1,5 +1,5 @@
-//! What becomes of a record: a row of its topic's table, nothing, or an entry
-//! on `dead`.
+//! The conversion of a record: into a row of its topic's table, into nothing, or into
+//! the reason of a dead letter.
 
 use schemas::{Attempt, Envelope, Event, Timestamp, Topic};
 use serde::de::DeserializeOwned;
@@ -9,7 +9,8 @@ use store::{
     rows::{self, Source},
 };
 
-/// Where the rows of a topic go; none for a topic that the warehouse does not read.
+/// Returns the table of a topic's rows; none for a topic that the warehouse does not
+/// read.
 pub(super) const fn table(topic: Topic) -> Option<Table> {
     match topic {
         Topic::Clicks => Some(Table::Clicks),
@@ -19,16 +20,16 @@ pub(super) const fn table(topic: Topic) -> Option<Table> {
     }
 }
 
-/// Appends the row of a record to `block` and gives back its time; none where
-/// no table counts the record (a test). The error says why it cannot be a row,
-/// and nothing is appended then.
+/// Appends the row of a record to `block` and returns the row's time, or none where no
+/// table counts the record (a test). The error says why the record cannot be a row;
+/// nothing is appended then.
 pub(super) fn row(
     table: Table,
     value: Option<&[u8]>,
     source: Source<'_>,
     block: &mut Vec<u8>,
 ) -> Result<Option<Timestamp>, String> {
-    let value = value.ok_or("it is empty")?;
+    let value = value.ok_or("the record is empty")?;
     match table {
         Table::Clicks => {
             let envelope: Envelope<'_, Event<'_>> = serde_json::from_slice(value).map_err(unreadable)?;
@@ -65,11 +66,11 @@ fn owned<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
 
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn unreadable(error: serde_json::Error) -> String {
-    format!("it cannot be read: {error}")
+    format!("the record cannot be read: {error}")
 }
 
 fn known(version: u8) -> Result<(), String> {
-    if version == 1 { Ok(()) } else { Err(format!("its format is version {version}, only 1 is known")) }
+    if version == 1 { Ok(()) } else { Err(format!("the record's format is version {version}, only 1 is known")) }
 }
 
 #[cfg(test)]
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_says_why_and_leaves_nothing() {
+    fn a_record_that_is_no_row_says_why_and_leaves_nothing() {
         for (table, value, why) in [
             (Table::Clicks, envelope(EventName::LinkCreated, None), "not a click"),
             (Table::Clicks, b"{".to_vec(), "cannot be read"),

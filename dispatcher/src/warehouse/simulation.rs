@@ -1,5 +1,5 @@
-//! A partition's blocks against a ClickHouse that breaks in every way we know
-//! of, and owners that die at every step: each row is there once in the end.
+//! A simulation: a partition's blocks against a ClickHouse that fails in every known
+//! way, and owners that die at every step. In the end each row is present once.
 
 use std::{
     cell::RefCell,
@@ -15,51 +15,51 @@ use store::{Insertion, Span, StoreError, Table};
 use super::{
     config::Config,
     sink::{self, Sink},
-    track::Track,
+    track::PartitionTrack,
 };
 
 const PARTITION: Partition = Partition { topic: Topic::Events, index: 3 };
 const RECORDS: i64 = 14;
 const MONTH_MS: i64 = 31 * 24 * 3_600_000;
 
-/// What goes wrong, or does not.
+/// A fault that is injected, or none.
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+enum InjectedFault {
     None,
     /// The owner dies.
     Crash,
     /// The request never arrives.
     Lost,
-    /// The rows are there, the answer is lost.
+    /// The rows are inserted, and the answer is lost.
     Mute,
-    /// One of two parts is there, the answer is lost.
+    /// One of two parts is inserted, and the answer is lost.
     Half,
     /// ClickHouse has no memory left.
     Memory,
-    /// ClickHouse remembers the token, and is killed before the part is there.
+    /// ClickHouse remembers the token, and is killed before the part is written.
     OnlyToken,
-    /// The part is there, and ClickHouse is killed before it remembers the token.
+    /// The part is written, and ClickHouse is killed before it remembers the token.
     OnlyPart,
     /// The request is still on its way, and arrives later.
     Late,
 }
 
-struct Broken {
-    faults: RefCell<Vec<Fault>>,
+struct FaultySink {
+    faults: RefCell<Vec<InjectedFault>>,
     rows: RefCell<Vec<(u64, String)>>,
     tokens: RefCell<HashSet<(String, i64)>>,
     late: RefCell<Vec<Insertion>>,
     dead: RefCell<BTreeSet<i64>>,
 }
 
-impl Broken {
-    fn fault(&self) -> Fault {
-        self.faults.borrow_mut().pop().unwrap_or(Fault::None)
+impl FaultySink {
+    fn fault(&self) -> InjectedFault {
+        self.faults.borrow_mut().pop().unwrap_or(InjectedFault::None)
     }
 
-    /// Puts in what ClickHouse would: a part for each month, unless it has
-    /// taken one with that token.
-    fn take(&self, insertion: &Insertion, fault: Fault) -> Result<(), StoreError> {
+    /// Inserts as ClickHouse does: a part for each month, unless a part with that token
+    /// was inserted before.
+    fn take(&self, insertion: &Insertion, fault: InjectedFault) -> Result<(), StoreError> {
         let mut months: BTreeMap<i64, Vec<(u64, String)>> = BTreeMap::new();
         for row in decode(&insertion.rows) {
             if is_poison(row.offset.cast_signed()) {
@@ -68,15 +68,15 @@ impl Broken {
             months.entry(row.millis / MONTH_MS).or_default().push((row.offset, row.id));
         }
         for (nth, (month, rows)) in months.into_iter().enumerate() {
-            if matches!(fault, Fault::Half) && nth > 0 {
+            if matches!(fault, InjectedFault::Half) && nth > 0 {
                 break;
             }
             let token = (insertion.token.clone(), month);
             let known = self.tokens.borrow().contains(&token);
-            if !known && !matches!(fault, Fault::OnlyToken) {
+            if !known && !matches!(fault, InjectedFault::OnlyToken) {
                 self.rows.borrow_mut().extend(rows);
             }
-            if !matches!(fault, Fault::OnlyPart) {
+            if !matches!(fault, InjectedFault::OnlyPart) {
                 self.tokens.borrow_mut().insert(token);
             }
         }
@@ -85,8 +85,8 @@ impl Broken {
 
     fn late_ones_arrive(&self) {
         for insertion in self.late.borrow_mut().drain(..) {
-            // Nobody hears the answer.
-            let _ = self.take(&insertion, Fault::None);
+            // No reader waits for the answer.
+            let _ = self.take(&insertion, InjectedFault::None);
         }
     }
 }
@@ -99,13 +99,13 @@ fn silence() -> StoreError {
     StoreError::Unreachable { url: String::new(), reason: "cut".to_owned() }
 }
 
-impl Sink for Broken {
+impl Sink for FaultySink {
     async fn insert(&self, insertion: Insertion) -> Result<(), StoreError> {
         match self.fault() {
-            Fault::None | Fault::Crash => self.take(&insertion, Fault::None),
-            Fault::Lost => Err(silence()),
-            Fault::Memory => Err(refusal(241)),
-            Fault::Late => {
+            InjectedFault::None | InjectedFault::Crash => self.take(&insertion, InjectedFault::None),
+            InjectedFault::Lost => Err(silence()),
+            InjectedFault::Memory => Err(refusal(241)),
+            InjectedFault::Late => {
                 self.late.borrow_mut().push(insertion);
                 Err(silence())
             }
@@ -117,19 +117,19 @@ impl Sink for Broken {
     }
 
     async fn quiesce(&self, _: &str) -> Result<(), StoreError> {
-        if matches!(self.fault(), Fault::Lost) { Err(silence()) } else { Ok(()) }
+        if matches!(self.fault(), InjectedFault::Lost) { Err(silence()) } else { Ok(()) }
     }
 
     async fn present(&self, span: &Span<'_>) -> Result<HashSet<(u64, String)>, StoreError> {
-        if matches!(self.fault(), Fault::Late) {
+        if matches!(self.fault(), InjectedFault::Late) {
             self.late_ones_arrive();
         }
         let rows = self.rows.borrow();
         Ok(rows.iter().filter(|(offset, _)| (span.first..=span.last).contains(offset)).cloned().collect())
     }
 
-    async fn bury(&self, dead: &[Dead]) -> Result<(), String> {
-        if matches!(self.fault(), Fault::Lost) {
+    async fn write_dead(&self, dead: &[Dead]) -> Result<(), String> {
+        if matches!(self.fault(), InjectedFault::Lost) {
             return Err("cut".to_owned());
         }
         self.dead.borrow_mut().extend(dead.iter().map(|dead| dead.origin.offset));
@@ -143,10 +143,11 @@ struct Decoded {
     offset: u64,
 }
 
-/// Rows of `link_events`, as `store::rows` writes them.
+/// Decodes rows of `link_events`, as `store::rows` writes them.
 fn decode(mut bytes: &[u8]) -> Vec<Decoded> {
     fn text(bytes: &mut &[u8]) -> String {
-        let (mut length, mut shift) = (0, 0);
+        let mut length = 0;
+        let mut shift = 0;
         loop {
             let byte = bytes[0];
             *bytes = &bytes[1..];
@@ -180,8 +181,8 @@ const fn is_poison(offset: i64) -> bool {
     offset == 5 || offset == 9
 }
 
-/// Offsets 2 and 12 are no rows: one cannot be read, one is a test. Offset 7 is
-/// a transaction's marker, which no reader sees.
+/// Returns the record at an offset. Offsets 2 and 12 make no rows: one cannot be read,
+/// one is a test. Offset 7 is a transaction's marker, which no reader sees.
 fn record(offset: i64) -> Option<Vec<u8>> {
     let at = Timestamp::from_millis(offset % 2 * MONTH_MS + offset);
     let mut event = sample::event(EventName::LinkCreated, at);
@@ -197,8 +198,8 @@ fn record(offset: i64) -> Option<Vec<u8>> {
 }
 
 /// Runs owners one after the other until everything is stored.
-fn run(faults: Vec<Fault>, max_rows: usize) -> Broken {
-    let broken = Broken {
+fn run(faults: Vec<InjectedFault>, max_rows: usize) -> FaultySink {
+    let sink = FaultySink {
         faults: RefCell::new(faults),
         rows: RefCell::default(),
         tokens: RefCell::default(),
@@ -209,21 +210,21 @@ fn run(faults: Vec<Fault>, max_rows: usize) -> Broken {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut kafka = (0, String::new());
     while kafka.0 < RECORDS {
-        own(&broken, &config, &runtime, &mut kafka);
+        own(&sink, &config, &runtime, &mut kafka);
     }
-    broken.late_ones_arrive();
-    broken
+    sink.late_ones_arrive();
+    sink
 }
 
-/// One owner's life.
-fn own(broken: &Broken, config: &Config, runtime: &tokio::runtime::Runtime, kafka: &mut (i64, String)) {
+/// Runs one owner until everything is stored or a fault ends it.
+fn own(sink: &FaultySink, config: &Config, runtime: &tokio::runtime::Runtime, kafka: &mut (i64, String)) {
     let commit = |kafka: &mut (i64, String), commit: Commit| {
         assert!(commit.offset >= kafka.0, "an offset went back");
         *kafka = (commit.offset, commit.metadata.unwrap());
     };
     let now = Instant::now();
     let assigned = Assigned { partition: PARTITION, offset: kafka.0, metadata: kafka.1.clone() };
-    let mut track = Track::new(&assigned, Table::LinkEvents, "t.events", now).unwrap();
+    let mut track = PartitionTrack::new(&assigned, Table::LinkEvents, "t.events", now).unwrap();
     let mut position = kafka.0;
     loop {
         while position < RECORDS && !track.is_pending() {
@@ -243,19 +244,19 @@ fn own(broken: &Broken, config: &Config, runtime: &tokio::runtime::Runtime, kafk
             return;
         };
         if let Some(note) = track.to_record() {
-            if matches!(broken.fault(), Fault::Crash) {
+            if matches!(sink.fault(), InjectedFault::Crash) {
                 return;
             }
             commit(kafka, note);
             track.recorded();
         }
-        let concluded = runtime.block_on(sink::attempt(broken, "db", &work));
-        if matches!(broken.fault(), Fault::Crash) {
+        let concluded = runtime.block_on(sink::attempt(sink, "db", &work));
+        if matches!(sink.fault(), InjectedFault::Crash) {
             return;
         }
         track.conclude(concluded.outcome, Timestamp::from_millis(0));
-        // A rebalance gives back what is done.
-        if matches!(broken.fault(), Fault::Crash) {
+        // A rebalance commits finished work.
+        if matches!(sink.fault(), InjectedFault::Crash) {
             if let Some(given) = track.to_commit() {
                 commit(kafka, given);
             }
@@ -264,11 +265,11 @@ fn own(broken: &Broken, config: &Config, runtime: &tokio::runtime::Runtime, kafk
     }
 }
 
-fn check(broken: &Broken) -> Result<(), TestCaseError> {
-    let mut offsets: Vec<u64> = broken.rows.borrow().iter().map(|(offset, _)| *offset).collect();
+fn check(sink: &FaultySink) -> Result<(), TestCaseError> {
+    let mut offsets: Vec<u64> = sink.rows.borrow().iter().map(|(offset, _)| *offset).collect();
     offsets.sort_unstable();
     prop_assert_eq!(offsets, [0, 1, 3, 4, 6, 8, 10, 11, 13]);
-    prop_assert_eq!(&*broken.dead.borrow(), &BTreeSet::from([2, 5, 9]));
+    prop_assert_eq!(&*sink.dead.borrow(), &BTreeSet::from([2, 5, 9]));
     Ok(())
 }
 
@@ -278,7 +279,7 @@ proptest! {
     #[test]
     fn kills_of_either_side_leave_every_row_once(
         faults in prop::collection::vec(prop::sample::select(vec![
-            Fault::None, Fault::None, Fault::Crash, Fault::Lost, Fault::Mute, Fault::Half, Fault::Memory, Fault::OnlyToken, Fault::OnlyPart,
+            InjectedFault::None, InjectedFault::None, InjectedFault::Crash, InjectedFault::Lost, InjectedFault::Mute, InjectedFault::Half, InjectedFault::Memory, InjectedFault::OnlyToken, InjectedFault::OnlyPart,
         ]), 0..60),
         max_rows in 1_usize..12,
     ) {
@@ -288,7 +289,7 @@ proptest! {
     #[test]
     fn an_insert_that_arrives_late_is_dropped(
         faults in prop::collection::vec(prop::sample::select(vec![
-            Fault::None, Fault::None, Fault::Crash, Fault::Lost, Fault::Mute, Fault::Half, Fault::OnlyToken, Fault::Late, Fault::Late,
+            InjectedFault::None, InjectedFault::None, InjectedFault::Crash, InjectedFault::Lost, InjectedFault::Mute, InjectedFault::Half, InjectedFault::OnlyToken, InjectedFault::Late, InjectedFault::Late,
         ]), 0..60),
         max_rows in 1_usize..12,
     ) {

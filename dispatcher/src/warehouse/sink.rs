@@ -1,5 +1,5 @@
-//! Doing what a [`Track`](super::track::Track) decided: the only place where
-//! rows leave for ClickHouse and the dead for Kafka.
+//! The steps that a [`PartitionTrack`](super::track::PartitionTrack) decides, carried
+//! out: only here are rows sent to ClickHouse and dead letters to Kafka.
 
 use std::{collections::HashSet, sync::OnceLock, time::Duration};
 
@@ -10,35 +10,35 @@ use store::{Fault, Insertion, Span, Store, StoreError};
 use tracing::{debug, info, warn};
 
 use super::{
-    block::Row,
-    track::{Outcome, Step, Work},
+    block::BlockRow,
+    track::{BlockOutcome, BlockWork, Step},
 };
 
-/// Where rows go. ClickHouse, or in tests something that breaks when told to.
+/// The destination of rows and dead letters. Tests have one that fails on purpose.
 pub(super) trait Sink {
-    /// Puts a block in.
+    /// Inserts a block.
     async fn insert(&self, insertion: Insertion) -> Result<(), StoreError>;
-    /// Ends what runs under ids that begin so.
+    /// Ends the queries whose ids begin with `prefix`.
     async fn quiesce(&self, prefix: &str) -> Result<(), StoreError>;
-    /// The rows of a stretch.
+    /// Returns the rows that are present in a range.
     async fn present(&self, span: &Span<'_>) -> Result<HashSet<(u64, String)>, StoreError>;
-    /// Keeps what made no row.
-    async fn bury(&self, dead: &[Dead]) -> Result<(), String>;
+    /// Writes dead letters.
+    async fn write_dead(&self, dead: &[Dead]) -> Result<(), String>;
 }
 
-/// ClickHouse, and Kafka's `dead`.
-pub(super) struct Engines {
+/// ClickHouse for rows, and the topic `dead`.
+pub(super) struct ClickHouseSink {
     store: Store,
     bus: Bus,
-    /// Made when the first entry is written: most warehouses never write one,
-    /// and an idle producer's thread is not free.
+    /// The producer of dead letters, made for the first one: most installations never
+    /// write one, and an idle producer's thread is not free.
     producer: OnceLock<Producer>,
 }
 
-/// How long Kafka may take to acknowledge an entry on `dead`.
-const BURY: Duration = Duration::from_secs(30);
+/// The time that Kafka has to acknowledge a dead letter.
+const DEAD_PATIENCE: Duration = Duration::from_secs(30);
 
-impl Engines {
+impl ClickHouseSink {
     pub(super) const fn new(store: Store, bus: Bus) -> Self {
         Self { store, bus, producer: OnceLock::new() }
     }
@@ -47,13 +47,15 @@ impl Engines {
         if let Some(producer) = self.producer.get() {
             return Ok(producer);
         }
-        let producer =
-            self.bus.producer("warehouse", Duration::from_millis(5), BURY).map_err(|error| error.to_string())?;
+        let producer = self
+            .bus
+            .producer("warehouse", Duration::from_millis(5), DEAD_PATIENCE)
+            .map_err(|error| error.to_string())?;
         Ok(self.producer.get_or_init(|| producer))
     }
 }
 
-impl Sink for Engines {
+impl Sink for ClickHouseSink {
     async fn insert(&self, insertion: Insertion) -> Result<(), StoreError> {
         self.store.insert(insertion).await
     }
@@ -66,7 +68,7 @@ impl Sink for Engines {
         self.store.present(span).await
     }
 
-    async fn bury(&self, dead: &[Dead]) -> Result<(), String> {
+    async fn write_dead(&self, dead: &[Dead]) -> Result<(), String> {
         let producer = self.producer()?;
         let acks = join_all(dead.iter().map(async |dead| {
             let value = serde_json::to_vec(dead).map_err(|error| error.to_string())?;
@@ -77,38 +79,45 @@ impl Sink for Engines {
     }
 }
 
-/// What came of a piece of work, and how many rows were sent for it.
+/// The result of a block's step.
 #[derive(Debug)]
-pub(super) struct Concluded {
-    pub(super) outcome: Outcome,
+pub(super) struct WorkResult {
+    pub(super) outcome: BlockOutcome,
+    /// The number of rows that were inserted.
     pub(super) sent: usize,
-    /// Why nobody knows, for people.
+    /// The error that must pass before the next try.
     pub(super) error: Option<String>,
 }
 
-/// Does what is to be done about a block. `scope` makes its query ids unique
-/// among installations that share a ClickHouse.
-pub(super) async fn attempt<S: Sink>(sink: &S, scope: &str, work: &Work) -> Concluded {
+/// Carries out a block's step. `scope` makes query ids unique among installations
+/// that share a ClickHouse.
+pub(super) async fn attempt<S: Sink>(sink: &S, scope: &str, work: &BlockWork) -> WorkResult {
     let mut sent = 0;
     let stored = match &work.step {
-        Step::Bury => Ok(None),
+        Step::WriteDead => Ok(None),
         Step::Insert(rows) => insert(sink, scope, work, rows, &mut sent).await.map(|()| None),
         Step::Settle => settle(sink, scope, work, &mut sent).await,
     };
     let (outcome, error) = match stored {
-        Ok(Some(missing)) => (Outcome::Absent(missing), None),
-        Ok(None) if work.block.dead.is_empty() => (Outcome::Done, None),
-        Ok(None) => match sink.bury(&work.block.dead).await {
-            Ok(()) => (Outcome::Done, None),
-            Err(error) => (Outcome::Unburied, Some(error)),
+        Ok(Some(missing)) => (BlockOutcome::Absent(missing), None),
+        Ok(None) if work.block.dead.is_empty() => (BlockOutcome::Done, None),
+        Ok(None) => match sink.write_dead(&work.block.dead).await {
+            Ok(()) => (BlockOutcome::Done, None),
+            Err(error) => (BlockOutcome::DeadUnwritten, Some(error)),
         },
-        Err(error) if error.fault() == Fault::Row => (Outcome::Refused(error.to_string()), None),
-        Err(error) => (Outcome::Unknown, Some(error.to_string())),
+        Err(error) if error.fault() == Fault::Row => (BlockOutcome::Refused(error.to_string()), None),
+        Err(error) => (BlockOutcome::Unknown, Some(error.to_string())),
     };
-    Concluded { outcome, sent, error }
+    WorkResult { outcome, sent, error }
 }
 
-async fn insert<S: Sink>(sink: &S, scope: &str, work: &Work, rows: &[Row], sent: &mut usize) -> Result<(), StoreError> {
+async fn insert<S: Sink>(
+    sink: &S,
+    scope: &str,
+    work: &BlockWork,
+    rows: &[BlockRow],
+    sent: &mut usize,
+) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -123,36 +132,42 @@ async fn insert<S: Sink>(sink: &S, scope: &str, work: &Work, rows: &[Row], sent:
     Ok(())
 }
 
-/// Looks what is there and inserts what is not, under the same token: an insert
-/// of an earlier owner that is still on its way is then dropped by ClickHouse.
-/// Gives back what is missing nevertheless.
-async fn settle<S: Sink>(sink: &S, scope: &str, work: &Work, sent: &mut usize) -> Result<Option<Vec<Row>>, StoreError> {
+/// Looks which rows are present and inserts the others under the same token, so that
+/// ClickHouse drops an insert of an earlier owner that arrives later. Returns the rows
+/// that are missing nevertheless.
+async fn settle<S: Sink>(
+    sink: &S,
+    scope: &str,
+    work: &BlockWork,
+    sent: &mut usize,
+) -> Result<Option<Vec<BlockRow>>, StoreError> {
     if work.block.rows.is_empty() {
         return Ok(None);
     }
     sink.quiesce(&query_prefix(scope, work)).await?;
     let missing = look(sink, work).await?;
     if missing.is_empty() {
-        debug!(partition = %work.partition, range = %work.range, "a recorded range was there");
+        debug!(partition = %work.partition, range = %work.range, "recorded range is present");
         return Ok(None);
     }
     insert(sink, scope, work, &missing, sent).await?;
     let missing = look(sink, work).await?;
     if missing.is_empty() {
-        info!(partition = %work.partition, range = %work.range, rows = work.block.rows.len(), "a recorded range was not there: inserted");
+        info!(partition = %work.partition, range = %work.range, rows = work.block.rows.len(), "recorded range was missing and is inserted");
         return Ok(None);
     }
     warn!(
         partition = %work.partition, range = %work.range, missing = missing.len(),
-        "ClickHouse says that rows are there which are not: they are inserted under a fresh token"
+        "ClickHouse reports rows as present which are missing: retried under a fresh token"
     );
     *sent = 0;
     Ok(Some(missing))
 }
 
-async fn look<S: Sink>(sink: &S, work: &Work) -> Result<Vec<Row>, StoreError> {
+async fn look<S: Sink>(sink: &S, work: &BlockWork) -> Result<Vec<BlockRow>, StoreError> {
     let (since, until) = work.block.times();
-    let (first, last) = (work.block.first.min(work.range.first), work.block.last.max(work.range.last));
+    let first = work.block.first.min(work.range.first);
+    let last = work.block.last.max(work.range.last);
     let span = Span {
         table: work.table,
         topic: &work.topic,
@@ -165,13 +180,13 @@ async fn look<S: Sink>(sink: &S, work: &Work) -> Result<Vec<Row>, StoreError> {
     Ok(work.block.missing(&sink.present(&span).await?))
 }
 
-/// By what ClickHouse knows the block: the same for whoever reads the same
-/// records, another for a topic that was made anew under the same name.
-fn token(work: &Work) -> String {
+/// Returns the deduplication token of a block: the same for every reader of the same
+/// records, and another for a topic that was deleted and created again.
+fn token(work: &BlockWork) -> String {
     let id = work.block.rows.first().map(|row| work.block.id(row)).unwrap_or_default();
     format!("{}/{}/{}/{id}/{}", work.topic, work.partition.index, work.range, work.range.round)
 }
 
-fn query_prefix(scope: &str, work: &Work) -> String {
+fn query_prefix(scope: &str, work: &BlockWork) -> String {
     format!("{scope}/{}/{}/{}/", work.topic, work.partition.index, work.range)
 }

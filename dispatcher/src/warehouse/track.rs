@@ -1,6 +1,6 @@
-//! What the warehouse knows of one partition that it owns, and what follows
-//! from it: which block comes next, what must be recorded before it goes, and
-//! what its outcome means. Decides only; the worker does.
+//! The state of one owned partition, and the decisions that follow from it: which
+//! block comes next, what must be recorded before its insert, and what its outcome
+//! means. The worker carries the decisions out.
 
 use std::{
     collections::VecDeque,
@@ -14,81 +14,83 @@ use store::{Table, rows::Source};
 use tracing::warn;
 
 use super::{
-    block::{Block, Open, Row},
+    block::{Block, BlockRow, OpenBlock},
     config::Config,
     parse,
-    range::{Range, Unreadable},
+    range::{OffsetRange, UnreadableNote},
 };
 
-/// What is done next about a block.
+/// The next step of a block.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Nothing went out under this round's token: insert these rows, and believe
-    /// what ClickHouse says.
-    Insert(Vec<Row>),
-    /// Some or all of it may be there, or on its way: look first.
+    /// Insert these rows, and believe ClickHouse's answer: no insert was sent under
+    /// this try's token before.
+    Insert(Vec<BlockRow>),
+    /// Look which rows are present, and insert the others: an earlier insert may have
+    /// arrived in part or may still arrive.
     Settle,
-    /// Its rows are there: bury what made no row.
-    Bury,
+    /// Write the dead letters: the rows are present.
+    WriteDead,
 }
 
-/// What came of it.
+/// The outcome of a step.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// The rows are there and the dead are buried.
+pub(super) enum BlockOutcome {
+    /// The rows are present, and the dead letters are written.
     Done,
-    /// The rows are there, but Kafka did not take the dead.
-    Unburied,
-    /// ClickHouse said that the rows are there, and these are not.
-    Absent(Vec<Row>),
-    /// ClickHouse refuses a row of it, in these words.
+    /// The rows are present, but Kafka did not take the dead letters.
+    DeadUnwritten,
+    /// ClickHouse reported the rows as present, but these are not.
+    Absent(Vec<BlockRow>),
+    /// ClickHouse refuses a row of the block, with this error.
     Refused(String),
-    /// Nobody knows.
+    /// It is not known whether the rows are present.
     Unknown,
 }
 
+/// A closed block that waits for its next step.
 #[derive(Debug)]
-struct Piece {
+struct PendingBlock {
     block: Arc<Block>,
-    range: Range,
+    range: OffsetRange,
     step: Step,
 }
 
-/// What the worker does about a block.
+/// A block's next step, with everything that the worker needs for it.
 #[derive(Clone, Debug)]
-pub(super) struct Work {
+pub(super) struct BlockWork {
     pub(super) partition: Partition,
     pub(super) table: Table,
     pub(super) topic: Arc<str>,
     pub(super) block: Arc<Block>,
-    pub(super) range: Range,
+    pub(super) range: OffsetRange,
     pub(super) step: Step,
 }
 
-/// One partition that is ours.
+/// The state of an owned partition.
 #[derive(Debug)]
-pub(super) struct Track {
+pub(super) struct PartitionTrack {
     partition: Partition,
     table: Table,
     topic: Arc<str>,
-    /// Everything below this offset is stored.
+    /// The offset below which everything is stored.
     done: i64,
-    /// The offset that Kafka has.
+    /// The committed offset.
     committed: i64,
-    /// The range that Kafka has with it.
-    recorded: Option<Range>,
+    /// The range that is recorded with the committed offset.
+    recorded: Option<OffsetRange>,
     /// A range that an earlier owner recorded, until its records are read again.
-    unsettled: Option<Range>,
-    open: Open,
+    unsettled: Option<OffsetRange>,
+    open: OpenBlock,
     opened: Instant,
-    pieces: VecDeque<Piece>,
+    pending: VecDeque<PendingBlock>,
 }
 
-impl Track {
-    /// A partition that has just become ours.
-    pub(super) fn new(assigned: &Assigned, table: Table, topic: &str, now: Instant) -> Result<Self, Unreadable> {
-        let recorded = Range::decode(&assigned.metadata)?;
-        // A range below the offset is history.
+impl PartitionTrack {
+    /// Makes the state of a partition that was just assigned.
+    pub(super) fn new(assigned: &Assigned, table: Table, topic: &str, now: Instant) -> Result<Self, UnreadableNote> {
+        let recorded = OffsetRange::decode(&assigned.metadata)?;
+        // A range below the committed offset is finished.
         let unsettled = recorded.clone().filter(|range| range.last >= assigned.offset);
         Ok(Self {
             partition: assigned.partition,
@@ -98,46 +100,48 @@ impl Track {
             committed: assigned.offset,
             recorded,
             unsettled,
-            open: Open::default(),
+            open: OpenBlock::default(),
             opened: now,
-            pieces: VecDeque::new(),
+            pending: VecDeque::new(),
         })
     }
 
-    /// Everything below this offset is stored.
+    /// Returns the offset below which everything is stored.
     pub(super) const fn done(&self) -> i64 {
         self.done
     }
 
-    /// Whether a block waits for the worker.
+    /// Reports whether a block waits for the worker.
     pub(super) fn is_pending(&self) -> bool {
-        !self.pieces.is_empty()
+        !self.pending.is_empty()
     }
 
-    /// Takes the record at `offset`.
+    /// Adds the record at `offset` to the open block.
     pub(super) fn take(&mut self, offset: i64, value: Option<&[u8]>, now: Instant) {
         if self.unsettled.as_ref().is_some_and(|range| offset > range.last) {
-            // Its last record is gone from the log: what is left is what there is.
+            // The range's last record is gone from the log: the block ends without it.
             self.close();
         }
         if self.open.is_empty() {
             self.opened = now;
         }
         self.open.pass(offset);
-        let (table, topic) = (self.table, Arc::clone(&self.topic));
+        let table = self.table;
+        let topic = Arc::clone(&self.topic);
         let index = self.partition.index;
         let record = value.unwrap_or_default();
         let pushed = self.open.push(offset, record, |block| {
             let source = Source {
                 topic: &topic,
-                // Kafka's own bounds: neither is negative, and no topic has 65536 partitions.
+                // Kafka's own bounds: neither number is negative, and no topic has 65536
+                // partitions.
                 partition: u16::try_from(index).unwrap_or(u16::MAX),
                 offset: offset.cast_unsigned(),
             };
             parse::row(table, value, source, block)
         });
         if let Err(reason) = pushed {
-            self.open.bury(Dead {
+            self.open.add_dead(Dead {
                 v: 1,
                 reason: format!("not a row of {}: {reason}", table.name()),
                 at: Timestamp::now(),
@@ -152,14 +156,14 @@ impl Track {
     }
 
     /// Closes the open block if it is full or its first record has waited long
-    /// enough, and no other block waits.
+    /// enough, and no other block is pending.
     pub(super) fn close_due(&mut self, config: &Config, now: Instant) {
         if self.due(config).is_some_and(|due| due <= now) {
             self.close();
         }
     }
 
-    /// When the open block will be due.
+    /// Returns the time at which the open block is closed.
     pub(super) fn due(&self, config: &Config) -> Option<Instant> {
         if self.open.is_empty() || self.unsettled.is_some() || self.is_pending() {
             return None;
@@ -167,13 +171,13 @@ impl Track {
         Some(self.opened + if self.is_full(config) { Duration::ZERO } else { config.max_wait() })
     }
 
-    /// Whether the open block should take no more.
+    /// Reports whether the open block should take no more records.
     pub(super) const fn is_full(&self, config: &Config) -> bool {
         self.open.rows() >= config.max_rows || self.open.bytes() >= config.max_bytes
     }
 
-    /// Closes the open block, unless it is to be what an earlier owner recorded
-    /// and is not yet all of it.
+    /// Closes the open block before it is due, unless it must become the range that an
+    /// earlier owner recorded.
     pub(super) fn close_early(&mut self) {
         if self.unsettled.is_none() {
             self.close();
@@ -188,107 +192,112 @@ impl Track {
                 if range.rows != block.rows.len() {
                     warn!(
                         partition = %self.partition, %range, recorded = range.rows, found = block.rows.len(),
-                        "a recorded range makes another number of rows now: what is missing is inserted"
+                        "recorded range makes another number of rows now: the missing rows are inserted"
                     );
                 }
                 (range, Step::Settle)
             }
             None => fresh(&block),
         };
-        self.pieces.push_back(Piece { block: Arc::new(block), range, step });
+        self.pending.push_back(PendingBlock { block: Arc::new(block), range, step });
     }
 
-    /// What must be recorded before the next block goes out.
+    /// Returns the commit that must be recorded before the next block is inserted.
     pub(super) fn to_record(&self) -> Option<Commit> {
-        let piece = self.pieces.front()?;
-        if self.recorded.as_ref() == Some(&piece.range)
-            || piece.block.rows.is_empty()
-            || matches!(piece.step, Step::Bury)
+        let pending = self.pending.front()?;
+        if self.recorded.as_ref() == Some(&pending.range)
+            || pending.block.rows.is_empty()
+            || matches!(pending.step, Step::WriteDead)
         {
             return None;
         }
-        Some(Commit { partition: self.partition, offset: self.done, metadata: Some(piece.range.encode()) })
+        Some(Commit { partition: self.partition, offset: self.done, metadata: Some(pending.range.encode()) })
     }
 
-    /// Kafka has what was to be recorded.
+    /// Notes that the commit of [`Self::to_record`] is with Kafka.
     pub(super) fn recorded(&mut self) {
         self.committed = self.done;
-        self.recorded = self.pieces.front().map(|piece| piece.range.clone());
+        self.recorded = self.pending.front().map(|pending| pending.range.clone());
     }
 
-    /// The offset to commit when nothing comes next. While a recorded range may
-    /// be on its way its note must stay, whatever round or half of it is next.
+    /// Returns the commit that is due when no block is pending. While an insert of a
+    /// recorded range may still arrive, its note must stay.
     pub(super) fn to_commit(&self) -> Option<Commit> {
         let noted = self.recorded.as_ref().is_some_and(|range| range.last >= self.done);
-        let under_way = self.unsettled.is_some() || (noted && self.is_pending());
-        if under_way || (self.done == self.committed && self.recorded.is_none()) {
+        let in_progress = self.unsettled.is_some() || (noted && self.is_pending());
+        if in_progress || (self.done == self.committed && self.recorded.is_none()) {
             return None;
         }
         Some(Commit { partition: self.partition, offset: self.done, metadata: Some(String::new()) })
     }
 
-    /// Kafka has what was to be committed.
+    /// Notes that the commit of [`Self::to_commit`] is with Kafka.
     pub(super) fn committed(&mut self) {
         self.committed = self.done;
         self.recorded = None;
     }
 
-    /// What to do about the next block.
-    pub(super) fn work(&self) -> Option<Work> {
-        let piece = self.pieces.front()?;
-        Some(Work {
+    /// Returns the next step of the first pending block.
+    pub(super) fn work(&self) -> Option<BlockWork> {
+        let pending = self.pending.front()?;
+        Some(BlockWork {
             partition: self.partition,
             table: self.table,
             topic: Arc::clone(&self.topic),
-            block: Arc::clone(&piece.block),
-            range: piece.range.clone(),
-            step: piece.step.clone(),
+            block: Arc::clone(&pending.block),
+            range: pending.range.clone(),
+            step: pending.step.clone(),
         })
     }
 
-    /// Draws the conclusion from what came of it.
-    pub(super) fn conclude(&mut self, outcome: Outcome, at: Timestamp) {
-        let Some(mut piece) = self.pieces.pop_front() else { return };
+    /// Applies the outcome of a step to the first pending block.
+    pub(super) fn conclude(&mut self, outcome: BlockOutcome, at: Timestamp) {
+        let Some(mut pending) = self.pending.pop_front() else { return };
         match outcome {
-            Outcome::Done => {
-                self.done = piece.block.last + 1;
+            BlockOutcome::Done => {
+                self.done = pending.block.last + 1;
                 return;
             }
-            Outcome::Unburied => piece.step = Step::Bury,
-            Outcome::Absent(missing) => {
-                piece.range.round += 1;
-                piece.step = Step::Insert(missing);
+            BlockOutcome::DeadUnwritten => pending.step = Step::WriteDead,
+            BlockOutcome::Absent(missing) => {
+                pending.range.round += 1;
+                pending.step = Step::Insert(missing);
             }
-            Outcome::Unknown => {
-                if !matches!(piece.step, Step::Bury) {
-                    piece.step = Step::Settle;
+            BlockOutcome::Unknown => {
+                if !matches!(pending.step, Step::WriteDead) {
+                    pending.step = Step::Settle;
                 }
             }
-            Outcome::Refused(reason) => return self.bisect(piece, &reason, at),
+            BlockOutcome::Refused(reason) => return self.bisect(pending, &reason, at),
         }
-        self.pieces.push_front(piece);
+        self.pending.push_front(pending);
     }
 
-    fn bisect(&mut self, piece: Piece, reason: &str, at: Timestamp) {
-        // Where rows of the whole may be there already, so may rows of a half.
-        let doubtful = !matches!(piece.step, Step::Insert(_)) || piece.range.round > 0;
-        match Arc::unwrap_or_clone(piece.block).halves() {
+    fn bisect(&mut self, pending: PendingBlock, reason: &str, at: Timestamp) {
+        // Where rows of the whole block may be present, rows of a half may be, too.
+        let may_be_present = !matches!(pending.step, Step::Insert(_)) || pending.range.round > 0;
+        match Arc::unwrap_or_clone(pending.block).halves() {
             (left, Some(right)) => {
                 for half in [right, left] {
                     let (range, step) = fresh(&half);
-                    let step = if doubtful { Step::Settle } else { step };
-                    self.pieces.push_front(Piece { block: Arc::new(half), range, step });
+                    let step = if may_be_present { Step::Settle } else { step };
+                    self.pending.push_front(PendingBlock { block: Arc::new(half), range, step });
                 }
             }
             (mut block, None) => {
-                block.give_up(&self.topic, self.partition.index, reason, at);
-                self.pieces.push_front(Piece { block: Arc::new(block), range: piece.range, step: Step::Bury });
+                block.dead_letter_rows(&self.topic, self.partition.index, reason, at);
+                self.pending.push_front(PendingBlock {
+                    block: Arc::new(block),
+                    range: pending.range,
+                    step: Step::WriteDead,
+                });
             }
         }
     }
 }
 
-fn fresh(block: &Block) -> (Range, Step) {
-    let range = Range { first: block.first, last: block.last, rows: block.rows.len(), round: 0 };
+/// Returns the range and the first step of a block that was never sent.
+fn fresh(block: &Block) -> (OffsetRange, Step) {
+    let range = OffsetRange { first: block.first, last: block.last, rows: block.rows.len(), round: 0 };
     (range, Step::Insert(block.rows.clone()))
 }

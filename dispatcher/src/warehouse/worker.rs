@@ -18,12 +18,12 @@ use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
 use super::{
-    Error,
     config::Config,
-    metrics::{Counts, OfTable, OfTopic},
+    error::Error,
+    metrics::{TableLabel, TopicLabel, WarehouseMetrics},
     parse,
-    sink::{self, Concluded, Engines},
-    track::{Outcome, Track, Work},
+    sink::{self, ClickHouseSink, WorkResult},
+    track::{BlockOutcome, BlockWork, PartitionTrack},
 };
 
 /// The consumer group.
@@ -44,7 +44,7 @@ const MEASURE: Duration = Duration::from_secs(15);
 /// run on the same thread inside its poll.
 #[derive(Default)]
 struct Tracks {
-    map: BTreeMap<Partition, Track>,
+    map: BTreeMap<Partition, PartitionTrack>,
     /// Partitions came since this was last looked at.
     fresh: bool,
     unreadable: Option<Error>,
@@ -61,7 +61,7 @@ impl Assignments for Owner {
         for assigned in partitions {
             let topic = assigned.partition.topic;
             let Some(table) = parse::table(topic) else { continue };
-            match Track::new(assigned, table, &self.topics.name(topic), Instant::now()) {
+            match PartitionTrack::new(assigned, table, &self.topics.name(topic), Instant::now()) {
                 Ok(track) => drop(tracks.map.insert(assigned.partition, track)),
                 Err(_) => {
                     tracks.unreadable = Some(Error::Note {
@@ -96,9 +96,9 @@ pub(super) struct Worker {
     config: Config,
     consumer: Consumer<Owner>,
     owner: Arc<Owner>,
-    engines: Engines,
+    engines: ClickHouseSink,
     scope: String,
-    counts: Counts,
+    counts: WarehouseMetrics,
     part: Part,
     shutdown: Shutdown,
     handle: Handle,
@@ -114,7 +114,7 @@ impl Worker {
         config: Config,
         bus: &Bus,
         store: Store,
-        counts: Counts,
+        counts: WarehouseMetrics,
         part: Part,
         shutdown: Shutdown,
         handle: Handle,
@@ -128,7 +128,7 @@ impl Worker {
             config,
             consumer,
             owner,
-            engines: Engines::new(store, bus.clone()),
+            engines: ClickHouseSink::new(store, bus.clone()),
             scope,
             counts,
             part,
@@ -188,7 +188,7 @@ impl Worker {
         let tracks = self.owner.tracks.lock();
         let next = match &self.hold {
             Some(hold) => Some(hold.until),
-            None if tracks.map.values().any(Track::is_pending) => return Duration::ZERO,
+            None if tracks.map.values().any(PartitionTrack::is_pending) => return Duration::ZERO,
             None => tracks.map.values().filter_map(|track| track.due(&self.config)).chain(self.tidy).min(),
         };
         next.map_or(IDLE, |next| next.saturating_duration_since(Instant::now()).min(IDLE))
@@ -203,7 +203,7 @@ impl Worker {
 
     /// Takes every waiting block one step further, or commits what is done.
     fn advance(&mut self) -> Result<(), Error> {
-        let works: Vec<Work> = self.owner.tracks.lock().map.values().filter_map(Track::work).collect();
+        let works: Vec<BlockWork> = self.owner.tracks.lock().map.values().filter_map(PartitionTrack::work).collect();
         if !works.is_empty() {
             return self.round(&works);
         }
@@ -215,7 +215,7 @@ impl Worker {
         Ok(())
     }
 
-    fn round(&mut self, works: &[Work]) -> Result<(), Error> {
+    fn round(&mut self, works: &[BlockWork]) -> Result<(), Error> {
         let commits: Vec<Commit> = {
             let tracks = self.owner.tracks.lock();
             works.iter().filter_map(|work| tracks.map.get(&work.partition)?.to_record()).collect()
@@ -226,7 +226,7 @@ impl Worker {
         {
             let mut tracks = self.owner.tracks.lock();
             for commit in &commits {
-                tracks.map.get_mut(&commit.partition).into_iter().for_each(Track::recorded);
+                tracks.map.get_mut(&commit.partition).into_iter().for_each(PartitionTrack::recorded);
             }
         }
         let started = Instant::now();
@@ -264,7 +264,7 @@ impl Worker {
 
     /// Sends what the works say, side by side. None where being told to stop cut
     /// it short.
-    fn attempt(&self, works: &[Work]) -> Option<Vec<Concluded>> {
+    fn attempt(&self, works: &[BlockWork]) -> Option<Vec<WorkResult>> {
         let stop = async {
             self.shutdown.wait().await;
             tokio::time::sleep(DRAIN).await;
@@ -277,21 +277,21 @@ impl Worker {
         })
     }
 
-    fn conclude(&mut self, works: &[Work], concluded: Vec<Concluded>) -> Result<(), Error> {
+    fn conclude(&mut self, works: &[BlockWork], concluded: Vec<WorkResult>) -> Result<(), Error> {
         let mut trouble = None;
         {
             let mut tracks = self.owner.tracks.lock();
             for (work, concluded) in works.iter().zip(concluded) {
-                self.counts.rows.get_or_create(&OfTable { table: work.table.name() }).inc_by(concluded.sent as u64);
+                self.counts.rows.get_or_create(&TableLabel { table: work.table.name() }).inc_by(concluded.sent as u64);
                 match &concluded.outcome {
-                    Outcome::Done => {
+                    BlockOutcome::Done => {
                         self.counts.dead.inc_by(work.block.dead.len() as u64);
                     }
-                    Outcome::Refused(reason) => {
+                    BlockOutcome::Refused(reason) => {
                         let rows = work.block.rows.len();
                         warn!(partition = %work.partition, range = %work.range, rows, reason, "a block is refused for a row: it is cut in two until the row stands alone");
                     }
-                    Outcome::Unknown | Outcome::Unburied | Outcome::Absent(_) => {}
+                    BlockOutcome::Unknown | BlockOutcome::DeadUnwritten | BlockOutcome::Absent(_) => {}
                 }
                 if concluded.error.is_some() {
                     trouble = concluded.error;
@@ -353,11 +353,12 @@ impl Worker {
 
     /// Commits what is done, where nothing comes next.
     fn tidy(&mut self) -> Result<(), Error> {
-        let commits: Vec<Commit> = self.owner.tracks.lock().map.values().filter_map(Track::to_commit).collect();
+        let commits: Vec<Commit> =
+            self.owner.tracks.lock().map.values().filter_map(PartitionTrack::to_commit).collect();
         if self.commit(&commits)? {
             let mut tracks = self.owner.tracks.lock();
             for commit in &commits {
-                tracks.map.get_mut(&commit.partition).into_iter().for_each(Track::committed);
+                tracks.map.get_mut(&commit.partition).into_iter().for_each(PartitionTrack::committed);
             }
         } else {
             self.tidy = Some(Instant::now());
@@ -371,9 +372,10 @@ impl Worker {
         self.part.not_ready("draining");
         let deadline = Instant::now() + DRAIN;
         if self.hold.is_none() {
-            self.owner.tracks.lock().map.values_mut().for_each(Track::close_early);
+            self.owner.tracks.lock().map.values_mut().for_each(PartitionTrack::close_early);
             while self.hold.is_none() && Instant::now() < deadline {
-                let works: Vec<Work> = self.owner.tracks.lock().map.values().filter_map(Track::work).collect();
+                let works: Vec<BlockWork> =
+                    self.owner.tracks.lock().map.values().filter_map(PartitionTrack::work).collect();
                 if works.is_empty() {
                     break;
                 }
@@ -399,7 +401,7 @@ impl Worker {
                     Err(_) => return,
                 }
             }
-            self.counts.lag.get_or_create(&OfTopic { topic: topic.suffix() }).set(lag);
+            self.counts.lag.get_or_create(&TopicLabel { topic: topic.suffix() }).set(lag);
         }
     }
 }

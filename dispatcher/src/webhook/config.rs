@@ -5,8 +5,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-use super::lane::LaneSettings;
-
 /// The settings of webhook delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,15 +68,6 @@ impl Config {
         within("webhook.retry_delay_ms", self.retry_delay_ms, 10, 86_400_000)?;
         within("webhook.keep_alive_ms", self.keep_alive_ms, 0, 3_600_000)?;
         within("webhook.drain_ms", self.drain_ms, 0, 600_000)
-    }
-
-    pub(super) const fn lane_settings(&self) -> LaneSettings {
-        LaneSettings {
-            max_in_flight: self.max_in_flight,
-            queue: self.lane_queue,
-            max_retry_after: self.retry_delay(),
-            min_interval: Duration::ZERO,
-        }
     }
 
     pub(super) const fn retry_delay(&self) -> Duration {

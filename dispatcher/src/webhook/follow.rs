@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Error, claims::OffsetClaims};
+use super::{claims::OffsetClaims, error::Error};
 
 /// How long a poll waits at most: how soon a stop is noticed.
 pub(super) const POLL: Duration = Duration::from_millis(250);

@@ -18,6 +18,7 @@ mod delay;
 mod deliver;
 mod delivery;
 mod endpoints;
+mod error;
 mod events;
 mod follow;
 pub mod guard;
@@ -30,37 +31,24 @@ pub mod verify;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{Bus, BusError, Change, Isolation};
+use bus::{Bus, Change, Isolation};
 use schemas::Topic;
-use service::{ConfigError, Health, Metrics, Shutdown, vault::Vault};
+use service::{Health, Metrics, Shutdown, vault::Vault};
 use tracing::info;
 
 pub use config::Config;
+pub use error::Error;
 
 use self::{
-    delay::DelayReader, deliver::Deliverer, endpoints::Endpoints, events::EventReader, follow::Readers,
-    lane::QueueBudget, metrics::WebhookMetrics, outbox::WebhookOutbox,
+    delay::DelayReader,
+    deliver::Deliverer,
+    endpoints::Endpoints,
+    events::EventReader,
+    follow::Readers,
+    lane::{LaneSettings, QueueBudget},
+    metrics::WebhookMetrics,
+    outbox::WebhookOutbox,
 };
-
-/// The error that ended webhook delivery.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration has a value that is not allowed.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Reading on could lose records, or the Kafka client has failed for good.
-    #[error("webhooks: {0}")]
-    Bus(#[from] BusError),
-    /// The TLS library lacks what it was built with.
-    #[error("webhooks: cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
-    /// A thread could not be started.
-    #[error("webhooks: cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
-    /// A thread ended in a panic, which the log has.
-    #[error("webhooks: a thread ended in a panic: please report it with the log's last lines")]
-    Panic,
-}
 
 /// The time that Kafka has to take the last records when the process stops.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -82,7 +70,8 @@ pub async fn run(
     let part = health.part("webhook");
     part.not_ready("reading endpoints");
     let metrics = WebhookMetrics::new(&metrics);
-    let endpoints = Arc::new(Endpoints::new(vault, config.lane_settings(), QueueBudget::new(config.max_queued)));
+    let endpoints =
+        Arc::new(Endpoints::new(vault, LaneSettings::from_config(&config), QueueBudget::new(config.max_queued)));
     let followed = Arc::clone(&endpoints);
     let known = metrics.endpoints.clone();
     let table = bus.table("webhook", Topic::Endpoints, None, move |change: Change<'_>| {

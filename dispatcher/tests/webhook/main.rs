@@ -1,5 +1,5 @@
-//! Webhooks on a real Kafka: what receivers see, what is left in the topics, and
-//! that nobody waits for anybody.
+//! Webhooks on a real Kafka: what receivers see, which records remain in the topics,
+//! and that no endpoint waits for another.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,7 +23,7 @@ fn assert_verified(received: &Received, secret: &Secret) {
     verify(&signer, &received.headers, &received.body, Age::At(Timestamp::now())).unwrap();
 }
 
-/// Runs a receiver's few lines of another language over a body.
+/// Verifies a webhook with a receiver's few lines of another language.
 fn run(program: &[&str], received: &Received, secret: &Secret) {
     let mut child = std::process::Command::new(program[0])
         .args(&program[1..])
@@ -39,7 +39,8 @@ fn run(program: &[&str], received: &Received, secret: &Secret) {
     assert!(child.wait().unwrap().success(), "{} does not verify", program[0]);
 }
 
-/// What many receivers do: parse, write again, verify that.
+/// A receiver that parses the body, serializes it again and verifies the result, as
+/// many do.
 const JAVASCRIPT: &str = r"
 const { createHmac } = require('node:crypto');
 const body = JSON.stringify(JSON.parse(require('node:fs').readFileSync(0, 'utf8')));
@@ -121,7 +122,8 @@ async fn an_endpoint_that_hangs_delays_no_other() {
     let config = Config { max_in_flight: 4, lane_queue: 32, retry_delay_ms: 60_000, drain_ms: 0, ..config() };
     let running = rig.start(config).await;
     let mut expected = HashSet::new();
-    // More at once than what hangs has places for, but not than what works has.
+    // More at once than the hanging endpoint has room for, but not more than the healthy
+    // one has.
     for _ in 0..10 {
         for _ in 0..20 {
             let event = click();
@@ -134,7 +136,7 @@ async fn an_endpoint_that_hangs_delays_no_other() {
         healthy.received().iter().map(|received| received.header("webhook-id").to_owned()).collect();
     assert_eq!(ids, expected);
     assert_eq!(hanging.received().len(), 4, "no more than may be in flight");
-    // What the lane had no room for is on the delay topic, its attempts unspent.
+    // Deliveries that found no room are on the delay topic, without a spent attempt.
     let waiting: Vec<Delivery> = rig.read(Topic::Delay, 164).await;
     assert!(waiting.iter().all(|delivery| delivery.attempt == 1 && delivery.endpoint == slow.id));
     running.stop().await;
@@ -262,7 +264,7 @@ async fn a_test_reaches_its_endpoint_alone_whatever_that_asks_for() {
     let received = named.wait(1).await;
     assert_eq!(received[0].header("webhook-id"), test.id.to_string());
     assert_verified(&received[0], &secret);
-    // What comes after it on the same partition has gone its way as well.
+    // The next event on the same partition is delivered as well.
     rig.emit(&sample::event(EventName::LinkCreated, Timestamp::now()), None).await;
     let received = other.wait(1).await;
     assert_eq!(received.len(), 1);
@@ -307,7 +309,7 @@ async fn a_paused_endpoint_gets_nothing_and_the_log_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_asks_for_an_hour_holds_up_no_other_retry() {
-    // One partition: both endpoints' retries stand in one line.
+    // With one partition, both endpoints' retries share one queue.
     let rig = Rig::with_partitions(1).await;
     let patient = Receiver::start(&[Reply::RetryAfter(429, 3600)]).await;
     let quick = Receiver::start(&[Reply::Status(500), Reply::Status(200)]).await;
@@ -328,7 +330,7 @@ async fn a_private_address_is_refused_where_it_is_not_allowed() {
     let rig = Rig::new().await;
     let receiver = Receiver::start(&[]).await;
     let port = receiver.url.trim_end_matches("/hook").rsplit(':').next().unwrap();
-    // Spelled out, and through a name.
+    // As a literal address, and through a name.
     rig.add(&receiver.url).await;
     rig.add(&format!("http://localhost:{port}/hook")).await;
     let config = Config { allow_private: false, max_attempts: 1, ..config() };
@@ -374,7 +376,7 @@ async fn an_endpoint_that_changes_is_followed() {
     endpoint.url.clone_from(&second.url);
     endpoint.revision += 1;
     rig.write(&endpoint).await;
-    // Until the change is known, events go where they went.
+    // Until the change is known, events go to the first address.
     testbed::eventually("an event at the new address", async || {
         rig.emit(&click(), None).await;
         (!second.received().is_empty()).then_some(())
@@ -406,7 +408,7 @@ async fn processes_share_the_work_and_take_over_from_each_other() {
     for partition in (0..4).cycle().take(40) {
         expected.insert(rig.emit_at(partition).await);
     }
-    // What is sent twice around a change of hands has one id.
+    // Events that are sent twice around a rebalance have one id.
     testbed::eventually("every event", async || {
         let ids: HashSet<String> =
             receiver.received().iter().map(|received| received.header("webhook-id").to_owned()).collect();
@@ -423,7 +425,7 @@ async fn a_quick_endpoint_catches_up_in_one_go() {
     let rig = Rig::new().await;
     let receiver = Receiver::start(&[Reply::Status(200)]).await;
     rig.add(&receiver.url).await;
-    // Far more than the lane takes of an endpoint whose pace it does not know.
+    // Far more than the lane takes for an endpoint whose throughput is not known.
     let mut emitted = 0;
     for round in 0..500 {
         tokio::join!(

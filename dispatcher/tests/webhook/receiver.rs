@@ -1,4 +1,4 @@
-//! A receiver that keeps what it got and answers as it is told.
+//! A receiver that keeps the requests it got, and answers as a test demands.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,7 +12,7 @@ use axum::{
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
-/// A request that was received.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     pub(crate) path: String,
@@ -26,7 +26,7 @@ impl Received {
     }
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reply {
     Status(u16),
@@ -34,12 +34,12 @@ pub(crate) enum Reply {
     RetryAfter(u16, u64),
     /// A redirect to `/elsewhere`.
     Redirect,
-    /// Nothing, ever.
+    /// No answer, ever.
     Hang,
 }
 
 #[derive(Default)]
-struct Inner {
+struct ReceiverState {
     received: Vec<Received>,
     /// Replies to come; the last one stays.
     replies: VecDeque<Reply>,
@@ -47,14 +47,15 @@ struct Inner {
 
 #[derive(Clone)]
 pub(crate) struct Receiver {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<ReceiverState>>,
     pub(crate) url: String,
 }
 
 impl Receiver {
-    /// Starts one that answers with `replies` in turn, the last for ever.
+    /// Starts a receiver that answers with `replies` in turn, the last one for ever.
     pub(crate) async fn start(replies: &[Reply]) -> Self {
-        let inner = Arc::new(Mutex::new(Inner { received: Vec::new(), replies: replies.iter().copied().collect() }));
+        let inner =
+            Arc::new(Mutex::new(ReceiverState { received: Vec::new(), replies: replies.iter().copied().collect() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let router = Router::new().fallback(receive).with_state(Arc::clone(&inner));
@@ -76,7 +77,12 @@ impl Receiver {
     }
 }
 
-async fn receive(State(inner): State<Arc<Mutex<Inner>>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn receive(
+    State(inner): State<Arc<Mutex<ReceiverState>>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let reply = {
         let mut inner = inner.lock();
         inner.received.push(Received { path: uri.path().to_owned(), headers, body });

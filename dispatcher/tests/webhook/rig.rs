@@ -1,5 +1,5 @@
-//! An installation of one's own on the running Kafka: topics, endpoints, events,
-//! and the dispatcher's webhook half started and stopped at will.
+//! A test's installation on the running Kafka: topics, endpoints, events, and the
+//! dispatcher's webhook half, started and stopped at will.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ pub(crate) struct Rig {
     producer: Producer,
 }
 
-/// The webhook half, running.
+/// A running webhook half.
 pub(crate) struct Running {
     shutdown: Shutdown,
     task: JoinHandle<Result<(), webhook::Error>>,
@@ -46,7 +46,7 @@ impl Rig {
         Self { bus, vault: Arc::new(Vault::from_hex(&Vault::generate()).unwrap()), producer }
     }
 
-    /// An endpoint that asks for everything, not yet written.
+    /// Makes an endpoint that asks for everything, without writing it.
     pub(crate) fn endpoint(&self, url: &str) -> (Endpoint, Secret) {
         let (id, secret, now) = (EndpointId::mint(), secret::mint(), Timestamp::now());
         let endpoint = Endpoint {
@@ -85,7 +85,7 @@ impl Rig {
         self.producer.produce(&out).await.unwrap().1
     }
 
-    /// Produces an event as the enricher does, and gives back its body.
+    /// Produces an event as the enricher does, and returns its body.
     pub(crate) async fn emit(&self, event: &Event<'_>, endpoint: Option<EndpointId>) -> String {
         let body = serde_json::to_string(event).unwrap();
         self.emit_body(event.event, &body, endpoint).await;
@@ -101,7 +101,7 @@ impl Rig {
         self.produce(topic, 0, &value, &[("traceparent", TRACE.as_bytes())]).await;
     }
 
-    /// Produces a click to a partition of its topic, and gives back its id.
+    /// Produces a click to a partition of its topic, and returns its id.
     pub(crate) async fn emit_at(&self, partition: i32) -> String {
         let event = click();
         let id = event.id.to_string();
@@ -110,7 +110,7 @@ impl Rig {
         id
     }
 
-    /// Starts delivering, and waits until it does.
+    /// Starts the webhook half, and waits until it is ready.
     pub(crate) async fn start(&self, config: Config) -> Running {
         let (shutdown, health) = (Shutdown::new(), Health::default());
         let running = webhook::run(
@@ -121,7 +121,7 @@ impl Rig {
             health.clone(),
             shutdown.clone(),
         );
-        // Its part is there before it is ready.
+        // The part must exist before its readiness is waited for.
         let part = health.part("webhook");
         let task = tokio::spawn(running);
         tokio::time::timeout(Duration::from_secs(20), health.ready()).await.expect("ready within 20 s");
@@ -135,7 +135,7 @@ impl Rig {
         records.iter().map(|record| serde_json::from_str(&record.value).unwrap()).collect()
     }
 
-    /// What `group` has committed in the partitions of `topic`. It must have no
+    /// Returns what `group` has committed in the partitions of `topic`. It must have no
     /// running member.
     pub(crate) async fn committed(&self, group: &str, topic: Topic) -> HashMap<i32, i64> {
         #[derive(Default)]
@@ -165,7 +165,7 @@ impl Rig {
 }
 
 impl Running {
-    /// Tells it to stop, and waits until it has drained.
+    /// Stops the webhook half, and waits until it has drained.
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();
         self.task.await.unwrap().unwrap();
@@ -174,7 +174,7 @@ impl Running {
 
 pub(crate) const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A click that is told apart from every other.
+/// Makes a click with an id of its own.
 pub(crate) fn click() -> Event<'static> {
     let at = Timestamp::now();
     let id = ClickId::new(at, 0, rand::random());

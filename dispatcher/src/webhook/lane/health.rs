@@ -8,20 +8,20 @@ const FAILING: u32 = 5;
 
 /// The failures of an endpoint since its last success.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Health {
+pub(super) struct HealthTracker {
     failures: u32,
 }
 
 /// A change of an endpoint's health, reported once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::webhook) enum HealthChange {
+pub(crate) enum HealthChange {
     /// The endpoint has failed this often in a row.
     Failing { failures: u32 },
     /// The endpoint answers again, after this many failures.
     Recovered { failures: u32 },
 }
 
-impl Health {
+impl HealthTracker {
     pub(super) fn learn(&mut self, verdict: &Verdict) -> Option<HealthChange> {
         if *verdict == Verdict::Delivered {
             let failures = std::mem::take(&mut self.failures);
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_fails_after_five_in_a_row_and_recovers_once() {
-        let mut health = Health::default();
+        let mut health = HealthTracker::default();
         let failed = Verdict::Dead { why: String::new() };
         for _ in 0..4 {
             assert_eq!(health.learn(&failed), None);

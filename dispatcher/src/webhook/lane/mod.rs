@@ -19,9 +19,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-use self::{health::Health, throughput::Throughput};
 pub(super) use self::{health::HealthChange, queue_budget::QueueBudget};
-use super::outcome::Verdict;
+use self::{health::HealthTracker, throughput::Throughput};
+use super::{config::Config, outcome::Verdict};
 
 /// The time within which an endpoint should work off everything that waits for it.
 const TARGET_WAIT: Duration = Duration::from_secs(5);
@@ -41,6 +41,18 @@ pub(super) struct LaneSettings {
     pub min_interval: Duration,
 }
 
+impl LaneSettings {
+    /// Returns the settings of an endpoint without limits of its own.
+    pub(super) const fn from_config(config: &Config) -> Self {
+        Self {
+            max_in_flight: config.max_in_flight,
+            queue: config.lane_queue,
+            max_retry_after: config.retry_delay(),
+            min_interval: Duration::ZERO,
+        }
+    }
+}
+
 /// The lane of one endpoint.
 pub(super) struct Lane<T> {
     budget: Arc<QueueBudget>,
@@ -52,7 +64,7 @@ struct LaneState<T> {
     waiting: VecDeque<T>,
     in_flight: usize,
     throughput: Throughput,
-    health: Health,
+    health: HealthTracker,
     /// The last time that an item left the lane while others waited.
     last_finished: Option<Instant>,
     /// The time for which the next item that finds no room is told to come again.
@@ -73,7 +85,7 @@ pub(super) enum Offer<T> {
     Full { item: T, retry_after: Duration },
 }
 
-/// What the holder of a slot does next.
+/// The next step of the holder of a slot.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<T> {
     /// This item begins now.
@@ -93,7 +105,7 @@ impl<T> Lane<T> {
             waiting: VecDeque::new(),
             in_flight: 0,
             throughput: Throughput::default(),
-            health: Health::default(),
+            health: HealthTracker::default(),
             last_finished: None,
             next_retry: None,
             next_begin: None,

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A count of the deliveries that wait in all lanes, and its limit. Lanes change it
 /// while they hold their lock.
-pub(in crate::webhook) struct QueueBudget {
+pub(crate) struct QueueBudget {
     max: usize,
     queued: AtomicUsize,
 }
 
 impl QueueBudget {
     /// Makes a budget of `max` waiting deliveries.
-    pub(in crate::webhook) const fn new(max: usize) -> Self {
+    pub(crate) const fn new(max: usize) -> Self {
         Self { max, queued: AtomicUsize::new(0) }
     }
 
