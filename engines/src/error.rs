@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::Engine;
+
 /// Why the engines could not be started or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,8 +53,8 @@ pub enum Error {
     /// A child's program could not be run.
     #[error("could not run {program} for {engine}: {source}; if it was removed, run `make engines`", program = .program.display())]
     Spawn {
-        /// `kafka` or `clickhouse`.
-        engine: &'static str,
+        /// The child.
+        engine: Engine,
         /// What was to be run.
         program: PathBuf,
         /// Why not.
@@ -63,8 +65,8 @@ pub enum Error {
         "{engine} ended ({status}) before it was ready; its last words in {log}:\n{tail}{}", hint(tail), log = .log.display()
     )]
     Ended {
-        /// `kafka` or `clickhouse`.
-        engine: &'static str,
+        /// The child.
+        engine: Engine,
         /// How it ended.
         status: ExitStatus,
         /// Its log.
@@ -75,8 +77,8 @@ pub enum Error {
     /// A child runs but does not answer.
     #[error("{engine} did not answer within {} s and was stopped; see {log}", .within.as_secs(), log = .log.display())]
     NotReady {
-        /// `kafka` or `clickhouse`.
-        engine: &'static str,
+        /// The child.
+        engine: Engine,
         /// How long we waited.
         within: Duration,
         /// Its log.
@@ -87,8 +89,8 @@ pub enum Error {
         "process {pid} ({engine}), left behind by an earlier run on this data directory, survived SIGKILL; see what it hangs on, then start again"
     )]
     Orphan {
-        /// `kafka` or `clickhouse`.
-        engine: String,
+        /// The child.
+        engine: Engine,
         /// The process.
         pid: u32,
     },

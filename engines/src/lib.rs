@@ -18,12 +18,14 @@
 
 pub mod clickhouse;
 mod data_dir;
+mod engine;
 mod error;
 mod exec;
 mod install;
 mod kafka;
 mod log_file;
 mod ports;
+mod probe;
 mod record;
 mod supervisor;
 
@@ -31,6 +33,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use data_dir::DataDir;
+pub use engine::Engine;
 pub use error::Error;
 pub use exec::exec;
 pub use install::{ENGINES_DIR_ENV, GEO_CITY_ATTRIBUTION, Installed, geo_city, geo_city_ipv6, geo_country};

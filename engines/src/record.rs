@@ -12,13 +12,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use crate::Error;
 use crate::data_dir::write_atomically;
+use crate::{Engine, Error};
 
 /// A child process, as its parent saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    pub(crate) engine: String,
+    pub(crate) engine: Engine,
     pub(crate) pid: u32,
     /// Clock ticks from the boot to its start, field 22 of /proc/PID/stat.
     started_ticks: u64,
@@ -29,9 +29,9 @@ pub(crate) struct Record {
 
 impl Record {
     /// Looks at a child that was just started; `None` if it is already gone.
-    pub(crate) fn of_child(engine: &str, pid: u32, argument: &str) -> Option<Self> {
+    pub(crate) fn of_child(engine: Engine, pid: u32, argument: &str) -> Option<Self> {
         Some(Self {
-            engine: engine.into(),
+            engine,
             pid,
             started_ticks: started_ticks(pid)?,
             program: program(pid)?,
@@ -94,10 +94,10 @@ async fn end(record: &Record) -> Result<(), Error> {
         .and_then(Pid::from_raw)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     let Some(handle) = handle.filter(|_| record.is_alive()) else { return Ok(()) };
-    tracing::warn!(engine = record.engine, pid = record.pid, "ending a child that a killed run left behind");
+    tracing::warn!(engine = %record.engine, pid = record.pid, "ending a child that a killed run left behind");
 
     // ClickHouse sees its standard input close and ends by itself, tidily.
-    let unasked = if record.engine == crate::clickhouse::NAME { Duration::from_secs(5) } else { Duration::ZERO };
+    let unasked = if record.engine == Engine::ClickHouse { Duration::from_secs(5) } else { Duration::ZERO };
     let steps =
         [(None, unasked), (Some(Signal::TERM), Duration::from_secs(15)), (Some(Signal::KILL), Duration::from_secs(10))];
     for (signal, patience) in steps {
@@ -109,7 +109,7 @@ async fn end(record: &Record) -> Result<(), Error> {
             return Ok(());
         }
     }
-    Err(Error::Orphan { engine: record.engine.clone(), pid: record.pid })
+    Err(Error::Orphan { engine: record.engine, pid: record.pid })
 }
 
 /// Also true of a process that nobody waited for yet: it has no program any more.
@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn record_of(child: &Child) -> Record {
-        Record::of_child("kafka", child.id(), "1000.25").unwrap()
+        Record::of_child(Engine::Kafka, child.id(), "1000.25").unwrap()
     }
 
     #[tokio::test]

@@ -15,13 +15,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::log_file::LogFile;
+use crate::probe::Probe;
 use crate::record::Record;
-use crate::{Error, clickhouse, kafka};
+use crate::{Engine, Error};
 
 /// Long, for a laptop that compiles beside it and a disk that is slow.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const PROBE_EVERY: Duration = Duration::from_millis(20);
-const PROBE_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(30);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// How a child is to be run. The same at each restart, ports included.
 #[derive(Debug)]
 pub(crate) struct Spec {
-    pub(crate) engine: &'static str,
+    pub(crate) engine: Engine,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,
     pub(crate) current_dir: PathBuf,
@@ -41,25 +41,6 @@ pub(crate) struct Spec {
     pub(crate) log: LogFile,
     pub(crate) probe: Probe,
     pub(crate) stop: Stop,
-}
-
-/// How we know that a child serves, and that it is ours.
-#[derive(Debug)]
-pub(crate) enum Probe {
-    Kafka(kafka::Probe),
-    ClickHouse(clickhouse::Probe),
-}
-
-impl Probe {
-    async fn answers(&self) -> bool {
-        let answer = async {
-            match self {
-                Self::Kafka(probe) => probe.answers().await,
-                Self::ClickHouse(probe) => probe.answers().await,
-            }
-        };
-        timeout(PROBE_WITHIN, answer).await.unwrap_or(false)
-    }
 }
 
 /// The polite way to ask a child to end, and how long it may take.
@@ -123,8 +104,8 @@ async fn supervise(spec: Spec, first: Running, pid: Arc<AtomicU32>, mut stopped:
         pid.store(0, Ordering::Relaxed);
         let log = spec.log.path().display();
         match status {
-            Ok(status) => tracing::warn!(engine = spec.engine, %status, %log, "a child died, starting it again"),
-            Err(error) => tracing::warn!(engine = spec.engine, %error, %log, "lost a child, starting it again"),
+            Ok(status) => tracing::warn!(engine = %spec.engine, %status, %log, "a child died, starting it again"),
+            Err(error) => tracing::warn!(engine = %spec.engine, %error, %log, "lost a child, starting it again"),
         }
         if running.since.elapsed() >= SETTLED_AFTER {
             backoff = BACKOFF_FIRST;
@@ -136,7 +117,7 @@ async fn supervise(spec: Spec, first: Running, pid: Arc<AtomicU32>, mut stopped:
                 match Running::launch(&spec).await {
                     Ok(running) => return running,
                     Err(error) => {
-                        tracing::error!(engine = spec.engine, %error, "could not start a child again, still trying");
+                        tracing::error!(engine = %spec.engine, %error, "could not start a child again, still trying");
                     }
                 }
             }
@@ -183,7 +164,7 @@ impl Running {
                     tail: spec.log.tail(log_from),
                 });
             }
-            if spec.probe.answers().await {
+            if spec.probe.is_ready().await {
                 break;
             }
             if started.elapsed() > READY_WITHIN {
@@ -193,7 +174,7 @@ impl Running {
             sleep(PROBE_EVERY).await;
         }
         let ready_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(engine = spec.engine, pid = running.pid, ready_ms, "started");
+        tracing::info!(engine = %spec.engine, pid = running.pid, ready_ms, "started");
         Ok(running)
     }
 
@@ -231,13 +212,13 @@ impl Running {
         };
         drop(self.stdin.take());
         if !self.ended_within(patience).await {
-            tracing::warn!(engine = spec.engine, pid = self.pid, ?patience, "a child does not stop, killing it");
+            tracing::warn!(engine = %spec.engine, pid = self.pid, ?patience, "a child does not stop, killing it");
             if self.child.kill().await.is_err() {
-                tracing::warn!(engine = spec.engine, pid = self.pid, "could not kill a child");
+                tracing::warn!(engine = %spec.engine, pid = self.pid, "could not kill a child");
             }
         }
         let stopped_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(engine = spec.engine, pid = self.pid, stopped_ms, "stopped");
+        tracing::info!(engine = %spec.engine, pid = self.pid, stopped_ms, "stopped");
     }
 
     fn terminate(&self) {
