@@ -7,7 +7,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use bus::Bus;
 use clap::ValueEnum;
-use service::{Backoff, Health, Metrics, Shutdown, vault::Vault};
+use service::{Backoff, Process, Shutdown, vault::Vault};
 use store::Store;
 use tokio::{
     sync::watch,
@@ -39,15 +39,14 @@ pub(crate) enum Half {
     Warehouse,
 }
 
-/// What the roles of a process share.
+/// The clients and the process that roles are run with.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) bus: Bus,
     pub(crate) store: Store,
     /// Only the roles that seal or open secrets have one.
     pub(crate) vault: Option<Arc<Vault>>,
-    pub(crate) metrics: Metrics,
-    pub(crate) health: Health,
+    pub(crate) process: Process,
 }
 
 /// Runs one role in this process until it is told to stop.
@@ -74,16 +73,15 @@ pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> 
         bus,
         store: Store::new(config.clickhouse.clone())?,
         vault: if needs_vault { Some(Arc::new(keys::vault_from_env()?)) } else { None },
-        metrics: Metrics::default(),
-        health: Health::default(),
+        process: Process { shutdown, ..Process::default() },
     };
     // A role that is not built yet is not ready.
-    let starting = shared.health.part("start");
+    let starting = shared.process.health.part("start");
     let addr = config.metrics.listen;
-    let metrics = service::admin::serve(addr, shared.health.clone(), shared.metrics.clone(), shutdown.clone())
+    let metrics = service::admin::serve(addr, shared.process.clone())
         .with_context(|| format!("listen on metrics.listen = {addr}: is it taken by another process?"))?;
     info!(%metrics, "health and metrics");
-    let work = run(role, config, shared, shutdown, |_| {});
+    let work = run(role, config, shared, |_| {});
     starting.ready();
     let refused = async {
         if !checked && let Err(error) = check.await {
@@ -135,14 +133,13 @@ pub(crate) async fn run(
     role: Role,
     config: Config,
     shared: Shared,
-    shutdown: Shutdown,
     listening: impl FnOnce(Bound),
 ) -> anyhow::Result<()> {
-    let Shared { bus, store, vault, metrics, health } = shared;
+    let Shared { bus, store, vault, process } = shared;
     let vault = || vault.clone().context("this role needs the installation key");
     match role {
         Role::Ingest => {
-            let running = ingest::start(config.ingest, bus, metrics, health, shutdown).await?;
+            let running = ingest::start(config.ingest, bus, process).await?;
             listening(Bound::Ingest { redirect: running.local_addr(), intake: running.intake_addr() });
             running.wait().await?;
         }
@@ -153,25 +150,23 @@ pub(crate) async fn run(
                     keys::ADMIN_KEY
                 );
             }
-            let (config, vault, dns) = (config.control, vault()?, control::Dns::of_machine());
-            let setup = control::Setup { config, bus, vault, store, dns, metrics, health, shutdown };
+            let dns = control::Dns::of_machine();
+            let setup = control::Setup { config: config.control, bus, vault: vault()?, store, dns, process };
             let running = control::start(setup).await?;
             listening(Bound::Control { api: running.local_addr() });
             running.wait().await?;
         }
-        Role::Enricher => enricher::run(config.enricher, bus, metrics, health, shutdown).await?,
+        Role::Enricher => enricher::run(config.enricher, bus, process).await?,
         Role::Dispatcher(half) => {
             let webhook = async {
                 if half != Some(Half::Warehouse) {
-                    let (bus, metrics, health) = (bus.clone(), metrics.clone(), health.clone());
-                    dispatcher::webhook::run(config.webhook, bus, vault()?, metrics, health, shutdown.clone()).await?;
+                    dispatcher::webhook::run(config.webhook, bus.clone(), vault()?, process.clone()).await?;
                 }
                 anyhow::Ok(())
             };
             let warehouse = async {
                 if half != Some(Half::Webhook) {
-                    let (bus, metrics, health) = (bus.clone(), metrics.clone(), health.clone());
-                    dispatcher::warehouse::run(config.warehouse, bus, store, metrics, health, shutdown.clone()).await?;
+                    dispatcher::warehouse::run(config.warehouse, bus.clone(), store, process.clone()).await?;
                 }
                 anyhow::Ok(())
             };
@@ -183,19 +178,14 @@ pub(crate) async fn run(
 
 /// Runs a role again whenever it fails, until `shutdown`, and `tell`s where it
 /// listens. Alone in a process, a role's supervisor is the machine's.
-pub(crate) async fn supervise(
-    role: Role,
-    mut config: Config,
-    shared: Shared,
-    shutdown: Shutdown,
-    tell: watch::Sender<Option<Bound>>,
-) {
+pub(crate) async fn supervise(role: Role, mut config: Config, shared: Shared, tell: watch::Sender<Option<Bound>>) {
+    let shutdown = shared.process.shutdown.clone();
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     while !shutdown.is_triggered() {
         let listening = |bound| {
             let _ = tell.send_replace(Some(bound));
         };
-        match run(role, config.clone(), shared.clone(), shutdown.clone(), listening).await {
+        match run(role, config.clone(), shared.clone(), listening).await {
             Ok(()) => return,
             Err(error) => {
                 let delay = backoff.next();

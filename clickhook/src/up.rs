@@ -13,7 +13,7 @@ use anyhow::Context;
 use bus::Bus;
 use clap::Args;
 use engines::{Engines, Installed};
-use service::{Health, Metrics, Shutdown, telemetry, vault::Vault};
+use service::{Process, Shutdown, telemetry, vault::Vault};
 use store::Store;
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::{info, warn};
@@ -205,19 +205,21 @@ async fn serve(
         migrated = migrate => migrated?,
         () = shutdown.wait() => return Ok(()),
     }
-    let health = Health::default();
+    let process = Process::default();
+    let health = process.health.clone();
     let starting = health.part("start");
-    let shared =
-        Shared { bus, store, vault: Some(Arc::clone(vault)), metrics: Metrics::default(), health: health.clone() };
     let stages = Stages { front: Shutdown::new(), enricher: Shutdown::new(), dispatcher: Shutdown::new() };
-    let observed = Shutdown::new();
-    let metrics = service::admin::serve(args.metrics, health.clone(), shared.metrics.clone(), observed.clone())
-        .with_context(|| format!("listen on {}", args.metrics))?;
+    // Health and metrics are served until every stage has drained.
+    let observed = process.shutdown.clone();
+    let metrics =
+        service::admin::serve(args.metrics, process.clone()).with_context(|| format!("listen on {}", args.metrics))?;
 
     let mut config = config.clone();
     let spawn = |role, config: &Config, stage: &Shutdown| -> (JoinHandle<()>, watch::Receiver<Option<Bound>>) {
         let (tell, told) = watch::channel(None);
-        (tokio::spawn(roles::supervise(role, config.clone(), shared.clone(), stage.clone(), tell)), told)
+        let process = process.stopped_by(stage);
+        let shared = Shared { bus: bus.clone(), store: store.clone(), vault: Some(Arc::clone(vault)), process };
+        (tokio::spawn(roles::supervise(role, config.clone(), shared, tell)), told)
     };
     let (ingest, mut ingest_bound) = spawn(Role::Ingest, &config, &stages.front);
     tokio::select! {

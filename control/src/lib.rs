@@ -43,7 +43,7 @@ use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
 use schemas::keyring;
-use service::{ConfigError, Health, Metrics, Shutdown, serve, vault::Vault};
+use service::{ConfigError, Process, Shutdown, serve, vault::Vault};
 use store::Store;
 use tokio::{
     net::TcpListener,
@@ -102,12 +102,8 @@ pub struct Setup {
     pub store: Store,
     /// What says whether a domain is proven.
     pub dns: Dns,
-    /// Where it counts.
-    pub metrics: Metrics,
-    /// Where it says whether it leads.
-    pub health: Health,
-    /// What tells it to stop.
-    pub shutdown: Shutdown,
+    /// The process that it runs in.
+    pub process: Process,
 }
 
 /// An API that has started.
@@ -139,7 +135,8 @@ impl Running {
 /// When the configuration is wrong, the address is taken, or a client or thread
 /// cannot be made.
 pub async fn start(setup: Setup) -> Result<Running, Error> {
-    let Setup { config, bus, vault, store, dns, metrics, health, shutdown } = setup;
+    let Setup { config, bus, vault, store, dns, process } = setup;
+    let Process { metrics, health, shutdown } = process;
     config.validate_for_serving()?;
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;

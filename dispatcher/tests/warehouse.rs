@@ -17,7 +17,7 @@ use schemas::{
     Attempt, AttemptId, ClickId, Dead, EndpointId, Envelope, Event, EventId, EventName, Outcome, Timestamp, Topic,
     WorkspaceId, sample,
 };
-use service::{Health, Metrics, Shutdown};
+use service::{Health, Shutdown};
 use store::{Store, StoreConfig};
 use testbed::eventually;
 use tokio::{
@@ -148,9 +148,10 @@ impl Bed {
     }
 
     fn start_at(&self, config: Config, url: &str) -> Running {
-        let (shutdown, health) = (Shutdown::new(), Health::default());
+        let process = service::Process::default();
+        let service::Process { health, shutdown, .. } = process.clone();
         let store = Store::new(StoreConfig { url: url.to_owned(), ..self.config.clone() }).unwrap();
-        let role = run(config, self.bus.clone(), store, Metrics::default(), health.clone(), shutdown.clone());
+        let role = run(config, self.bus.clone(), store, process);
         Running { shutdown, health, task: tokio::spawn(role) }
     }
 
@@ -432,7 +433,7 @@ async fn a_child() {
     let store = StoreConfig { url: testbed::clickhouse(), database: database.to_owned(), ..StoreConfig::default() };
     let config =
         (Config { max_rows: 25, max_wait_ms: 10, ..Config::default() }, Bus::new(config), Store::new(store).unwrap());
-    run(config.0, config.1, config.2, Metrics::default(), Health::default(), Shutdown::new()).await.unwrap();
+    run(config.0, config.1, config.2, service::Process::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

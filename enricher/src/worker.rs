@@ -23,7 +23,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
 };
 use schemas::{Dead, Origin, RawClick, Timestamp, Topic};
-use service::{Backoff, ConfigError, Health, Metrics, Part, Shutdown};
+use service::{Backoff, ConfigError, Part, Process, Shutdown};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -66,7 +66,8 @@ pub enum Error {
 /// # Errors
 /// When the configuration is wrong, or reading on could lose or double clicks.
 /// Brokers that are away are waited for.
-pub async fn run(config: Config, bus: Bus, metrics: Metrics, health: Health, shutdown: Shutdown) -> Result<(), Error> {
+pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error> {
+    let Process { metrics, health, shutdown } = process;
     config.validate()?;
     let part = health.part("enricher");
     let daykeys = Daykeys::follow(&bus)?;

@@ -12,7 +12,7 @@ use std::{
 use bus::{Bus, Outgoing};
 use enricher::Config;
 use schemas::{ClickClass, ClickId, Dead, Envelope, Event, LinkFacts, LinkId, Timestamp, Topic, click::Visit};
-use service::{Health, Metrics, Shutdown};
+use service::{Process, Shutdown};
 use tokio::task::JoinHandle;
 
 const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
@@ -24,10 +24,11 @@ struct Running {
 
 impl Running {
     async fn start(bus: &Bus) -> Self {
-        let (shutdown, health) = (Shutdown::new(), Health::default());
+        let process = Process::default();
+        let Process { health, shutdown, .. } = process.clone();
         // The role's own part, named before it starts, so that it is waited for.
         let _ = health.part("enricher");
-        let role = enricher::run(Config::default(), bus.clone(), Metrics::default(), health.clone(), shutdown.clone());
+        let role = enricher::run(Config::default(), bus.clone(), process);
         let task = tokio::spawn(role);
         health.ready().await;
         Self { shutdown, task }

@@ -37,7 +37,7 @@ use std::{
 use bus::{Bus, BusError, Known, Table};
 pub use config::{Config, Durability};
 pub use recording::spool::SpoolError;
-use service::{ConfigError, Health, Metrics, Part, Shutdown};
+use service::{ConfigError, Part, Process, Shutdown};
 use tokio::{
     sync::Semaphore,
     task::{JoinHandle, JoinSet, spawn_blocking},
@@ -134,13 +134,8 @@ impl Running {
 /// When the configuration is wrong, the address is taken, or a client or thread
 /// cannot be made.
 #[allow(clippy::needless_pass_by_value, reason = "the roles start alike")]
-pub async fn start(
-    config: Config,
-    bus: Bus,
-    metrics: Metrics,
-    health: Health,
-    shutdown: Shutdown,
-) -> Result<Running, Error> {
+pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running, Error> {
+    let Process { metrics, health, shutdown } = process;
     config.validate()?;
     let part = health.part("links");
     let counts = Counts::new(&metrics);

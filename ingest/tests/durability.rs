@@ -18,7 +18,7 @@ use common::{get, link, status, write};
 use engines::Engines;
 use ingest::{Config, Durability, Running};
 use schemas::Topic;
-use service::{Health, Metrics, Shutdown};
+use service::{Metrics, Process, Shutdown};
 use testbed::{PATIENCE, Read, eventually};
 
 struct Kafka(Engines);
@@ -54,7 +54,7 @@ struct Redirector {
 }
 
 async fn start(bus: &Bus, dir: &Path, config: Config) -> Redirector {
-    let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
+    let process = Process::default();
     let config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         intake_listen: "127.0.0.1:0".parse().unwrap(),
@@ -65,7 +65,8 @@ async fn start(bus: &Bus, dir: &Path, config: Config) -> Redirector {
         refused_per_min: 0,
         ..config
     };
-    let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
+    let running = ingest::start(config, bus.clone(), process.clone()).await.unwrap();
+    let Process { metrics, health, shutdown } = process;
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
     Redirector { running, metrics, shutdown }
 }

@@ -11,7 +11,7 @@ use schemas::{
     ClickId, Key, KeyId, RawConversion, Scope, Timestamp, Topic, WorkspaceId, keyring, workspace::PreviousSecret,
 };
 use serde_json::{Value, json};
-use service::{Health, Metrics, Shutdown};
+use service::{Metrics, Process, Shutdown};
 use testbed::{PATIENCE, Read, eventually};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -55,12 +55,13 @@ struct Intake {
 async fn intake(bus: &Bus, config: Config) -> Intake {
     write(bus, &key(1, SECRET, &[Scope::Conversions])).await;
     write(bus, &key(2, TOKEN, &[Scope::Postback])).await;
-    let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
+    let process = Process::default();
     let data = tempfile::tempdir().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
     let data_dir = data.path().to_owned();
     let config = Config { listen: any, intake_listen: any, threads: 1, data_dir, ..config };
-    let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
+    let running = ingest::start(config, bus.clone(), process.clone()).await.unwrap();
+    let Process { metrics, health, shutdown } = process;
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
     Intake { _data: data, running, shutdown, metrics }
 }
@@ -338,7 +339,7 @@ async fn a_taken_address_is_named() {
     let (any, data) = ("127.0.0.1:0".parse().unwrap(), tempfile::tempdir().unwrap());
     let taken = intake.running.intake_addr();
     let config = Config { listen: any, intake_listen: taken, data_dir: data.path().to_owned(), ..Config::default() };
-    let second = ingest::start(config, bus, Metrics::default(), Health::default(), Shutdown::new()).await;
+    let second = ingest::start(config, bus, Process::default()).await;
     let error = second.err().expect("the address is taken").to_string();
     assert!(error.contains(&taken.to_string()) && error.contains("ingest.intake_listen"), "{error}");
     intake.stop().await;

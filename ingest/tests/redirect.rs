@@ -10,7 +10,7 @@ use std::time::Instant;
 use common::{bundles, get, header, link, raw, redirector, status, write};
 use ingest::{Config, Durability};
 use schemas::{ClickClass, RawClick, Topic};
-use service::{Health, Metrics, Shutdown};
+use service::Process;
 use testbed::{PATIENCE, eventually};
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn hostile_requests_are_refused_and_a_taken_address_is_named() {
     }
 
     let config = Config { listen: address, ..Config::default() };
-    let second = ingest::start(config, bus, Metrics::default(), Health::default(), Shutdown::new()).await;
+    let second = ingest::start(config, bus, Process::default()).await;
     let error = second.err().expect("the address is taken").to_string();
     assert!(error.contains(&address.to_string()) && error.contains("ingest.listen"), "{error}");
     redirector.stop().await;

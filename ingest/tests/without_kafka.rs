@@ -8,7 +8,7 @@ use bus::Bus;
 use common::{get, link, status, write};
 use ingest::{Config, Running};
 use schemas::Topic;
-use service::{Health, Metrics, Shutdown};
+use service::{Process, Shutdown};
 use testbed::{PATIENCE, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,15 +19,15 @@ async fn a_redirector_starts_without_kafka_from_its_snapshot_and_not_without_one
     let data = tempfile::tempdir().unwrap();
     let away = Bus::new(bus::BusConfig { brokers: testbed::free_address().to_string(), ..bus.config().clone() });
     let start = async |bus: &Bus| {
-        let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
+        let process = Process::default();
         let any = "127.0.0.1:0".parse().unwrap();
         let config = Config { listen: any, intake_listen: any, data_dir: data.path().to_owned(), ..Config::default() };
-        let (told, healthy) = (metrics.clone(), health.clone());
         // The one before may hold its spool for a moment.
         let running = eventually("the redirector starts", async || {
-            ingest::start(config.clone(), bus.clone(), told.clone(), healthy.clone(), shutdown.clone()).await.ok()
+            ingest::start(config.clone(), bus.clone(), process.clone()).await.ok()
         })
         .await;
+        let Process { metrics, health, shutdown } = process;
         (running, metrics, health, shutdown)
     };
     let stop = async |running: Running, shutdown: Shutdown| {

@@ -11,13 +11,15 @@ use axum::{
     routing::get,
 };
 
-use crate::{Health, Metrics, Shutdown};
+use crate::{Health, Metrics, Process};
 
-/// Serves the port until `shutdown`; gives back the address that it listens on.
+/// Serves the port until `process` is told to stop, and returns the address that it
+/// listens on.
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub fn serve(addr: SocketAddr, health: Health, metrics: Metrics, shutdown: Shutdown) -> io::Result<SocketAddr> {
+pub fn serve(addr: SocketAddr, process: Process) -> io::Result<SocketAddr> {
+    let Process { metrics, health, shutdown } = process;
     let listener = std::net::TcpListener::bind(addr)?;
     listener.set_nonblocking(true)?;
     let bound = listener.local_addr()?;

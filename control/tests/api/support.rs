@@ -10,7 +10,7 @@ use std::{
 use bus::Bus;
 use control::{Config, Dns, Running, Setup};
 use serde_json::{Value, json};
-use service::{Health, Metrics, Shutdown, vault::Vault};
+use service::{Health, Metrics, Process, Shutdown, vault::Vault};
 use store::{Store, StoreConfig};
 use testbed::PATIENCE;
 use tokio::{
@@ -60,7 +60,7 @@ pub(crate) async fn instance(bus: &Bus, store: Store) -> Instance {
 }
 
 pub(crate) async fn configured(bus: &Bus, store: Store, config: Config) -> Instance {
-    let (health, metrics, shutdown) = (Health::default(), Metrics::default(), Shutdown::new());
+    let process = Process::default();
     // Instances of one installation have one key.
     let vault = Arc::new(Vault::from_hex(&"11".repeat(32)).unwrap());
     let texts = Texts::default();
@@ -70,11 +70,10 @@ pub(crate) async fn configured(bus: &Bus, store: Store, config: Config) -> Insta
         vault: Arc::clone(&vault),
         store,
         dns: dns(&texts),
-        metrics: metrics.clone(),
-        health: health.clone(),
-        shutdown: shutdown.clone(),
+        process: process.clone(),
     };
     let running = control::start(setup).await.unwrap();
+    let Process { metrics, health, shutdown } = process;
     Instance { running, health, metrics, shutdown, vault, texts }
 }
 

@@ -65,7 +65,7 @@ use std::time::Duration;
 use bus::Bus;
 pub use config::Config;
 pub use error::Error;
-use service::{Backoff, Health, Metrics, Part, Shutdown};
+use service::{Backoff, Part, Process, Shutdown};
 use store::Store;
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::warn;
@@ -77,14 +77,8 @@ use self::{metrics::WarehouseMetrics, worker::Worker};
 ///
 /// # Errors
 /// When a configured value is not allowed, or Kafka cannot be read on.
-pub async fn run(
-    config: Config,
-    bus: Bus,
-    store: Store,
-    metrics: Metrics,
-    health: Health,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
+pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Result<(), Error> {
+    let Process { metrics, health, shutdown } = process;
     config.validate()?;
     let part = health.part("warehouse");
     let counts = WarehouseMetrics::new(&metrics);

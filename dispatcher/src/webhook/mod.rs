@@ -33,7 +33,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{Bus, Change, Isolation};
 use schemas::Topic;
-use service::{Health, Metrics, Shutdown, vault::Vault};
+use service::{Process, vault::Vault};
 use tracing::info;
 
 pub use config::Config;
@@ -58,14 +58,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the configuration is not valid, or Kafka cannot be read on.
-pub async fn run(
-    config: Config,
-    bus: Bus,
-    vault: Arc<Vault>,
-    metrics: Metrics,
-    health: Health,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
+pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) -> Result<(), Error> {
+    let Process { metrics, health, shutdown } = process;
     config.validate()?;
     let part = health.part("webhook");
     part.not_ready("reading endpoints");

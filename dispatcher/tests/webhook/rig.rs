@@ -11,7 +11,7 @@ use schemas::{
 };
 use serde::de::DeserializeOwned;
 use service::{
-    Health, Metrics, Shutdown,
+    Process, Shutdown,
     secret::{self, Secret},
     vault::Vault,
 };
@@ -112,15 +112,9 @@ impl Rig {
 
     /// Starts the webhook half, and waits until it is ready.
     pub(crate) async fn start(&self, config: Config) -> Running {
-        let (shutdown, health) = (Shutdown::new(), Health::default());
-        let running = webhook::run(
-            config,
-            self.bus.clone(),
-            Arc::clone(&self.vault),
-            Metrics::default(),
-            health.clone(),
-            shutdown.clone(),
-        );
+        let process = Process::default();
+        let Process { health, shutdown, .. } = process.clone();
+        let running = webhook::run(config, self.bus.clone(), Arc::clone(&self.vault), process);
         // The part must exist before its readiness is waited for.
         let part = health.part("webhook");
         let task = tokio::spawn(running);

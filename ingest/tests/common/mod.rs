@@ -23,7 +23,7 @@ use schemas::{
     Domain, DomainId, Link, LinkId, Topic,
     sample::{plain_domain, plain_link},
 };
-use service::{Health, Metrics, Shutdown};
+use service::{Health, Metrics, Process, Shutdown};
 use testbed::PATIENCE;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -55,13 +55,14 @@ pub struct Redirector {
 }
 
 pub async fn redirector(bus: &Bus, config: Config) -> Redirector {
-    let (metrics, health, shutdown) = (Metrics::default(), Health::default(), Shutdown::new());
+    let process = Process::default();
     let data = tempfile::tempdir().unwrap();
     let data_dir = data.path().to_owned();
     let any = "127.0.0.1:0".parse().unwrap();
     let threads = if config.threads == 0 { 2 } else { config.threads };
     let config = Config { listen: any, intake_listen: any, threads, data_dir, ..config };
-    let running = ingest::start(config, bus.clone(), metrics.clone(), health.clone(), shutdown.clone()).await.unwrap();
+    let running = ingest::start(config, bus.clone(), process.clone()).await.unwrap();
+    let Process { metrics, health, shutdown } = process;
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
     Redirector { _data: data, running, shutdown, metrics, health }
 }
