@@ -19,7 +19,7 @@ use crate::{
     Bus, BusError, Outgoing, Partition,
     config::CALL_TIMEOUT,
     consumer::{GroupMetadata, to_list},
-    polled::Polled,
+    polled_producer::Polled,
 };
 
 /// Where Kafka put a record, or why it did not.

@@ -4,17 +4,10 @@
 //! one Kafka transaction with its offsets: a crash repeats the work, never the
 //! output.
 
-mod address;
-mod agent;
-mod bundles;
+mod clicks;
 mod config;
-mod daykeys;
-mod enrich;
-mod geo;
-mod query;
-mod source;
-mod worker;
+mod member;
 
+pub use clicks::geo::GeoError;
 pub use config::{Config, IpMode};
-pub use geo::GeoError;
-pub use worker::{Error, run};
+pub use member::{Error, run};

@@ -5,13 +5,13 @@ use std::{borrow::Cow, net::IpAddr};
 use schemas::{ClickClass, ClickFacts, Envelope, Event, EventId, EventName, RawClick};
 use woothee::parser::Parser;
 
-use crate::{
+use super::{
     address::{self, DayKey},
     agent,
-    config::IpMode,
     geo::Geo,
     query, source,
 };
+use crate::config::IpMode;
 
 /// What enriching needs to know beyond the click.
 pub(crate) struct Enrich {

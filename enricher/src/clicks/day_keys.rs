@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use schemas::{Timestamp, Topic};
 use serde::{Deserialize, Serialize};
 
-use crate::address::DayKey;
+use super::address::DayKey;
 
 /// How many days back a key is kept: today's, and yesterday's for what is late.
 const KEPT_DAYS: i64 = 1;

@@ -2,6 +2,9 @@
 //! read from its beginning, committed records only, and then followed; or from
 //! its snapshot, and followed from there on.
 
+mod snapshot;
+mod snapshot_writer;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,11 +23,11 @@ use schemas::{Timestamp, Topic};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use crate::{
-    Bus, BusError,
-    scribe::Feed,
+use self::{
     snapshot::{Found, Log, Marks, Meta, Misfit, Snapshot, SnapshotError},
+    snapshot_writer::Feed,
 };
+use crate::{Bus, BusError};
 
 /// What a record says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

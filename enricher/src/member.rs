@@ -29,7 +29,11 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use woothee::parser::Parser;
 
-use crate::{GeoError, address, bundles::Bundles, config::Config, daykeys::Daykeys, enrich::Enrich, geo::Geo};
+use crate::{
+    GeoError,
+    clicks::{address, bundles::Bundles, day_keys::Daykeys, enrich::Enrich, geo::Geo},
+    config::Config,
+};
 
 /// How long a poll waits where nothing is under way.
 const IDLE_POLL: Duration = Duration::from_millis(500);

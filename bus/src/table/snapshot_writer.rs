@@ -24,11 +24,11 @@ use schemas::{Timestamp, Topic};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::{
-    Bus, BusError,
+use super::{
+    Quiet,
     snapshot::{Meta, Row, Snapshot, SnapshotError},
-    table::Quiet,
 };
+use crate::{Bus, BusError};
 
 /// How long changes are collected for one commit.
 const GROUP: Duration = Duration::from_millis(500);
