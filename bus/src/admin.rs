@@ -1,5 +1,5 @@
-//! Making the topics, and checking that those that stand are what the
-//! configuration says. What stands is never altered.
+//! Creating topics, and checking existing topics against the configuration. An
+//! existing topic is never altered.
 
 use std::time::{Duration, Instant};
 
@@ -20,22 +20,22 @@ use schemas::{
 
 use crate::{Bus, BusError, Partition, config::CALL_TIMEOUT, consumer::to_list};
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Migrated {
-    /// Full names of the topics that it made.
+pub struct MigratedTopics {
+    /// Full names of the topics that were created.
     pub created: Vec<String>,
-    /// Full names of those that stood already.
+    /// Full names of the topics that existed already.
     pub standing: Vec<String>,
 }
 
 impl Bus {
-    /// Makes the topics that are missing. Safe to run from several processes at once.
+    /// Creates the missing topics. Several processes may run this at once.
     ///
     /// # Errors
-    /// When Kafka does not answer, refuses, or a topic that stands has another
-    /// number of partitions than configured.
-    pub async fn migrate(&self) -> Result<Migrated, BusError> {
+    /// When Kafka does not answer, refuses, or a topic exists with
+    /// another number of partitions than configured.
+    pub async fn migrate(&self) -> Result<MigratedTopics, BusError> {
         let client = self.admin()?;
         let missing = self.missing(&client)?;
         let names: Vec<(Topic, String)> = missing.iter().map(|topic| (*topic, self.topics().name(*topic))).collect();
@@ -66,10 +66,10 @@ impl Bus {
         let created: Vec<String> = names.into_iter().map(|(_, name)| name).collect();
         let standing =
             Topic::ALL.iter().map(|topic| self.topics().name(*topic)).filter(|name| !created.contains(name)).collect();
-        Ok(Migrated { created, standing })
+        Ok(MigratedTopics { created, standing })
     }
 
-    /// Checks that every topic stands as configured.
+    /// Checks that every topic exists as configured.
     ///
     /// # Errors
     /// When Kafka does not answer, a topic is missing, or one has another number
@@ -82,14 +82,19 @@ impl Bus {
         Err(BusError::MissingTopics { names: missing.iter().map(|topic| self.topics().name(*topic)).collect() })
     }
 
-    /// Sets where `group` reads next in `topic`, at the first record that the log
-    /// still has, or behind the last: in the partitions where it has no offset that
-    /// is in the log, or in all of them. The group must have no running member.
-    /// Gives back the offsets that were set.
+    /// Sets the committed offsets of `group` in the partitions of `topic` that
+    /// `scope` selects to the log's end `to`. The group must have no running
+    /// member. Returns the offsets that were set, by partition.
     ///
     /// # Errors
     /// When Kafka does not answer, or the group has a running member.
-    pub fn set_offsets(&self, group: &str, topic: Topic, to: Edge, which: Which) -> Result<Vec<(i32, i64)>, BusError> {
+    pub fn set_offsets(
+        &self,
+        group: &str,
+        topic: Topic,
+        to: LogEnd,
+        scope: OffsetScope,
+    ) -> Result<Vec<(i32, i64)>, BusError> {
         let consumer: BaseConsumer =
             self.group_config(group, false).create().map_err(BusError::new("make a consumer"))?;
         let name = self.topics().name(topic);
@@ -101,12 +106,12 @@ impl Bus {
         for index in 0..i32::from(self.partitions(topic)) {
             let (start, end) =
                 consumer.fetch_watermarks(&name, index, CALL_TIMEOUT).map_err(BusError::new("fetch a log's ends"))?;
-            let stands = committed.find_partition(&name, index).map(|element| element.offset());
-            let is_good = matches!(stands, Some(Offset::Offset(offset)) if (start..=end).contains(&offset));
-            if is_good && which == Which::Lost {
+            let current = committed.find_partition(&name, index).map(|element| element.offset());
+            let is_good = matches!(current, Some(Offset::Offset(offset)) if (start..=end).contains(&offset));
+            if is_good && scope == OffsetScope::Missing {
                 continue;
             }
-            offsets.push((index, if to == Edge::Earliest { start } else { end }));
+            offsets.push((index, if to == LogEnd::Earliest { start } else { end }));
         }
         if offsets.is_empty() {
             return Ok(offsets);
@@ -140,7 +145,7 @@ impl Bus {
         Ok(missing)
     }
 
-    /// A topic that was just made is not known to every broker at once.
+    /// Waits until the brokers know all topics: a new topic takes a moment.
     async fn wait_until_known(&self, client: &AdminClient<DefaultClientContext>) -> Result<(), BusError> {
         let deadline = Instant::now() + CALL_TIMEOUT;
         loop {
@@ -160,19 +165,19 @@ impl Bus {
 
 /// An end of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edge {
-    /// The first record that it still has.
+pub enum LogEnd {
+    /// The first record that the log still has.
     Earliest,
-    /// Behind the last.
+    /// Behind the last record.
     Latest,
 }
 
-/// Of which partitions an offset is set.
+/// The partitions whose offset is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// Where there is none, or none that is in the log.
-    Lost,
-    /// All of them: what was done is done again, or what was not is left out.
+pub enum OffsetScope {
+    /// Partitions without a committed offset, or with an offset outside the log.
+    Missing,
+    /// All partitions: records are processed again, or skipped.
     All,
 }
 
@@ -181,7 +186,7 @@ fn fetch_metadata(client: &AdminClient<DefaultClientContext>) -> Result<Metadata
 }
 
 fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
-    // Tables are compacted soon, so that a start reads little more than what is.
+    // Tables are compacted early, so that a start reads few outdated records.
     let mut config = match topic.cleanup() {
         Cleanup::After(retention) => vec![
             ("cleanup.policy", "delete".to_owned()),
@@ -190,7 +195,7 @@ fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
         ],
         Cleanup::Compact => vec![
             ("cleanup.policy", "compact".to_owned()),
-            // A snapshot that is older than half of it is not read on from.
+            // A table's snapshot may be half as old (`MAX_AGE_MS`).
             ("delete.retention.ms", "86400000".to_owned()),
             ("min.cleanable.dirty.ratio", "0.2".to_owned()),
             ("segment.ms", topic.segment().as_millis().to_string()),
@@ -202,8 +207,7 @@ fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
         ],
     };
     config.push(("max.message.bytes", "4194304".to_owned()));
-    // A record's time is the broker's where retention must hold whatever a
-    // producer's clock says.
+    // Retention must not depend on a producer's clock.
     if !matches!(topic.cleanup(), Cleanup::Compact) {
         config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
     }

@@ -15,15 +15,15 @@ use tokio::sync::watch;
 pub struct BusConfig {
     /// Bootstrap brokers, `host:port`, separated by commas.
     pub brokers: String,
-    /// What every topic, group and transactional id begins with.
+    /// The prefix of every topic, group and transactional id.
     pub prefix: String,
     /// Partitions of every topic that is spread; fixed when the topics are made.
     pub partitions: u16,
     /// Replicas of every topic.
     pub replication: u16,
-    /// A name that no other process of the same role has while it runs. With
-    /// one, a restarted process gets its partitions back at once; without one it
-    /// waits for the dead one's session to end (6 s).
+    /// A name that no other running process of the same role has. A restarted
+    /// process with a name gets its partitions back at once; without a name it
+    /// waits until the old process's session has ended (6 s).
     pub instance: Option<String>,
     /// Further librdkafka settings for every client, such as `security.protocol`.
     pub properties: BTreeMap<String, String>,
@@ -42,8 +42,7 @@ impl Default for BusConfig {
     }
 }
 
-/// A handle on the installation's Kafka: cheap to clone, and where every client
-/// is made.
+/// A handle on the installation's Kafka, which makes every client. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bus {
     config: Arc<BusConfig>,
@@ -52,7 +51,7 @@ pub struct Bus {
     clients: Arc<watch::Sender<()>>,
 }
 
-/// What a thread with a client holds until it has let go of the client.
+/// A token that a thread holds for as long as it has a client.
 pub(crate) type Alive = watch::Receiver<()>;
 
 /// How long a member of a group may be silent before its partitions are given
@@ -64,16 +63,16 @@ pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Bus {
-    /// The Kafka of `config`. Nothing is connected yet.
+    /// Returns a handle on the Kafka of `config`, without connecting.
     #[must_use]
     pub fn new(config: BusConfig) -> Self {
         let topics = Arc::new(Topics::new(&config.prefix));
         Self { config: Arc::new(config), topics, fetch_min_bytes: 1, clients: Arc::new(watch::Sender::new(())) }
     }
 
-    /// Waits until the clients are gone of all producers and tables that were made
-    /// here, or of a clone, and have been dropped: a second or so. A Kafka that is
-    /// stopped before is complained of.
+    /// Waits about a second until the clients of all dropped producers and tables of
+    /// this handle and its clones are gone. If Kafka stops earlier, those clients
+    /// log errors.
     pub async fn clients_gone(&self) {
         self.clients.closed().await;
     }
@@ -82,9 +81,8 @@ impl Bus {
         self.clients.subscribe()
     }
 
-    /// The same Kafka for a reader to whom records by the thousand matter more
-    /// than milliseconds: its consumers let Kafka wait, half a second at most,
-    /// until it has 100 kB for them. At 500 clicks/s that spares the warehouse
+    /// Returns a handle whose consumers prefer throughput to latency: a fetch waits
+    /// up to half a second for 100 kB. At 500 clicks/s that spares the warehouse
     /// and the broker three fetches in four.
     #[must_use]
     pub fn unhurried(&self) -> Self {
@@ -103,7 +101,7 @@ impl Bus {
         &self.topics
     }
 
-    /// How many partitions `topic` has.
+    /// Returns the number of partitions of `topic`.
     #[must_use]
     pub fn partitions(&self, topic: Topic) -> u16 {
         match topic.spread() {
@@ -112,17 +110,17 @@ impl Bus {
         }
     }
 
-    /// What every client has in common.
+    /// The settings of every client.
     fn client(&self, role: &str) -> ClientConfig {
         let mut client = ClientConfig::new();
         client
             .set("bootstrap.servers", &self.config.brokers)
             .set("client.id", self.topics.group(role))
-            // A broker that comes back is found within a second, not ten.
+            // Reconnects within a second after an outage; the default is ten.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.keepalive.enable", "true")
-            // Nagle would hold a small produce request back.
+            // Nagle's algorithm would delay a small produce request.
             .set("socket.nagle.disable", "true")
             .set("allow.auto.create.topics", "false")
             .set_log_level(RDKafkaLogLevel::Warning);
@@ -144,7 +142,7 @@ impl Bus {
             .set("compression.type", "lz4")
             .set("linger.ms", linger.as_millis().to_string())
             // The partitioner of Kafka's Java clients, so that a data team's
-            // producer finds the same partition for the same key.
+            // producer chooses the same partition for the same key.
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", "4000000");
         client
@@ -159,19 +157,19 @@ impl Bus {
     fn reader_config(&self, role: &str) -> ClientConfig {
         let mut client = self.client(role);
         client
-            // Offsets are committed when the work is done, by us.
+            // Offsets are committed explicitly, when the work is done.
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // `latest`, the default, turns a long outage into silent loss.
+            // `latest`, the default, pair a long outage into silent loss.
             .set("auto.offset.reset", "error")
             .set("fetch.wait.max.ms", "500")
             .set("fetch.min.bytes", self.fetch_min_bytes.to_string())
             .set("fetch.message.max.bytes", "4000000")
-            // How long the fetcher rests when its queue is full: the default of
-            // a second would show as a stall.
+            // The fetcher's pause when its queue is full: the default of a second
+            // would show as a stall.
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.error.backoff.ms", "100")
-            // What is prefetched and not yet processed, per partition.
+            // The size of prefetched records, per consumer.
             .set("queued.max.messages.kbytes", "8192");
         client
     }
@@ -196,12 +194,12 @@ impl Bus {
             // Required by librdkafka; nothing is ever committed under it.
             .set("group.id", self.topics.group(&format!("{role}.table")))
             .set("enable.partition.eof", "true")
-            // The end is told by an answer without records, which the broker
-            // holds back for this long: what a start waits for at least.
+            // The end shows in a fetch without records, which the broker delays by
+            // this long: every start waits for it.
             .set("fetch.wait.max.ms", "100")
-            // A record is applied as it comes: more in advance is memory alone.
+            // Records are applied at once: prefetching more would only cost memory.
             .set("queued.max.messages.kbytes", "2048")
-            // So little is applied in a moment, and more must be there then.
+            // The small queue above is applied quickly and must be refilled soon.
             .set("fetch.queue.backoff.ms", "2")
             .set("isolation.level", "read_committed");
         client

@@ -1,5 +1,5 @@
-//! A consumer that one thread owns: it polls, is told of partitions that come
-//! and go inside its poll, and commits only what its owner says is done.
+//! A consumer that one thread owns. Partitions are assigned and revoked inside its
+//! poll, and only offsets that its owner reports as done are committed.
 
 use std::{
     sync::{
@@ -21,15 +21,15 @@ use tracing::{debug, info, warn};
 
 use crate::{Bus, BusError, Partition, Record, config::CALL_TIMEOUT};
 
-/// How long a broker is waited for before a group is joined all the same.
-const MEETING: Duration = Duration::from_secs(2);
+/// How long joining a group waits for the first broker.
+const FIRST_BROKER: Duration = Duration::from_secs(2);
 
-/// Whether records of transactions that are still open, or were aborted, are seen.
+/// Whether records of open and of aborted transactions are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Only what is committed.
+    /// Committed records only.
     Committed,
-    /// Everything, as soon as it is there.
+    /// All records, as soon as they are appended.
     Uncommitted,
 }
 
@@ -45,43 +45,43 @@ impl Isolation {
 /// Whether a configured instance name makes the consumer a static member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
-    /// It does: a restart within the session gets the same partitions back.
+    /// A static member: a restart within the session gets its partitions back.
     Static,
-    /// It does not, whatever is configured.
+    /// A dynamic member, whatever is configured.
     Dynamic,
 }
 
-/// A partition that has become ours, and where reading starts.
+/// A newly assigned partition, and the offset where reading starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
-    /// Which.
+    /// The assigned partition.
     pub partition: Partition,
     /// The next offset to read.
     pub offset: i64,
-    /// What was committed along with the offset; empty if nothing.
+    /// The metadata committed with the offset; empty if there is none.
     pub metadata: String,
 }
 
-/// Partitions that are about to be someone else's.
+/// Partitions that are about to be assigned to another member.
 #[derive(Debug)]
 pub struct Revoked<'a> {
-    /// Which.
+    /// The revoked partitions.
     pub partitions: &'a [Partition],
-    /// Whether they are gone already, so that committing would fail.
+    /// Whether another member may own them already, so that committing would fail.
     pub lost: bool,
 }
 
-/// What the owner of a consumer does when partitions come and go. Both run
-/// inside [`Consumer::poll`], on the owner's thread.
+/// The owner's reaction to a rebalance. Both functions run inside
+/// [`Consumer::poll`], on the owner's thread.
 pub trait Assignments: Send + Sync + 'static {
-    /// These are now ours.
+    /// Takes note of newly assigned partitions.
     fn assigned(&self, partitions: &[Assigned]);
 
-    /// These are about to go; gives back what to commit before they do.
+    /// Takes note of partitions to be revoked. Returns the offsets to commit first.
     fn revoked(&self, revoked: &Revoked<'_>) -> Vec<Commit>;
 }
 
-/// For an owner that keeps nothing per partition.
+/// An owner that keeps no state per partition.
 impl Assignments for () {
     fn assigned(&self, _: &[Assigned]) {}
 
@@ -93,15 +93,15 @@ impl Assignments for () {
 /// An offset to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// Of which partition.
+    /// The partition.
     pub partition: Partition,
     /// The offset of the next record to read.
     pub offset: i64,
-    /// What to remember along with it.
+    /// The metadata to store with it.
     pub metadata: Option<String>,
 }
 
-/// A group's generation, as a transaction needs it to commit offsets.
+/// A group's generation, which a transaction needs to commit offsets.
 pub struct GroupMetadata(pub(crate) ConsumerGroupMetadata);
 
 struct Context<A> {
@@ -121,31 +121,35 @@ impl<A: Assignments> ClientContext for Context<A> {
 
 impl<A: Assignments> ConsumerContext for Context<A> {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let outcome = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+        // Under the cooperative protocol `assign` would replace partitions that
+        // are to be kept. `group_config` selects `range`, but the configuration's
+        // `properties` may select another strategy.
+        let outcome = if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            Err(BusError::CooperativeRebalance { group: self.group.clone() })
+        } else if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.assign(consumer, list)
         } else {
             self.revoke(consumer, list);
             consumer.unassign().map_err(BusError::new("give partitions back"))
         };
         if let Err(error) = outcome {
-            // Nothing is assigned, so nothing is read; the owner hears of it
-            // from this very poll.
+            // Without an assignment nothing is read. The poll that runs this
+            // callback returns the error to the owner.
             let _ = consumer.assign(&TopicPartitionList::new());
             *self.fatal.lock() = Some(error);
         }
-        debug_assert!(!matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative));
     }
 }
 
 impl<A: Assignments> Context<A> {
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<(), BusError> {
         let partitions = from_list(&self.topics, list);
-        let assigned = starts(consumer, &self.topics, &self.group, &partitions)?;
+        let assigned = start_offsets(consumer, &self.topics, &self.group, &partitions)?;
         self.owner.assigned(&assigned);
         let list = to_list(&self.topics, assigned.iter().map(|a| (a.partition, a.offset, None)));
         info!(group = self.group, partitions = %names(&partitions), "partitions assigned");
         consumer.assign(&list).map_err(BusError::new("take partitions"))?;
-        // A partition that went while it was paused would come back paused.
+        // A partition that was revoked while paused would be paused again.
         consumer.resume(&list).map_err(BusError::new("resume"))
     }
 
@@ -157,15 +161,15 @@ impl<A: Assignments> Context<A> {
         if !lost && !commits.is_empty() {
             let list = commit_list(&self.topics, &commits);
             if let Err(error) = consumer.commit(&list, CommitMode::Sync) {
-                warn!(group = self.group, %error, "offsets of revoked partitions not committed: their work is repeated");
+                warn!(group = self.group, %error, "offsets of revoked partitions not committed: their records are processed again");
             }
         }
     }
 }
 
-/// Where reading starts in each partition: at the committed offset, or at 0 of
-/// a log that still begins there. Anything else could lose records unseen.
-fn starts<A: Assignments>(
+/// Returns where reading starts in each partition: at the committed offset, or at 0
+/// of a log that still begins there. Any other offset could skip records.
+fn start_offsets<A: Assignments>(
     consumer: &BaseConsumer<Context<A>>,
     topics: &Topics,
     group: &str,
@@ -176,14 +180,15 @@ fn starts<A: Assignments>(
     }
     let list = to_list(topics, partitions.iter().map(|partition| (*partition, 0, None)));
     let committed = consumer.committed_offsets(list, CALL_TIMEOUT).map_err(|error| {
-        // librdkafka asks again while offsets are pending, and says only that time is up.
+        // While offsets are pending, librdkafka retries until the timeout, and
+        // reports no more than the timeout.
         let timed_out = error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
-        if timed_out && answers(consumer, topics, partitions[0]) {
+        if timed_out && is_reachable(consumer, topics, partitions[0]) {
             return BusError::OffsetsPending { group: group.to_owned() };
         }
         BusError::new("fetch committed offsets")(error)
     })?;
-    let mut starts = Vec::with_capacity(partitions.len());
+    let mut assigned = Vec::with_capacity(partitions.len());
     for element in committed.elements() {
         element.error().map_err(BusError::new("fetch a committed offset"))?;
         let Some(topic) = topics.parse(element.topic()) else { continue };
@@ -204,13 +209,13 @@ fn starts<A: Assignments>(
             }
             0
         };
-        starts.push(Assigned { partition, offset, metadata: element.metadata().to_owned() });
+        assigned.push(Assigned { partition, offset, metadata: element.metadata().to_owned() });
     }
-    Ok(starts)
+    Ok(assigned)
 }
 
-fn answers<A: Assignments>(consumer: &BaseConsumer<Context<A>>, topics: &Topics, partition: Partition) -> bool {
-    consumer.fetch_watermarks(&topics.name(partition.topic), partition.index, MEETING).is_ok()
+fn is_reachable<A: Assignments>(consumer: &BaseConsumer<Context<A>>, topics: &Topics, partition: Partition) -> bool {
+    consumer.fetch_watermarks(&topics.name(partition.topic), partition.index, FIRST_BROKER).is_ok()
 }
 
 fn names(partitions: &[Partition]) -> String {
@@ -231,7 +236,7 @@ pub(crate) fn to_list<'a>(
     let mut list = TopicPartitionList::new();
     for (partition, offset, metadata) in offsets {
         let mut element = list.add_partition(&topics.name(partition.topic), partition.index);
-        // Fails only for an offset that no log has.
+        // Fails only for a negative offset.
         let _ = element.set_offset(Offset::Offset(offset.max(0)));
         if let Some(metadata) = metadata {
             element.set_metadata(metadata);
@@ -251,13 +256,13 @@ pub struct Consumer<A: Assignments = ()> {
     group: String,
     read: Vec<Topic>,
     joined: AtomicBool,
-    asking: ClientConfig,
-    scout: OnceLock<BaseConsumer>,
+    query_config: ClientConfig,
+    query_client: OnceLock<BaseConsumer>,
 }
 
 impl Bus {
-    /// A member of `group` that reads `read` and tells `owner` of partitions
-    /// that come and go. It joins the group when it is first polled.
+    /// Makes a member of `group` that reads the topics `read` and reports rebalances
+    /// to `owner`. It joins the group when it is first polled.
     ///
     /// # Errors
     /// When a setting is refused.
@@ -282,30 +287,30 @@ impl Bus {
             group: group.to_owned(),
             read: read.to_vec(),
             joined: AtomicBool::new(false),
-            asking: self.admin_config(),
-            scout: OnceLock::new(),
+            query_config: self.admin_config(),
+            query_client: OnceLock::new(),
         })
     }
 }
 
 impl<A: Assignments> Consumer<A> {
-    /// Joins the group. The client is let meet a broker first: asked before it
-    /// knows one, it would look again only after a second.
+    /// Joins the group, after waiting for the first broker: librdkafka otherwise
+    /// retries only after a second.
     fn join(&self) -> Result<(), BusError> {
         let names: Vec<String> = self.read.iter().map(|topic| self.topics.name(*topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Err(error) = self.inner.fetch_metadata(names.first().copied(), MEETING) {
-            debug!(group = self.group, %error, "Kafka is waited for");
+        if let Err(error) = self.inner.fetch_metadata(names.first().copied(), FIRST_BROKER) {
+            debug!(group = self.group, %error, "no broker yet: joining the group all the same");
         }
         self.inner.subscribe(&names).map_err(BusError::new("subscribe"))
     }
 
-    /// The next record, or none within `timeout`. Must be called at least every
-    /// 5 minutes, paused or not, or the partitions go to another member.
+    /// Returns the next record, or `None` within `timeout`. Must be called at least
+    /// every 5 minutes, paused or not, or the partitions go to another member.
     ///
     /// # Errors
-    /// When reading on could lose records, or the client is beyond repair.
-    /// Brokers that are away are waited for.
+    /// When reading on could lose records, or the client has failed for good. While
+    /// brokers are unavailable the client retries.
     pub fn poll(&self, timeout: Duration) -> Result<Option<Record<'_>>, BusError> {
         if !self.joined.swap(true, Ordering::Relaxed) {
             self.join()?;
@@ -320,11 +325,11 @@ impl<A: Assignments> Consumer<A> {
                 let topic = self.topics.parse(rdkafka::Message::topic(&message));
                 Ok(topic.map(|topic| Record { message, topic }))
             }
-            Some(Err(error)) => self.judge(error).map(|()| None),
+            Some(Err(error)) => self.check(error).map(|()| None),
         }
     }
 
-    fn judge(&self, error: KafkaError) -> Result<(), BusError> {
+    fn check(&self, error: KafkaError) -> Result<(), BusError> {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 let names: Vec<String> = self.read.iter().map(|topic| self.topics.name(*topic)).collect();
@@ -341,16 +346,16 @@ impl<A: Assignments> Consumer<A> {
                 | RDKafkaErrorCode::PollExceeded,
             ) => Err(BusError::Kafka { what: "read", source: error }),
             _ => {
-                debug!(group = self.group, %error, "Kafka is waited for");
+                debug!(group = self.group, %error, "read failed: retrying");
                 Ok(())
             }
         }
     }
 
-    /// Commits offsets and waits until Kafka has them.
+    /// Commits offsets and waits until Kafka confirms them.
     ///
     /// # Errors
-    /// When Kafka did not confirm it: the partitions may be another member's.
+    /// When Kafka did not confirm them: another member may own the partitions.
     pub fn commit(&self, commits: &[Commit]) -> Result<(), BusError> {
         if commits.is_empty() {
             return Ok(());
@@ -359,11 +364,11 @@ impl<A: Assignments> Consumer<A> {
         self.inner.commit(&list, CommitMode::Sync).map_err(BusError::new("commit offsets"))
     }
 
-    /// Commits offsets in the background. One that fails is made good by the
-    /// next, or by work that is repeated.
+    /// Commits offsets in the background. After a failure, the next commit includes
+    /// them, or their records are processed again.
     ///
     /// # Errors
-    /// When the client refuses it at once.
+    /// When the client refuses the commit at once.
     pub fn commit_later(&self, commits: &[Commit]) -> Result<(), BusError> {
         if commits.is_empty() {
             return Ok(());
@@ -372,71 +377,69 @@ impl<A: Assignments> Consumer<A> {
         self.inner.commit(&list, CommitMode::Async).map_err(BusError::new("commit offsets"))
     }
 
-    /// Stops fetching from partitions. What was prefetched is dropped and read again.
+    /// Stops fetching from partitions. Prefetched records are dropped and read again.
     ///
     /// # Errors
-    /// When one is not ours.
+    /// When a partition is not assigned.
     pub fn pause(&self, partitions: &[Partition]) -> Result<(), BusError> {
         let list = to_list(&self.topics, partitions.iter().map(|partition| (*partition, 0, None)));
         self.inner.pause(&list).map_err(BusError::new("pause"))
     }
 
-    /// Fetches again from partitions that were paused.
+    /// Resumes fetching from paused partitions.
     ///
     /// # Errors
-    /// When one is not ours.
+    /// When a partition is not assigned.
     pub fn resume(&self, partitions: &[Partition]) -> Result<(), BusError> {
         let list = to_list(&self.topics, partitions.iter().map(|partition| (*partition, 0, None)));
         self.inner.resume(&list).map_err(BusError::new("resume"))
     }
 
-    /// The partitions that are ours.
+    /// Returns the assigned partitions.
     ///
     /// # Errors
-    /// When the client is beyond repair.
+    /// When the client has failed for good.
     pub fn assignment(&self) -> Result<Vec<Partition>, BusError> {
         let list = self.inner.assignment().map_err(BusError::new("read the assignment"))?;
         Ok(from_list(&self.topics, &list))
     }
 
-    /// Whether the group has given our partitions away before we gave them back,
-    /// as after a stall: what the next poll will tell.
+    /// Whether the group has taken the partitions away without this member's consent,
+    /// as after a stall. The next poll revokes them.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.inner.assignment_lost()
     }
 
-    /// The group's generation, for [`Turns::turn`](crate::Turns::turn).
+    /// Returns the group's generation, for
+    /// [`TransactionPair::try_commit`](crate::TransactionPair::try_commit).
     ///
     /// # Errors
     /// When the consumer has not joined its group.
     pub fn group_metadata(&self) -> Result<GroupMetadata, BusError> {
-        self.inner
-            .group_metadata()
-            .map(GroupMetadata)
-            .ok_or(BusError::Kafka { what: "read the group's generation", source: KafkaError::Canceled })
+        self.inner.group_metadata().map(GroupMetadata).ok_or_else(|| BusError::NotJoined { group: self.group.clone() })
     }
 
-    /// How many records of a partition lie between `offset` and its end.
+    /// Returns the number of records of a partition from `offset` to its end.
     ///
     /// # Errors
     /// When Kafka does not answer.
     pub fn behind(&self, partition: Partition, offset: i64) -> Result<i64, BusError> {
         let name = self.topics.name(partition.topic);
         let (_, end) = self
-            .scout()?
+            .query_client()?
             .fetch_watermarks(&name, partition.index, CALL_TIMEOUT)
             .map_err(BusError::new("fetch where a log ends"))?;
         Ok((end - offset).max(0))
     }
 
-    /// A client of its own for questions: a broker answers what comes over one
-    /// connection in order, and over ours a fetch waits half a second for records.
-    fn scout(&self) -> Result<&BaseConsumer, BusError> {
-        if let Some(scout) = self.scout.get() {
-            return Ok(scout);
+    /// Returns a client with connections of its own: a broker answers the requests
+    /// of a connection in order, and a fetch may wait half a second for records.
+    fn query_client(&self) -> Result<&BaseConsumer, BusError> {
+        if let Some(client) = self.query_client.get() {
+            return Ok(client);
         }
-        let scout = self.asking.create().map_err(BusError::new("make a client"))?;
-        Ok(self.scout.get_or_init(|| scout))
+        let client = self.query_config.create().map_err(BusError::new("make a client"))?;
+        Ok(self.query_client.get_or_init(|| client))
     }
 }

@@ -1,6 +1,10 @@
-//! What can go wrong with Kafka, in words that say what to do about it.
+//! The errors of the bus, in words that say what to do.
+
+use std::io;
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
+
+use crate::Partition;
 
 /// An error of the bus.
 #[derive(Debug, thiserror::Error)]
@@ -8,10 +12,38 @@ pub enum BusError {
     /// A call to Kafka failed.
     #[error("Kafka: cannot {what}: {source}")]
     Kafka {
-        /// What was tried, as an infinitive.
+        /// The attempted action, as an infinitive.
         what: &'static str,
-        /// What the client said.
+        /// The client's error.
         source: KafkaError,
+    },
+    /// The system could not start a thread.
+    #[error("cannot start a thread to {what}: {source}")]
+    Thread {
+        /// The thread's task, as an infinitive.
+        what: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The thread at the other end of a channel has ended.
+    #[error("cannot {what}: the thread that does it has ended")]
+    Gone {
+        /// The thread's task, as an infinitive.
+        what: &'static str,
+    },
+    /// A consumer has no generation, because it has not joined its group yet.
+    #[error("group {group} has no generation here: the consumer has not joined it yet")]
+    NotJoined {
+        /// The consumer group.
+        group: String,
+    },
+    /// Kafka sent neither a record nor an error for a long time.
+    #[error("Kafka has sent nothing of {partition} for {seconds} s")]
+    Silent {
+        /// The partition that is read.
+        partition: Partition,
+        /// How long nothing came, in seconds.
+        seconds: u64,
     },
     /// A group has no committed offset in a partition whose beginning is gone.
     #[error(
@@ -38,7 +70,7 @@ pub enum BusError {
         group: String,
         /// The topic's full name; of a group with several, all of them.
         topic: String,
-        /// What librdkafka said.
+        /// The client's error.
         detail: String,
     },
     /// The producer's queue is full: Kafka takes records more slowly than they come.
@@ -53,12 +85,12 @@ pub enum BusError {
         /// The transactional id.
         id: String,
     },
-    /// A topic could not be made.
+    /// A topic could not be created.
     #[error("Kafka refuses to create topic {topic}: {source}")]
     Create {
         /// Its full name.
         topic: String,
-        /// What Kafka said.
+        /// Kafka's error.
         source: KafkaError,
     },
     /// Topics are missing.
@@ -67,7 +99,7 @@ pub enum BusError {
         /// Their full names.
         names: Vec<String>,
     },
-    /// A topic stands with another number of partitions than configured.
+    /// A topic exists with another number of partitions than configured.
     #[error(
         "topic {topic} has {found} partitions, but `kafka.partitions` is {configured}: the number is never changed in place. \
          Set `kafka.partitions = {found}`, or use another `kafka.prefix`"
@@ -75,14 +107,14 @@ pub enum BusError {
     Partitions {
         /// The topic's full name.
         topic: String,
-        /// How many it has.
+        /// The number of its partitions.
         found: usize,
-        /// How many are configured.
+        /// The configured number.
         configured: usize,
     },
-    /// Kafka keeps a group's committed offsets back.
+    /// Kafka withholds a group's committed offsets.
     #[error(
-        "Kafka answers, but keeps back where group {group} reads on: a transaction that has offsets of the group is neither \
+        "Kafka answers, but withholds the offsets of group {group}: a transaction that has offsets of the group is neither \
          committed nor aborted. Nothing is lost meanwhile, and Kafka ends it within seconds; if this is said for minutes, a \
          marker is missing, as after KAFKA-20734 in Kafka 4.3.0 to 4.4.0: find it with `kafka-transactions.sh find-hanging` \
          and end it with `kafka-transactions.sh abort`"
@@ -91,9 +123,18 @@ pub enum BusError {
         /// The consumer group.
         group: String,
     },
+    /// A group uses cooperative rebalancing, which no consumer here supports.
+    #[error(
+        "group {group} rebalances cooperatively, which this program does not support: remove \
+         `partition.assignment.strategy` from `kafka.properties`"
+    )]
+    CooperativeRebalance {
+        /// The consumer group.
+        group: String,
+    },
     /// A transaction stays open.
     #[error("a transaction in topic {topic} has been open for longer than Kafka lets one: is its coordinator away?")]
-    Unsettled {
+    OpenTransaction {
         /// The topic's full name.
         topic: String,
     },
@@ -103,7 +144,7 @@ impl BusError {
     pub(crate) fn new(what: &'static str) -> impl FnOnce(KafkaError) -> Self {
         move |source| {
             let source = match source {
-                // It may be a password.
+                // The value may be a password.
                 KafkaError::ClientConfig(outcome, description, key, _) => {
                     KafkaError::ClientConfig(outcome, description, key, "(left out)".to_owned())
                 }
@@ -113,15 +154,23 @@ impl BusError {
         }
     }
 
-    /// Whether the same call may succeed later with nobody doing anything.
+    /// Whether the same call may succeed later without anyone's help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Kafka { source, .. } => source.rdkafka_error_code() != Some(RDKafkaErrorCode::Fatal),
-            Self::QueueFull | Self::Create { .. } | Self::OffsetsPending { .. } | Self::Unsettled { .. } => true,
+            Self::Thread { .. }
+            | Self::Gone { .. }
+            | Self::NotJoined { .. }
+            | Self::Silent { .. }
+            | Self::QueueFull
+            | Self::Create { .. }
+            | Self::OffsetsPending { .. }
+            | Self::OpenTransaction { .. } => true,
             Self::NoOffset { .. }
             | Self::OffsetGone { .. }
             | Self::Fenced { .. }
+            | Self::CooperativeRebalance { .. }
             | Self::MissingTopics { .. }
             | Self::Partitions { .. } => false,
         }

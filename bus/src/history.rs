@@ -1,4 +1,4 @@
-//! Looking back: what a partition held since some time.
+//! Reading the past of a partition.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use rdkafka::{
 };
 use schemas::Timestamp;
 
-use crate::{Bus, BusError, Partition, Record, config::CALL_TIMEOUT, table::Quiet};
+use crate::{Bus, BusError, Partition, Record, client::QuietContext, config::CALL_TIMEOUT};
 
 /// How long a poll waits.
 const POLL: Duration = Duration::from_millis(200);
-/// How long a partition may say nothing before reading it is given up.
+/// How long reading waits for the next record or error before it fails.
 const SILENCE: Duration = Duration::from_secs(30);
 
 impl Bus {
-    /// Tells `look` of every record of `partition` that was produced at `since` or
-    /// later and stands before the offset `end`. Blocks.
+    /// Calls `visit` with every record of `partition` that was produced at `since`
+    /// or later and has an offset below `end`. Blocks.
     ///
     /// # Errors
     /// When Kafka does not answer.
@@ -28,15 +28,16 @@ impl Bus {
         partition: Partition,
         since: Timestamp,
         end: i64,
-        mut look: impl FnMut(&Record<'_>),
+        mut visit: impl FnMut(&Record<'_>),
     ) -> Result<(), BusError> {
         let failed = |source| BusError::Kafka { what: "look back in a partition", source };
-        let consumer: BaseConsumer<Quiet> = self.table_config(role).create_with_context(Quiet).map_err(failed)?;
+        let consumer: BaseConsumer<QuietContext> =
+            self.table_config(role).create_with_context(QuietContext).map_err(failed)?;
         let name = self.topics().name(partition.topic);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&name, partition.index, Offset::Offset(since.as_millis())).map_err(failed)?;
         let found = consumer.offsets_for_times(list, CALL_TIMEOUT).map_err(failed)?;
-        // No offset: nothing was produced since.
+        // Without an offset, nothing was produced since.
         let begin = match found.find_partition(&name, partition.index).map(|found| found.offset()) {
             Some(Offset::Offset(begin)) if begin < end => begin,
             _ => return Ok(()),
@@ -51,7 +52,7 @@ impl Bus {
                     heard = Instant::now();
                     let offset = message.offset();
                     if offset < end {
-                        look(&Record { message, topic: partition.topic });
+                        visit(&Record { message, topic: partition.topic });
                     }
                     if offset + 1 >= end {
                         return Ok(());
@@ -59,7 +60,9 @@ impl Bus {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) if heard.elapsed() > SILENCE => return Err(failed(error)),
-                None if heard.elapsed() > SILENCE => return Err(failed(KafkaError::Canceled)),
+                None if heard.elapsed() > SILENCE => {
+                    return Err(BusError::Silent { partition, seconds: SILENCE.as_secs() });
+                }
                 None | Some(Err(_)) => {}
             }
         }

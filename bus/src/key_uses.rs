@@ -1,5 +1,6 @@
-//! When keys to the API were last used. Everyone who is called writes it down on
-//! `key_uses`, at most once a minute a key; who shows it follows what is written.
+//! The last use of each API key. Every service that callers authenticate with
+//! records uses on the topic `key_uses`, at most one record per key and minute; the
+//! control plane follows the topic to show them.
 
 use std::{collections::HashMap, str, time::Duration};
 
@@ -9,33 +10,33 @@ use tracing::debug;
 
 use crate::{Change, Outgoing, Producer};
 
-/// How long a use is not told again.
+/// How long no further use of a key is recorded.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// When keys were last used: an entry a key that exists or has existed.
+/// The last use of each key.
 #[derive(Debug, Default)]
 pub struct KeyUses {
     last: Mutex<HashMap<KeyId, Timestamp>>,
 }
 
 impl KeyUses {
-    /// When the key was last used, to the minute.
+    /// Returns the last use of a key, to the minute.
     #[must_use]
     pub fn last(&self, key: KeyId) -> Option<Timestamp> {
         self.last.lock().get(&key).copied()
     }
 
-    /// Notes a use, and answers whether it is to be told.
+    /// Notes a use. Returns whether it is to be recorded.
     fn note(&self, key: KeyId, at: Timestamp) -> bool {
         let mut last = self.last.lock();
-        let told = last.get(&key).is_some_and(|last| at.since(*last) < QUIET);
-        if !told {
+        let recent = last.get(&key).is_some_and(|last| at.since(*last) < QUIET);
+        if !recent {
             last.insert(key, at);
         }
-        !told
+        !recent
     }
 
-    /// Notes a use, and tells it if it is time to. Nobody waits for that.
+    /// Notes a use, and records it if due, without waiting for Kafka.
     pub fn used(&self, key: KeyId, at: Timestamp, producer: &Producer) {
         if !self.note(key, at) {
             return;
@@ -43,23 +44,23 @@ impl KeyUses {
         let Ok(value) = serde_json::to_vec(&KeyUse { v: 1, last_used_at: at }) else { return };
         let id = key.to_string();
         let record = Outgoing::keyed(Topic::KeyUses, id.as_bytes(), Some(&value));
-        let told = producer.send(&record, move |told| {
-            if let Err(error) = told {
-                debug!(%key, %error, "a key's use was not written down");
+        let sent = producer.send(&record, move |acked| {
+            if let Err(error) = acked {
+                debug!(%key, %error, "key use not recorded");
             }
         });
-        if let Err(error) = told {
-            debug!(%key, %error, "a key's use was not written down");
+        if let Err(error) = sent {
+            debug!(%key, %error, "key use not recorded");
         }
     }
 
-    /// Forgets a key that is gone.
+    /// Removes a deleted key.
     pub fn forget(&self, key: KeyId) {
         self.last.lock().remove(&key);
     }
 
-    /// Applies a record. One that cannot be read is passed over: nothing depends
-    /// on it.
+    /// Applies a record of the topic. An unreadable record is ignored: nothing
+    /// depends on it.
     pub fn read(&self, change: &Change<'_>) {
         let id = |key: &[u8]| str::from_utf8(key).ok()?.parse::<KeyId>().ok();
         match change {
@@ -67,7 +68,7 @@ impl KeyUses {
                 let Some((id, used)) = id(key).zip(serde_json::from_slice::<KeyUse>(value).ok()) else { return };
                 let mut last = self.last.lock();
                 let known = last.entry(id).or_insert(used.last_used_at);
-                // Two who are called may write in another order.
+                // Two services may write in another order than they were called.
                 *known = (*known).max(used.last_used_at);
             }
             Change::Delete { key } => {
@@ -91,17 +92,17 @@ mod tests {
     }
 
     #[test]
-    fn a_use_is_told_once_a_minute() {
+    fn a_use_is_recorded_once_a_minute() {
         let uses = KeyUses::default();
-        for (s, told) in [(100, true), (101, false), (159, false), (160, true), (161, false)] {
-            assert_eq!(uses.note(KEY, at(s)), told, "{s}");
+        for (s, recorded) in [(100, true), (101, false), (159, false), (160, true), (161, false)] {
+            assert_eq!(uses.note(KEY, at(s)), recorded, "{s}");
         }
         assert_eq!(uses.last(KEY), Some(at(160)));
         assert!(uses.note(KeyId::from_bits(8), at(161)));
     }
 
     #[test]
-    fn what_others_tell_counts_as_the_later_of_both() {
+    fn the_later_of_two_recorded_uses_counts() {
         let uses = KeyUses::default();
         let id = KEY.to_string();
         let put = |s: i64| {

@@ -1,70 +1,71 @@
-//! Which offsets may be committed while the work behind them finishes out of
-//! order: the highest below which everything is done.
+//! The offsets that may be committed while work finishes out of order: in each
+//! partition, the highest offset below which all work is done.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::record::Partition;
 
-/// A piece of work that an offset waits for. Give it back with [`Ledger::done`];
-/// one that is lost holds its partition's offset back for ever, which repeats
-/// work after a restart but loses none.
+/// A piece of work that an offset waits for, to be returned with [`Ledger::done`].
+/// A lost ticket holds its partition's offset back for as long as the partition is
+/// owned: work is repeated after a restart, and none is lost.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Ticket {
+pub struct OffsetTicket {
     partition: Partition,
     offset: i64,
     generation: u64,
 }
 
-/// What is done in each partition that is owned.
+/// The finished work of each owned partition.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    tracks: HashMap<Partition, Track>,
+    tracks: HashMap<Partition, PartitionLedger>,
     generation: u64,
     outstanding: usize,
 }
 
 #[derive(Debug)]
-struct Track {
+struct PartitionLedger {
     generation: u64,
-    /// Offsets in order, each with how many pieces of work it still waits for.
+    /// Offsets in order, each with the number of pieces of work it waits for.
     entries: VecDeque<(i64, u32)>,
     /// The offset to commit next.
     next: i64,
-    /// What was handed out for committing last.
+    /// The offset that was handed out for committing last.
     committed: i64,
 }
 
 impl Ledger {
-    /// `partition` is now ours and read from `offset` on.
+    /// Starts tracking `partition`, which is read from `offset` on.
     pub fn assign(&mut self, partition: Partition, offset: i64) {
         self.revoke(partition);
         self.generation += 1;
-        let track = Track { generation: self.generation, entries: VecDeque::new(), next: offset, committed: offset };
+        let track =
+            PartitionLedger { generation: self.generation, entries: VecDeque::new(), next: offset, committed: offset };
         self.tracks.insert(partition, track);
     }
 
-    /// `partition` is no longer ours; what is still under way there will not be
-    /// committed by us.
+    /// Stops tracking `partition`: its unfinished work belongs to the next owner.
     pub fn revoke(&mut self, partition: Partition) {
         if let Some(track) = self.tracks.remove(&partition) {
             self.outstanding -= track.entries.iter().map(|(_, left)| *left as usize).sum::<usize>();
         }
     }
 
-    /// The record at `offset` has been read and waits for `pieces` of work: as
-    /// many tickets. With none it is done at once. Records of a partition must
-    /// be tracked in order; one that is not ours gives no tickets.
-    pub fn track(&mut self, partition: Partition, offset: i64, pieces: u32) -> Vec<Ticket> {
+    /// Notes that the record at `offset` waits for `pieces` of work, and returns a
+    /// ticket for each. With zero pieces the record is done at once. Records of a
+    /// partition must be tracked in order. A partition that is not tracked gives no
+    /// tickets.
+    pub fn track(&mut self, partition: Partition, offset: i64, pieces: u32) -> Vec<OffsetTicket> {
         let Some(track) = self.tracks.get_mut(&partition) else { return Vec::new() };
         track.entries.push_back((offset, pieces));
         self.outstanding += pieces as usize;
         track.advance();
-        (0..pieces).map(|_| Ticket { partition, offset, generation: track.generation }).collect()
+        (0..pieces).map(|_| OffsetTicket { partition, offset, generation: track.generation }).collect()
     }
 
-    /// A piece of work is done, or durably someone else's.
-    #[allow(clippy::needless_pass_by_value, reason = "a ticket is given back once")]
-    pub fn done(&mut self, ticket: Ticket) {
+    /// Notes that a piece of work is done, or durably handed to another owner.
+    #[allow(clippy::needless_pass_by_value, reason = "a ticket is returned once")]
+    pub fn done(&mut self, ticket: OffsetTicket) {
         let Some(track) = self.tracks.get_mut(&ticket.partition) else { return };
         // Work of an earlier ownership: its record is read again.
         if track.generation != ticket.generation {
@@ -81,14 +82,14 @@ impl Ledger {
         }
     }
 
-    /// How many pieces of work are under way.
+    /// Returns the number of unfinished pieces of work.
     #[must_use]
     pub const fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// The offsets that have advanced since the last call, each the offset of
-    /// the next record to read, ready to be committed.
+    /// Returns the offsets to commit that have advanced since the last call: in each
+    /// partition, the offset of the next record to read.
     pub fn advanced(&mut self) -> BTreeMap<Partition, i64> {
         let mut offsets = BTreeMap::new();
         for (partition, track) in &mut self.tracks {
@@ -101,7 +102,7 @@ impl Ledger {
     }
 }
 
-impl Track {
+impl PartitionLedger {
     fn advance(&mut self) {
         while let Some((offset, 0)) = self.entries.front() {
             self.next = offset + 1;
@@ -159,7 +160,7 @@ mod tests {
             let mut ledger = Ledger::default();
             ledger.assign(P, 0);
             let mut left = pieces.clone();
-            let mut tickets: Vec<Ticket> =
+            let mut tickets: Vec<OffsetTicket> =
                 pieces.iter().enumerate().flat_map(|(offset, n)| ledger.track(P, offset as i64, *n)).collect();
             for index in order {
                 if tickets.is_empty() {

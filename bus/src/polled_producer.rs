@@ -1,6 +1,6 @@
-//! A client producer whose events are served on a thread of its own. rdkafka's
-//! own such thread wakes ten times a second and spins for the last millisecond
-//! of each, 0.75 % of a core for each producer that has nothing to do.
+//! A librdkafka producer with a thread that serves its events. The thread that
+//! rdkafka offers wakes ten times a second and busy-waits the last millisecond of
+//! each poll: 0.75 % of a core for every idle producer.
 
 use std::{
     ops::Deref,
@@ -14,29 +14,30 @@ use std::{
 
 use rdkafka::{
     ClientConfig,
-    error::KafkaError,
     producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
 };
 
 use crate::{BusError, config::Alive};
 
-/// How long the thread waits for an event; one that comes wakes it at once. Not
-/// whole milliseconds: what is left below one would be spun away.
+/// How long the thread waits for an event; an event wakes it at once. The extra
+/// 50 µs spare the busy-waiting of a last fraction of a millisecond.
 const WAIT: Duration = Duration::from_micros(1_000_050);
 
-/// A producer with its thread. Dropped, what it has not sent is given up at once,
-/// and the client is gone within [`WAIT`].
-pub(crate) struct Polled<C: ProducerContext + 'static> {
+/// A producer with its thread. When it is dropped, unsent records are given up at
+/// once, and the client is gone within [`WAIT`].
+pub(crate) struct PolledProducer<C: ProducerContext + 'static> {
     producer: Arc<BaseProducer<C>>,
     stop: Arc<AtomicBool>,
 }
 
-impl<C: ProducerContext + 'static> Polled<C> {
+impl<C: ProducerContext + 'static> PolledProducer<C> {
     pub(crate) fn new(config: &ClientConfig, context: C, alive: Alive) -> Result<Self, BusError> {
-        let what = "make a producer";
-        let producer: BaseProducer<C> = config.create_with_context(context).map_err(BusError::new(what))?;
-        let (producer, stop) = (Arc::new(producer), Arc::<AtomicBool>::default());
-        let (polled, stopped) = (Arc::clone(&producer), Arc::clone(&stop));
+        let producer: BaseProducer<C> =
+            config.create_with_context(context).map_err(BusError::new("make a producer"))?;
+        let producer = Arc::new(producer);
+        let stop = Arc::<AtomicBool>::default();
+        let polled = Arc::clone(&producer);
+        let stopped = Arc::clone(&stop);
         let serve = move || {
             while !stopped.load(Ordering::Relaxed) {
                 polled.poll(WAIT);
@@ -47,12 +48,12 @@ impl<C: ProducerContext + 'static> Polled<C> {
         thread::Builder::new()
             .name("producer".to_owned())
             .spawn(serve)
-            .map_err(|error| BusError::Kafka { what, source: KafkaError::ClientCreation(error.to_string()) })?;
+            .map_err(|source| BusError::Thread { what: "serve a producer", source })?;
         Ok(Self { producer, stop })
     }
 }
 
-impl<C: ProducerContext + 'static> Deref for Polled<C> {
+impl<C: ProducerContext + 'static> Deref for PolledProducer<C> {
     type Target = BaseProducer<C>;
 
     fn deref(&self) -> &BaseProducer<C> {
@@ -60,7 +61,7 @@ impl<C: ProducerContext + 'static> Deref for Polled<C> {
     }
 }
 
-impl<C: ProducerContext + 'static> Drop for Polled<C> {
+impl<C: ProducerContext + 'static> Drop for PolledProducer<C> {
     fn drop(&mut self) {
         self.producer.purge(PurgeConfig::default().queue().inflight());
         self.stop.store(true, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Producers: one whose acknowledgements are callbacks, and one whose records
-//! and offsets become visible together or not at all.
+//! Producers: [`Producer`] reports acknowledgements to callbacks; the records and
+//! offsets of a [`Transaction`] become visible together or not at all.
 
 use std::{
     sync::Arc,
@@ -19,13 +19,13 @@ use crate::{
     Bus, BusError, Outgoing, Partition,
     config::CALL_TIMEOUT,
     consumer::{GroupMetadata, to_list},
-    polled_producer::Polled,
+    polled_producer::PolledProducer,
 };
 
-/// Where Kafka put a record, or why it did not.
+/// The partition and offset of an acknowledged record, or why it was given up.
 pub type Acked = Result<(i32, i64), BusError>;
 
-/// Runs on the client's own thread when Kafka has answered: hand over, do not work.
+/// A caller's callback. It runs on the client's thread and must not block.
 struct Callback(Box<dyn FnOnce(Acked) + Send + Sync>);
 
 #[derive(Clone)]
@@ -46,16 +46,17 @@ impl ProducerContext for AckContext {
     }
 }
 
-/// A producer that is idempotent and waits for all replicas. Cheap to clone.
+/// An idempotent producer that waits for all replicas. Cheap to clone.
 #[derive(Clone)]
 pub struct Producer {
-    inner: Arc<Polled<AckContext>>,
+    inner: Arc<PolledProducer<AckContext>>,
     topics: Arc<Topics>,
 }
 
 impl Bus {
-    /// A producer that waits `linger` for more records before it sends a batch
-    /// and keeps trying for `patience` (zero: for ever) before it gives one up.
+    /// Makes a producer that waits `linger` for more records before it sends a
+    /// batch, and retries a record for `patience` (zero: forever) before it gives
+    /// the record up.
     ///
     /// # Errors
     /// When a setting is refused.
@@ -64,7 +65,8 @@ impl Bus {
         self.bounded_producer(role, linger, patience, 1 << 20)
     }
 
-    /// The same with a queue that takes so many kilobytes; more is refused.
+    /// Makes a [`producer`](Self::producer) whose queue holds at most `kbytes`
+    /// kilobytes; a record that does not fit is refused.
     ///
     /// # Errors
     /// When a setting is refused.
@@ -79,18 +81,18 @@ impl Bus {
         config
             .set("message.timeout.ms", patience.as_millis().to_string())
             .set("queue.buffering.max.kbytes", kbytes.to_string());
-        let inner = Arc::new(Polled::new(&config, AckContext, self.alive())?);
+        let inner = Arc::new(PolledProducer::new(&config, AckContext, self.alive())?);
         Ok(Producer { inner, topics: Arc::clone(self.topics()) })
     }
 
-    /// A producer for transactions under `id`. Any other process that uses the
-    /// id is fenced off, and what it left open is aborted, before this returns.
+    /// Makes a producer for transactions under `id`. Before this returns, any other
+    /// process that uses the id is fenced off and its open transaction aborted.
     ///
     /// # Errors
     /// When Kafka does not answer within 10 s, or a setting is refused.
     pub fn transaction(&self, id: &str, linger: Duration) -> Result<Transaction, BusError> {
         let id = self.topics().group(id);
-        let inner = Polled::new(&self.transactional_config(&id, linger), TransactionContext, self.alive())?;
+        let inner = PolledProducer::new(&self.transactional_config(&id, linger), TransactionContext, self.alive())?;
         inner.init_transactions(CALL_TIMEOUT).map_err(BusError::new("begin to use a transactional id"))?;
         Ok(Transaction { inner, id, topics: Arc::clone(self.topics()) })
     }
@@ -126,11 +128,11 @@ fn refused(error: KafkaError) -> BusError {
 }
 
 impl Producer {
-    /// Hands a record to the client; `on_ack` is called exactly once, from the
-    /// client's thread, when Kafka has it or it was given up. Never blocks.
+    /// Hands a record to the client. `on_ack` is called exactly once, from the
+    /// client's thread, when the record is acknowledged or given up. Never blocks.
     ///
     /// # Errors
-    /// When the record is refused at once (a full queue, too large a record);
+    /// When the record is refused at once (a full queue, a record too large);
     /// `on_ack` is then dropped uncalled.
     pub fn send(&self, out: &Outgoing<'_>, on_ack: impl FnOnce(Acked) + Send + Sync + 'static) -> Result<(), BusError> {
         let name = self.topics.name(out.topic);
@@ -138,18 +140,18 @@ impl Producer {
         self.inner.send(record).map_err(|(error, _)| refused(error))
     }
 
-    /// Produces a record and waits until Kafka has it.
+    /// Produces a record and waits until it is acknowledged.
     ///
     /// # Errors
     /// When it was refused or given up.
     pub async fn produce(&self, out: &Outgoing<'_>) -> Acked {
-        let (tell, told) = tokio::sync::oneshot::channel();
-        self.send(out, move |acked| drop(tell.send(acked)))?;
-        told.await.unwrap_or(Err(BusError::Kafka { what: "produce", source: KafkaError::Canceled }))
+        let (sender, acked) = tokio::sync::oneshot::channel();
+        self.send(out, move |ack| drop(sender.send(ack)))?;
+        acked.await.unwrap_or(Err(BusError::Gone { what: "produce" }))
     }
 
-    /// Waits until every record is acknowledged or given up, at most `patience`;
-    /// gives back how many are left.
+    /// Waits until every record is acknowledged or given up, at most `patience`.
+    /// Returns the number of records left.
     #[must_use]
     pub fn drain(&self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
@@ -162,7 +164,7 @@ impl Producer {
         }
     }
 
-    /// How many records wait for their acknowledgement.
+    /// Returns the number of records that wait for their acknowledgement.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         usize::try_from(self.inner.in_flight_count()).unwrap_or_default()
@@ -178,14 +180,14 @@ impl ClientContext for TransactionContext {
 impl ProducerContext for TransactionContext {
     type DeliveryOpaque = ();
 
-    // A record that fails fails its transaction: nothing to tell here.
+    // A record that fails makes its transaction fail, so there is nothing to report.
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
-/// A producer of transactions. After any error it is useless: drop it, make a
-/// new one, and read again from the committed offsets.
+/// A producer of transactions. After any error it must be dropped: make a new one
+/// and read again from the committed offsets.
 pub struct Transaction {
-    inner: Polled<TransactionContext>,
+    inner: PolledProducer<TransactionContext>,
     id: String,
     topics: Arc<Topics>,
 }
@@ -194,12 +196,12 @@ impl Transaction {
     /// Opens a transaction.
     ///
     /// # Errors
-    /// When one is open already, or this producer was fenced off.
+    /// When a transaction is open already, or this producer was fenced off.
     pub fn begin(&self) -> Result<(), BusError> {
         self.inner.begin_transaction().map_err(|error| self.failed("begin a transaction", error))
     }
 
-    /// Adds a record to the open transaction; waits where the queue is full.
+    /// Adds a record to the open transaction; waits while the queue is full.
     ///
     /// # Errors
     /// When the record is refused.
@@ -216,7 +218,7 @@ impl Transaction {
         }
     }
 
-    /// Commits the records, and with them `offsets` for the members of `group`.
+    /// Commits the records together with `offsets` of `group`.
     ///
     /// # Errors
     /// When the outcome is anything but a known commit.
@@ -242,7 +244,7 @@ impl Transaction {
         }
     }
 
-    /// Takes back what the open transaction produced.
+    /// Aborts the open transaction.
     ///
     /// # Errors
     /// When Kafka does not confirm it.
@@ -261,7 +263,7 @@ impl Transaction {
 }
 
 impl Bus {
-    /// The partition of `topic` that a click id belongs to.
+    /// Returns the partition of `topic` that a click id belongs to.
     #[must_use]
     pub fn partition_of(&self, topic: Topic, click: schemas::ClickId) -> i32 {
         click.partition(self.partitions(topic))

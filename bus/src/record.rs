@@ -30,7 +30,7 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Which partition it came from.
+    /// The partition that it came from.
     #[must_use]
     pub fn partition(&self) -> Partition {
         Partition { topic: self.topic, index: self.message.partition() }
@@ -48,19 +48,19 @@ impl Record<'_> {
         self.message.key().unwrap_or_default()
     }
 
-    /// Its value; none for a tombstone.
+    /// Its value; `None` for a tombstone.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         self.message.payload()
     }
 
-    /// The value of its first header of that name.
+    /// The value of its first header called `name`.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.message.headers()?.iter().find(|header| header.key == name)?.value
     }
 
-    /// When it was produced.
+    /// When it was produced, or appended where the topic uses the broker's clock.
     #[must_use]
     pub fn timestamp(&self) -> Option<Timestamp> {
         self.message.timestamp().to_millis().map(Timestamp::from_millis)
@@ -70,20 +70,20 @@ impl Record<'_> {
 /// A record to be produced.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// Where to.
+    /// The topic.
     pub topic: Topic,
-    /// Which partition; by the key's hash if none.
+    /// The partition; chosen by the key's hash if `None`.
     pub partition: Option<i32>,
-    /// Its key.
+    /// The key.
     pub key: Option<&'a [u8]>,
-    /// Its value; none makes a tombstone.
+    /// The value; `None` makes a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its headers.
+    /// The headers.
     pub headers: &'a [(&'a str, &'a [u8])],
 }
 
 impl<'a> Outgoing<'a> {
-    /// A record whose partition follows from its key.
+    /// Returns a record whose partition follows from its key.
     #[must_use]
     pub const fn keyed(topic: Topic, key: &'a [u8], value: Option<&'a [u8]>) -> Self {
         Self { topic, partition: None, key: Some(key), value, headers: &[] }

@@ -1,9 +1,9 @@
-//! Two transactional producers taking turns. A transaction begun right after a
-//! commit under the same id meets the broker still writing the last one's
-//! markers and backs off; with two, one commits while the other already takes
-//! records. Offsets of a transaction are sent only after the commit of the one
-//! before it is known, so they never overtake each other; records of the two may
-//! stand in the log in either order.
+//! Two transactional producers that alternate. A transaction that begins right
+//! after a commit under the same id finds the broker still writing the last
+//! transaction's markers, and backs off. With two producers, one commits while the
+//! other already takes records. A transaction's offsets are sent only after the
+//! commit before it is known, so offsets never overtake each other; the records of
+//! the two may be in either order in the log.
 
 use std::{
     collections::BTreeMap,
@@ -12,72 +12,72 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::error::KafkaError;
-
 use crate::{Bus, BusError, GroupMetadata, Outgoing, Partition, Transaction, config::CALL_TIMEOUT};
 
-struct Job {
+/// The committing thread's task, as errors name it.
+const COMMIT: &str = "commit a transaction";
+
+/// A transaction to be committed by the committing thread.
+struct CommitJob {
     transaction: Arc<Transaction>,
     offsets: Vec<(Partition, i64)>,
     group: GroupMetadata,
 }
 
-/// What became of an attempt to hand the open transaction over for committing.
+/// The result of an attempt to start committing the open transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turned {
-    /// It is being committed; the other producer is up.
-    Handed,
-    /// The one before is still being committed: go on filling this one.
+pub enum CommitStart {
+    /// The transaction is being committed; the other producer takes records.
+    Started,
+    /// The previous commit is not known yet: go on filling the open transaction.
     Busy,
-    /// There was nothing to commit.
-    Empty,
+    /// No transaction is open.
+    Nothing,
 }
 
-/// A pair of transactional producers. After an error it is useless: drop it
-/// (what is open is aborted by the successor's start), make a new one, and
-/// read again from the committed offsets with a new consumer.
-pub struct Turns {
+/// A pair of transactional producers. After an error the pair must be dropped: the
+/// next pair aborts its open transactions, and a new consumer reads again from the
+/// committed offsets.
+pub struct TransactionPair {
     producers: [Arc<Transaction>; 2],
     current: usize,
-    open: Option<Instant>,
+    /// When the open transaction was begun; `None` without one.
+    opened: Option<Instant>,
     offsets: BTreeMap<Partition, i64>,
-    /// `None` only while dropping, so that the committer sees the end.
-    jobs: Option<mpsc::SyncSender<Job>>,
+    /// `None` only while dropping, which ends the committing thread.
+    jobs: Option<mpsc::SyncSender<CommitJob>>,
     results: mpsc::Receiver<Result<(), BusError>>,
     committing: bool,
     committer: Option<thread::JoinHandle<()>>,
 }
 
 impl Bus {
-    /// Makes the pair under `id`; any other process that uses the id is fenced off.
+    /// Makes a pair under `id`; any other process that uses the id is fenced off.
     ///
     /// # Errors
     /// When Kafka does not answer, or a thread cannot be started.
-    pub fn turns(&self, id: &str, linger: Duration) -> Result<Turns, BusError> {
+    pub fn transaction_pair(&self, id: &str, linger: Duration) -> Result<TransactionPair, BusError> {
         let producers = [
             Arc::new(self.transaction(&format!("{id}.a"), linger)?),
             Arc::new(self.transaction(&format!("{id}.b"), linger)?),
         ];
-        let (jobs, taken) = mpsc::sync_channel::<Job>(1);
-        let (tell, results) = mpsc::channel();
+        let (jobs, received_jobs) = mpsc::sync_channel::<CommitJob>(1);
+        let (result_sender, results) = mpsc::channel();
         let committer = thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || {
-                while let Ok(job) = taken.recv() {
+                while let Ok(job) = received_jobs.recv() {
                     let result = job.transaction.commit(&job.offsets, Some(&job.group));
-                    if tell.send(result).is_err() {
+                    if result_sender.send(result).is_err() {
                         return;
                     }
                 }
             })
-            .map_err(|error| BusError::Kafka {
-                what: "start the committing thread",
-                source: KafkaError::ClientCreation(error.to_string()),
-            })?;
-        Ok(Turns {
+            .map_err(|source| BusError::Thread { what: COMMIT, source })?;
+        Ok(TransactionPair {
             producers,
             current: 0,
-            open: None,
+            opened: None,
             offsets: BTreeMap::new(),
             jobs: Some(jobs),
             results,
@@ -87,21 +87,21 @@ impl Bus {
     }
 }
 
-impl Turns {
-    /// Adds a record to the open transaction, opening one if need be.
+impl TransactionPair {
+    /// Adds a record to the open transaction; begins one if none is open.
     ///
     /// # Errors
-    /// When this pair is done for.
+    /// When a producer has failed: the pair must be dropped.
     pub fn send(&mut self, out: &Outgoing<'_>) -> Result<(), BusError> {
         self.ensure_open()?;
         self.producers[self.current].send(out)
     }
 
-    /// Notes that a partition has been read up to before `next`, to be committed
-    /// with the open transaction.
+    /// Notes that a partition has been read up to before `next`, an offset to be
+    /// committed with the open transaction.
     ///
     /// # Errors
-    /// When this pair is done for.
+    /// When a producer has failed: the pair must be dropped.
     pub fn read_up_to(&mut self, partition: Partition, next: i64) -> Result<(), BusError> {
         self.ensure_open()?;
         self.offsets.insert(partition, next);
@@ -109,77 +109,77 @@ impl Turns {
     }
 
     fn ensure_open(&mut self) -> Result<(), BusError> {
-        if self.open.is_none() {
+        if self.opened.is_none() {
             self.producers[self.current].begin()?;
-            self.open = Some(Instant::now());
+            self.opened = Some(Instant::now());
         }
         Ok(())
     }
 
-    /// How long the open transaction has been open.
+    /// Returns how long the open transaction has been open.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        self.open.map(|since| since.elapsed())
+        self.opened.map(|since| since.elapsed())
     }
 
-    /// Hands the open transaction over for committing, if the one before is known
-    /// to be committed.
+    /// Starts committing the open transaction, if the commit before it is known.
     ///
     /// # Errors
-    /// When a commit failed: this pair is done for.
-    pub fn turn(&mut self, group: impl FnOnce() -> Result<GroupMetadata, BusError>) -> Result<Turned, BusError> {
+    /// When a commit failed: the pair must be dropped.
+    pub fn try_commit(
+        &mut self,
+        group: impl FnOnce() -> Result<GroupMetadata, BusError>,
+    ) -> Result<CommitStart, BusError> {
         if self.committing {
             match self.results.try_recv() {
                 Ok(result) => {
                     self.committing = false;
                     result?;
                 }
-                Err(mpsc::TryRecvError::Empty) => return Ok(Turned::Busy),
-                Err(mpsc::TryRecvError::Disconnected) => return Err(gone()),
+                Err(mpsc::TryRecvError::Empty) => return Ok(CommitStart::Busy),
+                Err(mpsc::TryRecvError::Disconnected) => return Err(BusError::Gone { what: COMMIT }),
             }
         }
-        if self.open.is_none() {
-            return Ok(Turned::Empty);
+        if self.opened.is_none() {
+            return Ok(CommitStart::Nothing);
         }
-        let job = Job {
+        let job = CommitJob {
             transaction: Arc::clone(&self.producers[self.current]),
             offsets: std::mem::take(&mut self.offsets).into_iter().collect(),
             group: group()?,
         };
-        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or_else(gone)?;
+        let sent = self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok());
+        sent.ok_or(BusError::Gone { what: COMMIT })?;
         self.committing = true;
-        self.open = None;
+        self.opened = None;
         self.current = 1 - self.current;
-        Ok(Turned::Handed)
+        Ok(CommitStart::Started)
     }
 
-    /// Commits what is open and waits until everything is known to be committed.
+    /// Commits the open transaction and waits until every commit is known.
     ///
     /// # Errors
-    /// When something was not: this pair is done for.
-    pub fn settle(&mut self, group: impl Fn() -> Result<GroupMetadata, BusError>) -> Result<(), BusError> {
+    /// When a commit failed: the pair must be dropped.
+    pub fn commit_all(&mut self, group: impl Fn() -> Result<GroupMetadata, BusError>) -> Result<(), BusError> {
         loop {
             if self.committing {
-                let result = self.results.recv_timeout(3 * CALL_TIMEOUT).map_err(|_| gone())?;
+                let received = self.results.recv_timeout(3 * CALL_TIMEOUT);
+                let result = received.map_err(|_| BusError::Gone { what: COMMIT })?;
                 self.committing = false;
                 result?;
             }
-            if self.turn(&group)? == Turned::Empty {
+            if self.try_commit(&group)? == CommitStart::Nothing {
                 return Ok(());
             }
         }
     }
 }
 
-impl Drop for Turns {
+impl Drop for TransactionPair {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(committer) = self.committer.take() {
             let _ = committer.join();
         }
     }
-}
-
-fn gone() -> BusError {
-    BusError::Kafka { what: "commit a transaction", source: KafkaError::Canceled }
 }

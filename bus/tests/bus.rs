@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Bus, BusConfig, BusError, Change, Consumer, Edge, Isolation, Membership, Outgoing, Turned, Which};
+use bus::{
+    Bus, BusConfig, BusError, Change, CommitStart, Consumer, Isolation, LogEnd, Membership, OffsetScope, Outgoing,
+};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
@@ -89,37 +91,37 @@ async fn what_a_transaction_left_open_is_neither_seen_nor_read_past() {
     let worker = bus.clone();
     tokio::task::spawn_blocking(move || {
         let consumer = raw(&worker);
-        let mut turns = worker.turns("w", Duration::ZERO).unwrap();
-        let copy = |turns: &mut bus::Turns, offset: i64| {
+        let mut pair = worker.transaction_pair("w", Duration::ZERO).unwrap();
+        let copy = |pair: &mut bus::TransactionPair, offset: i64| {
             let value = offset.to_string();
-            turns.send(&Outgoing::keyed(Topic::Clicks, b"k", Some(value.as_bytes()))).unwrap();
+            pair.send(&Outgoing::keyed(Topic::Clicks, b"k", Some(value.as_bytes()))).unwrap();
         };
-        // Two turns are committed, one after the other.
-        for pair in [[0, 1], [2, 3]] {
-            assert_eq!(offsets(&consumer, 2), pair);
-            for offset in pair {
-                copy(&mut turns, offset);
+        // Two transactions are committed, one after the other.
+        for read in [[0, 1], [2, 3]] {
+            assert_eq!(offsets(&consumer, 2), read);
+            for offset in read {
+                copy(&mut pair, offset);
             }
-            turns.read_up_to(bus::Partition { topic: Topic::ClicksRaw, index: 0 }, pair[1] + 1).unwrap();
-            while turns.turn(|| consumer.group_metadata()).unwrap() == Turned::Busy {}
+            pair.read_up_to(bus::Partition { topic: Topic::ClicksRaw, index: 0 }, read[1] + 1).unwrap();
+            while pair.try_commit(|| consumer.group_metadata()).unwrap() == CommitStart::Busy {}
         }
-        turns.settle(|| consumer.group_metadata()).unwrap();
+        pair.commit_all(|| consumer.group_metadata()).unwrap();
         // A third is left open, as by a crash; its successor takes over.
         assert_eq!(offsets(&consumer, 2), [4, 5]);
-        copy(&mut turns, 666);
-        drop((turns, consumer));
-        let mut turns = worker.turns("w", Duration::ZERO).unwrap();
+        copy(&mut pair, 666);
+        drop((pair, consumer));
+        let mut pair = worker.transaction_pair("w", Duration::ZERO).unwrap();
         let consumer = raw(&worker);
         for offset in offsets(&consumer, 2) {
-            copy(&mut turns, offset);
+            copy(&mut pair, offset);
         }
-        turns.read_up_to(bus::Partition { topic: Topic::ClicksRaw, index: 0 }, 6).unwrap();
-        turns.settle(|| consumer.group_metadata()).unwrap();
+        pair.read_up_to(bus::Partition { topic: Topic::ClicksRaw, index: 0 }, 6).unwrap();
+        pair.commit_all(|| consumer.group_metadata()).unwrap();
     })
     .await
     .unwrap();
     let clicks = testbed::read(&bus, Topic::Clicks, |clicks| clicks.len() >= 6).await;
-    // Two turns write at the same time, so only what they wrote is certain.
+    // The two producers write at the same time, so only what they wrote is certain.
     let mut values: Vec<&str> = clicks.iter().map(|click| click.value.as_str()).collect();
     values.sort_unstable();
     assert_eq!(values, ["0", "1", "2", "3", "4", "5"]);
@@ -153,11 +155,11 @@ async fn offsets_are_where_a_person_set_them() {
     }
     tokio::task::spawn_blocking(move || {
         let set = |to, which| bus.set_offsets("g", Topic::ClicksRaw, to, which).unwrap();
-        assert_eq!(set(Edge::Latest, Which::Lost)[0], (0, 3));
+        assert_eq!(set(LogEnd::Latest, OffsetScope::Missing)[0], (0, 3));
         // Nobody has lost anything now, and what stands is left as it is.
-        assert_eq!(set(Edge::Earliest, Which::Lost), []);
-        assert_eq!(set(Edge::Earliest, Which::All)[0], (0, 0));
-        assert_eq!(set(Edge::Latest, Which::All)[0], (0, 3));
+        assert_eq!(set(LogEnd::Earliest, OffsetScope::Missing), []);
+        assert_eq!(set(LogEnd::Earliest, OffsetScope::All)[0], (0, 0));
+        assert_eq!(set(LogEnd::Latest, OffsetScope::All)[0], (0, 3));
         tokio::runtime::Handle::current().block_on(producer.produce(&CLICK)).unwrap();
         assert_eq!(offsets(&raw(&bus), 1), [3]);
     })
@@ -205,7 +207,7 @@ async fn what_was_committed_behind_an_open_transaction_is_told_once_the_topic_is
 
     let settling = {
         let bus = bus.clone();
-        tokio::task::spawn_blocking(move || bus.settle("test", &[Topic::Links]))
+        tokio::task::spawn_blocking(move || bus.wait_for_open_transactions("test", &[Topic::Links]))
     };
     tokio::task::spawn_blocking(move || slow.abort().unwrap()).await.unwrap();
     settling.await.unwrap().unwrap();

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, BusConfig, Change, Known, Outgoing, Producer, Table};
+use bus::{Bus, BusConfig, Change, Outgoing, Producer, Table, TableProgress};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions},
@@ -53,12 +53,13 @@ impl Followed {
         self.coming.lock().unwrap().clone()
     }
 
-    async fn until_known(&self, wanted: Known) {
-        testbed::eventually("the table is known", async || (self.table.known() >= wanted).then_some(())).await;
+    async fn until_known(&self, wanted: TableProgress) {
+        testbed::eventually("the table is known", async || (self.table.progress() >= wanted).then_some(())).await;
     }
 
     async fn until_kept(&self, offset: i64) {
-        testbed::eventually("the snapshot is whole", async || (self.table.kept()? >= offset).then_some(())).await;
+        testbed::eventually("the snapshot is whole", async || (self.table.snapshot_offset()? >= offset).then_some(()))
+            .await;
     }
 
     async fn until(&self, expected: &State) {
@@ -102,7 +103,7 @@ async fn a_table_starts_without_kafka_and_goes_on_where_it_was() {
     }
     // Nothing is known without a snapshot and without Kafka.
     let nothing = follow(&without_kafka(&bus), dir.path());
-    assert_eq!(nothing.table.known(), Known::Partly);
+    assert_eq!(nothing.table.progress(), TableProgress::Partial);
     drop(nothing);
 
     let first = follow(&bus, dir.path());
@@ -115,7 +116,7 @@ async fn a_table_starts_without_kafka_and_goes_on_where_it_was() {
     drop(first);
 
     let alone = follow(&without_kafka(&bus), dir.path());
-    alone.until_known(Known::Snapshot).await;
+    alone.until_known(TableProgress::Snapshot).await;
     assert_eq!((alone.state(), alone.coming()), (state([("a", "2"), ("c", "1")]), vec![2]));
     assert!(alone.table.is_caught_up());
     drop(alone);
@@ -145,12 +146,12 @@ async fn a_snapshot_of_a_topic_that_was_made_anew_leaves_nothing_behind() {
 
     // It is served meanwhile, and swept in the end.
     let second = follow(&bus, dir.path());
-    second.until_known(Known::Topic).await;
+    second.until_known(TableProgress::Topic).await;
     assert_eq!(second.state(), state([("b", "2"), ("e", "1")]));
     second.until_kept(2).await;
     drop(second);
     let alone = follow(&without_kafka(&bus), dir.path());
-    alone.until_known(Known::Snapshot).await;
+    alone.until_known(TableProgress::Snapshot).await;
     assert_eq!(alone.state(), state([("b", "2"), ("e", "1")]));
 }
 
@@ -214,6 +215,6 @@ async fn what_comes_by_the_thousand_is_in_the_snapshot_too() {
     table.until_kept(last + 1).await;
     drop(table);
     let alone = follow(&without_kafka(&bus), dir.path());
-    alone.until_known(Known::Snapshot).await;
+    alone.until_known(TableProgress::Snapshot).await;
     assert!(alone.state() == expected, "{} of {} keys", alone.state().len(), expected.len());
 }

@@ -184,7 +184,7 @@ impl Candidate {
         let transaction = self.bus.transaction(CONTROL, Duration::ZERO)?;
         // Whatever is still open in these topics may hide what was committed
         // behind it: only an end that was settled is one to read to.
-        self.bus.settle(CONTROL, State::TOPICS)?;
+        self.bus.wait_for_open_transactions(CONTROL, State::TOPICS)?;
         let Some((mut state, uses)) = self.read(stop)? else { return Ok(()) };
         self.furnish(&mut state, &transaction)?;
         let (links, endpoints) = (state.links.len(), state.endpoints.len());

@@ -1,41 +1,41 @@
-//! What can be configured of the enricher: `[enricher]`.
+//! The configuration of the enricher: `[enricher]`.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-/// How much of a visitor's address is delivered and stored.
+/// The part of a visitor's address that is delivered and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IpMode {
-    /// All of it.
+    /// The whole address.
     Full,
-    /// Its network: /24 for IPv4, /48 for IPv6.
+    /// The address's network: /24 for IPv4, /48 for IPv6.
     Truncated,
     /// A hash under the day's key.
     Hashed,
 }
 
-/// `[enricher]`.
+/// The section `[enricher]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What is delivered and stored of an address.
+    /// The part of an address that is delivered and stored.
     pub ip_mode: IpMode,
-    /// Databases of cities in the MaxMind DB format, asked in order; where none
-    /// is given, those that `make engines` installs, where they are installed.
+    /// Databases of cities in the MaxMind DB format, in the order of lookup. The
+    /// default is the databases that `make engines` installs.
     pub geo_city: Vec<PathBuf>,
-    /// Databases of countries, asked where no city is known.
+    /// Databases of countries, used where no database of cities has the address.
     pub geo_country: Vec<PathBuf>,
-    /// How long a transaction collects records before it is committed. Webhooks
-    /// do not wait for it; tables do.
+    /// How long a transaction collects records before it is committed, in
+    /// milliseconds. Webhooks do not wait for it; ClickHouse rows do.
     pub window_ms: u64,
-    /// How many clicks a transaction holds at most.
+    /// The number of clicks above which a transaction is committed early.
     pub max_clicks: usize,
-    /// How long a bundle is remembered, so that its second copy is dropped. A
-    /// start reads so much of `clicks.raw` again; a bundle that comes later than
-    /// that is looked up in Kafka.
+    /// How long a bundle is remembered, in seconds, so that its second copy is
+    /// dropped. A start reads that much of `clicks.raw` again; an older bundle is
+    /// looked up in Kafka.
     pub replay_horizon_s: u64,
 }
 
@@ -53,10 +53,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what the types do not.
+    /// Checks the ranges of the values.
     ///
     /// # Errors
-    /// Names the key, its value and what is allowed.
+    /// Names the key, its value and the allowed range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if !(1..=1000).contains(&self.window_ms) {
             return Err(ConfigError::value("enricher.window_ms", self.window_ms, "1 to 1000"));

@@ -1,13 +1,17 @@
-//! The enricher: turns what the redirector saw into finished events. It reads
-//! `clicks.raw`, adds what can be known (place, device, browser, source,
-//! campaign, bot or not), reduces the address, and produces to `clicks`, all in
-//! one Kafka transaction with its offsets: a crash repeats the work, never the
-//! output.
+//! The enricher turns raw clicks into events. It reads `clicks.raw`, adds place,
+//! device, browser, source, campaign and whether a program clicked, reduces the
+//! address, and produces to `clicks`, in one Kafka transaction with its offsets: a
+//! crash repeats the work, never the output.
+//!
+//! `member.rs` is the loop of a group's member, `clicks/` the work on a record,
+//! and `role.rs` puts the two together.
 
 mod clicks;
 mod config;
+mod dead;
 mod member;
+mod role;
 
 pub use clicks::geo::GeoError;
 pub use config::{Config, IpMode};
-pub use member::{Error, run};
+pub use role::{Error, run};

@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, BusError, Known, Table};
+use bus::{Bus, BusError, Table, TableProgress};
 pub use config::{Config, Durability};
 pub use recording::spool::SpoolError;
 use service::{ConfigError, Part, Process, Shutdown};
@@ -267,7 +267,9 @@ async fn caught_up(tables: &[Table]) {
 /// Shows from where links are known, and whether the next start needs Kafka.
 async fn show_snapshots(tables: &[Table], counts: &Counts) {
     let read = async {
-        counts.links_from_snapshot.set(i64::from(tables.iter().any(|table| table.known() == Known::Snapshot)));
+        counts
+            .links_from_snapshot
+            .set(i64::from(tables.iter().any(|table| table.progress() == TableProgress::Snapshot)));
         for table in tables {
             table.up_to_date().await;
         }
@@ -275,7 +277,7 @@ async fn show_snapshots(tables: &[Table], counts: &Counts) {
     };
     let kept = async {
         for table in tables {
-            table.is_kept().await;
+            table.snapshot_written().await;
         }
         counts.links_snapshot.set(1);
     };

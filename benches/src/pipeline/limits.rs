@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use bus::{Bus, BusConfig, BusError, Isolation, Membership, Outgoing, Turned};
+use bus::{Bus, BusConfig, BusError, CommitStart, Isolation, Membership, Outgoing};
 use schemas::Topic;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -128,7 +128,7 @@ fn fill(bus: &Bus, records: u64) -> anyhow::Result<()> {
 
 /// The enricher's loop without the enriching.
 fn hop(bus: &Bus, kafka: Option<Who>, records: u64, during: Duration) -> anyhow::Result<NullHop> {
-    let mut turns = bus.turns("null", Duration::from_millis(1))?;
+    let mut pair = bus.transaction_pair("null", Duration::from_millis(1))?;
     let consumer =
         bus.consumer("null", &[Topic::ClicksRaw], Isolation::Committed, Membership::Dynamic, Arc::new(()))?;
     let ours = Who::Process(std::process::id());
@@ -147,16 +147,16 @@ fn hop(bus: &Bus, kafka: Option<Who>, records: u64, during: Duration) -> anyhow:
             }
             let at = record.partition();
             let (key, value) = (Some(record.key()), record.value());
-            turns.send(&Outgoing { topic: Topic::Clicks, partition: Some(at.index), key, value, headers: &[] })?;
-            turns.read_up_to(at, record.offset() + 1)?;
+            pair.send(&Outgoing { topic: Topic::Clicks, partition: Some(at.index), key, value, headers: &[] })?;
+            pair.read_up_to(at, record.offset() + 1)?;
             (moved, open) = (moved + 1, open + 1);
         }
-        let due = open >= MAX_RECORDS || turns.age().is_some_and(|age| age >= WINDOW);
-        if due && turns.turn(|| consumer.group_metadata())? == Turned::Handed {
+        let due = open >= MAX_RECORDS || pair.age().is_some_and(|age| age >= WINDOW);
+        if due && pair.try_commit(|| consumer.group_metadata())? == CommitStart::Started {
             open = 0;
         }
     }
-    turns.settle(|| consumer.group_metadata())?;
+    pair.commit_all(|| consumer.group_metadata())?;
     let Some((begun, (client_before, kafka_before))) = begun else { bail!("the null hop read nothing") };
     let (took, (client, kafka)) = (begun.elapsed(), cpu()?);
     let per_record = |cpu: Duration, before: Duration| (cpu - before).as_secs_f64() * 1e6 / moved as f64;

@@ -1,9 +1,9 @@
-//! A table's snapshot: what its topic said up to some offset, in a file of this
-//! machine, from which a table starts sooner than from Kafka, and without it. It
-//! is no truth: whatever is wrong with it, it is thrown away and read anew.
+//! A table's snapshot: the topic's rows up to some offset, in a file on this
+//! machine. A table starts faster from it than from Kafka, and without Kafka. The
+//! topic remains the truth: a snapshot with any fault is discarded and read again.
 //!
-//! The file is redb's, whose commits are atomic: after kill -9 it holds what was
-//! committed last. It is checked whole when it is opened.
+//! The file is redb's, whose commits are atomic: after kill -9 it holds the last
+//! commit. Its integrity is checked when it is opened.
 
 use std::{
     fs, io,
@@ -17,22 +17,22 @@ use redb::{
 use schemas::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Key and value, as in the topic.
+/// Keys and values, as in the topic.
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
-/// One record, [`Meta`] as JSON.
+/// One record, [`SnapshotMeta`] as JSON.
 const META: TableDefinition<'_, (), &[u8]> = TableDefinition::new("meta");
-/// Of this file's layout. A file of another one is thrown away.
+/// The version of the file's layout. A file of another version is discarded.
 const VERSION: u8 = 1;
-/// What redb keeps of the file in memory, in bytes.
+/// The size of redb's cache in bytes.
 const CACHE_BYTES: usize = 4 << 20;
-/// How old a snapshot may be that is read on from its offset. Kafka keeps a
-/// tombstone for a day (`delete.retention.ms`): after that, a key that went
-/// meanwhile would never be told.
+/// The greatest age, in milliseconds, of a snapshot whose topic is read on from
+/// its offset. Kafka keeps a tombstone for a day (`delete.retention.ms`); an older
+/// snapshot could hold a deleted key whose tombstone is gone.
 const MAX_AGE_MS: i64 = 12 * 3_600_000;
 
-/// What a snapshot holds.
+/// The description of a snapshot, stored in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Meta {
+pub(crate) struct SnapshotMeta {
     v: u8,
     /// The id of the Kafka cluster.
     pub(crate) cluster: String,
@@ -40,20 +40,20 @@ pub(crate) struct Meta {
     pub(crate) topic: String,
     /// The offset that follows the last record in it.
     pub(crate) next: i64,
-    /// Whether it has ever held all that the topic did.
+    /// Whether the snapshot has ever held all that the topic did.
     pub(crate) complete: bool,
-    /// When it was last known to lack nothing.
+    /// When it was last known to be up to date.
     pub(crate) at: Timestamp,
 }
 
-impl Meta {
-    /// Of a snapshot that holds nothing yet.
+impl SnapshotMeta {
+    /// The description of an empty snapshot.
     pub(crate) fn new(cluster: &str, topic: &str, now: Timestamp) -> Self {
         Self { v: VERSION, cluster: cluster.to_owned(), topic: topic.to_owned(), next: 0, complete: false, at: now }
     }
 
-    /// The offset to read on from, if what this holds is the beginning of `log`.
-    pub(crate) fn fits(&self, log: &Log, now: Timestamp) -> Result<i64, Misfit> {
+    /// Returns the offset to read on from, if the snapshot is a prefix of `log`.
+    pub(crate) fn fits(&self, log: &LogRange, now: Timestamp) -> Result<i64, Misfit> {
         if self.cluster != log.cluster {
             return Err(Misfit::Cluster);
         }
@@ -70,24 +70,24 @@ impl Meta {
     }
 }
 
-/// The log that a table follows, as Kafka tells of it.
+/// The range of offsets in a topic's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Log {
+pub(crate) struct LogRange {
     pub(crate) cluster: String,
     pub(crate) begin: i64,
     pub(crate) end: i64,
 }
 
-/// Why a snapshot is not of a log.
+/// Why a snapshot does not fit a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Misfit {
     #[error("it is of another Kafka cluster")]
     Cluster,
-    #[error("it reaches to offset {next}, the topic only to {end}: the topic was made anew")]
+    #[error("it reaches to offset {next}, the topic only to {end}: the topic was deleted and created again")]
     Ahead { next: i64, end: i64 },
     #[error("it reaches to offset {next}, the topic begins at {begin}")]
     Behind { next: i64, begin: i64 },
-    #[error("it is more than 12 hours old, and Kafka may have forgotten what went since")]
+    #[error("it is more than 12 hours old, and tombstones since then may be gone")]
     Old,
     #[error("the topic has lost the offset that is read next")]
     Lost,
@@ -102,53 +102,53 @@ pub(crate) enum SnapshotError {
     Disk { path: PathBuf, source: Box<redb::Error> },
 }
 
-/// A change of a key: its value, or none when it is gone.
-pub(crate) type Row = (Box<[u8]>, Option<Box<[u8]>>);
+/// A key with its value; `None` where the key was deleted.
+pub(crate) type SnapshotRow = (Box<[u8]>, Option<Box<[u8]>>);
 
-type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+type SnapshotRows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// An open snapshot.
 pub(crate) struct Snapshot {
     database: Database,
     path: PathBuf,
-    meta: Option<Meta>,
+    meta: Option<SnapshotMeta>,
 }
 
-/// What was found where a snapshot is kept.
-pub(crate) enum Found {
+/// The result of opening a snapshot.
+pub(crate) enum OpenedSnapshot {
     /// A snapshot of the topic.
     Whole(Snapshot),
-    /// None, or one that was thrown away because of that.
-    Nothing(Snapshot, Option<String>),
+    /// An empty snapshot, and why the file that was there was discarded, if one was.
+    Empty(Snapshot, Option<String>),
 }
 
-/// Whether what was read is not what was written.
+/// Whether the file's content is damaged, rather than the disk unavailable.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 impl Snapshot {
-    /// Opens the snapshot of `topic` that is kept in `path`. One that is damaged
-    /// or of something else is replaced by an empty one.
-    pub(crate) fn open(path: &Path, topic: &str) -> Result<Found, SnapshotError> {
+    /// Opens the snapshot of `topic` in `path`. A damaged snapshot, or the snapshot
+    /// of another topic, is replaced by an empty one.
+    pub(crate) fn open(path: &Path, topic: &str) -> Result<OpenedSnapshot, SnapshotError> {
         let disk = |source: redb::Error| SnapshotError::Disk { path: path.to_owned(), source: Box::new(source) };
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(|error| disk(error.into()))?;
         }
         let why = match Self::try_open(path) {
             Ok(snapshot) => match &snapshot.meta {
-                Some(meta) if meta.v == VERSION && meta.topic == topic => return Ok(Found::Whole(snapshot)),
+                Some(meta) if meta.v == VERSION && meta.topic == topic => return Ok(OpenedSnapshot::Whole(snapshot)),
                 Some(meta) => format!("it is of layout {} and topic {}", meta.v, meta.topic),
-                None => return Ok(Found::Nothing(snapshot, None)),
+                None => return Ok(OpenedSnapshot::Empty(snapshot, None)),
             },
             Err(redb::Error::DatabaseAlreadyOpen) => return Err(SnapshotError::InUse { path: path.to_owned() }),
-            // A disk that refuses now may have it whole later.
+            // The file may be intact once the disk works again.
             Err(redb::Error::Io(error)) if !is_damage(&error) => return Err(disk(error.into())),
             Err(error) => error.to_string(),
         };
         remove(path).map_err(|error| disk(error.into()))?;
         let fresh = Self::try_open(path).map_err(disk)?;
-        Ok(Found::Nothing(fresh, Some(why)))
+        Ok(OpenedSnapshot::Empty(fresh, Some(why)))
     }
 
     fn try_open(path: &Path) -> Result<Self, redb::Error> {
@@ -162,7 +162,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    fn read_meta(&self) -> Result<Option<Meta>, redb::Error> {
+    fn read_meta(&self) -> Result<Option<SnapshotMeta>, redb::Error> {
         let read = self.database.begin_read()?;
         let meta = match read.open_table(META) {
             Ok(meta) => meta,
@@ -172,35 +172,38 @@ impl Snapshot {
         let Some(found) = meta.get(())? else { return Ok(None) };
         serde_json::from_slice(found.value())
             .map(Some)
-            .map_err(|error| redb::Error::Corrupted(format!("what the snapshot says of itself: {error}")))
+            .map_err(|error| redb::Error::Corrupted(format!("the snapshot's description: {error}")))
     }
 
-    /// What it holds; none if it is empty.
-    pub(crate) const fn meta(&self) -> Option<&Meta> {
+    /// The snapshot's description; `None` if it is empty.
+    pub(crate) const fn meta(&self) -> Option<&SnapshotMeta> {
         self.meta.as_ref()
     }
 
-    /// How many rows it has.
+    /// Returns the number of rows.
     pub(crate) fn rows(&self) -> Result<u64, SnapshotError> {
         self.read(|rows| Ok(rows.len()?))
     }
 
-    /// Tells `look` of every row, in the order of their keys.
-    pub(crate) fn each(&self, mut look: impl FnMut(&[u8], &[u8])) -> Result<(), SnapshotError> {
+    /// Calls `visit` with every row, in the order of their keys.
+    pub(crate) fn each(&self, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), SnapshotError> {
         self.read(|rows| {
             for row in rows.iter()? {
                 let (key, value) = row?;
-                look(key.value(), value.value());
+                visit(key.value(), value.value());
             }
             Ok(())
         })
     }
 
-    /// What `look` finds in its rows; the default where it never had any.
-    fn read<T: Default>(&self, look: impl FnOnce(&Rows) -> Result<T, redb::Error>) -> Result<T, SnapshotError> {
+    /// Runs `query` on the rows; returns the default where no row was ever written.
+    fn read<T: Default>(
+        &self,
+        query: impl FnOnce(&SnapshotRows) -> Result<T, redb::Error>,
+    ) -> Result<T, SnapshotError> {
         let read = || -> Result<_, redb::Error> {
             match self.database.begin_read()?.open_table(ROWS) {
-                Ok(rows) => look(&rows),
+                Ok(rows) => query(&rows),
                 Err(redb::TableError::TableDoesNotExist(_)) => Ok(T::default()),
                 Err(error) => Err(error.into()),
             }
@@ -208,13 +211,13 @@ impl Snapshot {
         read().map_err(|error| self.failed(error))
     }
 
-    /// Takes in changes, the later of a key over the earlier, and what the
-    /// snapshot then is, in one commit.
-    pub(crate) fn write(&mut self, rows: &[Row], meta: Meta) -> Result<(), SnapshotError> {
+    /// Writes changes (a later change of a key wins) and the new description in
+    /// one commit.
+    pub(crate) fn write(&mut self, rows: &[SnapshotRow], meta: SnapshotMeta) -> Result<(), SnapshotError> {
         let write = || -> Result<(), redb::Error> {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
-            // A start after kill -9 must not walk through millions of links first.
+            // A start after kill -9 must not scan millions of links first.
             transaction.set_quick_repair(true);
             {
                 let mut table = transaction.open_table(ROWS)?;
@@ -234,14 +237,14 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Its keys, to be marked where the topic still speaks of them. What is marked
-    /// is committed nowhere: killed meanwhile, the snapshot is what it was.
+    /// Returns the snapshot's keys, to be marked where the topic still has them.
+    /// Marks are never committed: a kill meanwhile leaves the snapshot unchanged.
     pub(crate) fn marks(&self) -> Result<Marks, SnapshotError> {
         let begin = || -> Result<_, redb::Error> { Ok(self.database.begin_write()?) };
         Ok(Marks { transaction: begin().map_err(|error| self.failed(error))?, path: self.path.clone() })
     }
 
-    /// Throws it away and begins an empty one.
+    /// Deletes the file and opens an empty snapshot.
     pub(crate) fn renew(self) -> Result<Self, SnapshotError> {
         let Self { database, path, .. } = self;
         drop(database);
@@ -255,14 +258,14 @@ impl Snapshot {
     }
 }
 
-/// The keys of a snapshot that a topic, read anew, has not spoken of yet.
+/// The keys of a replaced snapshot that the topic has not been seen to hold yet.
 pub(crate) struct Marks {
     transaction: redb::WriteTransaction,
     path: PathBuf,
 }
 
 impl Marks {
-    /// The topic speaks of that key.
+    /// Marks a key that the topic has a record of.
     pub(crate) fn mark(&self, key: &[u8]) -> Result<(), SnapshotError> {
         let mark = || -> Result<(), redb::Error> {
             self.transaction.open_table(ROWS)?.remove(key)?;
@@ -271,19 +274,19 @@ impl Marks {
         mark().map_err(|error| self.failed(error))
     }
 
-    /// Tells `gone` of the keys that it does not.
-    pub(crate) fn sweep(self, mut gone: impl FnMut(&[u8])) -> Result<(), SnapshotError> {
-        let mut sweep = || -> Result<(), redb::Error> {
+    /// Calls `visit` with every key that was not marked.
+    pub(crate) fn unmarked(self, mut visit: impl FnMut(&[u8])) -> Result<(), SnapshotError> {
+        let mut each = || -> Result<(), redb::Error> {
             let rows = self.transaction.open_table(ROWS)?;
             for row in rows.iter()? {
-                gone(row?.0.value());
+                visit(row?.0.value());
             }
             Ok(())
         };
-        let swept = sweep().map_err(|error| self.failed(error));
-        // Fails only where the disk does, and then the file is thrown away as well.
+        let visited = each().map_err(|error| self.failed(error));
+        // Fails only where the disk does, and then the file is discarded as well.
         let _ = self.transaction.abort();
-        swept
+        visited
     }
 
     fn failed(&self, source: redb::Error) -> SnapshotError {
@@ -309,12 +312,12 @@ mod tests {
 
     const TOPIC: &str = "clickhook.links";
 
-    fn meta(next: i64) -> Meta {
-        Meta { next, complete: true, ..Meta::new("c", TOPIC, Timestamp::from_millis(0)) }
+    fn meta(next: i64) -> SnapshotMeta {
+        SnapshotMeta { next, complete: true, ..SnapshotMeta::new("c", TOPIC, Timestamp::from_millis(0)) }
     }
 
-    fn log(end: i64) -> Log {
-        Log { cluster: "c".to_owned(), begin: 0, end }
+    fn log(end: i64) -> LogRange {
+        LogRange { cluster: "c".to_owned(), begin: 0, end }
     }
 
     #[test]
@@ -323,12 +326,12 @@ mod tests {
         assert_eq!(meta(7).fits(&log(7), now), Ok(7));
         assert_eq!(meta(7).fits(&log(9), now), Ok(7));
         assert_eq!(meta(7).fits(&log(6), now), Err(Misfit::Ahead { next: 7, end: 6 }));
-        assert_eq!(meta(7).fits(&Log { begin: 8, ..log(9) }, now), Err(Misfit::Behind { next: 7, begin: 8 }));
-        assert_eq!(meta(7).fits(&Log { cluster: "d".to_owned(), ..log(9) }, now), Err(Misfit::Cluster));
+        assert_eq!(meta(7).fits(&LogRange { begin: 8, ..log(9) }, now), Err(Misfit::Behind { next: 7, begin: 8 }));
+        assert_eq!(meta(7).fits(&LogRange { cluster: "d".to_owned(), ..log(9) }, now), Err(Misfit::Cluster));
         assert_eq!(meta(7).fits(&log(9), Timestamp::from_millis(MAX_AGE_MS + 1)), Err(Misfit::Old));
     }
 
-    fn put(key: u32, value: &str) -> Row {
+    fn put(key: u32, value: &str) -> SnapshotRow {
         (key.to_be_bytes().as_slice().into(), Some(value.as_bytes().into()))
     }
 
@@ -343,18 +346,18 @@ mod tests {
 
     fn whole(path: &Path) -> Option<Snapshot> {
         match Snapshot::open(path, TOPIC).unwrap() {
-            Found::Whole(snapshot) => Some(snapshot),
-            Found::Nothing(..) => None,
+            OpenedSnapshot::Whole(snapshot) => Some(snapshot),
+            OpenedSnapshot::Empty(..) => None,
         }
     }
 
     fn empty(path: &Path) -> Snapshot {
-        let Found::Nothing(snapshot, None) = Snapshot::open(path, TOPIC).unwrap() else { panic!("it is new") };
+        let OpenedSnapshot::Empty(snapshot, None) = Snapshot::open(path, TOPIC).unwrap() else { panic!("it is new") };
         snapshot
     }
 
     #[test]
-    fn what_was_written_is_there_and_what_no_topic_speaks_of_is_swept() {
+    fn written_rows_are_there_and_unmarked_keys_are_visited() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/links.redb");
         let mut snapshot = empty(&path);
@@ -376,30 +379,32 @@ mod tests {
             marks.mark(&key.to_be_bytes()).unwrap();
         }
         let mut gone = Vec::new();
-        marks.sweep(|key| gone.push(key.to_vec())).unwrap();
+        marks.unmarked(|key| gone.push(key.to_vec())).unwrap();
         assert_eq!(gone, [2_u32.to_be_bytes().to_vec()]);
         let snapshot = snapshot.renew().unwrap();
         assert_eq!((snapshot.meta(), rows(&snapshot)), (None, Vec::new()));
     }
 
     #[test]
-    fn another_topics_snapshot_is_thrown_away() {
+    fn another_topics_snapshot_is_discarded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("links.redb");
         empty(&path).write(&[put(1, "a")], meta(1)).unwrap();
-        let Found::Nothing(snapshot, Some(why)) = Snapshot::open(&path, "other.links").unwrap() else { panic!() };
+        let OpenedSnapshot::Empty(snapshot, Some(why)) = Snapshot::open(&path, "other.links").unwrap() else {
+            panic!()
+        };
         assert!(why.contains(TOPIC), "{why}");
         assert!(rows(&snapshot).is_empty());
     }
 
     #[test]
-    fn a_damaged_file_is_thrown_away() {
+    fn a_damaged_file_is_discarded() {
         let dir = tempfile::tempdir().unwrap();
         for damage in ["cut", "empty", "nonsense", "garbled head", "garbled row"] {
             let path = dir.path().join(damage);
             let mut snapshot = empty(&path);
             for part in 0..20 {
-                let rows: Vec<Row> = (0..100).map(|row| put(part * 100 + row, &"x".repeat(500))).collect();
+                let rows: Vec<SnapshotRow> = (0..100).map(|row| put(part * 100 + row, &"x".repeat(500))).collect();
                 snapshot.write(&rows, meta(i64::from(part))).unwrap();
             }
             drop(snapshot);
@@ -421,7 +426,9 @@ mod tests {
                 }
             }
             fs::write(&path, bytes).unwrap();
-            let Found::Nothing(mut snapshot, _) = Snapshot::open(&path, TOPIC).unwrap() else { panic!("{damage}") };
+            let OpenedSnapshot::Empty(mut snapshot, _) = Snapshot::open(&path, TOPIC).unwrap() else {
+                panic!("{damage}")
+            };
             snapshot.write(&[put(1, "a")], meta(1)).unwrap();
             drop(snapshot);
             assert_eq!(rows(&whole(&path).unwrap()).len(), 1, "{damage}");
@@ -440,7 +447,8 @@ mod tests {
             scope.spawn(|| {
                 let mut next = 0_u32;
                 while !stop.load(Ordering::Relaxed) {
-                    let rows: Vec<Row> = (next..next + 50).map(|key| put(key % 1000, &key.to_string())).collect();
+                    let rows: Vec<SnapshotRow> =
+                        (next..next + 50).map(|key| put(key % 1000, &key.to_string())).collect();
                     next += 50;
                     snapshot.write(&rows, meta(i64::from(next))).unwrap();
                 }

@@ -2,7 +2,7 @@
 //! could lose records and so only a person can decide.
 
 use anyhow::bail;
-use bus::{Bus, Edge, Which};
+use bus::{Bus, LogEnd, OffsetScope};
 use clap::{Subcommand, ValueEnum};
 use schemas::{Topic, Topics};
 
@@ -54,14 +54,14 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         bail!("no topic is called `{topic}`: known are {}", known.join(", "));
     };
     let edge = match to {
-        To::Earliest => Edge::Earliest,
-        To::Latest => Edge::Latest,
+        To::Earliest => LogEnd::Earliest,
+        To::Latest => LogEnd::Latest,
     };
     let group = group.strip_prefix(&bus.topics().group("")).unwrap_or(&group);
     if !GROUPS.contains(&group) {
         bail!("no group is called `{group}`: known are {}", GROUPS.join(", "));
     }
-    let moved = bus.set_offsets(group, topic, edge, if all { Which::All } else { Which::Lost })?;
+    let moved = bus.set_offsets(group, topic, edge, if all { OffsetScope::All } else { OffsetScope::Missing })?;
     if moved.is_empty() {
         say!("{group} knows where to read on in every partition of {}: nothing was changed", topic.suffix());
     }

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Assigned, Assignments, Bus, BusError, Commit, Consumer, Isolation, Membership, Partition, Revoked};
+use bus::{
+    Assigned, Assignments, Bus, BusError, Commit, Consumer, Isolation, Membership, Partition, PollWork, Record, Revoked,
+};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use schemas::{Timestamp, Topic, Topics};
@@ -94,7 +96,7 @@ struct Hold {
 /// The thread's state.
 pub(super) struct Worker {
     config: Config,
-    consumer: Consumer<Owner>,
+    consumer: Arc<Consumer<Owner>>,
     owner: Arc<Owner>,
     engines: ClickHouseSink,
     scope: String,
@@ -107,6 +109,39 @@ pub(super) struct Worker {
     /// When offsets that moved are committed, if no round does it before.
     tidy: Option<Instant>,
     measure: Instant,
+    /// How many more records are taken before the clock is looked at again.
+    burst: usize,
+    /// Whether the last poll returned a record that left room in its block.
+    more: bool,
+}
+
+impl PollWork<Owner> for Worker {
+    type Error = Error;
+
+    fn before_poll(&mut self, _: &Consumer<Owner>) -> Result<Duration, Error> {
+        if std::mem::take(&mut self.more) && self.burst > 0 {
+            self.burst -= 1;
+            return Ok(Duration::ZERO);
+        }
+        self.burst = BURST;
+        self.after_rebalance()?;
+        self.close_due();
+        if self.hold.as_ref().is_none_or(|hold| hold.until <= Instant::now()) {
+            self.advance()?;
+        }
+        self.measure();
+        Ok(self.patience())
+    }
+
+    fn record(&mut self, record: &Record<'_>, _: &Consumer<Owner>) -> Result<(), Error> {
+        let mut tracks = self.owner.tracks.lock();
+        self.more = true;
+        if let Some(track) = tracks.map.get_mut(&record.partition()) {
+            track.take(record.offset(), record.value(), Instant::now());
+            self.more = !track.is_full(&self.config);
+        }
+        Ok(())
+    }
 }
 
 impl Worker {
@@ -126,7 +161,7 @@ impl Worker {
         part.ready();
         Ok(Self {
             config,
-            consumer,
+            consumer: Arc::new(consumer),
             owner,
             engines: ClickHouseSink::new(store, bus.clone()),
             scope,
@@ -138,49 +173,28 @@ impl Worker {
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
             tidy: None,
             measure: Instant::now() + MEASURE,
+            burst: 0,
+            more: false,
         })
     }
 
     /// Works until told to stop.
     pub(super) fn run(mut self) -> Result<(), Error> {
-        while !self.shutdown.is_triggered() {
-            self.poll()?;
-            self.close_due();
-            if self.hold.as_ref().is_none_or(|hold| hold.until <= Instant::now()) {
-                self.advance()?;
-            }
-            self.measure();
-        }
+        let consumer = Arc::clone(&self.consumer);
+        let shutdown = self.shutdown.clone();
+        consumer.run(&mut self, || shutdown.is_triggered())?;
         self.drain()
     }
 
-    /// Takes what has come, at most a burst of it.
-    fn poll(&mut self) -> Result<(), Error> {
-        let mut patience = self.patience();
-        for _ in 0..BURST {
-            let polled = self.consumer.poll(patience)?;
-            let mut tracks = self.owner.tracks.lock();
-            let mut full = false;
-            if let Some(record) = &polled
-                && let Some(track) = tracks.map.get_mut(&record.partition())
-            {
-                track.take(record.offset(), record.value(), Instant::now());
-                full = track.is_full(&self.config);
-            }
-            if let Some(error) = tracks.unreadable.take() {
-                return Err(error);
-            }
-            let fresh = std::mem::take(&mut tracks.fresh);
-            drop(tracks);
-            if fresh && self.hold.is_some() {
-                self.pause()?;
-            }
-            if polled.is_none() || full {
-                break;
-            }
-            patience = Duration::ZERO;
+    /// Reacts to a rebalance that the last poll ran.
+    fn after_rebalance(&mut self) -> Result<(), Error> {
+        let mut tracks = self.owner.tracks.lock();
+        if let Some(error) = tracks.unreadable.take() {
+            return Err(error);
         }
-        Ok(())
+        let fresh = std::mem::take(&mut tracks.fresh);
+        drop(tracks);
+        if fresh && self.hold.is_some() { self.pause() } else { Ok(()) }
     }
 
     /// How long a poll may wait.

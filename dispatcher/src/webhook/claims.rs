@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use bus::{Assigned, Assignments, Commit, Ledger, Partition, Revoked, Ticket};
+use bus::{Assigned, Assignments, Commit, Ledger, OffsetTicket, Partition, Revoked};
 use parking_lot::Mutex;
 
 /// The ledger of one consumer, shared with the deliveries that came from it.
@@ -30,7 +30,7 @@ struct Ownership {
 
 /// A delivery's claim on the offset of its record.
 pub(super) struct OffsetClaim {
-    ticket: Ticket,
+    ticket: OffsetTicket,
     claims: Arc<OffsetClaims>,
     owned: Arc<AtomicBool>,
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Bus, BusError, Consumer, Isolation, Membership, Record};
+use bus::{Bus, BusError, Consumer, Isolation, Membership, PollWork, Record};
 use prometheus_client::metrics::gauge::Gauge;
 use schemas::Topic;
 use service::Shutdown;
@@ -67,18 +67,19 @@ impl Readers {
     ) -> Result<(), Error> {
         let claims = Arc::new(OffsetClaims::default());
         let consumer = self.bus.consumer(group, &[topic], isolation, Membership::Static, Arc::clone(&claims))?;
-        let mut intake = intake(Arc::clone(&claims));
+        let intake = intake(Arc::clone(&claims));
         let (drained, wait) = mpsc::channel();
         let (tell, told) = oneshot::channel();
         let (stop, reading) = (self.stop.clone(), self.reading.0.clone());
-        let mut follower = Follower { consumer, claims, outstanding: self.outstanding.clone(), counted: 0 };
+        let mut follower =
+            Follower { intake, claims, committed: Instant::now(), outstanding: self.outstanding.clone(), counted: 0 };
         thread::Builder::new().name(group.to_owned()).spawn(move || {
-            let followed = follower.follow(&mut intake, &stop);
+            let followed = consumer.run(&mut follower, || stop.is_triggered());
             drop(reading);
             let ended = followed.and_then(|()| {
                 // Heartbeats go on meanwhile. An error is the other side's hanging up.
                 let _ = wait.recv();
-                follower.consumer.commit(&follower.claims.advanced())
+                consumer.commit(&follower.claims.advanced())
             });
             drop(tell.send(ended));
         })?;
@@ -123,33 +124,39 @@ impl Drop for Readers {
     }
 }
 
-struct Follower {
-    consumer: Consumer<OffsetClaims>,
+/// The work of a consumer's thread: an intake, and the commits of finished claims.
+struct Follower<I> {
+    intake: I,
     claims: Arc<OffsetClaims>,
+    /// When offsets were committed last.
+    committed: Instant,
+    /// The number of open claims, over all consumers.
     outstanding: Gauge,
-    /// How much of the gauge is ours.
+    /// This consumer's share of the gauge.
     counted: i64,
 }
 
-impl Follower {
-    fn follow(&mut self, intake: &mut impl Intake, stop: &Shutdown) -> Result<(), BusError> {
-        let mut committed = Instant::now();
-        while !stop.is_triggered() {
-            let wait = intake.tick(&self.consumer).min(POLL);
-            if let Some(record) = self.consumer.poll(wait)? {
-                intake.take(&record, &self.consumer);
-            }
-            if committed.elapsed() >= COMMIT_EVERY {
-                committed = Instant::now();
-                self.commit();
-            }
+impl<I: Intake> PollWork<OffsetClaims> for Follower<I> {
+    type Error = BusError;
+
+    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Result<Duration, BusError> {
+        if self.committed.elapsed() >= COMMIT_EVERY {
+            self.committed = Instant::now();
+            self.commit(consumer);
         }
-        Ok(())
+        Ok(self.intake.tick(consumer).min(POLL))
     }
 
-    fn commit(&mut self) {
-        if let Err(error) = self.consumer.commit_later(&self.claims.advanced()) {
-            warn!(%error, "offsets are not committed: their work may be repeated after a restart");
+    fn record(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>) -> Result<(), BusError> {
+        self.intake.take(record, consumer);
+        Ok(())
+    }
+}
+
+impl<I> Follower<I> {
+    fn commit(&mut self, consumer: &Consumer<OffsetClaims>) {
+        if let Err(error) = consumer.commit_later(&self.claims.advanced()) {
+            warn!(%error, "offsets not committed: their records may be delivered again after a restart");
         }
         let outstanding = i64::try_from(self.claims.outstanding()).unwrap_or(i64::MAX);
         self.outstanding.inc_by(outstanding - self.counted);

@@ -1,5 +1,5 @@
-//! Addresses: what is left of one after `ip_mode`, and the keyed hashes that
-//! tell visits and addresses of one day apart without naming anybody.
+//! The reduction of addresses by `ip_mode`, and keyed hashes that distinguish
+//! visits and addresses of one day without identifying a person.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::config::IpMode;
 /// The random key of a UTC day.
 pub(crate) type DayKey = [u8; 32];
 
-/// 64 bits of HMAC-SHA256, as hexadecimal digits.
+/// Returns 64 bits of HMAC-SHA256 as hexadecimal digits.
 fn keyed_hash(key: &DayKey, parts: &[&[u8]]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     for part in parts {
@@ -28,19 +28,21 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Tells visits of a day apart: same address and user agent, same session.
+/// Returns the session of a visit: equal for the same address and user agent on the
+/// same day.
 pub(crate) fn session_id(key: &DayKey, ip: IpAddr, user_agent: Option<&str>) -> String {
     let hash = keyed_hash(key, &[b"session", &octets(ip), user_agent.unwrap_or_default().as_bytes()]);
     format!("ses_{hash}")
 }
 
-/// Tells addresses of a day apart; stored, never delivered.
+/// Returns a hash of the address that is equal on the same day. It is stored and
+/// never delivered.
 pub(crate) fn ip_key(key: &DayKey, ip: IpAddr) -> String {
     keyed_hash(key, &[b"ip", &octets(ip)])
 }
 
-/// What may be delivered and stored of an address. `hashed` without a key (the
-/// day's key is gone) leaves nothing.
+/// Returns the part of an address that may be delivered and stored. `hashed`
+/// without the day's key returns `None`.
 pub(crate) fn reduce(ip: IpAddr, mode: IpMode, key: Option<&DayKey>) -> Option<String> {
     match mode {
         IpMode::Full => Some(ip.to_canonical().to_string()),
@@ -62,8 +64,7 @@ fn truncate(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// A text that was not understood, with every address in it truncated, so that
-/// it can be kept among the dead.
+/// Returns a text with every address in it truncated, so that `dead` may keep it.
 pub(crate) fn scrub(text: &str) -> String {
     let mut scrubbed = String::with_capacity(text.len());
     let mut token = String::new();
@@ -93,7 +94,7 @@ mod tests {
     const KEY: DayKey = [7; 32];
 
     #[test]
-    fn what_is_left_of_an_address_is_what_the_mode_says() {
+    fn an_address_is_reduced_by_the_mode() {
         let v4 = "203.0.113.42".parse().unwrap();
         let v6 = "2001:db8:1:2:3:4:5:6".parse().unwrap();
         let mapped = "::ffff:203.0.113.42".parse().unwrap();
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn no_full_address_survives_among_the_dead() {
+    fn no_full_address_survives_in_a_dead_letter() {
         let text = r#"{"ip":"203.0.113.42","x":"2001:db8:1:2:3:4:5:6","at":"14:23:45","v":"1.2.3"} 198.51.100.7"#;
         let expected = r#"{"ip":"203.0.113.0","x":"2001:db8:1::","at":"14:23:45","v":"1.2.3"} 198.51.100.0"#;
         assert_eq!(scrub(text), expected);

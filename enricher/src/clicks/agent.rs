@@ -1,11 +1,11 @@
-//! Who asked, by the user agent: device, browser and system by woothee's
-//! tables, and whether it is a person at all.
+//! The user agent: device, browser and operating system by woothee's tables, and
+//! whether the visitor is a person or a program.
 
 use std::borrow::Cow;
 
 use woothee::parser::{Parser, WootheeResult};
 
-/// What a user agent tells.
+/// The facts in a user agent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Agent<'a> {
     pub(crate) device: Option<&'static str>,
@@ -16,8 +16,8 @@ pub(crate) struct Agent<'a> {
     pub(crate) bot_reason: Option<Cow<'static, str>>,
 }
 
-/// Programs that follow links without a person, by what stands in their user
-/// agent in lower case, beyond those that call themselves bot, crawler or spider.
+/// Substrings, in lower case, of the user agents of programs that follow links
+/// without a person, beyond the crawlers that woothee knows.
 const PROGRAMS: &[&str] = &[
     "aiohttp/",
     "apache-httpclient",
@@ -61,7 +61,7 @@ const PROGRAMS: &[&str] = &[
     "yahoo! slurp",
 ];
 
-/// Reads a user agent; none at all is a program's.
+/// Parses a user agent. A missing user agent counts as a program's.
 pub(crate) fn parse<'a>(parser: &Parser, user_agent: Option<&'a str>) -> Agent<'a> {
     let Some(text) = user_agent.map(str::trim).filter(|text| !text.is_empty()) else {
         return Agent { bot_reason: Some("no_user_agent".into()), ..Agent::default() };
@@ -96,7 +96,7 @@ fn known<'a>(found: WootheeResult<'a>, lower: &str) -> Agent<'a> {
     let (os, os_version) = match found.os {
         "iPhone" | "iPad" | "iPod" | "iOS" => (Some("iOS".into()), version(found.os_version)),
         "Mac OSX" => (Some("macOS".into()), version(found.os_version)),
-        // The name carries the version that people know: 10, 8.1, XP.
+        // The name contains the version that people know: 10, 8.1, XP.
         windows if windows.starts_with("Windows ") => {
             (Some("Windows".into()), present(&windows["Windows ".len()..]).or_else(|| version(found.os_version)))
         }

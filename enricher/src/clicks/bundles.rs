@@ -1,11 +1,11 @@
-//! Which bundles were read already. A bundle can stand in `clicks.raw` twice: a
-//! redirector that was killed finds it on its disk and produces it again, while
-//! Kafka may have had it, or gets it from a queue only now. Either copy may come
-//! first; the second is dropped.
+//! The bundles that were read. A bundle can be in `clicks.raw` twice: a redirector
+//! that was killed finds it on its disk and produces it again, although Kafka may
+//! have it, or receives it from a queue later. Either copy may come first; the
+//! second is dropped.
 //!
-//! What is known is what was read within the horizon. A bundle that is older
-//! (its id tells when it was made) was replayed: then it is looked back to the
-//! time when its first copy may have come.
+//! The bundles of the last horizon are remembered. An older bundle (its id contains
+//! the time when it was made) was replayed, and the partition is read again from
+//! that time on.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,19 +15,20 @@ use std::{
 use schemas::Timestamp;
 use uuid::Uuid;
 
-/// Clocks of two machines may differ by this much.
+/// The greatest difference between two machines' clocks, in milliseconds.
 const SKEW_MS: i64 = 60_000;
 
-/// The bundles that were read.
+/// The bundles that were read within the horizon.
 pub(crate) struct Bundles {
     horizon: Duration,
-    /// When each was noted last.
+    /// When each bundle was noted last.
     known: HashMap<u128, Instant>,
     noted: VecDeque<(Instant, u128)>,
     looked_back: HashMap<i32, LookedBack>,
 }
 
-/// A partition whose bundles are known from `since` on, for a horizon from `at` on.
+/// The state of a partition whose bundles since `since` are known, for a horizon
+/// from `at` on.
 struct LookedBack {
     since: i64,
     at: Instant,
@@ -42,14 +43,15 @@ impl Bundles {
         now.as_millis() - i64::try_from(self.horizon.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Since when a partition that has become ours must be read.
+    /// Returns the time from which a newly assigned partition must be read.
     pub(crate) fn begin(&mut self, partition: i32, now: Timestamp) -> Timestamp {
         let since = self.horizon_before(now) - SKEW_MS;
         self.looked_back.insert(partition, LookedBack { since, at: Instant::now() });
         Timestamp::from_millis(since)
     }
 
-    /// Since when the partition must be read once more before `id` can be judged.
+    /// Returns the time from which the partition must be read again before `id` can
+    /// be judged, if it must.
     pub(crate) fn unknown_before(&mut self, partition: i32, id: Uuid, now: Timestamp) -> Option<Timestamp> {
         let (seconds, nanos) = id.get_timestamp()?.to_unix();
         let made = i64::try_from(seconds).ok()? * 1000 + i64::from(nanos / 1_000_000) - SKEW_MS;
@@ -62,9 +64,10 @@ impl Bundles {
         })
     }
 
-    /// Notes a bundle; says whether it is the first copy.
+    /// Notes a bundle. Returns whether it is the first copy.
     pub(crate) fn note(&mut self, id: Uuid) -> bool {
-        let (id, now) = (id.as_u128(), Instant::now());
+        let id = id.as_u128();
+        let now = Instant::now();
         while let Some((noted, old)) = self.noted.pop_front_if(|(noted, _)| now.duration_since(*noted) > self.horizon) {
             if self.known.get(&old) == Some(&noted) {
                 self.known.remove(&old);

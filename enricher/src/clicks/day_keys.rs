@@ -1,5 +1,5 @@
-//! The day's key: one random record a UTC day on `daykeys`, the same for every
-//! replica because the first record of a day wins, and forgotten after 48 h.
+//! The day's key: a random record for each UTC day on `daykeys`. The first record
+//! of a day wins, so every enricher uses the same key. It is deleted after 48 h.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,58 +10,58 @@ use serde::{Deserialize, Serialize};
 
 use super::address::DayKey;
 
-/// How many days back a key is kept: today's, and yesterday's for what is late.
+/// The number of past days whose keys are kept: yesterday's serves late clicks.
 const KEPT_DAYS: i64 = 1;
 /// How long a day's key is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct DayKeyRecord {
     v: u8,
     /// 64 hexadecimal digits.
     key: String,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownKeys {
     keys: Mutex<BTreeMap<i64, DayKey>>,
-    came: Condvar,
+    added: Condvar,
 }
 
-/// The keys of the days that are not over yet.
-pub(crate) struct Daykeys {
-    known: Arc<Known>,
+/// The keys of the days that are not over yet, and yesterday's.
+pub(crate) struct DayKeys {
+    known: Arc<KnownKeys>,
     producer: Producer,
     table: Table,
 }
 
-impl Daykeys {
-    /// Follows the installation's keys.
+impl DayKeys {
+    /// Follows the topic of the installation's keys.
     pub(crate) fn follow(bus: &Bus) -> Result<Self, BusError> {
-        let known = Arc::new(Known::default());
+        let known = Arc::new(KnownKeys::default());
         let producer = bus.producer("enricher.daykeys", Duration::ZERO, PATIENCE)?;
-        let told = Arc::clone(&known);
+        let applied = Arc::clone(&known);
         let table = bus.table("enricher", Topic::Daykeys, None, move |change| {
             if let Change::Put { key, value } = change
                 && let Some((day, key)) = parse(key, value)
             {
-                // The first of a day is the one: every replica reads them in
-                // the same order.
-                told.keys.lock().entry(day).or_insert(key);
-                told.came.notify_all();
+                // The first record of a day wins: every enricher reads them in the
+                // same order.
+                applied.keys.lock().entry(day).or_insert(key);
+                applied.added.notify_all();
             }
         })?;
         Ok(Self { known, producer, table })
     }
 
-    /// Waits until the keys that there are have been read.
+    /// Waits until the existing keys have been read.
     pub(crate) async fn caught_up(&self) {
         self.table.caught_up().await;
     }
 
-    /// The key of the day of `at`: none for a day that is over, whose key is
-    /// gone, or has not come. Blocks for a day's first click.
-    pub(crate) fn of(&self, at: Timestamp, now: Timestamp) -> Option<DayKey> {
+    /// Returns the key for the day of `at`, or `None` if the day is over and its key
+    /// deleted, or the key did not arrive. Blocks for a day's first click.
+    pub(crate) fn key_for(&self, at: Timestamp, now: Timestamp) -> Option<DayKey> {
         let (day, today) = (at.utc_day(), now.utc_day());
         if !(today - KEPT_DAYS..=today + 1).contains(&day) {
             return None;
@@ -77,19 +77,19 @@ impl Daykeys {
         drop(keys);
         self.propose(day);
         let mut keys = self.known.keys.lock();
-        let _ = self.known.came.wait_while_for(&mut keys, |keys| !keys.contains_key(&day), PATIENCE);
+        let _ = self.known.added.wait_while_for(&mut keys, |keys| !keys.contains_key(&day), PATIENCE);
         keys.get(&day).copied()
     }
 
     fn propose(&self, day: i64) {
-        let record = Record { v: 1, key: hex::encode(rand::random::<DayKey>()) };
+        let record = DayKeyRecord { v: 1, key: hex::encode(rand::random::<DayKey>()) };
         let Ok(value) = serde_json::to_vec(&record) else { return };
         let key = day.to_string();
         let out = Outgoing { partition: Some(0), ..Outgoing::keyed(Topic::Daykeys, key.as_bytes(), Some(&value)) };
-        // One that is lost leaves the day without sessions until the next click asks.
+        // After a failure the day has no sessions until the next click proposes.
         let _ = self.producer.send(&out, |acked| {
             if let Err(error) = acked {
-                tracing::warn!(%error, "the day's key is not stored: visits of the day have no session for now");
+                tracing::warn!(%error, "day key not stored: clicks of the day have no session for now");
             }
         });
     }
@@ -97,6 +97,6 @@ impl Daykeys {
 
 fn parse(key: &[u8], value: &[u8]) -> Option<(i64, DayKey)> {
     let day = str::from_utf8(key).ok()?.parse().ok()?;
-    let record: Record = serde_json::from_slice(value).ok()?;
+    let record: DayKeyRecord = serde_json::from_slice(value).ok()?;
     Some((day, hex::decode(record.key).ok()?.try_into().ok()?))
 }

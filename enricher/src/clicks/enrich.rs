@@ -1,4 +1,5 @@
-//! What a raw click becomes: pure, so that doing it again makes the same event.
+//! The event of a raw click: a pure function, so that repeating it gives the same
+//! event.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -13,14 +14,15 @@ use super::{
 };
 use crate::config::IpMode;
 
-/// What enriching needs to know beyond the click.
+/// The facts that enriching needs beyond the click.
 pub(crate) struct Enrich {
     pub(crate) geo: Geo,
     pub(crate) agents: Parser,
     pub(crate) ip_mode: IpMode,
 }
 
-/// The `bot_reason` of a visit from an address that asks for more than a person would.
+/// The `bot_reason` of a visit from an address with more requests than a person
+/// would make.
 const RATE_LIMITED: &str = "rate_limited";
 
 /// Why a click cannot be enriched.
@@ -37,8 +39,8 @@ pub(crate) enum Unusable {
 }
 
 impl Enrich {
-    /// The event that a raw click is. `key` is the key of the click's day, if
-    /// there still is one.
+    /// Returns the event of a raw click. `key` is the key of the click's day, if it
+    /// still exists.
     pub(crate) fn event<'a>(
         &'a self,
         raw: &'a RawClick<'a>,
@@ -54,7 +56,7 @@ impl Enrich {
         };
         let link = raw.link.as_ref().ok_or(Unusable::NoLink)?;
         let ip: IpAddr = raw.ip.parse().map_err(|_| Unusable::Address)?;
-        // Before the address is reduced.
+        // Looked up before the address is reduced.
         let place = self.geo.place(ip);
         let agent = agent::parse(&self.agents, raw.user_agent.as_deref());
         let bot_reason = agent.bot_reason.or_else(|| raw.rate_limited.then_some(RATE_LIMITED.into()));
@@ -109,7 +111,14 @@ fn borrowed<'a>(text: Option<&'a Cow<'a, str>>) -> Option<Cow<'a, str>> {
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"v":1,"id":"clk_01KGQ7ZJ4GE01A80000000002A","class":"click","ip":"203.0.113.42","user_agent":"Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1","referer":"https://instagram.com","query":"utm_source=instagram&fbclid=x","workspace":"default","link":{"id":"lnk_0000000000000000000000000Z","short_url":"https://go.acme.co/sale","destination":"https://acme.com/winter-sale","slug":"sale","tags":["social"]}}"#;
+    const LINE: &str = concat!(
+        r#"{"v":1,"id":"clk_01KGQ7ZJ4GE01A80000000002A","class":"click","ip":"203.0.113.42","#,
+        r#""user_agent":"Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 "#,
+        r#"(KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1","#,
+        r#""referer":"https://instagram.com","query":"utm_source=instagram&fbclid=x","workspace":"default","#,
+        r#""link":{"id":"lnk_0000000000000000000000000Z","short_url":"https://go.acme.co/sale","#,
+        r#""destination":"https://acme.com/winter-sale","slug":"sale","tags":["social"]}}"#,
+    );
 
     fn enrich() -> Enrich {
         Enrich { geo: Geo::open([]).unwrap(), agents: Parser::new(), ip_mode: IpMode::Truncated }
@@ -153,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_said() {
+    fn an_unusable_line_gives_its_reason() {
         let line = LINE.replace("203.0.113.42", "203.0.113");
         let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
         assert!(matches!(enrich().event(&raw, None), Err(Unusable::Address)));

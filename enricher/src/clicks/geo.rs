@@ -1,5 +1,5 @@
-//! Where an address is, by databases in the MaxMind DB format. Both layouts in
-//! use are read: MaxMind's nested names and the flat ones of ip-location-db.
+//! The place of an address, by databases in the MaxMind DB format. Two layouts are
+//! read: MaxMind's nested names, and the flat names of ip-location-db.
 
 use std::{
     net::IpAddr,
@@ -9,7 +9,7 @@ use std::{
 use maxminddb::Reader;
 use serde::Deserialize;
 
-/// A database that cannot be used.
+/// A geo database that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot use the geo database {path}: {source}. Give a readable .mmdb file in enricher.geo_city or enricher.geo_country"
@@ -19,15 +19,15 @@ pub struct GeoError {
     source: maxminddb::MaxMindDbError,
 }
 
-/// Where an address is, as far as is known.
+/// The place of an address, as far as it is known.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place<'a> {
+pub(crate) struct GeoPlace<'a> {
     pub(crate) country: Option<&'a str>,
     pub(crate) region: Option<&'a str>,
     pub(crate) city: Option<&'a str>,
 }
 
-/// Databases, asked in order until one knows.
+/// Databases, searched in order until one has the address.
 pub(crate) struct Geo {
     databases: Vec<Database>,
 }
@@ -38,7 +38,7 @@ struct Database {
 }
 
 #[derive(Deserialize)]
-struct Row<'a> {
+struct GeoRow<'a> {
     // ip-location-db.
     country_code: Option<&'a str>,
     state1: Option<&'a str>,
@@ -81,7 +81,7 @@ impl Geo {
         Ok(Self { databases })
     }
 
-    pub(crate) fn place(&self, ip: IpAddr) -> Place<'_> {
+    pub(crate) fn place(&self, ip: IpAddr) -> GeoPlace<'_> {
         let ip = ip.to_canonical();
         self.databases.iter().find_map(|database| database.place(ip)).unwrap_or_default()
     }
@@ -94,11 +94,11 @@ impl Database {
         Ok(Self { reader, v6 })
     }
 
-    fn place(&self, ip: IpAddr) -> Option<Place<'_>> {
+    fn place(&self, ip: IpAddr) -> Option<GeoPlace<'_>> {
         if ip.is_ipv6() && !self.v6 {
             return None;
         }
-        let row: Row<'_> = self.reader.lookup(ip).ok()?.decode().ok()??;
+        let row: GeoRow<'_> = self.reader.lookup(ip).ok()?.decode().ok()??;
         let present = |text: &&str| !text.is_empty();
         let country = row.country_code.or_else(|| row.country?.iso_code).filter(present)?;
         let region = row.state1.or_else(|| row.subdivisions?.first()?.iso_code);
@@ -107,7 +107,7 @@ impl Database {
             Some(City::Nested { names }) => names.and_then(|names| names.en),
             None => None,
         };
-        Some(Place { country: Some(country), region: region.filter(present), city: city.filter(present) })
+        Some(GeoPlace { country: Some(country), region: region.filter(present), city: city.filter(present) })
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_that_is_none_is_named() {
+    fn a_missing_database_is_named() {
         let error = Geo::open([&PathBuf::from("nowhere.mmdb")]).err().unwrap().to_string();
         assert!(error.contains("nowhere.mmdb") && error.contains("enricher.geo_city"), "{error}");
     }
@@ -124,6 +124,6 @@ mod tests {
     #[test]
     fn without_databases_nothing_is_known() {
         let geo = Geo::open([]).unwrap();
-        assert_eq!(geo.place("8.8.8.8".parse().unwrap()), Place::default());
+        assert_eq!(geo.place("8.8.8.8".parse().unwrap()), GeoPlace::default());
     }
 }

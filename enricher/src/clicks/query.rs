@@ -1,16 +1,16 @@
-//! What a visit's and a destination's query say of the campaign and the ad. The
-//! destination's own keys win, as they do in the address that the visitor is
-//! sent to.
+//! The campaign and the ad in the queries of a visit and its destination. The
+//! destination's own parameters win, as in the address that the visitor is
+//! redirected to.
 
 use std::borrow::Cow;
 
 use schemas::{Attribution, Utm};
 use url::{Url, form_urlencoded};
 
-/// Longer values are somebody's mischief.
+/// The length to which a value is cut, in characters.
 const MAX_CHARS: usize = 512;
 
-/// The campaign and the ad, by the visit's query and the destination.
+/// Returns the campaign and the ad of a visit.
 pub(crate) fn campaign<'a>(query: Option<&'a str>, destination: &str) -> (Option<Utm<'a>>, Option<Attribution<'a>>) {
     let mut utm = Utm::default();
     let mut ad = Attribution::default();
@@ -25,7 +25,7 @@ pub(crate) fn campaign<'a>(query: Option<&'a str>, destination: &str) -> (Option
     ((utm != Utm::default()).then_some(utm), (ad != Attribution::default()).then_some(ad))
 }
 
-/// The first that names a key wins.
+/// Notes a parameter; the first of two with the same key wins.
 fn note<'a>(utm: &mut Utm<'a>, ad: &mut Attribution<'a>, key: &str, value: Cow<'a, str>) {
     let slot = match key {
         "utm_source" => &mut utm.source,

@@ -1,11 +1,11 @@
-//! Where a visit came from, in a word: the campaign's source where one is
-//! given, else the referrer's well-known name or its host, else `direct`.
+//! The source of a visit: the campaign's source where one is given, else the
+//! referrer's well-known name or its host, else `direct`.
 
 use std::borrow::Cow;
 
 use url::{Host, Url};
 
-/// Hosts that people know by another name. A host matches its subdomains too.
+/// Hosts with a well-known name. A host also matches its subdomains.
 const KNOWN: &[(&str, &str)] = &[
     ("bing.com", "bing"),
     ("discord.com", "discord"),
@@ -44,7 +44,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("youtube.com", "youtube"),
 ];
 
-/// The source of a visit.
+/// Returns the source of a visit.
 pub(crate) fn source(utm_source: Option<&str>, referer: Option<&str>) -> Cow<'static, str> {
     if let Some(source) = utm_source {
         return source.to_lowercase().into();

@@ -1,0 +1,84 @@
+//! The enricher as a role of a process: it builds the work on clicks and runs it
+//! on a thread until told to stop.
+
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+
+use bus::{Bus, BusError};
+use schemas::{Timestamp, Topic};
+use service::{ConfigError, Process};
+use tokio::sync::oneshot;
+use tracing::info;
+use woothee::parser::Parser;
+
+use crate::{
+    GeoError,
+    clicks::{ClickWork, Counts, day_keys::DayKeys, enrich::Enrich, geo::Geo},
+    config::Config,
+    member::Member,
+};
+
+/// Why the enricher stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A geo database cannot be used.
+    #[error(transparent)]
+    Geo(#[from] GeoError),
+    /// Kafka cannot be used.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A thread cannot be started, or died.
+    #[error("the enricher's thread: {0}")]
+    Thread(String),
+}
+
+/// Runs until told to stop, and then commits the open transaction.
+///
+/// # Errors
+/// When the configuration is wrong, or reading on could lose or double clicks.
+/// While brokers are unavailable the enricher retries.
+pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error> {
+    let Process { metrics, health, shutdown } = process;
+    config.validate()?;
+    let part = health.part("enricher");
+    let day_keys = DayKeys::follow(&bus)?;
+    let paths: Vec<PathBuf> = config.geo_city.iter().chain(&config.geo_country).cloned().collect();
+    let geo = tokio::task::spawn_blocking(move || Geo::open(&paths))
+        .await
+        .map_err(|error| Error::Thread(error.to_string()))??;
+    tokio::select! {
+        () = day_keys.caught_up() => {}
+        () = shutdown.wait() => return Ok(()),
+    }
+    let day_keys = Arc::new(day_keys);
+    let today = Arc::clone(&day_keys);
+    // The day's first click then finds its key.
+    let _ = tokio::task::spawn_blocking(move || today.key_for(Timestamp::now(), Timestamp::now())).await;
+    let enrich = Enrich { geo, agents: Parser::new(), ip_mode: config.ip_mode };
+    // Two processes must never share a transactional id: a process without an
+    // instance name uses a random one.
+    let instance = bus.config().instance.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 8]>()));
+    let member = Member {
+        bus: bus.clone(),
+        group: "enricher",
+        topics: &[Topic::ClicksRaw],
+        id: format!("enricher.{instance}"),
+        window: Duration::from_millis(config.window_ms),
+        max_lines: config.max_clicks,
+        restarts: metrics.counter("clickhook_enricher_restarts", "Times that work was forgotten and read again"),
+        part,
+        shutdown,
+    };
+    let horizon = Duration::from_secs(config.replay_horizon_s);
+    let mut work = ClickWork::new(bus, enrich, day_keys, horizon, Counts::new(&metrics));
+    let (sender, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("enricher".to_owned())
+        .spawn(move || drop(sender.send(member.run(&mut work))))
+        .map_err(|error| Error::Thread(error.to_string()))?;
+    ended.await.map_err(|_| Error::Thread("it died".to_owned()))??;
+    info!("enricher drained");
+    Ok(())
+}
