@@ -1,54 +1,54 @@
-//! Checks that links and endpoints share. A [`Checker`] collects what is wrong
-//! with every field, so that a caller hears of everything at once.
+//! The checks of single fields, and the fields of merge patches. A [`Checker`] collects the errors of all fields, so that a
+//! caller gets them at once.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use schemas::{AppSchemes, usermap::UserMap};
 use service::problem::{FieldError, Problem};
-use url::Url;
+use url::{Host, Url};
 
-/// How much that is wrong a caller is told at once.
-const MOST_ERRORS: usize = 50;
+/// The most errors that one answer lists.
+const MAX_ERRORS: usize = 50;
 
-/// Collects what is wrong.
+/// A collector of the errors of a request.
 #[derive(Default)]
 pub(crate) struct Checker {
     errors: Vec<FieldError>,
 }
 
 impl Checker {
-    /// Notes that `field` is wrong.
+    /// Adds an error of a field.
     pub(crate) fn wrong(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        if self.errors.len() < MOST_ERRORS {
+        if self.errors.len() < MAX_ERRORS {
             self.errors.push(FieldError::new(field, reason));
         }
     }
 
-    /// What was checked, if nothing is wrong.
+    /// Returns the checked value if there are no errors.
     pub(crate) fn finish<T>(self, checked: T) -> Result<T, Problem> {
         if self.errors.is_empty() { Ok(checked) } else { Err(Problem::invalid(self.errors)) }
     }
 
-    /// A short text that people read.
+    /// Checks a short text for people.
     pub(crate) fn text(&mut self, field: &str, text: &str, max: usize) {
         if text.is_empty() || text.chars().count() > max || text.chars().any(char::is_control) {
             self.wrong(field, format!("must have 1 to {max} characters, none of them a control character"));
         }
     }
 
-    /// An absolute http or https address as it was written.
+    /// Checks an absolute http or https address and returns it parsed.
     pub(crate) fn http_url(&mut self, field: &str, text: &str, max: usize) -> Option<Url> {
         self.destination(field, text, max, &AppSchemes::default())
     }
 
-    /// An absolute address that a redirect may lead to, as it was written.
+    /// Checks an absolute address that a redirect may lead to and returns it parsed.
     pub(crate) fn destination(&mut self, field: &str, text: &str, max: usize, schemes: &AppSchemes) -> Option<Url> {
         if text.len() > max {
             self.wrong(field, format!("is longer than {max} bytes"));
             return None;
         }
-        // The parser would quietly drop some of them.
+        // The parser silently drops some of these characters.
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             self.wrong(field, "has a space or a control character: percent-encode it (a space is %20)");
             return None;
@@ -66,9 +66,24 @@ impl Checker {
             }
         }
     }
+
+    /// Checks a host name.
+    pub(crate) fn host_name(&mut self, field: &str, domain: &str) {
+        // The form of names in DNS; an international name is written in its ASCII form.
+        let labels_ok = domain
+            .split('.')
+            .all(|label| !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-'));
+        match Host::parse(domain) {
+            Ok(Host::Domain(name)) if name == domain && labels_ok && domain.len() <= 253 => {}
+            Ok(Host::Domain(name)) if name != domain => {
+                self.wrong(field, format!("must be a host name in lower case and ASCII: write it as `{name}`"));
+            }
+            _ => self.wrong(field, "must be a host name without scheme, port or path, such as go.example.com"),
+        }
+    }
 }
 
-/// How addresses begin that are allowed, for people to read.
+/// Lists the allowed beginnings of addresses, for people to read.
 fn beginnings(schemes: &AppSchemes) -> String {
     let apps: Vec<String> = schemes.names().map(|scheme| format!("{scheme}:")).collect();
     match apps.split_last() {
@@ -78,7 +93,7 @@ fn beginnings(schemes: &AppSchemes) -> String {
     }
 }
 
-/// A customer's map after a merge patch (RFC 7396): null removes a key.
+/// Returns a customer's map after a merge patch (RFC 7396), in which null removes a key.
 pub(crate) fn merged(map: &UserMap, patch: BTreeMap<String, Option<String>>) -> UserMap {
     let mut entries: BTreeMap<String, String> =
         map.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -94,12 +109,12 @@ pub(crate) fn merged(map: &UserMap, patch: BTreeMap<String, Option<String>>) -> 
 /// A field of a patch: absent, null, or a value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Patch<T> {
-    /// It stays.
+    /// The field keeps its value.
     #[default]
     Keep,
-    /// It goes.
+    /// The field loses its value.
     Remove,
-    /// It becomes this.
+    /// The field gets this value.
     Set(T),
 }
 
@@ -119,13 +134,13 @@ impl<T: JsonSchema> JsonSchema for Patch<T> {
 
 impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Patch<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Absence is the field's default and never comes here.
+        // An absent field takes the default and is never deserialised.
         Ok(Option::deserialize(deserializer)?.map_or(Self::Remove, Self::Set))
     }
 }
 
 impl<T> Patch<T> {
-    /// What is set.
+    /// Returns the value that is set.
     pub(crate) const fn value(&self) -> Option<&T> {
         match self {
             Self::Set(value) => Some(value),
@@ -133,7 +148,7 @@ impl<T> Patch<T> {
         }
     }
 
-    /// What is set, of something that was not there.
+    /// Returns the value that is set, for an entity that does not exist yet.
     pub(crate) fn into_value(self) -> Option<T> {
         match self {
             Self::Set(value) => Some(value),
@@ -141,7 +156,7 @@ impl<T> Patch<T> {
         }
     }
 
-    /// Applies it to something that may be absent.
+    /// Applies the patch to a field that can be absent.
     pub(crate) fn apply(self, to: &mut Option<T>) {
         match self {
             Self::Keep => {}
@@ -150,7 +165,7 @@ impl<T> Patch<T> {
         }
     }
 
-    /// Applies it to something that becomes `default` when it is removed.
+    /// Applies the patch to a field that gets `default` when it is removed.
     pub(crate) fn apply_or(self, to: &mut T, default: T) {
         match self {
             Self::Keep => {}
@@ -159,7 +174,7 @@ impl<T> Patch<T> {
         }
     }
 
-    /// Applies it to something that must be there.
+    /// Applies the patch to a field that must have a value.
     pub(crate) fn apply_required(self, to: &mut T, field: &str, checker: &mut Checker) {
         match self {
             Self::Keep => {}

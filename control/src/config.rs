@@ -1,4 +1,4 @@
-//! How the API is set up: `[control]` in the configuration.
+//! The configuration of the API: the section `[control]`.
 
 use std::{
     fmt,
@@ -16,29 +16,27 @@ use url::Url;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the API listens.
+    /// The address that the API listens on.
     pub listen: SocketAddr,
-    /// Where other instances reach it, `host:port`; empty for `listen`.
+    /// The `host:port` at which other instances reach this one; empty for `listen`.
     pub advertise: String,
-    /// Where conversions are taken: an address of `ingest.intake_listen`; empty
-    /// where there is none.
+    /// The URL of the intake of conversions (`ingest.intake_listen`); empty if there is none.
     pub intake_url: String,
-    /// What the short address of a link without a domain begins with.
+    /// The beginning of the short address of a link without a domain.
     pub short_url_base: String,
-    /// How long a slug is that nobody asked for: 4 to 32 characters.
+    /// The length of generated slugs: 4 to 32 characters.
     pub slug_chars: u8,
-    /// The key that may do everything; at least 16 characters.
+    /// The secret of the key that may do everything; at least 16 characters.
     pub admin_key: String,
     /// Whether endpoints may be plain HTTP.
     pub allow_http: bool,
     /// Whether endpoints may be in private networks or on this machine.
     pub allow_private: bool,
-    /// How many requests a key may make in a second on average; 0 for any number.
+    /// The average requests a second that a key may make; 0 for no limit.
     pub rate_per_s: u32,
-    /// How many it may make at once after a while of silence.
+    /// The requests that a key may make at once after a pause.
     pub rate_burst: u32,
-    /// `links.app_schemes`: the API's and the redirector's, so that no link is taken
-    /// that is not served.
+    /// The schemes of `links.app_schemes`, which the redirector has too, so that every accepted link is served.
     #[serde(skip)]
     pub app_schemes: AppSchemes,
 }
@@ -78,12 +76,11 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The shortest key that nobody guesses.
-const KEY_CHARS: usize = 16;
+/// The fewest characters of a secret that cannot be guessed.
+const MIN_KEY_CHARS: usize = 16;
 
 impl Config {
-    /// Checks what a type cannot. The admin key may still be missing: other
-    /// roles do not need it.
+    /// Checks the values. The admin key can be missing, since other roles do not need it.
     ///
     /// # Errors
     /// When a value is not allowed; the error names it, but for the key.
@@ -114,19 +111,19 @@ impl Config {
         if self.rate_burst == 0 {
             return Err(ConfigError::value("control.rate_burst", 0, "at least 1; rate_per_s = 0 takes the limit away"));
         }
-        if !self.admin_key.is_empty() && self.admin_key.len() < KEY_CHARS {
-            let allowed = format!("at least {KEY_CHARS} characters, such as the output of `openssl rand -hex 32`");
+        if !self.admin_key.is_empty() && self.admin_key.len() < MIN_KEY_CHARS {
+            let allowed = format!("at least {MIN_KEY_CHARS} characters, such as the output of `openssl rand -hex 32`");
             return Err(ConfigError::value("control.admin_key", "(not shown)", allowed));
         }
         Ok(())
     }
 
-    /// What limits the requests of each key.
+    /// Returns the limit of each key's request rate.
     pub(crate) fn limiter(&self) -> Option<Limiter<KeyId>> {
         Some(Limiter::new(NonZeroU32::new(self.rate_per_s)?, NonZeroU32::new(self.rate_burst)?))
     }
 
-    /// Like [`Config::validate`], for a process that serves the API.
+    /// Checks the values as [`Config::validate`] does, for a process that serves the API.
     pub(crate) fn validate_for_serving(&self) -> Result<(), ConfigError> {
         self.validate()?;
         if self.admin_key.is_empty() {
@@ -144,19 +141,19 @@ impl Config {
         Ok(())
     }
 
-    /// Where others reach an instance that listens on `bound`.
-    pub(crate) fn own(&self, bound: SocketAddr) -> Result<Authority, ConfigError> {
+    /// Returns the address at which others reach an instance that listens on `bound`.
+    pub(crate) fn own_address(&self, bound: SocketAddr) -> Result<Authority, ConfigError> {
         let text = if self.advertise.is_empty() { bound.to_string() } else { self.advertise.clone() };
         address(&text).ok_or_else(|| ConfigError::value("control.advertise", &text, "host:port"))
     }
 
-    /// Where conversions are taken, if anywhere.
+    /// Returns the address of the intake of conversions.
     pub(crate) fn intake(&self) -> Option<Authority> {
         address(self.intake_url.strip_prefix("http://")?)
     }
 }
 
-/// `host:port` and nothing else.
+/// Parses `host:port` and nothing else.
 pub(crate) fn address(text: &str) -> Option<Authority> {
     let authority: Authority = text.parse().ok()?;
     let port = authority.port_u16().is_some_and(|port| port != 0);

@@ -1,57 +1,56 @@
-//! What DNS says in TXT records: how a domain is proven. Asked of the machine's
-//! own resolvers; tests answer for themselves, since DNS is not ours to run.
+//! The lookup of TXT records, which prove domains, by the machine's own resolvers. Tests answer lookups themselves.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use hickory_resolver::{ResolverBuilder, TokioResolver, net::NetError, proto::rr::RData};
 use tokio::time::timeout;
 
-/// How long DNS may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest time of a lookup.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The TXT records of a name; none where there are none.
-type Texts = Result<Vec<String>, DnsError>;
+/// The TXT records of a name, of which there can be none.
+type TxtRecords = Result<Vec<String>, DnsError>;
 
-/// A question that is under way.
-type Asked = Pin<Box<dyn Future<Output = Texts> + Send>>;
+/// A running lookup.
+type Lookup = Pin<Box<dyn Future<Output = TxtRecords> + Send>>;
 
-/// DNS did not answer, so that nobody knows what there is.
+/// The failure of a lookup, which leaves unknown whether there are records.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DnsError(String);
 
-/// Asks DNS. Cheap to clone.
+/// A client of DNS. Cheap to clone.
 #[derive(Clone)]
 pub struct Dns {
-    ask: Arc<dyn Fn(String) -> Asked + Send + Sync>,
+    ask: Arc<dyn Fn(String) -> Lookup + Send + Sync>,
 }
 
 impl Dns {
-    /// The machine's resolvers, as its configuration has them when they are asked.
+    /// Looks up with the machine's resolvers, according to its configuration at that moment.
     #[must_use]
     pub fn of_machine() -> Self {
         Self::answered_by(system)
     }
 
-    /// Whatever `ask` answers for a name that ends in a dot.
-    pub fn answered_by<F: Future<Output = Texts> + Send + 'static>(
+    /// Looks up with `ask`, which gets a name that ends in a dot.
+    pub fn answered_by<F: Future<Output = TxtRecords> + Send + 'static>(
         ask: impl Fn(String) -> F + Send + Sync + 'static,
     ) -> Self {
         Self { ask: Arc::new(move |name| Box::pin(ask(name))) }
     }
 
-    /// The TXT records of a name.
-    pub(crate) async fn texts(&self, name: &str) -> Texts {
+    /// Looks up the TXT records of a name.
+    pub(crate) async fn texts(&self, name: &str) -> TxtRecords {
         // With the dot at its end, no search list is tried.
-        let asked = timeout(PATIENCE, (self.ask)(format!("{name}.")));
-        asked.await.unwrap_or_else(|_| Err(DnsError(format!("no answer in {} s", PATIENCE.as_secs()))))
+        let asked = timeout(LOOKUP_TIMEOUT, (self.ask)(format!("{name}.")));
+        asked.await.unwrap_or_else(|_| Err(DnsError(format!("no answer in {} s", LOOKUP_TIMEOUT.as_secs()))))
     }
 }
 
-async fn system(name: String) -> Texts {
+async fn system(name: String) -> TxtRecords {
     let failed = |error: NetError| DnsError(error.to_string());
-    // Made anew each time: it is asked rarely, must not answer from a cache, and
-    // the machine's configuration may have changed.
+    // The resolver is made for each lookup, since lookups are rare, must not be answered from a cache, and the machine's
+    // configuration may have changed.
     let resolver = TokioResolver::builder_tokio().and_then(ResolverBuilder::build).map_err(failed)?;
     match resolver.txt_lookup(name).await {
         Ok(found) => Ok(found

@@ -1,5 +1,4 @@
-//! The way of a link through the API without I/O. For fuzzing and tests; not part
-//! of the crate's API.
+//! A link's way through the API without I/O, for fuzzing and tests; not part of the crate's API.
 
 #![allow(missing_docs, clippy::missing_errors_doc, reason = "for tests alone")]
 
@@ -7,15 +6,15 @@ use schemas::{AppSchemes, Link, Timestamp, WorkspaceId};
 use service::{json::parse, problem::Problem};
 
 use crate::{
-    draft::Draft,
-    link::{LinkPatch, NewLink},
+    kinds::{
+        link::{LinkPatch, NewLink},
+        workspace::new_workspace,
+    },
     rules::LinkRules,
-    state::State,
-    workspace::new_workspace,
+    state::{State, draft::Draft},
 };
 
-/// The link as it would be kept after the body that creates it, and those that
-/// change it; none where any is refused.
+/// Returns the link after the body that creates it and the bodies that change it; nothing if any of them is refused.
 #[must_use]
 pub fn link(create: &[u8], changes: &[&[u8]], schemes: AppSchemes) -> Option<Link> {
     drafted(create, changes, schemes).ok()
@@ -23,7 +22,8 @@ pub fn link(create: &[u8], changes: &[&[u8]], schemes: AppSchemes) -> Option<Lin
 
 fn drafted(create: &[u8], changes: &[&[u8]], schemes: AppSchemes) -> Result<Link, Problem> {
     let rules = LinkRules { short_url_base: "http://localhost:8080".into(), schemes, slug_chars: 7 };
-    let (workspace, at) = (WorkspaceId::default(), Timestamp::from_millis(1_770_301_425_120));
+    let workspace = WorkspaceId::default();
+    let at = Timestamp::from_millis(1_770_301_425_120);
     let state = State::default();
     let mut draft = Draft::new(&state, &rules, at);
     draft.create(new_workspace(workspace.clone(), "Default".to_owned(), at))?;

@@ -1,43 +1,23 @@
-//! The control plane: the API for links and endpoints, and the one leader that
-//! writes them.
+//! The control plane: the API for links, endpoints and the other kinds of entities, and the one leader that writes them.
 //!
-//! `api/` is HTTP, and `forward.rs` hands on what others serve; `link.rs` and
-//! `endpoint.rs` know what may be written; `kept/` says what each kind is to
-//! `state.rs` and `draft.rs`, which decide what becomes of a change; `writer.rs`
-//! commits it, and `leader.rs` says who may.
+//! `routes.rs` lists the routes, `api/` has their handlers, and `openapi/` describes them. `kinds/` has the fields and
+//! rules of each kind; `state/` has the committed entities, and the drafts of changes. `leading/` elects the leader,
+//! commits the changes in its writer, and forwards requests to it.
 
-mod answers;
 mod api;
 mod caller;
-mod campaign;
 mod check;
 mod config;
 mod dns;
-mod domain;
-mod draft;
-mod endpoint;
-mod exhaustion;
-mod forward;
 #[doc(hidden)]
 pub mod fuzz;
-mod import;
-mod installation;
-mod kept;
-mod key;
-mod leader;
-mod leadership;
-mod link;
+mod kinds;
+mod leading;
 mod metrics;
-mod ndjson;
 mod openapi;
-mod qr;
 mod routes;
 mod rules;
-mod slug;
 mod state;
-mod upsert;
-mod workspace;
-mod writer;
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
@@ -53,56 +33,59 @@ use tracing::info;
 
 use crate::{
     api::{context::Api, import_slots::ImportSlots},
-    forward::Forwarder,
-    leader::Candidate,
-    leadership::Leadership,
-    metrics::Counts,
+    leading::{
+        election::Candidate,
+        exhaustion::mark_exhausted_links,
+        forward::{Forwarder, follow_leader},
+        leadership::Leadership,
+    },
+    metrics::ControlMetrics,
     rules::{EndpointRules, LinkRules, Rules},
 };
 pub use config::Config;
 pub use dns::{Dns, DnsError};
 
-/// What callers of the API cannot exceed.
+/// The limits of the connections to the API.
 const LIMITS: serve::Limits =
     serve::Limits { connections: 1000, header_timeout: Duration::from_secs(30), drain: Duration::from_secs(10) };
-/// How long Kafka is given to take a test event.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest time until Kafka acknowledges the uses of keys.
+const PRODUCE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the API did not start, or went down.
+/// The reason why the API did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address cannot be listened on.
+    /// The API cannot listen on the address.
     #[error("the API cannot listen on {address}: {source}. Free the address, or set `control.listen` to another")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A client of Kafka could not be made.
+    /// A Kafka client could not be created.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// A thread could not be started, or went down.
+    /// A thread could not be started, or stopped.
     #[error("a thread of the API failed: {0}")]
     Thread(io::Error),
 }
 
-/// What the API is made of.
+/// The configuration and the clients of an API.
 pub struct Setup {
-    /// How it is set up.
+    /// The configuration.
     pub config: Config,
-    /// Where its topics are.
+    /// The Kafka cluster with the topics.
     pub bus: Bus,
-    /// What seals the secrets of endpoints.
+    /// The vault that seals the secrets of endpoints.
     pub vault: Arc<Vault>,
-    /// What the statistics are read from.
+    /// The store that statistics are read from.
     pub store: Store,
-    /// What says whether a domain is proven.
+    /// The DNS that the proofs of domains are read from.
     pub dns: Dns,
-    /// The process that it runs in.
+    /// The process that the API runs in. `control` is a part of its health.
     pub process: Process,
 }
 
@@ -113,27 +96,26 @@ pub struct Running {
 }
 
 impl Running {
-    /// Where it listens.
+    /// Returns the address that the API listens on.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until it was told to stop and has drained.
+    /// Waits until the API was told to stop and has drained.
     ///
     /// # Errors
-    /// When it went down without being told to.
+    /// When the API stopped without being told to.
     pub async fn wait(self) -> Result<(), Error> {
         self.drained.await.unwrap_or_else(|error| Err(Error::Thread(io::Error::other(error))))
     }
 }
 
-/// Starts the API. It is ready (`control` of `health`) while this instance
-/// leads, or knows who does: one that stands by forwards to the leader.
+/// Starts the API. It is ready (`control` of `health`) while this instance leads, or knows the leader, to which it then
+/// forwards.
 ///
 /// # Errors
-/// When the configuration is wrong, the address is taken, or a client or thread
-/// cannot be made.
+/// When the configuration is wrong, the address is taken, or a client or thread cannot be created.
 pub async fn start(setup: Setup) -> Result<Running, Error> {
     let Setup { config, bus, vault, store, dns, process } = setup;
     let Process { metrics, health, shutdown } = process;
@@ -141,11 +123,11 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
-    let counts = Counts::new(&metrics);
-    let leadership = Arc::new(Leadership::new(config.own(address)?, health.part("control")));
-    let forwarder = Forwarder::new(config.intake(), counts.clone());
-    let whereabouts = forward::follow(&bus, Arc::clone(&leadership))?;
-    // Told after the API has drained, so that changes under way are committed.
+    let metrics = ControlMetrics::new(&metrics);
+    let leadership = Arc::new(Leadership::new(config.own_address(address)?, health.part("control")));
+    let forwarder = Forwarder::new(config.intake(), metrics.clone());
+    let known_leader = follow_leader(&bus, Arc::clone(&leadership))?;
+    // The candidate stops after the API has drained, so that the last changes are committed.
     let step_down = Shutdown::new();
     let link_rules = Arc::new(LinkRules {
         short_url_base: config.short_url_base.as_str().into(),
@@ -157,11 +139,11 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         leadership: Arc::clone(&leadership),
         link_rules: Arc::clone(&link_rules),
         admin_hash: keyring::hash(&config.admin_key).into(),
-        counts: counts.clone(),
+        metrics: metrics.clone(),
         shutdown: step_down.clone(),
     };
-    let exhaustion = exhaustion::watch(Arc::clone(&leadership), store.clone(), counts.clone());
-    let producer = bus.producer("control", Duration::ZERO, PATIENCE)?;
+    let exhaustion = mark_exhausted_links(Arc::clone(&leadership), store.clone(), metrics.clone());
+    let producer = bus.producer("control", Duration::ZERO, PRODUCE_TIMEOUT)?;
     let api = Api {
         leadership: Arc::clone(&leadership),
         forwarder,
@@ -174,26 +156,27 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
             links: link_rules,
         }),
         limiter: config.limiter(),
-        counts,
+        metrics,
         import_slots: ImportSlots::default(),
     };
     let stood_down = Shutdown::new();
-    let tell = stood_down.clone();
+    let election_ended = stood_down.clone();
     thread::Builder::new()
         .name("election".to_owned())
         .spawn(move || {
             candidate.run();
-            tell.trigger();
+            election_ended.trigger();
         })
         .map_err(Error::Thread)?;
     info!(%address, "the API listens");
     let drained = tokio::spawn(async move {
         let exhaustion = tokio::spawn(exhaustion);
         let api = Arc::new(api);
-        let (routes, open) = (routes::routes(Arc::clone(&api)), api.counts.connections.clone());
+        let routes = routes::routes(Arc::clone(&api));
+        let open = api.metrics.connections.clone();
         let mut serving = tokio::spawn(serve::serve(listener, routes, LIMITS, open, shutdown.clone()));
         let outcome = tokio::select! {
-            // Told to stop, serving ends too: the order says which was first.
+            // A signal to stop ends the serving too, so it is looked at first.
             biased;
             () = shutdown.wait() => {
                 leadership.drain();
@@ -202,7 +185,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
             }
             ended = &mut serving => {
                 let ended = ended.map_err(io::Error::other);
-                Err(Error::Thread(ended.err().unwrap_or_else(|| io::Error::other("it ended by itself"))))
+                Err(Error::Thread(ended.err().unwrap_or_else(|| io::Error::other("the server ended by itself"))))
             }
             () = stood_down.wait() => Err(Error::Thread(io::Error::other("the election ended by itself"))),
         };
@@ -210,8 +193,8 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         step_down.trigger();
         stood_down.wait().await;
         let producer = api.producer.clone();
-        let _ = spawn_blocking(move || producer.drain(PATIENCE)).await;
-        drop(whereabouts);
+        let _ = spawn_blocking(move || producer.drain(PRODUCE_TIMEOUT)).await;
+        drop(known_leader);
         info!("the API has drained");
         outcome
     });

@@ -1,4 +1,4 @@
-//! What the control plane counts.
+//! The metrics of the control plane.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -6,25 +6,27 @@ use prometheus_client::{
 };
 use service::Metrics;
 
+/// The labels of an answered request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Answered {
+pub(crate) struct AnsweredLabels {
     /// The class of the status: `2xx`.
     pub(crate) status: &'static str,
 }
 
+/// The labels of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Forwarded {
-    /// Who served it: `leader` or `intake`.
+pub(crate) struct ForwardedLabels {
+    /// The process that served the request: `leader` or `intake`.
     pub(crate) to: &'static str,
-    /// `answered` or `failed`.
+    /// The outcome: `answered` or `failed`.
     pub(crate) outcome: &'static str,
 }
 
 /// The control plane's metrics. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Counts {
-    pub(crate) requests: Family<Answered, Counter>,
-    pub(crate) forwarded: Family<Forwarded, Counter>,
+pub(crate) struct ControlMetrics {
+    pub(crate) requests: Family<AnsweredLabels, Counter>,
+    pub(crate) forwarded: Family<ForwardedLabels, Counter>,
     pub(crate) writes: Counter,
     pub(crate) commits: Counter,
     pub(crate) commit_seconds: Histogram,
@@ -35,7 +37,7 @@ pub(crate) struct Counts {
     pub(crate) connections: Gauge,
 }
 
-impl Counts {
+impl ControlMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self {
             requests: metrics.family_counter("clickhook_control_requests", "API requests answered, by class of status"),

@@ -15,19 +15,16 @@ use service::problem::{self, Kind, Problem};
 
 use crate::{
     api::{
-        auth, bulk, campaigns,
-        context::Api,
-        domains, endpoints, events, import, keys, links, once, qr, request,
-        resource::{self, Resource},
-        stats, workspaces,
+        auth, bulk, context::Api, domains, endpoints, event_types, idempotency, import, keys, links, qr, request,
+        resource, stats,
     },
-    forward,
-    leadership::Place,
-    metrics::Answered,
+    kinds::resource::Resource,
+    leading::{forward, leadership::ServingInstance},
+    metrics::AnsweredLabels,
     openapi,
 };
 
-/// Routes, and which they are: a test holds them against the description.
+/// Routes with their paths, which a test compares with the API description.
 #[derive(Default)]
 struct Routes {
     router: Router<Arc<Api>>,
@@ -47,61 +44,57 @@ impl Routes {
         self
     }
 
-    /// Routes that take a key with the scope.
-    fn needing(mut self, scope: Scope) -> Self {
-        self.router = self.router.route_layer(middleware::from_fn_with_state(scope, auth::needs));
+    /// Requires a key with the scope for the routes.
+    fn requiring(mut self, scope: Scope) -> Self {
+        self.router = self.router.route_layer(middleware::from_fn_with_state(scope, auth::require_scope));
         self
     }
 }
 
-/// Routes for callers with a key.
+/// Returns the routes for callers with a key.
 fn keyed() -> Routes {
-    let links = resource::<Link>(post(links::create).get(links::list).patch(bulk::update).delete(bulk::delete))
-        .route("/v1/links/{id}/qr.svg", get(qr::svg))
-        .route("/v1/links/{id}/qr.png", get(qr::png))
-        .route("/v1/links/upsert", put(bulk::upsert))
-        .route("/v1/links/import", post(import::import));
-    let endpoints = resource::<Endpoint>(post(endpoints::create).get(resource::list::<Endpoint>))
-        .route("/v1/endpoints/{id}/test", post(endpoints::test));
-    let keys = resource::<Key>(post(keys::create).get(resource::list::<Key>))
-        .route("/v1/keys/{id}/rotate", post(keys::rotate));
-    let domains = resource::<Domain>(post(domains::create).get(resource::list::<Domain>))
-        .route("/v1/domains/{id}/verify", post(domains::verify));
-    let campaigns = resource::<Campaign>(post(campaigns::create).get(resource::list::<Campaign>));
-    let workspaces = resource::<Workspace>(post(workspaces::create).get(resource::list::<Workspace>));
+    let links =
+        resource_with::<Link>(post(resource::create::<Link>).get(links::list).patch(bulk::update).delete(bulk::delete))
+            .route("/v1/links/{id}/qr.svg", get(qr::svg))
+            .route("/v1/links/{id}/qr.png", get(qr::png))
+            .route("/v1/links/upsert", put(bulk::upsert))
+            .route("/v1/links/import", post(import::import));
+    let endpoints = resource::<Endpoint>().route("/v1/endpoints/{id}/test", post(endpoints::test));
+    let keys = resource::<Key>().route("/v1/keys/{id}/rotate", post(keys::rotate));
+    let domains = resource::<Domain>().route("/v1/domains/{id}/verify", post(domains::verify));
     let stats = Routes::default().route("/v1/stats/links/{id}", get(stats::link));
     Routes::default()
-        .merge(links.needing(Link::SCOPE))
-        .merge(endpoints.needing(Endpoint::SCOPE))
-        .merge(campaigns.needing(Campaign::SCOPE))
-        .merge(domains.needing(Domain::SCOPE))
-        .merge(keys.needing(Key::SCOPE))
-        .merge(workspaces.needing(Workspace::SCOPE))
-        .merge(stats.needing(Scope::Stats))
-        .route("/v1/event-types", get(events::list))
+        .merge(links.requiring(Link::SCOPE))
+        .merge(endpoints.requiring(Endpoint::SCOPE))
+        .merge(resource::<Campaign>().requiring(Campaign::SCOPE))
+        .merge(domains.requiring(Domain::SCOPE))
+        .merge(keys.requiring(Key::SCOPE))
+        .merge(resource::<Workspace>().requiring(Workspace::SCOPE))
+        .merge(stats.requiring(Scope::Stats))
+        .route("/v1/event-types", get(event_types::list))
 }
 
-/// Routes for everyone.
+/// Returns the routes for everyone.
 fn open() -> Routes {
     Routes::default().route("/healthz", get(|| async { "ok\n" })).route("/openapi.json", get(openapi::serve))
 }
 
-/// All routes.
+/// Returns all routes.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
-    let keyed = keyed().router.route_layer(middleware::from_fn(once::name));
-    let keyed = keyed.route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
+    let keyed = keyed().router.route_layer(middleware::from_fn(idempotency::layer));
+    let keyed = keyed.route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_key));
     keyed
         .merge(open().router)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), elsewhere))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), serve_or_forward))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
         .layer(DefaultBodyLimit::max(request::BODY_BYTES))
         .with_state(api)
 }
 
-/// Serves a request here, or hands it on.
-async fn elsewhere(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+/// Serves a request here, or forwards it to the process that serves it.
+async fn serve_or_forward(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if forward::is_intake(path) {
         return api.forwarder.to_intake(request).await.unwrap_or_else(IntoResponse::into_response);
@@ -109,17 +102,22 @@ async fn elsewhere(State(api): State<Arc<Api>>, request: Request, next: Next) ->
     if !path.starts_with("/v1/") {
         return next.run(request).await;
     }
-    match api.leadership.place() {
-        Place::Here => next.run(request).await,
-        Place::There(leader) => {
+    match api.leadership.serving_instance() {
+        ServingInstance::This => next.run(request).await,
+        ServingInstance::Other(leader) => {
             api.forwarder.send(request, &leader, "leader").await.unwrap_or_else(IntoResponse::into_response)
         }
-        Place::Nowhere => forward::no_leader().into_response(),
+        ServingInstance::Unknown => forward::no_leader().into_response(),
     }
 }
 
-/// The routes that every kind has, beside those of all of them.
-fn resource<T: Resource>(collection: MethodRouter<Arc<Api>>) -> Routes {
+/// Returns the routes that every kind has.
+fn resource<T: Resource>() -> Routes {
+    resource_with::<T>(post(resource::create::<T>).get(resource::list::<T>))
+}
+
+/// Returns the routes that every kind has, with other methods on the collection.
+fn resource_with<T: Resource>(collection: MethodRouter<Arc<Api>>) -> Routes {
     let one = get(resource::read::<T>).patch(resource::update::<T>).delete(resource::delete::<T>);
     Routes::default().route(T::PATH, collection).route(&format!("{}/{{id}}", T::PATH), one)
 }
@@ -142,14 +140,13 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
         400..500 => "4xx",
         _ => "5xx",
     };
-    api.counts.requests.get_or_create(&Answered { status }).inc();
-    // What the API tells is the caller's alone.
+    api.metrics.requests.get_or_create(&AnsweredLabels { status }).inc();
+    // Answers are for the caller alone.
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
-/// What the framework refuses by itself, in words of its own, is a problem like
-/// any other.
+/// Turns a refusal by the framework, which has words of its own, into a problem like any other.
 fn refusal(response: Response) -> Response {
     let status = response.status();
     let kind = Kind::ALL.into_iter().find(|kind| kind.status() == status);

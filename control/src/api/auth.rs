@@ -1,5 +1,5 @@
-//! Who calls, and what they may do. A key is found by the hash of what the caller
-//! shows; one that is unknown and one that has expired are answered alike.
+//! The authentication of callers by their keys, and the rate limit of each key. An unknown key and an expired key are
+//! answered alike.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use service::{
 use crate::{
     api::context::Api,
     caller::{Caller, missing_scope},
-    kept::not_found,
-    state::Holds,
-    writer::Leader,
+    kinds::key::find_by_secret,
+    leading::writer::Leader,
+    state::{collection::Collection, entity::not_found},
 };
 
-/// The workspace that an operator acts in, where it is not their key's.
+/// The header with the workspace that an operator acts in, if that is not the key's own.
 const WORKSPACE: &str = "x-clickhook-workspace";
 
-/// Lets only callers through, and not more often than they may call.
-pub(crate) async fn require(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+/// Passes a request on if it has a valid key that does not call too often.
+pub(crate) async fn require_key(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     match caller(&api, request.headers()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -37,8 +37,8 @@ pub(crate) async fn require(State(api): State<Arc<Api>>, mut request: Request, n
     }
 }
 
-/// Lets only callers through whose key has the scope.
-pub(crate) async fn needs(State(scope): State<Scope>, request: Request, next: Next) -> Response {
+/// Passes a request on if the caller's key has the scope.
+pub(crate) async fn require_scope(State(scope): State<Scope>, request: Request, next: Next) -> Response {
     match request.extensions().get::<Caller>() {
         Some(caller) if caller.key.may(scope) => next.run(request).await,
         _ => missing_scope(scope).into_response(),
@@ -47,8 +47,9 @@ pub(crate) async fn needs(State(scope): State<Scope>, request: Request, next: Ne
 
 fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
     let secret = bearer(headers)?;
-    let (leader, at) = (api.leader()?, Timestamp::now());
-    let key = leader.read(|state| state.key(secret, at)).ok_or_else(|| {
+    let leader = api.leader()?;
+    let at = Timestamp::now();
+    let key = leader.read(|state| find_by_secret(state, secret, at)).ok_or_else(|| {
         Problem::new(Kind::Unauthorized, "This API key opens nothing here: it is unknown, revoked or has expired")
     })?;
     if let Some(limiter) = &api.limiter {
@@ -62,12 +63,12 @@ fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
     }
     leader.uses.used(key.id, at, &api.producer);
     let workspace = workspace(&leader, &key, headers)?;
-    // The key was found by this hash or by the one before: nothing is told by comparing.
+    // The key was found by this hash or by the previous one, so the time of the comparison tells nothing.
     let by_previous = keyring::hash(secret) != key.hash;
     Ok(Caller { workspace, key, by_previous })
 }
 
-/// Where the caller acts: their key's workspace, or one that an operator names.
+/// Returns the workspace that the caller acts in: the key's own, or the one that an operator names.
 fn workspace(leader: &Leader, key: &Key, headers: &HeaderMap) -> Result<WorkspaceId, Problem> {
     let Some(named) = headers.get(WORKSPACE) else { return Ok(key.workspace.clone()) };
     let named = named.to_str().unwrap_or_default();

@@ -8,8 +8,11 @@ use service::{limit::Limiter, problem::Problem, vault::Vault};
 use store::Store;
 
 use crate::{
-    api::import_slots::ImportSlots, dns::Dns, forward::Forwarder, leadership::Leadership, metrics::Counts,
-    rules::Rules, writer::Leader,
+    api::import_slots::ImportSlots,
+    dns::Dns,
+    leading::{forward::Forwarder, leadership::Leadership, writer::Leader},
+    metrics::ControlMetrics,
+    rules::Rules,
 };
 
 /// The context that all handlers share.
@@ -23,7 +26,7 @@ pub(crate) struct Api {
     pub(crate) rules: Arc<Rules>,
     /// The limit of each key's request rate; absent where there is no limit.
     pub(crate) limiter: Option<Limiter<KeyId>>,
-    pub(crate) counts: Counts,
+    pub(crate) metrics: ControlMetrics,
     pub(crate) import_slots: ImportSlots,
 }
 

@@ -1,4 +1,4 @@
-//! `/v1/domains`, and how one is proven.
+//! `POST /v1/domains/{id}/verify`: the proof of a domain.
 
 use std::sync::Arc;
 
@@ -8,61 +8,29 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use schemas::{Domain, Scope, Timestamp};
-use serde::Serialize;
+use schemas::{Domain, Scope};
 use service::problem::Problem;
 use tracing::warn;
 
 use crate::{
     api::{
         context::Api,
-        once::Once,
-        request::{Body, OptionalBody},
-        resource::{Resource, created, find, versioned},
+        idempotency::Idempotent,
+        request::OptionalJsonBody,
+        resource::{find, version_answer},
     },
     caller::{Caller, missing_scope},
-    domain::{DomainPatch, NewDomain, Verification, proof_at, prove, proven},
-    draft::Draft,
-    rules::Rules,
-    writer::Leader,
+    kinds::domain::{Verification, proof_name, prove, proven},
+    state::draft::Draft,
 };
 
-impl Resource for Domain {
-    const PATH: &'static str = "/v1/domains";
-    const SCOPE: Scope = Scope::Admin;
-
-    type Patch = DomainPatch;
-
-    fn patched(&self, patch: DomainPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
-        patch.apply(self, &rules.links.schemes, at)
-    }
-
-    fn view<'a>(&'a self, _: &Leader) -> impl Serialize + 'a {
-        self
-    }
-}
-
-pub(crate) async fn create(
-    State(api): State<Arc<Api>>,
-    Extension(caller): Extension<Caller>,
-    Extension(once): Extension<Once>,
-    Body(new): Body<NewDomain>,
-) -> Result<Response, Problem> {
-    let domain = new.check(&caller.workspace, &api.rules.links.schemes, Timestamp::now())?;
-    let change = move |draft: &mut Draft<'_>| {
-        let domain = draft.create(domain)?;
-        created(&*domain, &*domain)
-    };
-    once.write(&api, change).await
-}
-
-/// Asks DNS whether the domain is the caller's, or takes an operator's word.
+/// Proves a domain by its TXT record, or by the word of an operator.
 pub(crate) async fn verify(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    Extension(once): Extension<Once>,
+    Extension(idempotent): Extension<Idempotent>,
     Path(text): Path<String>,
-    OptionalBody(verification): OptionalBody<Verification>,
+    OptionalJsonBody(verification): OptionalJsonBody<Verification>,
 ) -> Result<Response, Problem> {
     let domain = find::<Domain>(&*api.leader()?, &caller, &text)?;
     if verification.unwrap_or_default().vouch {
@@ -70,9 +38,9 @@ pub(crate) async fn verify(
             return Err(missing_scope(Scope::Operator));
         }
     } else {
-        let name = proof_at(&domain);
+        let name = proof_name(&domain);
         let found = api.dns.texts(&name).await.map_err(|error| {
-            warn!(name, %error, "DNS does not say whether a domain is proven");
+            warn!(name, %error, "DNS lookup for the proof of a domain failed");
             Problem::unavailable(format!("DNS does not answer for {name}: try again in a moment"))
         })?;
         prove(&domain, &found)?;
@@ -80,8 +48,8 @@ pub(crate) async fn verify(
     let id = domain.id;
     let change = move |draft: &mut Draft<'_>| {
         let domain = draft.update::<Domain>(&caller.workspace, &id, None, |domain, at| Ok(proven(domain, at)))?;
-        versioned(StatusCode::OK, &*domain, &*domain)
+        version_answer(StatusCode::OK, &*domain, &*domain)
     };
-    // A leader of a later term may have it by now.
-    once.write(&api, change).await
+    // The leader may be another term's by now: it is asked for again.
+    idempotent.write(&api, change).await
 }

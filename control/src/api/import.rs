@@ -1,15 +1,13 @@
-//! `POST /v1/links/import`: links by the million, one a line (NDJSON), each as
-//! `PUT /v1/links/upsert` takes it, or new with a made-up slug.
+//! `POST /v1/links/import`: links by the million, one in each line (NDJSON), as `PUT /v1/links/upsert` takes it, or new
+//! with a generated slug.
 //!
-//! Lines are committed some thousand at a time, while the next ones are read, so
-//! an import of any length takes bounded memory, and one that breaks off leaves
-//! whole chunks behind. It can be repeated from its beginning: a link that is as
-//! its line says writes nothing (but a line with neither `external_id` nor `slug`
-//! makes a new link each time). `Idempotency-Key` therefore is not looked at here.
+//! Lines are committed a thousand at a time, while the next lines are read, so that an import of any length takes
+//! bounded memory, and an import that breaks off leaves whole chunks behind. It can be repeated from its beginning: a
+//! link that has the fields of its line already writes nothing (but a line with neither `external_id` nor `slug` makes a
+//! new link each time). The handler therefore ignores `Idempotency-Key`.
 //!
-//! Each link's `link.created` or `link.updated` is told like any other, since who
-//! follows links by events would otherwise miss them; `?events=false` spares
-//! endpoints a million calls where nobody does.
+//! Each link produces its `link.created` or `link.updated` event, since receivers that follow links by events would
+//! otherwise miss them; `?events=false` saves the endpoints a million calls where no receiver does.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,23 +26,27 @@ use tokio::{task::spawn_blocking, time::timeout};
 use crate::{
     api::context::Api,
     caller::Caller,
-    draft::Draft,
-    import::{LINE_BYTES, Read, Report, draft as draft_lines, read},
-    ndjson::{Line, Lines, Text},
-    writer::{Leader, Pending},
+    kinds::link::{
+        import::{ImportReport, LINE_BYTES, ParsedLine, draft_lines, parse},
+        ndjson::{Line, LineSplitter, LineText},
+    },
+    leading::writer::{Leader, PendingChange},
+    state::draft::{ChangeEvents, Draft},
 };
 
-/// How many lines share a transaction, and how many bytes.
+/// The most lines of one transaction.
 const CHUNK_LINES: usize = 1000;
+/// The bytes of lines from which on a transaction takes no more.
 const CHUNK_BYTES: usize = 1 << 20;
-/// How long the next bytes may take.
+/// The longest time until the next bytes of the body.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How an import is asked for.
+/// The query of an import.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct How {
-    /// Whether events tell of what is created and changed.
+#[schemars(rename = "How")]
+pub(crate) struct ImportQuery {
+    /// Whether the created and changed links produce events.
     #[serde(default = "yes")]
     events: bool,
 }
@@ -53,39 +55,32 @@ const fn yes() -> bool {
     true
 }
 
-/// Whether events tell of what is imported.
-#[derive(Clone, Copy)]
-enum Events {
-    Told,
-    Untold,
-}
-
-/// Imports links; answers what became of them when all are committed.
+/// Imports links, and answers with the report when all are committed.
 pub(crate) async fn import(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    how: Result<Query<How>, QueryRejection>,
+    query: Result<Query<ImportQuery>, QueryRejection>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Query(how) = how.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
     let _slot = api.import_slots.take(&caller.workspace)?;
     let mut import = Import {
         leader: api.leader()?,
         caller,
-        events: if how.events { Events::Told } else { Events::Untold },
+        events: if query.events { ChangeEvents::Emit } else { ChangeEvents::Suppress },
         chunk: Chunk::default(),
-        under_way: None,
-        report: Report::default(),
+        committing: None,
+        report: ImportReport::default(),
     };
     let outcome = import.run(body).await;
-    // Whatever ended it: what was handed over is counted.
-    let last = import.settle().await;
+    // The last chunk counts however the import ended.
+    let last = import.wait_for_chunk().await;
     match outcome.and(last) {
         Ok(()) => Ok(Json(import.report).into_response()),
         Err(mut problem) => {
             let lines = import.report.lines();
             problem.detail = format!(
-                "{}. The first {lines} links were imported: send all again, what is there already stays as it is",
+                "{}. The first {lines} links were imported: send all again, links that have these fields already stay as they are",
                 problem.detail
             );
             Err(problem)
@@ -93,7 +88,7 @@ pub(crate) async fn import(
     }
 }
 
-/// Lines that wait until they are enough.
+/// The lines of the next transaction.
 #[derive(Default)]
 struct Chunk {
     lines: Vec<Line>,
@@ -107,81 +102,80 @@ impl Chunk {
 
     fn push(&mut self, line: Line) {
         self.bytes += match &line.text {
-            Text::Whole(bytes) => bytes.len(),
-            Text::TooLong => 0,
+            LineText::Whole(bytes) => bytes.len(),
+            LineText::TooLong => 0,
         };
         self.lines.push(line);
     }
 }
 
-/// An import under way.
+/// A running import.
 struct Import {
     leader: Arc<Leader>,
     caller: Caller,
-    events: Events,
+    events: ChangeEvents,
     chunk: Chunk,
-    /// What is being committed while the next lines are read.
-    under_way: Option<Pending<Report>>,
-    report: Report,
+    /// The chunk that is being committed while the next lines are read.
+    committing: Option<PendingChange<ImportReport>>,
+    report: ImportReport,
 }
 
 impl Import {
     async fn run(&mut self, body: Body) -> Result<(), Problem> {
         let mut pieces = body.into_data_stream();
-        let (mut lines, mut cut) = (Lines::new(LINE_BYTES), Vec::new());
+        let mut splitter = LineSplitter::new(LINE_BYTES);
+        let mut lines = Vec::new();
         while let Some(piece) = next(&mut pieces).await? {
-            lines.push(piece, &mut cut);
-            self.take(&mut cut).await?;
+            splitter.push(piece, &mut lines);
+            self.add(&mut lines).await?;
         }
-        lines.finish(&mut cut);
-        self.take(&mut cut).await?;
-        self.hand_over().await
+        splitter.finish(&mut lines);
+        self.add(&mut lines).await?;
+        self.commit_chunk().await
     }
 
-    async fn take(&mut self, cut: &mut Vec<Line>) -> Result<(), Problem> {
-        for line in cut.drain(..) {
+    /// Adds lines to the chunk, and commits it whenever it is full.
+    async fn add(&mut self, lines: &mut Vec<Line>) -> Result<(), Problem> {
+        for line in lines.drain(..) {
             self.chunk.push(line);
             if self.chunk.is_full() {
-                self.hand_over().await?;
+                self.commit_chunk().await?;
             }
         }
         Ok(())
     }
 
-    /// Hands the chunk to the leader, and counts the one before.
-    async fn hand_over(&mut self) -> Result<(), Problem> {
+    /// Hands the chunk to the leader, and waits for the one before.
+    async fn commit_chunk(&mut self) -> Result<(), Problem> {
         let lines = std::mem::take(&mut self.chunk).lines;
         if lines.is_empty() {
             return Ok(());
         }
-        let read = spawn_blocking(move || lines.iter().map(read).collect::<Vec<Read>>())
+        let parsed = spawn_blocking(move || lines.iter().map(parse).collect::<Vec<ParsedLine>>())
             .await
-            .map_err(|_| Problem::unavailable("The lines could not be read"))?;
-        let (workspace, events) = (self.caller.workspace.clone(), self.events);
-        let change = move |draft: &mut Draft<'_>| {
-            Ok(match events {
-                Events::Told => draft_lines(read, draft, &workspace),
-                Events::Untold => draft.untold(|draft| draft_lines(read, draft, &workspace)),
-            })
-        };
-        let pending = self.leader.hand_over(change).await?;
-        self.settle().await?;
-        self.under_way = Some(pending);
+            .map_err(|_| Problem::unavailable("The lines could not be parsed"))?;
+        let workspace = self.caller.workspace.clone();
+        let events = self.events;
+        let change =
+            move |draft: &mut Draft<'_>| Ok(draft.with_events(events, |draft| draft_lines(parsed, draft, &workspace)));
+        let pending = self.leader.enqueue(change).await?;
+        self.wait_for_chunk().await?;
+        self.committing = Some(pending);
         Ok(())
     }
 
-    /// Waits for what is under way.
-    async fn settle(&mut self) -> Result<(), Problem> {
-        if let Some(pending) = self.under_way.take() {
+    /// Waits until the chunk that is being committed is committed, and adds its report.
+    async fn wait_for_chunk(&mut self) -> Result<(), Problem> {
+        if let Some(pending) = self.committing.take() {
             self.report.add(pending.committed().await?);
         }
         Ok(())
     }
 }
 
-/// The next piece of the body; nothing at its end.
+/// Returns the next piece of the body; nothing at its end.
 async fn next(pieces: &mut axum::body::BodyDataStream) -> Result<Option<Bytes>, Problem> {
-    let idle = |_| Problem::new(Kind::Malformed, format!("Nothing came for {} s", IDLE.as_secs()));
+    let idle = |_| Problem::new(Kind::Malformed, format!("No byte of the body arrived for {} s", IDLE.as_secs()));
     let piece = timeout(IDLE, pieces.next()).await.map_err(idle)?;
     piece.transpose().map_err(|_| Problem::new(Kind::Malformed, "The body broke off"))
 }

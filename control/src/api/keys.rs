@@ -1,4 +1,4 @@
-//! `/v1/keys`: keys, their secrets shown once, and their rotation.
+//! `POST /v1/keys/{id}/rotate`: a new secret for a key.
 
 use std::sync::Arc;
 
@@ -8,76 +8,45 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use schemas::{Key, Scope, Timestamp};
-use serde::Serialize;
+use schemas::Key;
 use service::problem::Problem;
 
 use crate::{
     api::{
         context::Api,
-        once::Once,
-        request::{Body, OptionalBody, id, if_match},
-        resource::{Resource, created, versioned},
+        idempotency::Idempotent,
+        request::{OptionalJsonBody, if_match},
+        resource::version_answer,
     },
     caller::Caller,
-    draft::Draft,
-    key::{KeyPatch, KeyView, NewKey, Rotation, guard, may_last, mint_secret},
-    rules::Rules,
-    writer::Leader,
+    kinds::{
+        key::{Rotation, may_last, mint_secret},
+        resource::Resource,
+    },
+    state::{draft::Draft, entity::parse_id},
 };
 
-impl Resource for Key {
-    const PATH: &'static str = "/v1/keys";
-    const SCOPE: Scope = Scope::Admin;
-
-    type Patch = KeyPatch;
-
-    fn guard(&self, caller: &Caller) -> Result<(), Problem> {
-        guard(self, caller)
-    }
-
-    fn patched(&self, patch: KeyPatch, caller: &Caller, _: &Rules, at: Timestamp) -> Result<Self, Problem> {
-        patch.apply(self, caller, at)
-    }
-
-    fn view<'a>(&'a self, leader: &Leader) -> impl Serialize + 'a {
-        KeyView::new(self, leader.uses.last(self.id))
-    }
-}
-
-pub(crate) async fn create(
-    State(api): State<Arc<Api>>,
-    Extension(caller): Extension<Caller>,
-    Extension(once): Extension<Once>,
-    Body(new): Body<NewKey>,
-) -> Result<Response, Problem> {
-    let secret = mint_secret();
-    let key = new.check(&caller, &secret, Timestamp::now())?;
-    let change = move |draft: &mut Draft<'_>| {
-        let key = draft.create(key)?;
-        created(&*key, &KeyView::new(&key, None).with_secret(&secret))
-    };
-    once.write(&api, change).await
-}
-
-/// Replaces a key's secret; the one before opens for a while still.
+/// Replaces a key's secret; the previous one stays valid for a while.
 pub(crate) async fn rotate(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    Extension(once): Extension<Once>,
+    Extension(idempotent): Extension<Idempotent>,
     Path(text): Path<String>,
     headers: HeaderMap,
-    OptionalBody(rotation): OptionalBody<Rotation>,
+    OptionalJsonBody(rotation): OptionalJsonBody<Rotation>,
 ) -> Result<Response, Problem> {
-    let (id, expected) = (id::<Key>(&text)?, if_match(&headers)?);
-    let (rotation, secret, used) = (rotation.unwrap_or_default(), mint_secret(), api.leader()?.uses.last(id));
+    let id = parse_id::<Key>(&text)?;
+    let expected = if_match(&headers)?;
+    let rotation = rotation.unwrap_or_default();
+    let secret = mint_secret();
+    let uses = Arc::clone(&api.leader()?.uses);
     let change = move |draft: &mut Draft<'_>| {
         let key = draft.update::<Key>(&caller.workspace, &id, expected, |key, at| {
-            key.guard(&caller)?;
+            key.check_access(&caller)?;
             may_last(key, &caller)?;
             rotation.apply(key, &secret, at)
         })?;
-        versioned(StatusCode::OK, &*key, &KeyView::new(&key, used).with_secret(&secret))
+        version_answer(StatusCode::OK, &*key, &key.view(&uses, Some(&secret)))
     };
-    once.write(&api, change).await
+    idempotent.write(&api, change).await
 }

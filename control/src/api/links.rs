@@ -1,4 +1,4 @@
-//! `/v1/links`: creating links, and finding them.
+//! `GET /v1/links`: the search for links.
 
 use std::sync::Arc;
 
@@ -8,117 +8,71 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
-use schemas::{Link, Scope, Timestamp, workspace::SlugCase};
-use serde::{Deserialize, Serialize};
+use schemas::Link;
+use serde::Deserialize;
 use service::problem::{Kind, Problem};
 use tokio::task::yield_now;
 
 use crate::{
     api::{
         context::Api,
-        once::Once,
-        request::{Body, Page, PageQuery},
-        resource::{Listed, Resource, created},
+        request::{PageQuery, PageRequest},
+        resource::Listed,
     },
     caller::Caller,
-    draft::Draft,
-    kept::{DomainClaim, LinkClaim, Wanted},
-    link::{LinkPatch, NewLink},
-    rules::Rules,
-    state::Holds,
-    writer::Leader,
+    kinds::link::search::LinkSearch,
+    state::links::LinkFilter,
 };
 
-impl Resource for Link {
-    const PATH: &'static str = "/v1/links";
-    const SCOPE: Scope = Scope::Links;
-
-    type Patch = LinkPatch;
-
-    fn patched(&self, patch: LinkPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
-        patch.apply(self, &rules.links, at)
-    }
-
-    fn view<'a>(&'a self, _: &Leader) -> impl Serialize + 'a {
-        self
-    }
-}
-
-pub(crate) async fn create(
-    State(api): State<Arc<Api>>,
-    Extension(caller): Extension<Caller>,
-    Extension(once): Extension<Once>,
-    Body(new): Body<NewLink>,
-) -> Result<Response, Problem> {
-    let link = new.check(&caller.workspace, &api.rules.links, Timestamp::now())?;
-    let change = move |draft: &mut Draft<'_>| {
-        let link = draft.create(link)?;
-        created(&*link, &*link)
-    };
-    once.write(&api, change).await
-}
-
-/// Which links are asked for: all that fit everything that is given.
+/// The query of the list of links. A link is listed if it satisfies all conditions that are given.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LinksQuery {
-    /// How many at most.
+    /// The most links of the page.
     #[schemars(range(min = 1, max = 200))]
     limit: Option<usize>,
-    /// What the page before gave as `next`.
+    /// The `next` of the page before.
     cursor: Option<String>,
-    /// Those of a campaign.
+    /// Lists only the links of this campaign.
     campaign: Option<String>,
-    /// Those that have a tag.
+    /// Lists only the links with this tag.
     tag: Option<String>,
-    /// Those of a domain.
+    /// Lists only the links on this domain.
     domain: Option<String>,
-    /// Those of a slug.
+    /// Lists only the links with this slug.
     slug: Option<String>,
-    /// The one of the customer's own id.
+    /// Lists only the link with this id of the customer's own.
     external_id: Option<String>,
-    /// Those whose slug begins with this.
+    /// Lists only the links whose slug begins with this text.
     search: Option<String>,
 }
 
-/// How often links are looked through for one page, a bounded stretch each time,
-/// so that nobody else waits for long.
-const STRETCHES: usize = 20;
+/// The most searches for one page. Each examines a bounded number of links, and others are served in between.
+const MAX_SEARCHES: usize = 20;
 
-/// Lists links, newest first. A page may have fewer than were asked for, and a
-/// next one, where few of many fit.
+/// Lists links, newest first. Where few of many links match, a page may have fewer than were asked for, and a next one.
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<LinksQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
-    let page = Page::<Link>::of(&PageQuery { limit: query.limit, cursor: query.cursor })?;
-    let leader = api.leader()?;
-    // As links on the domain have it.
-    let case = query.domain.as_ref().and_then(|name| {
-        leader.read(|state| Some(state.domains.get(&state.domains.owner(&DomainClaim::Name(name.clone()))?)?.slug_case))
-    });
-    let case = case.unwrap_or(SlugCase::Sensitive);
-    let canonical = |text: String| case.canonical(text.into()).into_owned();
-    let wanted = Wanted {
+    let page = PageRequest::<Link>::from_query(&PageQuery { limit: query.limit, cursor: query.cursor })?;
+    let filter = LinkFilter {
         campaign: query.campaign,
         tag: query.tag,
         domain: query.domain,
-        slug: query.slug.map(canonical),
-        prefix: query.search.map(canonical),
+        slug: query.slug,
+        slug_prefix: query.search,
     };
-    if let Some(external) = query.external_id {
-        let claim = LinkClaim::External(caller.workspace.clone(), external);
-        let found = leader.read(|state| state.links.get(&state.links.owner(&claim)?));
-        let is_next = |link: &Link| page.before.is_none_or(|before| link.id < before);
-        let data = found.into_iter().filter(|link| wanted.fits(link) && is_next(link)).collect();
-        return Ok(Json(Listed::<Arc<Link>> { data, next: None }).into_response());
-    }
-    let (mut data, mut next) = (Vec::new(), page.before);
-    for _ in 0..STRETCHES {
+    let mut search = LinkSearch { workspace: caller.workspace, filter, external_id: query.external_id };
+    let leader = api.leader()?;
+    leader.read(|state| search.normalise_slugs(state));
+    let mut data = Vec::new();
+    let mut next = page.before;
+    for _ in 0..MAX_SEARCHES {
         let left = page.limit - data.len();
-        let found = leader.read(|state| state.links.search(&caller.workspace, &wanted, next, left));
+        let found = leader.read(|state| search.page(state, next, left));
         data.extend(found.links);
         next = found.next;
         if next.is_none() || data.len() == page.limit {

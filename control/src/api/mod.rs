@@ -4,18 +4,16 @@
 
 pub(crate) mod auth;
 pub(crate) mod bulk;
-pub(crate) mod campaigns;
 pub(crate) mod context;
 pub(crate) mod domains;
 pub(crate) mod endpoints;
-pub(crate) mod events;
+pub(crate) mod event_types;
+pub(crate) mod idempotency;
 pub(crate) mod import;
 pub(crate) mod import_slots;
 pub(crate) mod keys;
 pub(crate) mod links;
-pub(crate) mod once;
 pub(crate) mod qr;
 pub(crate) mod request;
 pub(crate) mod resource;
 pub(crate) mod stats;
-pub(crate) mod workspaces;

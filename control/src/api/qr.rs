@@ -1,13 +1,13 @@
-//! `GET /v1/links/{id}/qr.svg` and `qr.png`: a link's QR code. What is encoded is
-//! the form of its address that counts as a scan.
+//! `GET /v1/links/{id}/qr.svg` and `qr.png`: a link's QR code. It encodes the form of the link's address that counts as a
+//! scan.
 
 use std::sync::Arc;
 
 use axum::{
     Extension,
     body::Bytes,
-    extract::{Path, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, Path, Query, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
@@ -20,115 +20,143 @@ use tokio::task::spawn_blocking;
 use crate::{
     api::{context::Api, resource::find},
     caller::Caller,
-    qr::{Correction, Squares, Undrawn},
+    kinds::link::qr::{DrawError, ErrorCorrection, QrModules},
 };
 
 const SIZES: std::ops::RangeInclusive<u32> = 16..=4096;
-const LARGEST_MARGIN: u32 = 64;
+const MAX_MARGIN: u32 = 64;
 
-/// How a code is to look.
+/// The look of a QR code.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Look {
-    /// Pixels from side to side.
+#[schemars(rename = "Look")]
+pub(crate) struct QrQuery {
+    /// The width and height, in pixels.
     #[schemars(range(min = 16, max = 4096))]
     size: u32,
-    /// White squares on each side; scanners want 4.
+    /// The white modules on each side; scanners need 4.
     #[schemars(range(max = 64))]
     margin: u32,
-    /// How much may be damaged: L (7 %), M (15 %), Q (25 %) or H (30 %).
-    ecc: Correction,
+    /// The share of the code that can be damaged: L (7 %), M (15 %), Q (25 %) or H (30 %).
+    ecc: ErrorCorrection,
 }
 
-impl Default for Look {
+impl Default for QrQuery {
     fn default() -> Self {
-        Self { size: 512, margin: 4, ecc: Correction::default() }
+        Self { size: 512, margin: 4, ecc: ErrorCorrection::default() }
     }
 }
 
-type Asked = Result<Query<Look>, QueryRejection>;
-
-pub(crate) async fn svg(
-    State(api): State<Arc<Api>>,
-    Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    look: Asked,
-) -> Result<Response, Problem> {
-    draw(&api, &caller, &id, &headers, look, "image/svg+xml", |squares, look| {
-        Ok(squares.svg(look.size, look.margin).into())
-    })
-    .await
+impl QrQuery {
+    fn check(&self) -> Result<(), Problem> {
+        let mut errors = Vec::new();
+        if !SIZES.contains(&self.size) {
+            errors.push(FieldError::new("size", format!("is {}, must be 16 to 4096", self.size)));
+        }
+        if self.margin > MAX_MARGIN {
+            errors.push(FieldError::new("margin", format!("is {}, must be 0 to {MAX_MARGIN}", self.margin)));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
+    }
 }
 
-pub(crate) async fn png(
-    State(api): State<Arc<Api>>,
-    Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    look: Asked,
-) -> Result<Response, Problem> {
-    draw(&api, &caller, &id, &headers, look, "image/png", |squares, look| {
-        squares.png(look.size, look.margin).map(Bytes::from)
-    })
-    .await
+/// The format of a picture.
+#[derive(Clone, Copy, Debug)]
+enum PictureFormat {
+    Svg,
+    Png,
 }
 
-async fn draw(
-    api: &Api,
-    caller: &Caller,
-    id: &str,
-    headers: &HeaderMap,
-    look: Asked,
-    media_type: &'static str,
-    picture: impl FnOnce(&Squares, &Look) -> Result<Bytes, Undrawn> + Send + 'static,
-) -> Result<Response, Problem> {
-    let Query(look) = look.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
-    let mut errors = Vec::new();
-    if !SIZES.contains(&look.size) {
-        errors.push(FieldError::new("size", format!("is {}, must be 16 to 4096", look.size)));
+impl PictureFormat {
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Svg => "image/svg+xml",
+            Self::Png => "image/png",
+        }
     }
-    if look.margin > LARGEST_MARGIN {
-        errors.push(FieldError::new("margin", format!("is {}, must be 0 to {LARGEST_MARGIN}", look.margin)));
+
+    fn draw(self, address: &str, query: &QrQuery) -> Result<Bytes, DrawError> {
+        let modules = QrModules::new(address, query.ecc)?;
+        match self {
+            Self::Svg => Ok(modules.svg(query.size, query.margin).into()),
+            Self::Png => modules.png(query.size, query.margin).map(Bytes::from),
+        }
     }
-    if !errors.is_empty() {
-        return Err(Problem::invalid(errors));
+}
+
+/// Returns the QR code as SVG.
+pub(crate) async fn svg(api: State<Arc<Api>>, request: PictureRequest) -> Result<Response, Problem> {
+    picture(&api, request, PictureFormat::Svg).await
+}
+
+/// Returns the QR code as PNG.
+pub(crate) async fn png(api: State<Arc<Api>>, request: PictureRequest) -> Result<Response, Problem> {
+    picture(&api, request, PictureFormat::Png).await
+}
+
+/// A request for a picture of a link's QR code.
+pub(crate) struct PictureRequest {
+    caller: Caller,
+    /// The link's id, as the path has it.
+    id: String,
+    query: QrQuery,
+    /// The value of `If-None-Match`, which names the pictures that the caller has already.
+    known: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PictureRequest {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let Extension(caller) =
+            Extension::<Caller>::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+        let query = Query::<QrQuery>::from_request_parts(parts, state).await;
+        let Query(query) =
+            query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()).into_response())?;
+        let known = parts.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+        Ok(Self { caller, id, query, known: known.unwrap_or_default().to_owned() })
     }
-    let link = find::<Link>(&*api.leader()?, caller, id)?;
-    let address = scanned(&link.short_url);
-    // What the picture follows from.
-    let facts = format!("{address} {} {} {:?} {media_type}", look.size, look.margin, look.ecc);
+}
+
+async fn picture(api: &Api, request: PictureRequest, format: PictureFormat) -> Result<Response, Problem> {
+    let PictureRequest { caller, id, query, known } = request;
+    query.check()?;
+    let link = find::<Link>(&*api.leader()?, &caller, &id)?;
+    let address = scan_address(&link.short_url);
+    let media_type = format.media_type();
+    // The picture follows from these facts alone.
+    let facts = format!("{address} {} {} {:?} {media_type}", query.size, query.margin, query.ecc);
     let etag = format!("\"{}\"", hex::encode(&Sha256::digest(facts)[..8]));
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut response = if known.split(',').any(|known| known.trim().trim_start_matches("W/") == etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let drawn = spawn_blocking(move || picture(&Squares::new(&address, look.ecc)?, &look)).await;
+        let drawn = spawn_blocking(move || format.draw(&address, &query)).await;
         let picture = drawn
             .map_err(|_| Problem::unavailable("The QR code could not be drawn"))?
-            .map_err(|reason| undrawn(&reason))?;
+            .map_err(|error| draw_problem(&error))?;
         ([(header::CONTENT_TYPE, media_type)], picture).into_response()
     };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(header::ETAG, etag);
     }
-    // The link's slug may change: a copy is to be asked for anew.
+    // The link's slug may change, so a copy must be revalidated.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     Ok(response)
 }
 
-/// The short address as a QR code has it.
-fn scanned(short_url: &str) -> String {
-    // The slug has no slash.
+/// Returns the form of the short address that counts as a scan.
+fn scan_address(short_url: &str) -> String {
+    // A slug has no slash.
     short_url.rsplit_once('/').map_or_else(|| short_url.to_owned(), |(base, slug)| format!("{base}/q/{slug}"))
 }
 
-fn undrawn(reason: &Undrawn) -> Problem {
-    match reason {
-        Undrawn::TooLong => Problem::invalid(vec![FieldError::new("ecc", reason.to_string())]),
-        Undrawn::TooSmall(_) => Problem::invalid(vec![FieldError::new("size", reason.to_string())]),
-        Undrawn::Picture(_) => Problem::unavailable(reason.to_string()),
+fn draw_problem(error: &DrawError) -> Problem {
+    match error {
+        DrawError::TooLong => Problem::invalid(vec![FieldError::new("ecc", error.to_string())]),
+        DrawError::TooSmall(_) => Problem::invalid(vec![FieldError::new("size", error.to_string())]),
+        DrawError::Picture(_) => Problem::unavailable(error.to_string()),
     }
 }
 
@@ -138,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_scan_has_an_address_of_its_own() {
-        assert_eq!(scanned("https://go.example/sale"), "https://go.example/q/sale");
-        assert_eq!(scanned("https://go.example/s/%C3%BCber"), "https://go.example/s/q/%C3%BCber");
+        assert_eq!(scan_address("https://go.example/sale"), "https://go.example/q/sale");
+        assert_eq!(scan_address("https://go.example/s/%C3%BCber"), "https://go.example/s/q/%C3%BCber");
     }
 }

@@ -1,5 +1,4 @@
-//! Reading requests: bodies whose errors name the field or the place, queries,
-//! ids in paths, and preconditions.
+//! The reading of requests: bodies whose errors name the field or the place, queries, and preconditions.
 
 use axum::{
     body::Bytes,
@@ -13,15 +12,15 @@ use service::{
     problem::{FieldError, Kind, Problem},
 };
 
-use crate::kept::{Kept, not_found};
+use crate::state::entity::Entity;
 
-/// The largest body that is read.
+/// The most bytes of a body.
 pub(crate) const BODY_BYTES: usize = 1 << 20;
 
-/// A JSON body, whatever its `Content-Type` says.
-pub(crate) struct Body<T>(pub(crate) T);
+/// A JSON body, whatever `Content-Type` the request has.
+pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
@@ -29,10 +28,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// A JSON body that may be missing.
-pub(crate) struct OptionalBody<T>(pub(crate) Option<T>);
+/// A JSON body that can be missing.
+pub(crate) struct OptionalJsonBody<T>(pub(crate) Option<T>);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalJsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
@@ -51,29 +50,29 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Pro
     })
 }
 
-/// Which page of a list is asked for.
+/// The query of a list.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PageQuery {
-    /// How many at most; 50 unless told otherwise.
-    #[schemars(range(min = 1, max = LARGEST_PAGE))]
+    /// The most entries of the page; 50 by default.
+    #[schemars(range(min = 1, max = MAX_LIMIT))]
     pub(crate) limit: Option<usize>,
-    /// What the page before gave as `next`.
+    /// The `next` of the page before.
     pub(crate) cursor: Option<String>,
 }
 
-/// A page of a list of `T`s.
-pub(crate) struct Page<T: Kept> {
+/// A request for a page of a list.
+pub(crate) struct PageRequest<T: Entity> {
     pub(crate) limit: usize,
     pub(crate) before: Option<T::Id>,
 }
 
-const PAGE: usize = 50;
-const LARGEST_PAGE: usize = 200;
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 200;
 
-impl<T, S> FromRequestParts<S> for Page<T>
+impl<T, S> FromRequestParts<S> for PageRequest<T>
 where
-    T: Kept,
+    T: Entity,
     S: Send + Sync,
 {
     type Rejection = Problem;
@@ -82,17 +81,17 @@ where
         let Query(query) = Query::<PageQuery>::from_request_parts(parts, state)
             .await
             .map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
-        Self::of(&query)
+        Self::from_query(&query)
     }
 }
 
-impl<T: Kept> Page<T> {
-    /// The page that a query asks for.
-    pub(crate) fn of(query: &PageQuery) -> Result<Self, Problem> {
-        let limit = query.limit.unwrap_or(PAGE);
+impl<T: Entity> PageRequest<T> {
+    /// Checks a query.
+    pub(crate) fn from_query(query: &PageQuery) -> Result<Self, Problem> {
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         let mut errors = Vec::new();
-        if !(1..=LARGEST_PAGE).contains(&limit) {
-            errors.push(FieldError::new("limit", format!("is {limit}, must be 1 to {LARGEST_PAGE}")));
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            errors.push(FieldError::new("limit", format!("is {limit}, must be 1 to {MAX_LIMIT}")));
         }
         let before = query.cursor.as_deref().map(str::parse::<T::Id>).transpose();
         let Ok(before) = before else {
@@ -103,12 +102,7 @@ impl<T: Kept> Page<T> {
     }
 }
 
-/// The id in a path: one that cannot be is one that is not there.
-pub(crate) fn id<T: Kept>(text: &str) -> Result<T::Id, Problem> {
-    text.parse().map_err(|_| not_found::<T>(&text.chars().take(64).collect::<String>()))
-}
-
-/// The revision of `If-Match`, where the caller wants to change no other.
+/// Returns the revision in `If-Match`, if the request depends on one.
 pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
@@ -124,7 +118,7 @@ pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{endpoint::NewEndpoint, link::NewLink};
+    use crate::kinds::{endpoint::NewEndpoint, link::NewLink};
 
     fn field_of(problem: Problem) -> (String, String) {
         assert_eq!(problem.kind, Kind::Invalid, "{problem:?}");

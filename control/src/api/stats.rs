@@ -1,4 +1,4 @@
-//! `/v1/stats`: counts out of ClickHouse.
+//! `GET /v1/stats/links/{id}`: the counts of a link, from ClickHouse.
 
 use std::sync::Arc;
 
@@ -19,14 +19,16 @@ use crate::{
     caller::Caller,
 };
 
+/// The counts of a link.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct LinkStats {
-    /// Visits by its address.
+    /// The visits by the short address.
     clicks: LinkClicks,
-    /// Visits by its QR code.
+    /// The visits by the QR code.
     scans: LinkClicks,
 }
 
+/// Returns the counts of a link.
 pub(crate) async fn link(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
@@ -34,7 +36,7 @@ pub(crate) async fn link(
 ) -> Result<Response, Problem> {
     let link = find::<Link>(&*api.leader()?, &caller, &text)?;
     let stats = ask(&api.store, &caller.workspace, link.id).await.map_err(|error| {
-        warn!(%error, "statistics are not answered");
+        warn!(%error, "reading statistics from ClickHouse failed");
         Problem::unavailable("The statistics cannot be read: ClickHouse does not answer")
     })?;
     Ok(Json(stats).into_response())

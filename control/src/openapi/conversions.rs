@@ -1,6 +1,5 @@
-//! The operations of the intake, which another role serves (`ingest/src/intake/`)
-//! behind this address. What is answered is described here; what is sent is the
-//! very type that the intake reads.
+//! The operations of the intake, which another role (`ingest/src/intake/`) serves behind this address. The answers are
+//! described here; the request is the type that the intake reads.
 
 use schemars::JsonSchema;
 use schemas::{ConversionId, conversion::Reported};
@@ -12,75 +11,78 @@ use service::{
 
 use crate::openapi::{document::Document, operation::Operation};
 
-/// What is answered to a report.
+/// The answer to a report.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[expect(dead_code, reason = "it is described, not made")]
-enum Taken {
-    /// To one conversion.
+#[expect(dead_code, reason = "the type is described, but no value is made")]
+#[schemars(rename = "Taken")]
+enum ReportAnswer {
+    /// The answer to one conversion.
     One { id: ConversionId },
-    /// To several, a line each.
+    /// The answer to several conversions, one in each line.
     Lines { accepted: u64, rejected: Vec<RejectedLine> },
 }
 
-/// What is answered to a postback.
+/// The answer to a postback.
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "it is described, not made")]
-struct CalledBack {
+#[expect(dead_code, reason = "the type is described, but no value is made")]
+#[schemars(rename = "CalledBack")]
+struct PostbackAnswer {
     id: ConversionId,
 }
 
-/// What a network's address may say; other names that networks use for the same
-/// are taken as well.
+/// The parameters of a network's call; the other names that networks use for them are accepted as well.
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "it is described, not made")]
-struct Postback {
-    /// The click (`clk_…`), which the link told its destination.
+#[expect(dead_code, reason = "the type is described, but no value is made")]
+#[schemars(rename = "Postback")]
+struct PostbackQuery {
+    /// The id of the click (`clk_…`), which the link passed to its destination.
     click_id: String,
-    /// What it was worth: a decimal number.
+    /// The value of the conversion: a decimal number.
     payout: Option<String>,
     /// The currency of `payout` (ISO 4217).
     currency: Option<String>,
-    /// What it is: `conversion`, if left out.
+    /// The name of the conversion; `conversion` by default.
     name: Option<String>,
-    /// The network's number of the order; a second report with it is the same conversion.
+    /// The network's id of the order; a second report with the same id is the same conversion.
     order_id: Option<String>,
-    /// `pending`, `approved`, ….
+    /// The status, such as `pending` or `approved`.
     status: Option<String>,
-    /// What was bought.
+    /// The product that was bought.
     product: Option<String>,
-    /// Who it is paid to.
+    /// The affiliate who is paid for the conversion.
     affiliate_id: Option<String>,
-    /// The customer, as the shop knows them.
+    /// The id that the shop has for the customer.
     customer_id: Option<String>,
 }
 
 pub(super) fn describe(document: &mut Document) {
     let key: Value = json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS});
-    Operation::new(document, "post", "/v1/conversions", "reportConversion", "Report what a click led to")
+    Operation::new(document, "post", "/v1/conversions", "reportConversion", "Report conversions")
         .tag("Conversions")
         .describe(
-            "One conversion, or one a line (`application/x-ndjson`). 202 once Kafka has it. A second report with the \
-             same `name` and `order_id` is the same conversion; without an order, one with the same `Idempotency-Key`.",
+            "One conversion, or one in each line (`application/x-ndjson`). The answer is 202 once Kafka has stored the \
+             report. A second report with the same `name` and `order_id` is the same conversion; without an order, a \
+             report with the same `Idempotency-Key`.",
         )
-        .header("Idempotency-Key", "Makes the report safe to repeat where it has no order.", &key)
+        .header("Idempotency-Key", "A key that makes a report without an order safe to repeat.", &key)
         .body::<Reported>(&json!({
             "click_id": "clk_01KH0FTEXX7000000000000000", "name": "purchase", "order_id": "1001",
             "amount": {"value": 4990, "currency": "EUR"},
         }))
-        .answers::<Taken>(202, "Kafka has it", &[])
+        .answers::<ReportAnswer>(202, "The report is stored in Kafka", &[])
         .done();
     for (method, id) in [("get", "postback"), ("post", "postPostback")] {
-        Operation::new(document, method, "/v1/postback/{token}", id, "Report a conversion by calling an address")
+        Operation::new(document, method, "/v1/postback/{token}", id, "Report a conversion by calling a URL")
             .tag("Conversions")
             .describe(
-                "For networks that can only call an address: the token is a key whose only scope is `postback`, and \
-                 stands for one. Without `order_id`, the click and the name make a second call the same conversion.",
+                "For networks that can only call a URL: the token is the secret of a key whose only scope is `postback`. \
+                 Without `order_id`, a second call with the same click and name is the same conversion.",
             )
             .open()
             .path::<String>("token")
-            .query::<Postback>()
-            .answers::<CalledBack>(202, "Kafka has it", &[])
+            .query::<PostbackQuery>()
+            .answers::<PostbackAnswer>(202, "The report is stored in Kafka", &[])
             .refuses(&[
                 Kind::Malformed,
                 Kind::NotFound,

@@ -7,16 +7,17 @@ use schemars::{
 use serde_json::{Map, Value, json};
 use service::problem::{Kind, ProblemBody};
 
-/// A description in the making.
+/// A document in the making.
 pub(super) struct Document {
-    /// What callers send.
+    /// The schemas of requests.
     pub(super) requests: SchemaGenerator,
-    /// What they are answered.
+    /// The schemas of answers.
     pub(super) answers: SchemaGenerator,
     pub(super) paths: Map<String, Value>,
 }
 
 impl Document {
+    /// Creates a document without operations.
     pub(super) fn new() -> Self {
         let generator = |contract: Contract| {
             let mut settings = SchemaSettings::draft2020_12();
@@ -28,6 +29,7 @@ impl Document {
         Self { requests: generator(Contract::Deserialize), answers: generator(Contract::Serialize), paths: Map::new() }
     }
 
+    /// Returns the whole document.
     pub(super) fn finish(mut self) -> Value {
         let problem = self.answers.subschema_for::<ProblemBody<'static>>();
         let responses: Map<String, Value> =
@@ -40,7 +42,7 @@ impl Document {
                 "title": "clickhook",
                 "version": env!("CARGO_PKG_VERSION"),
                 "description": "Short links whose clicks become signed webhooks and rows. Every problem is \
-                    `application/problem+json` (RFC 9457) and names the field. 503 is passing: repeat after `Retry-After`.",
+                    `application/problem+json` (RFC 9457) and names the field. 503 is temporary: retry after `Retry-After`.",
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "servers": [{"url": "/"}],
@@ -59,23 +61,24 @@ impl Document {
     }
 }
 
-/// A schema of what a caller sends, or of what is answered.
+/// Returns the schema of a request or of an answer.
 pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     generator.subschema_for::<T>().into()
 }
 
-/// How a kind of problem is named among the responses.
+/// Returns the name of a kind of problem among the responses.
 pub(super) fn name(kind: Kind) -> String {
     format!("{kind:?}").split([' ', '{']).next().unwrap_or_default().to_owned()
 }
 
+/// Returns the response with a problem.
 fn response(kind: Kind, problem: &Value) -> Value {
     let (r#type, title) = kind.name();
     let mut response = json!({
         "description": title,
         "content": {"application/problem+json": {
             "schema": problem,
-            "example": {"type": r#type, "title": title, "status": kind.status().as_u16(), "detail": "What happened, and what would do"},
+            "example": {"type": r#type, "title": title, "status": kind.status().as_u16(), "detail": "A sentence about what happened, and what to do"},
         }},
     });
     let header = match kind {

@@ -1,18 +1,18 @@
-//! The operations on many links at once.
+//! The operations on links that other kinds do not have.
 
+use schemas::Link;
 use serde_json::json;
 use service::problem::Kind;
 
 use crate::{
     api::{
-        bulk::{All, Delete, Update},
-        import::How,
+        bulk::{BulkDelete, BulkResults, BulkUpdate},
+        import::ImportQuery,
         links::LinksQuery,
-        qr::Look,
+        qr::QrQuery,
         resource::Listed,
     },
-    import::Report,
-    link::LinkPatch,
+    kinds::link::{LinkPatch, import::ImportReport},
     openapi::{
         document::Document,
         operation::{Header, Operation},
@@ -20,66 +20,82 @@ use crate::{
 };
 
 pub(super) fn describe(document: &mut Document) {
+    search(document);
+    pictures(document);
+    upsert(document);
+    bulk(document);
+    import(document);
+}
+
+fn search(document: &mut Document) {
     Operation::new(document, "get", "/v1/links", "listLinks", "List links, newest first")
         .tag("Links")
         .describe(
-            "All that fit everything that is given. Where few of many fit, a page may have fewer than were asked for, and \
-             a next one.",
+            "Lists the links that satisfy all given conditions. Where few of many links match, a page can have fewer links \
+             than were asked for, and still a next page.",
         )
         .query::<LinksQuery>()
-        .answers::<Listed<schemas::Link>>(200, "A page of them", &[])
+        .answers::<Listed<Link>>(200, "A page of links", &[])
         .refuses(&[Kind::Invalid])
         .done();
-    for (picture, media_type) in [("qr.svg", "image/svg+xml"), ("qr.png", "image/png")] {
-        let id = if picture == "qr.svg" { "linkQrSvg" } else { "linkQrPng" };
-        Operation::new(
-            document,
-            "get",
-            &format!("/v1/links/{{id}}/{picture}"),
-            id,
-            "The QR code of a link's short address",
-        )
-        .tag("Links")
-        .path::<schemas::LinkId>("id")
-        .query::<Look>()
-        .header("If-None-Match", "The ETag of the picture that is known.", &json!({"type": "string"}))
-        .answers_raw(200, "The picture", media_type)
-        .answers_nothing(304, "The picture that is known")
-        .refuses(&[Kind::NotFound, Kind::Invalid])
-        .done();
+}
+
+fn pictures(document: &mut Document) {
+    for (picture, id, media_type) in [("qr.svg", "linkQrSvg", "image/svg+xml"), ("qr.png", "linkQrPng", "image/png")] {
+        let path = format!("/v1/links/{{id}}/{picture}");
+        Operation::new(document, "get", &path, id, "Draw the QR code of a link's short address")
+            .tag("Links")
+            .path::<schemas::LinkId>("id")
+            .query::<QrQuery>()
+            .header("If-None-Match", "The ETag of a picture that you have already.", &json!({"type": "string"}))
+            .answers_raw(200, "The picture", media_type)
+            .answers_nothing(304, "The picture has not changed")
+            .refuses(&[Kind::NotFound, Kind::Invalid])
+            .done();
     }
-    Operation::new(document, "put", "/v1/links/upsert", "upsertLink", "Make a link what it should be")
+}
+
+fn upsert(document: &mut Document) {
+    Operation::new(document, "put", "/v1/links/upsert", "upsertLink", "Create or change a link")
         .tag("Links")
         .describe(
-            "Finds the link by `external_id`, else by `domain` and `slug`, and creates it where there is none. What is \
-             left out stays, null takes away.",
+            "Finds the link by `external_id`, else by `domain` and `slug`, and creates it if there is none. An absent field \
+             stays as it is, null removes a field.",
         )
         .if_match()
         .body::<LinkPatch>(&json!({"external_id": "42", "slug": "sale", "destination": "https://acme.example/"}))
-        .answers::<schemas::Link>(200, "It is changed, or was so already", &[Header::ETag])
-        .answers::<schemas::Link>(201, "It is made", &[Header::ETag, Header::Location])
+        .answers::<Link>(200, "The link, which was changed or had these fields already", &[Header::ETag])
+        .answers::<Link>(201, "The new link", &[Header::ETag, Header::Location])
         .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
+}
+
+fn bulk(document: &mut Document) {
     Operation::new(document, "patch", "/v1/links", "updateLinks", "Change up to 1000 links")
         .tag("Links")
-        .describe("One merge patch for all that are named. Each is changed, or refused, for itself.")
-        .body::<Update>(&json!({"external_ids": ["42", "43"], "set": {"campaign": "winter-sale-2026"}}))
-        .answers::<All>(200, "What became of each", &[])
+        .describe("One merge patch for all named links. Each link is changed or refused independently of the others.")
+        .body::<BulkUpdate>(&json!({"external_ids": ["42", "43"], "set": {"campaign": "winter-sale-2026"}}))
+        .answers::<BulkResults>(200, "The result for each link", &[])
         .done();
     Operation::new(document, "delete", "/v1/links", "deleteLinks", "Delete up to 1000 links")
         .tag("Links")
-        .body::<Delete>(&json!({"external_ids": ["42", "43"]}))
-        .answers::<All>(200, "What became of each", &[])
+        .body::<BulkDelete>(&json!({"external_ids": ["42", "43"]}))
+        .answers::<BulkResults>(200, "The result for each link", &[])
         .done();
+}
+
+fn import(document: &mut Document) {
+    let example = json!({"external_id": "42", "destination": "https://acme.example/"});
     Operation::new(document, "post", "/v1/links/import", "importLinks", "Import links by the million")
         .tag("Links")
         .describe(
-            "NDJSON: a link a line, as `PUT /v1/links/upsert` takes it; one with neither `external_id` nor `slug` is new \
-             each time. Lines are committed some thousand at a time, so an import that breaks off leaves a part, and can \
-             be repeated from its beginning: what is there already stays as it is. `Idempotency-Key` is not looked at.",
+            "NDJSON: each line has a link, as `PUT /v1/links/upsert` takes it; a line with neither `external_id` nor `slug` \
+             creates a new link each time. Lines are committed some thousand at a time, so an import that breaks off has \
+             imported a part. It can be repeated from its beginning: links that have the fields of their lines already stay \
+             as they are. `Idempotency-Key` is ignored.",
         )
-        .query::<How>()
-        .content::<LinkPatch>(true, "application/x-ndjson", &json!({"external_id": "42", "destination": "https://acme.example/"}))
-        .answers::<Report>(200, "What became of the lines", &[])
+        .query::<ImportQuery>()
+        .content::<LinkPatch>(true, "application/x-ndjson", &example)
+        .answers::<ImportReport>(200, "The report of the import", &[])
         .done();
 }

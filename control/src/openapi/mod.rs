@@ -1,10 +1,8 @@
-//! What the API says of itself: an OpenAPI 3.1 document, served without a key.
+//! The description of the API: an OpenAPI 3.1 document, served without a key.
 //!
-//! Its schemas are derived from the very types that serde reads requests into and
-//! writes answers from (`schemars`: macros that annotate handlers cannot see
-//! through those that serve every kind alike). What no type tells, such as which
-//! problems a route has and which headers it takes, stands in `paths.rs`; a test
-//! holds that list against the routes.
+//! Its schemas are derived from the types that serde reads requests into and writes answers from (by `schemars`; macros
+//! that annotate handlers cannot see through the handlers that serve every kind). The facts that no type has, such as
+//! the problems of a route and the headers that it takes, are in `paths.rs`; a test compares that list with the routes.
 
 mod conversions;
 mod document;
@@ -23,15 +21,15 @@ use serde_json::Value;
 
 use crate::openapi::document::Document;
 
-/// The document, made once.
+/// The document, which is made once.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
 
-/// `GET /openapi.json`.
+/// Serves `GET /openapi.json`.
 pub(crate) async fn serve() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone()).into_response()
 }
 
-/// The whole description.
+/// Returns the document.
 pub(crate) fn document() -> Value {
     let mut document = Document::new();
     paths::describe(&mut document);
@@ -42,7 +40,7 @@ pub(crate) fn document() -> Value {
 mod tests {
     use super::*;
 
-    /// Every `$ref` of a value.
+    /// Collects every `$ref` of a value.
     fn refs<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
         match value {
             Value::Object(object) => {

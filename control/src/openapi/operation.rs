@@ -1,5 +1,4 @@
-//! One operation of the description, built up in the order in which people read
-//! it: what is sent, what is answered, what may be the problem.
+//! An operation of the description, built in the order in which people read it: the request, the answers, the problems.
 
 use schemars::JsonSchema;
 use schemas::WorkspaceId;
@@ -8,7 +7,7 @@ use service::{headers::IDEMPOTENCY_KEY_CHARS, problem::Kind};
 
 use crate::openapi::document::{Document, name, schema};
 
-/// What any call with a key may be refused with.
+/// The problems that any call with a key can meet.
 const ANY_CALL: [Kind; 6] = [
     Kind::Malformed,
     Kind::Unauthorized,
@@ -18,6 +17,7 @@ const ANY_CALL: [Kind; 6] = [
     Kind::Unavailable,
 ];
 
+/// An operation in the making.
 pub(super) struct Operation<'d> {
     document: &'d mut Document,
     method: &'static str,
@@ -28,28 +28,29 @@ pub(super) struct Operation<'d> {
 }
 
 impl<'d> Operation<'d> {
+    /// Begins an operation that takes a key.
     pub(super) fn new(document: &'d mut Document, method: &'static str, path: &str, id: &str, summary: &str) -> Self {
         let value = Map::from_iter([("operationId".to_owned(), json!(id)), ("summary".to_owned(), json!(summary))]);
         let operation =
             Self { document, method, path: path.to_owned(), value, parameters: Vec::new(), responses: Map::new() };
         let workspace = schema::<WorkspaceId>(&mut operation.document.requests);
-        let words = "Where an operator acts, if that is not the key's own workspace.";
+        let words = "The workspace that an operator acts in, if that is not the key's own.";
         operation.header("X-Clickhook-Workspace", words, &workspace).refuses(&ANY_CALL)
     }
 
-    /// Which group it belongs to.
+    /// Sets the group that the operation belongs to.
     pub(super) fn tag(mut self, tag: &str) -> Self {
         self.value.insert("tags".to_owned(), json!([tag]));
         self
     }
 
-    /// More than its summary says.
+    /// Adds a description to the summary.
     pub(super) fn describe(mut self, text: &str) -> Self {
         self.value.insert("description".to_owned(), json!(text));
         self
     }
 
-    /// It needs no key.
+    /// Makes the operation one without a key.
     pub(super) fn open(mut self) -> Self {
         self.value.insert("security".to_owned(), json!([]));
         self.responses.clear();
@@ -57,14 +58,14 @@ impl<'d> Operation<'d> {
         self
     }
 
-    /// A part of its path.
+    /// Adds a parameter of the path.
     pub(super) fn path<T: JsonSchema>(mut self, name: &str) -> Self {
         let schema = schema::<T>(&mut self.document.requests);
         self.parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
         self
     }
 
-    /// What its query may say: the fields of `T`.
+    /// Adds the parameters of the query, which are the fields of `T`.
     pub(super) fn query<T: JsonSchema>(mut self) -> Self {
         let mut schema = T::json_schema(&mut self.document.requests).to_value();
         let required = schema["required"].take();
@@ -83,7 +84,7 @@ impl<'d> Operation<'d> {
         self
     }
 
-    /// A header that it takes.
+    /// Adds a header of the request.
     pub(super) fn header(mut self, name: &str, description: &str, schema: &Value) -> Self {
         self.parameters.push(json!({
             "name": name, "in": "header", "required": false, "description": description, "schema": schema,
@@ -91,32 +92,32 @@ impl<'d> Operation<'d> {
         self
     }
 
-    /// It changes only the version that `If-Match` names.
+    /// Adds `If-Match`, with which the operation changes only that version.
     pub(super) fn if_match(self) -> Self {
-        let words = "Change only this version: the ETag of an earlier answer, or *.";
+        let words = "The version to be changed: the ETag of an earlier answer, or * for any.";
         self.header("If-Match", words, &json!({"type": "string", "examples": ["\"3\""]})).refuses(&[Kind::Changed])
     }
 
-    /// It is done once, however often it is asked for under one `Idempotency-Key`.
-    pub(super) fn once(self) -> Self {
-        let words = "Repeat a call under the same key within a day, and it is answered as before (with \
-                     `Idempotent-Replayed: true`) instead of done again.";
+    /// Adds `Idempotency-Key`, under which the operation is carried out once.
+    pub(super) fn idempotent(self) -> Self {
+        let words = "A key of your choice. A call that is repeated under the same key within a day is answered as \
+                     before (with `Idempotent-Replayed: true`) instead of carried out again.";
         let schema =
             json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS, "pattern": "^[!-~]*$"});
         self.header("Idempotency-Key", words, &schema).refuses(&[Kind::Invalid, Kind::TooLarge])
     }
 
-    /// The JSON that it takes.
+    /// Adds the JSON body of the request.
     pub(super) fn body<T: JsonSchema>(self, example: &Value) -> Self {
         self.content::<T>(true, "application/json", example)
     }
 
-    /// The JSON that it takes, if there is any.
+    /// Adds the JSON body of the request, which can be left out.
     pub(super) fn optional_body<T: JsonSchema>(self, example: &Value) -> Self {
         self.content::<T>(false, "application/json", example)
     }
 
-    /// What it takes, of any media type.
+    /// Adds the body of the request, of any media type.
     pub(super) fn content<T: JsonSchema>(mut self, required: bool, media_type: &str, example: &Value) -> Self {
         let schema = schema::<T>(&mut self.document.requests);
         let content = json!({media_type: {"schema": schema, "example": example}});
@@ -124,18 +125,18 @@ impl<'d> Operation<'d> {
         self.refuses(&[Kind::TooLarge, Kind::Invalid])
     }
 
-    /// What it answers when all is well.
+    /// Adds an answer with JSON.
     pub(super) fn answers<T: JsonSchema>(self, status: u16, description: &str, headers: &[Header]) -> Self {
         let schema = schema::<T>(&mut self.document.answers);
         self.answer(status, description, headers, Some(json!({"application/json": {"schema": schema}})))
     }
 
-    /// It answers with a status alone.
+    /// Adds an answer with a status alone.
     pub(super) fn answers_nothing(self, status: u16, description: &str) -> Self {
         self.answer(status, description, &[], None)
     }
 
-    /// It answers with something that is no JSON.
+    /// Adds an answer that is not JSON.
     pub(super) fn answers_raw(self, status: u16, description: &str, media_type: &str) -> Self {
         let content = json!({media_type: {"schema": {"type": "string"}}});
         self.answer(status, description, &[], Some(content))
@@ -154,7 +155,7 @@ impl<'d> Operation<'d> {
         self
     }
 
-    /// What may be the problem, besides what any call may meet.
+    /// Adds problems, besides those that any call can meet.
     pub(super) fn refuses(mut self, kinds: &[Kind]) -> Self {
         for kind in kinds {
             let reference = format!("#/components/responses/{}", name(*kind));
@@ -163,7 +164,7 @@ impl<'d> Operation<'d> {
         self
     }
 
-    /// Puts it into the document.
+    /// Adds the operation to the document.
     pub(super) fn done(mut self) {
         if !self.parameters.is_empty() {
             self.value.insert("parameters".to_owned(), Value::Array(self.parameters));
@@ -177,9 +178,9 @@ impl<'d> Operation<'d> {
 /// A header of an answer.
 #[derive(Clone, Copy)]
 pub(super) enum Header {
-    /// Which version of a thing it is.
+    /// The version of the entity.
     ETag,
-    /// Where the new thing is.
+    /// The path of the new entity.
     Location,
 }
 

@@ -1,0 +1,211 @@
+//! Campaigns. Links name a campaign by its name, so the name is unique in the workspace.
+
+use bus::KeyUses;
+use schemars::JsonSchema;
+use schemas::{
+    Campaign, CampaignId, Scope, Timestamp, Topic, WorkspaceId,
+    campaign::{Goal, MILESTONES},
+};
+use serde::Deserialize;
+use service::problem::Problem;
+
+use crate::{
+    caller::Caller,
+    check::{Checker, Patch},
+    kinds::resource::{CreateContext, Created, Resource},
+    rules::Rules,
+    state::{
+        draft::Kind,
+        entity::{Entity, workspace_entity},
+    },
+};
+
+/// The most characters of a name, which is also the limit of a link's `campaign`.
+const NAME_CHARS: usize = 128;
+const MAX_MILESTONES: usize = 50;
+/// The largest number that every JSON reader understands (2^53 - 1).
+const MAX_NUMBER: u64 = (1 << 53) - 1;
+
+/// A campaign to be created.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewCampaign {
+    /// The name by which links refer to the campaign; unique in the workspace.
+    name: String,
+    /// The moment at which the campaign begins.
+    starts_at: Option<Timestamp>,
+    /// The moment at which the campaign ends.
+    ends_at: Option<Timestamp>,
+    /// The goal of the campaign.
+    goal: Option<Goal>,
+    /// The numbers of clicks at which the campaign reports progress, in ascending order, at most 50. The default is
+    /// 100, 500, 1000, 5000 and 10000.
+    milestones: Option<Vec<u64>>,
+}
+
+/// The changes of a campaign: a merge patch (RFC 7396).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CampaignPatch {
+    name: Patch<String>,
+    starts_at: Patch<Timestamp>,
+    ends_at: Patch<Timestamp>,
+    goal: Patch<Goal>,
+    milestones: Patch<Vec<u64>>,
+}
+
+/// The unique key of a campaign: its name in its workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct CampaignName(WorkspaceId, String);
+
+impl Entity for Campaign {
+    workspace_entity!(CampaignId, "campaign", Topic::Campaigns);
+
+    type UniqueKey = CampaignName;
+
+    fn unique_keys(&self) -> Vec<CampaignName> {
+        vec![CampaignName(self.workspace.clone(), self.name.clone())]
+    }
+
+    fn conflict(CampaignName(_, name): &CampaignName, owner: &CampaignId) -> Problem {
+        Problem::conflict("name", format!("`{name}` is the name of {owner} already: choose another"))
+    }
+}
+
+impl Kind for Campaign {}
+
+impl Resource for Campaign {
+    const PATH: &'static str = "/v1/campaigns";
+    const SCOPE: Scope = Scope::Links;
+
+    type New = NewCampaign;
+    type Patch = CampaignPatch;
+    type View<'a> = &'a Self;
+
+    fn create(new: NewCampaign, context: &CreateContext<'_>) -> Result<Created<Self>, Problem> {
+        new.check(&context.caller.workspace, context.at).map(Created::from)
+    }
+
+    fn patched(&self, patch: CampaignPatch, _: &Caller, _: &Rules, at: Timestamp) -> Result<Self, Problem> {
+        patch.apply(self, at)
+    }
+
+    fn view<'a>(&'a self, _: &KeyUses, _: Option<&'a str>) -> &'a Self {
+        self
+    }
+}
+
+impl NewCampaign {
+    /// Returns the campaign, checked.
+    fn check(self, workspace: &WorkspaceId, at: Timestamp) -> Result<Campaign, Problem> {
+        let campaign = Campaign {
+            id: CampaignId::mint(),
+            workspace: workspace.clone(),
+            name: self.name,
+            starts_at: self.starts_at,
+            ends_at: self.ends_at,
+            goal: self.goal,
+            milestones: self.milestones.unwrap_or_else(|| MILESTONES.to_vec()),
+            created_at: at,
+            updated_at: at,
+            revision: 1,
+        };
+        let mut checker = Checker::default();
+        check(&campaign, &mut checker);
+        checker.finish(campaign)
+    }
+}
+
+impl CampaignPatch {
+    /// Returns `campaign` with the patch applied, checked.
+    fn apply(self, campaign: &Campaign, at: Timestamp) -> Result<Campaign, Problem> {
+        let mut checker = Checker::default();
+        let mut new = campaign.clone();
+        self.name.apply_required(&mut new.name, "name", &mut checker);
+        self.starts_at.apply(&mut new.starts_at);
+        self.ends_at.apply(&mut new.ends_at);
+        self.goal.apply(&mut new.goal);
+        self.milestones.apply_or(&mut new.milestones, MILESTONES.to_vec());
+        check(&new, &mut checker);
+        if new != *campaign {
+            new.updated_at = at;
+            new.revision += 1;
+        }
+        checker.finish(new)
+    }
+}
+
+fn check(campaign: &Campaign, checker: &mut Checker) {
+    checker.text("name", &campaign.name, NAME_CHARS);
+    if let (Some(start), Some(end)) = (campaign.starts_at, campaign.ends_at)
+        && start >= end
+    {
+        checker.wrong("ends_at", "must be after starts_at");
+    }
+    let goal = match campaign.goal {
+        None => None,
+        Some(Goal::Clicks(n)) => Some(("goal.clicks", n)),
+        Some(Goal::Conversions(n)) => Some(("goal.conversions", n)),
+    };
+    if let Some((field, n)) = goal
+        && !(1..=MAX_NUMBER).contains(&n)
+    {
+        checker.wrong(field, format!("is {n}, must be 1 to {MAX_NUMBER}"));
+    }
+    let milestones = &campaign.milestones;
+    if milestones.len() > MAX_MILESTONES {
+        checker.wrong("milestones", format!("has {}, at most {MAX_MILESTONES} are allowed", milestones.len()));
+    }
+    let mut above = 0;
+    for (index, milestone) in milestones.iter().enumerate() {
+        if *milestone <= above || *milestone > MAX_NUMBER {
+            let reason = format!("is {milestone}, must be above {above} and at most {MAX_NUMBER}: they ascend");
+            checker.wrong(format!("milestones[{index}]"), reason);
+            return;
+        }
+        above = *milestone;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn new(body: Value) -> Result<Campaign, Problem> {
+        let new: NewCampaign = serde_json::from_value(body).unwrap();
+        new.check(&WorkspaceId::default(), Timestamp::from_millis(0))
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_named() {
+        let many: Vec<u64> = (1..52).collect();
+        for (field, value, named) in [
+            ("name", json!(""), "name"),
+            ("goal", json!({"clicks": 0}), "goal.clicks"),
+            ("goal", json!({"conversions": u64::MAX}), "goal.conversions"),
+            ("milestones", json!([0, 1]), "milestones[0]"),
+            ("milestones", json!([5, 5]), "milestones[1]"),
+            ("milestones", json!([5, 9, 7, 1]), "milestones[2]"),
+            ("milestones", json!(many), "milestones"),
+        ] {
+            let mut body = json!({"name": "a"});
+            body[field] = value;
+            let problem = new(body.clone()).unwrap_err();
+            assert_eq!((problem.errors.len(), problem.errors[0].field.as_str()), (1, named), "{body}");
+        }
+        let backwards = json!({"name": "a", "starts_at": "2026-02-01T00:00:00Z", "ends_at": "2026-01-01T00:00:00Z"});
+        assert_eq!(new(backwards).unwrap_err().errors[0].field, "ends_at");
+    }
+
+    #[test]
+    fn milestones_are_the_usual_ones_unless_chosen() {
+        assert_eq!(new(json!({"name": "a"})).unwrap().milestones, MILESTONES);
+        let mut campaign = new(json!({"name": "a", "milestones": []})).unwrap();
+        assert_eq!(campaign.milestones, [0_u64; 0]);
+        let patch: CampaignPatch = serde_json::from_value(json!({"milestones": null, "goal": {"clicks": 5}})).unwrap();
+        campaign = patch.apply(&campaign, Timestamp::from_millis(5)).unwrap();
+        assert_eq!((campaign.milestones.len(), campaign.goal, campaign.revision), (5, Some(Goal::Clicks(5)), 2));
+    }
+}

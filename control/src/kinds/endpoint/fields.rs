@@ -1,0 +1,343 @@
+//! The fields of an endpoint that callers write, and the rules that they are checked against. The address is checked
+//! again when a connection is made.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
+
+use axum::http::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
+use schemas::{
+    Endpoint, EndpointId, EndpointStatus, Filters, SealedSecret, Timestamp, WorkspaceId, endpoint::Subscription,
+    usermap::UserMap,
+};
+use serde::Deserialize;
+use service::problem::Problem;
+use url::Host;
+
+use crate::{
+    check::{Checker, Patch, merged},
+    rules::EndpointRules,
+};
+
+const URL_BYTES: usize = 2048;
+const SUBSCRIPTIONS: usize = 50;
+const FILTER_VALUES: usize = 200;
+const HEADERS: usize = 20;
+const HEADER_BYTES: usize = 4096;
+const TIMEOUT_MS: std::ops::RangeInclusive<u32> = 100..=30_000;
+const DEFAULT_TIMEOUT_MS: u32 = 5_000;
+
+/// The headers that clickhook sets itself, or that belong to the connection (RFC 9110, section 7.6.1).
+const RESERVED_HEADERS: [&str; 15] = [
+    "accept-encoding",
+    "connection",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
+const RESERVED_PREFIXES: [&str; 3] = ["content-", "webhook-", "x-webhook-"];
+
+/// An endpoint to be created.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewEndpoint {
+    /// The address that webhooks are sent to: https, and no private address.
+    #[schemars(length(min = 1, max = URL_BYTES), extend("format" = "uri"))]
+    url: String,
+    /// The events to be delivered.
+    #[schemars(length(min = 1, max = SUBSCRIPTIONS))]
+    events: Vec<Subscription>,
+    /// The conditions that an event must satisfy to be delivered.
+    #[serde(default)]
+    filters: Filters,
+    /// The longest time of one exchange, including the body, in milliseconds; 5000 by default.
+    #[schemars(range(min = *TIMEOUT_MS.start(), max = *TIMEOUT_MS.end()))]
+    timeout_ms: Option<u32>,
+    /// The headers to be added to each request.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = HEADERS))]
+    headers: UserMap,
+}
+
+/// The changes of an endpoint: a merge patch (RFC 7396).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EndpointPatch {
+    /// The address that webhooks are sent to: https, and no private address.
+    #[schemars(length(min = 1, max = URL_BYTES), extend("format" = "uri"))]
+    url: Patch<String>,
+    /// The events to be delivered.
+    #[schemars(length(min = 1, max = SUBSCRIPTIONS))]
+    events: Patch<Vec<Subscription>>,
+    /// The conditions that an event must satisfy to be delivered.
+    filters: Patch<Filters>,
+    /// The longest time of one exchange, including the body, in milliseconds; 5000 by default.
+    #[schemars(range(min = *TIMEOUT_MS.start(), max = *TIMEOUT_MS.end()))]
+    timeout_ms: Patch<u32>,
+    /// The headers to be added to each request.
+    #[schemars(extend("maxProperties" = HEADERS))]
+    headers: Patch<BTreeMap<String, Option<String>>>,
+    /// Whether deliveries are made.
+    status: Patch<RequestedStatus>,
+}
+
+/// The status that a caller can set. `disabled` follows from failed deliveries alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Wanted")]
+pub(crate) enum RequestedStatus {
+    Active,
+    Paused,
+}
+
+impl NewEndpoint {
+    /// Returns the endpoint with this id and sealed secret, checked.
+    pub(crate) fn check(
+        self,
+        id: EndpointId,
+        workspace: &WorkspaceId,
+        secret: SealedSecret,
+        rules: EndpointRules,
+        at: Timestamp,
+    ) -> Result<Endpoint, Problem> {
+        let endpoint = Endpoint {
+            id,
+            workspace: workspace.clone(),
+            url: self.url,
+            events: self.events,
+            filters: self.filters,
+            timeout_ms: self.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
+            headers: self.headers,
+            status: EndpointStatus::Active,
+            secret,
+            created_at: at,
+            updated_at: at,
+            revision: 1,
+        };
+        let mut checker = Checker::default();
+        check(&endpoint, rules, &mut checker);
+        checker.finish(endpoint)
+    }
+}
+
+impl EndpointPatch {
+    /// Returns `endpoint` with the patch applied, checked.
+    pub(crate) fn apply(self, endpoint: &Endpoint, rules: EndpointRules, at: Timestamp) -> Result<Endpoint, Problem> {
+        let mut checker = Checker::default();
+        let mut new = endpoint.clone();
+        self.url.apply_required(&mut new.url, "url", &mut checker);
+        self.events.apply_required(&mut new.events, "events", &mut checker);
+        self.filters.apply_or(&mut new.filters, Filters::default());
+        self.timeout_ms.apply_or(&mut new.timeout_ms, DEFAULT_TIMEOUT_MS);
+        match self.headers {
+            Patch::Keep => {}
+            Patch::Remove => new.headers = UserMap::default(),
+            Patch::Set(patch) => new.headers = merged(&endpoint.headers, patch),
+        }
+        match self.status {
+            Patch::Keep => {}
+            Patch::Remove => checker.wrong("status", "cannot be removed: give active or paused"),
+            Patch::Set(RequestedStatus::Active) => new.status = EndpointStatus::Active,
+            Patch::Set(RequestedStatus::Paused) => new.status = EndpointStatus::Paused,
+        }
+        check(&new, rules, &mut checker);
+        if new != *endpoint {
+            new.updated_at = at;
+            new.revision += 1;
+        }
+        checker.finish(new)
+    }
+}
+
+fn check(endpoint: &Endpoint, rules: EndpointRules, checker: &mut Checker) {
+    check_url(&endpoint.url, rules, checker);
+    let subscriptions = endpoint.events.len();
+    if subscriptions == 0 {
+        checker.wrong("events", "is empty: name at least one event, or [\"*\"] for all");
+    } else if subscriptions > SUBSCRIPTIONS {
+        checker.wrong("events", format!("has {subscriptions}, at most {SUBSCRIPTIONS} are allowed"));
+    }
+    let filter_bytes = serde_json::to_string(&endpoint.filters).map_or(usize::MAX, |filters| filters.len());
+    if filter_bytes > FILTER_VALUES * 100 {
+        checker.wrong("filters", format!("is too large: at most {FILTER_VALUES} values or so"));
+    }
+    if !TIMEOUT_MS.contains(&endpoint.timeout_ms) {
+        let (min, max) = (TIMEOUT_MS.start(), TIMEOUT_MS.end());
+        checker.wrong("timeout_ms", format!("is {}, must be {min} to {max}", endpoint.timeout_ms));
+    }
+    check_headers(&endpoint.headers, checker);
+}
+
+fn check_url(text: &str, rules: EndpointRules, checker: &mut Checker) {
+    let Some(url) = checker.http_url("url", text, URL_BYTES) else { return };
+    if url.scheme() == "http" && !rules.allow_http {
+        checker.wrong("url", "must begin with https:// (`control.allow_http` allows http)");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        checker.wrong("url", "has a user or password: put them into `headers` as Authorization");
+    }
+    let private = match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(ip)) => is_private(ip.into()),
+        Some(Host::Ipv6(ip)) => is_private(ip.into()),
+        None => false,
+    };
+    if private && !rules.allow_private {
+        checker.wrong("url", "is in a private network or on this machine (`control.allow_private` allows it)");
+    }
+}
+
+/// Tells whether an address is plainly not on the public internet. The dispatcher has the full list.
+fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+        }
+    }
+}
+
+fn check_headers(headers: &UserMap, checker: &mut Checker) {
+    if headers.len() > HEADERS {
+        checker.wrong("headers", format!("has {}, at most {HEADERS} are allowed", headers.len()));
+    }
+    let mut seen = HashSet::new();
+    for (name, value) in headers.iter() {
+        let field = format!("headers.{}", name.chars().take(64).collect::<String>());
+        let lower = name.to_ascii_lowercase();
+        if HeaderName::from_bytes(name.as_bytes()).is_err() || name.len() > 128 {
+            checker.wrong(&field, "is no header's name: letters, digits and - are allowed");
+        } else if RESERVED_HEADERS.contains(&lower.as_str())
+            || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
+        {
+            checker.wrong(&field, "is reserved: clickhook sets it, or it belongs to the connection");
+        } else if !seen.insert(lower) {
+            checker.wrong(&field, "stands there twice: names of headers ignore case");
+        }
+        let clean = value.chars().all(|c| c == '\t' || !c.is_control());
+        if !clean || !value.is_ascii() || HeaderValue::from_str(value).is_err() || value.len() > HEADER_BYTES {
+            let reason = format!("must be at most {HEADER_BYTES} ASCII characters, none of them a control character");
+            checker.wrong(&field, reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const STRICT: EndpointRules = EndpointRules { allow_http: false, allow_private: false };
+    const LAX: EndpointRules = EndpointRules { allow_http: true, allow_private: true };
+
+    fn sealed() -> SealedSecret {
+        SealedSecret { key: String::new(), nonce: String::new(), sealed: String::new() }
+    }
+
+    fn check_with(body: Value, rules: EndpointRules) -> Result<Endpoint, Problem> {
+        let new: NewEndpoint = serde_json::from_value(body).unwrap();
+        new.check(EndpointId::from_bits(1), &WorkspaceId::default(), sealed(), rules, Timestamp::from_millis(0))
+    }
+
+    fn refused(field: &str, value: Value, rules: EndpointRules) -> Vec<String> {
+        let mut body = json!({"url": "https://hooks.example/a", "events": ["*"]});
+        body[field] = value;
+        check_with(body, rules).err().map_or_else(Vec::new, |p| p.errors.into_iter().map(|e| e.field).collect())
+    }
+
+    #[test]
+    fn what_is_allowed_passes() {
+        for (field, value) in [
+            ("url", json!("https://hooks.example:8443/a?b=c")),
+            ("url", json!("https://93.184.215.14/")),
+            ("url", json!("https://[2606:4700::1]/")),
+            ("events", json!(["link.*", "qr.scanned"])),
+            ("filters", json!({"country": ["US", "DE"], "bot": true})),
+            ("timeout_ms", json!(100)),
+            ("headers", json!({"Authorization": "Bearer a", "X-Team": "growth\tteam"})),
+        ] {
+            assert_eq!(refused(field, value.clone(), STRICT), Vec::<String>::new(), "{field} {value}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_is_named() {
+        let many: BTreeMap<String, String> = (0..21).map(|n| (format!("x-{n}"), String::new())).collect();
+        for (field, value, named) in [
+            ("url", json!("http://hooks.example/"), "url"),
+            ("url", json!("https://localhost/"), "url"),
+            ("url", json!("https://a.localhost./"), "url"),
+            ("url", json!("https://127.1/"), "url"),
+            ("url", json!("https://0x7f000001/"), "url"),
+            ("url", json!("https://10.1.2.3/"), "url"),
+            ("url", json!("https://169.254.169.254/latest"), "url"),
+            ("url", json!("https://[::1]/"), "url"),
+            ("url", json!("https://[::ffff:10.0.0.1]/"), "url"),
+            ("url", json!("https://[fd00::1]/"), "url"),
+            ("url", json!("https://me:hush@hooks.example/"), "url"),
+            ("url", json!("ftp://hooks.example/"), "url"),
+            ("url", json!(format!("https://hooks.example/{}", "a".repeat(2048))), "url"),
+            ("events", json!([]), "events"),
+            ("timeout_ms", json!(99), "timeout_ms"),
+            ("timeout_ms", json!(30_001), "timeout_ms"),
+            ("headers", json!({"Host": "a"}), "headers.Host"),
+            ("headers", json!({"content-TYPE": "a"}), "headers.content-TYPE"),
+            ("headers", json!({"webhook-id": "a"}), "headers.webhook-id"),
+            ("headers", json!({"X-Webhook-Signature": "a"}), "headers.X-Webhook-Signature"),
+            ("headers", json!({"Transfer-Encoding": "chunked"}), "headers.Transfer-Encoding"),
+            ("headers", json!({"x y": "a"}), "headers.x y"),
+            ("headers", json!({"x": "a\r\nb: c"}), "headers.x"),
+            ("headers", json!({"x": "\u{fc}"}), "headers.x"),
+            ("headers", json!({"X-A": "1", "x-a": "2"}), "headers.x-a"),
+            ("headers", json!(many), "headers"),
+        ] {
+            assert_eq!(refused(field, value.clone(), STRICT), [named], "{field} {value}");
+        }
+        for url in ["http://hooks.example/", "http://127.0.0.1:9000/", "http://localhost/"] {
+            assert_eq!(refused("url", json!(url), LAX), Vec::<String>::new(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let endpoint =
+            check_with(json!({"url": "https://a.example/", "events": ["*"], "headers": {"X-A": "1"}}), STRICT);
+        let endpoint = endpoint.unwrap();
+        let apply = |patch: Value| {
+            let patch: EndpointPatch = serde_json::from_value(patch).unwrap();
+            patch.apply(&endpoint, STRICT, Timestamp::from_millis(5))
+        };
+        assert_eq!(apply(json!({"timeout_ms": null, "status": "active"})).unwrap(), endpoint);
+        let new = apply(json!({"status": "paused", "headers": {"X-A": null}, "filters": {"country": "US"}})).unwrap();
+        assert_eq!((new.status, new.revision, new.headers.len()), (EndpointStatus::Paused, 2, 0));
+        assert_eq!(apply(json!({"url": null, "events": []})).unwrap_err().errors.len(), 2);
+        assert!(serde_json::from_value::<EndpointPatch>(json!({"status": "disabled"})).is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! Endpoints. An endpoint's secret is shown once, when the endpoint is created; it is kept sealed.
+
+mod fields;
+
+use bus::KeyUses;
+use schemars::JsonSchema;
+use schemas::{
+    Endpoint, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters, Scope, Timestamp, Topic,
+    WorkspaceId, endpoint::Subscription, sample, usermap::UserMap,
+};
+use serde::Serialize;
+use service::{problem::Problem, secret};
+use zeroize::Zeroizing;
+
+pub(crate) use crate::kinds::endpoint::fields::{EndpointPatch, NewEndpoint};
+use crate::{
+    caller::Caller,
+    kinds::resource::{CreateContext, Created, Resource},
+    rules::Rules,
+    state::{
+        draft::Kind,
+        entity::{Entity, NoUniqueKey, workspace_entity},
+    },
+};
+
+impl Entity for Endpoint {
+    workspace_entity!(EndpointId, "endpoint", Topic::Endpoints);
+
+    type UniqueKey = NoUniqueKey;
+
+    fn conflict(key: &NoUniqueKey, _: &EndpointId) -> Problem {
+        match *key {}
+    }
+}
+
+impl Kind for Endpoint {}
+
+impl Resource for Endpoint {
+    const PATH: &'static str = "/v1/endpoints";
+    const SCOPE: Scope = Scope::Endpoints;
+
+    type New = NewEndpoint;
+    type Patch = EndpointPatch;
+    type View<'a> = EndpointView<'a>;
+
+    fn create(new: NewEndpoint, context: &CreateContext<'_>) -> Result<Created<Self>, Problem> {
+        let id = EndpointId::mint();
+        let secret = secret::mint();
+        let sealed = context.vault.seal(&id.to_string(), secret.expose().as_bytes());
+        let entity = new.check(id, &context.caller.workspace, sealed, context.rules.endpoints, context.at)?;
+        Ok(Created { entity, secret: Some(Zeroizing::new(secret.expose().to_owned())) })
+    }
+
+    fn patched(&self, patch: EndpointPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+        patch.apply(self, rules.endpoints, at)
+    }
+
+    fn view<'a>(&'a self, _: &KeyUses, secret: Option<&'a str>) -> EndpointView<'a> {
+        EndpointView::new(self, secret)
+    }
+}
+
+/// An endpoint as callers see it: without its secret, which only the answer to the creation shows.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Endpoint")]
+pub(crate) struct EndpointView<'a> {
+    /// The id of the endpoint.
+    id: EndpointId,
+    /// The workspace whose events the endpoint receives.
+    workspace: &'a WorkspaceId,
+    /// The address that webhooks are sent to: https, and no private address.
+    url: &'a str,
+    /// The events to be delivered.
+    events: &'a [Subscription],
+    /// The conditions that an event must satisfy to be delivered.
+    filters: &'a Filters,
+    /// The longest time of one exchange, including the body, in milliseconds; 5000 by default.
+    timeout_ms: u32,
+    /// The headers to be added to each request.
+    headers: &'a UserMap,
+    /// Whether deliveries are made.
+    status: EndpointStatus,
+    /// The moment of creation.
+    created_at: Timestamp,
+    /// The moment of the last change.
+    updated_at: Timestamp,
+    /// The number of the version, from 1, which is also the ETag.
+    revision: u64,
+    /// The secret that signs the webhooks: shown in the answer to the creation, and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+}
+
+impl<'a> EndpointView<'a> {
+    fn new(endpoint: &'a Endpoint, secret: Option<&'a str>) -> Self {
+        Self {
+            id: endpoint.id,
+            workspace: &endpoint.workspace,
+            url: &endpoint.url,
+            events: &endpoint.events,
+            filters: &endpoint.filters,
+            timeout_ms: endpoint.timeout_ms,
+            headers: &endpoint.headers,
+            status: endpoint.status,
+            created_at: endpoint.created_at,
+            updated_at: endpoint.updated_at,
+            revision: endpoint.revision,
+            secret,
+        }
+    }
+}
+
+/// Returns a sample event of the type, for this endpoint alone.
+pub(crate) fn sample_event(endpoint: &Endpoint, name: EventName, at: Timestamp) -> Envelope<'_, Event<'static>> {
+    let workspace = endpoint.workspace.as_str();
+    // A sample has a new id each time: a receiver that drops duplicates must not drop the second test.
+    let occurrence = EndpointId::mint().to_string();
+    let id = EventId::of(workspace, name, &endpoint.id.to_string(), &occurrence, at);
+    let event = Event { id, ..sample::event(name, at) };
+    Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: Some(endpoint.id), event }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::SealedSecret;
+    use serde_json::json;
+
+    use super::*;
+    use crate::rules::EndpointRules;
+
+    #[test]
+    fn a_view_never_shows_the_sealed_secret() {
+        let new: NewEndpoint = serde_json::from_value(json!({"url": "https://a.example/", "events": ["*"]})).unwrap();
+        let sealed = SealedSecret { key: String::new(), nonce: String::new(), sealed: String::new() };
+        let rules = EndpointRules { allow_http: false, allow_private: false };
+        let at = Timestamp::from_millis(0);
+        let endpoint = new.check(EndpointId::from_bits(1), &WorkspaceId::default(), sealed, rules, at).unwrap();
+        let view = serde_json::to_value(EndpointView::new(&endpoint, None)).unwrap();
+        assert_eq!(view.get("secret"), None);
+        let view = serde_json::to_value(EndpointView::new(&endpoint, Some("whsec_a"))).unwrap();
+        assert_eq!(view["secret"], "whsec_a");
+    }
+}

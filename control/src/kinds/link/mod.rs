@@ -1,0 +1,136 @@
+//! Links. The address of a link and its external id are unique, and every change produces an event.
+
+mod address;
+mod fields;
+pub(crate) mod import;
+pub(crate) mod ndjson;
+pub(crate) mod qr;
+pub(crate) mod search;
+mod slug;
+#[cfg(test)]
+mod tests;
+pub(crate) mod upsert;
+
+use bus::KeyUses;
+use schemas::{Envelope, Event, EventId, EventName, Link, LinkId, Scope, Timestamp, Topic, workspace::SlugCase};
+use service::problem::Problem;
+
+pub(crate) use crate::kinds::link::fields::{LinkPatch, NewLink};
+use crate::{
+    caller::Caller,
+    kinds::{
+        link::address::{resolve_domain, short_url},
+        resource::{CreateContext, Created, Resource},
+    },
+    rules::Rules,
+    state::{
+        draft::{Draft, EntityChange, Kind, serialise},
+        entity::{Entity, workspace_entity},
+        links::LinkKey,
+    },
+};
+
+impl Entity for Link {
+    workspace_entity!(LinkId, "link", Topic::Links);
+
+    type UniqueKey = LinkKey;
+
+    fn unique_keys(&self) -> Vec<LinkKey> {
+        let address = LinkKey::Address(self.domain.clone(), self.slug.clone());
+        let external = self.external_id.clone().map(|external| LinkKey::External(self.workspace.clone(), external));
+        std::iter::once(address).chain(external).collect()
+    }
+
+    fn conflict(key: &LinkKey, owner: &LinkId) -> Problem {
+        match key {
+            LinkKey::Address(domain, slug) => {
+                let host = domain.as_deref().map_or_else(String::new, |domain| format!(" on {domain}"));
+                let reason = format!("`{slug}` is taken{host}: choose another, or leave it out to have one made up");
+                Problem::conflict("slug", reason)
+            }
+            LinkKey::External(_, external) => {
+                let reason = format!("`{external}` is the external_id of {owner} already: change that link instead");
+                Problem::conflict("external_id", reason)
+            }
+        }
+    }
+}
+
+impl Kind for Link {
+    /// Sets the domain, the canonical spelling of the slug and the short URL; generates a slug where there is none.
+    fn normalise(&mut self, old: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {
+        let case = match old {
+            // The link stays on its host, even if the workspace has a default domain since.
+            Some(Self { domain: None, .. }) => SlugCase::Sensitive,
+            _ => {
+                let (domain, case) = resolve_domain(draft, &self.workspace, self.domain.take())?;
+                self.domain = domain;
+                case
+            }
+        };
+        self.slug = if self.slug.is_empty() {
+            let is_free =
+                |slug: &str| draft.owner::<Self>(&LinkKey::Address(self.domain.clone(), slug.to_owned())).is_none();
+            slug::generate(case, draft.link_rules().slug_chars, is_free)
+        } else {
+            slug::canonical(&self.slug, case)
+        };
+        self.short_url = short_url(self, &draft.link_rules().short_url_base);
+        // Another spelling of the same slug is no change.
+        if let Some(old) = old
+            && self.revision != old.revision
+        {
+            let unchanged = Self { revision: old.revision, updated_at: old.updated_at, ..self.clone() };
+            if unchanged == *old {
+                *self = unchanged;
+            }
+        }
+        Ok(())
+    }
+
+    fn event(change: EntityChange<'_, Self>, at: Timestamp) -> Result<Option<Vec<u8>>, Problem> {
+        let (name, link, revision, changes) = match change {
+            EntityChange::Created(link) => (EventName::LinkCreated, link, link.revision, None),
+            EntityChange::Updated { old, new } => {
+                (EventName::LinkUpdated, new, new.revision, Some(fields::changes(old, new)))
+            }
+            // The deletion counts as the version after the last.
+            EntityChange::Deleted(link) => (EventName::LinkDeleted, link, link.revision + 1, None),
+        };
+        let workspace = link.workspace.as_str();
+        let event = Event {
+            id: EventId::of(workspace, name, &link.id.to_string(), &revision.to_string(), at),
+            event: name,
+            timestamp: at,
+            link: Some(link.facts()),
+            click: None,
+            utm: None,
+            attribution: None,
+            changes,
+            message: None,
+        };
+        let envelope = Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event };
+        serialise(&envelope).map(Some)
+    }
+}
+
+impl Resource for Link {
+    const PATH: &'static str = "/v1/links";
+    const SCOPE: Scope = Scope::Links;
+
+    type New = NewLink;
+    type Patch = LinkPatch;
+    type View<'a> = &'a Self;
+
+    fn create(new: NewLink, context: &CreateContext<'_>) -> Result<Created<Self>, Problem> {
+        new.check(&context.caller.workspace, &context.rules.links, context.at).map(Created::from)
+    }
+
+    fn patched(&self, patch: LinkPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+        patch.apply(self, &rules.links, at)
+    }
+
+    fn view<'a>(&'a self, _: &KeyUses, _: Option<&'a str>) -> &'a Self {
+        self
+    }
+}

@@ -1,0 +1,152 @@
+//! Exhausted links, which have reached their `max_clicks`. Once a second the leader asks ClickHouse for the clicks of each
+//! link that has a limit and has not reached it, and marks those that have; redirectors answer them as expired. Other
+//! links cost nothing here. Without ClickHouse no link is marked, and nothing else waits for it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use schemas::{Link, LinkId, Timestamp};
+use service::problem::Problem;
+use store::{Store, StoreError};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use crate::{
+    leading::{leadership::Leadership, writer::Leader},
+    metrics::ControlMetrics,
+    state::{draft::Draft, links::LimitedLink},
+};
+
+/// The interval of the counts, or the time of a count if that is longer.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The reason why not all links were counted.
+#[derive(Debug, thiserror::Error)]
+enum ExhaustionError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("exhausted links are not marked: {}", .0.detail)]
+    Unmarked(Problem),
+}
+
+/// The outcome of the last count.
+#[derive(Clone, Copy)]
+enum LastCount {
+    Complete,
+    Failed,
+}
+
+/// Marks exhausted links while this instance leads. Never returns.
+pub(crate) async fn mark_exhausted_links(leadership: Arc<Leadership>, store: Store, metrics: ControlMetrics) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = LastCount::Complete;
+    loop {
+        ticks.tick().await;
+        let Some(leader) = leadership.leader() else { continue };
+        last = match (count(&leader, &store, &metrics).await, last) {
+            (Ok(()), LastCount::Complete) => LastCount::Complete,
+            (Ok(()), LastCount::Failed) => {
+                info!("counting the clicks of links with max_clicks resumed");
+                LastCount::Complete
+            }
+            (Err(error), LastCount::Complete) => {
+                warn!(%error, "counting the clicks of links with max_clicks failed, they may exceed their limits: retrying");
+                LastCount::Failed
+            }
+            (Err(error), LastCount::Failed) => {
+                debug!(%error, "counting the clicks of links with max_clicks failed again");
+                LastCount::Failed
+            }
+        };
+    }
+}
+
+/// Counts the clicks of all links that have a limit and have not reached it, and marks those that have. Locks the state
+/// for some of the links at a time.
+async fn count(leader: &Leader, store: &Store, metrics: &ControlMetrics) -> Result<(), ExhaustionError> {
+    let mut after = None;
+    loop {
+        let limited = leader.read(|state| state.links.limited(after, Store::TOTALS_AT_ONCE));
+        let Some(last) = limited.last() else { return Ok(()) };
+        after = Some(last.id);
+        let asked: Vec<_> = limited.iter().map(|link| (&link.workspace, link.id)).collect();
+        let totals = store.link_totals(&asked).await?;
+        let reached = reached(&limited, &totals);
+        if !reached.is_empty() {
+            let marked = mark(leader, reached).await.map_err(ExhaustionError::Unmarked)?;
+            metrics.links_exhausted.inc_by(marked);
+        }
+    }
+}
+
+/// Returns the links that have reached their limit, with their clicks.
+fn reached(limited: &[LimitedLink], totals: &HashMap<LinkId, u64>) -> Vec<(LimitedLink, u64)> {
+    let total = |link: &LimitedLink| totals.get(&link.id).copied().filter(|total| *total >= link.max_clicks);
+    limited.iter().filter_map(|link| Some((link.clone(), total(link)?))).collect()
+}
+
+/// Marks links as exhausted, behind the changes that wait already, and returns the number of marked links.
+async fn mark(leader: &Leader, reached: Vec<(LimitedLink, u64)>) -> Result<u64, Problem> {
+    let change = move |draft: &mut Draft<'_>| {
+        let mut marked = 0;
+        for (limited, total) in reached {
+            let exhausted = |link: &Link, at| Ok(exhausted(link, total, at));
+            match draft.update(&limited.workspace, &limited.id, None, exhausted) {
+                Ok(link) if link.exhausted_at == Some(draft.at()) => marked += 1,
+                Ok(_) => {}
+                // The link was deleted since. The others are marked all the same.
+                Err(problem) => debug!(link = %limited.id, reason = problem.detail, "an exhausted link was not marked"),
+            }
+        }
+        Ok(marked)
+    };
+    leader.enqueue(change).await?.committed().await
+}
+
+/// Returns `link` marked, if `total` clicks exhaust it: it may have been changed since it was counted.
+fn exhausted(link: &Link, total: u64, at: Timestamp) -> Link {
+    let mut new = link.clone();
+    if link.exhausted_at.is_none() && link.max_clicks.is_some_and(|max| max <= total) {
+        new.exhausted_at = Some(at);
+        new.updated_at = at;
+        new.revision += 1;
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::WorkspaceId;
+    use serde_json::json;
+
+    use super::*;
+
+    fn limited(id: u128, max_clicks: u64) -> LimitedLink {
+        LimitedLink { id: LinkId::from_bits(id), workspace: WorkspaceId::default(), max_clicks }
+    }
+
+    #[test]
+    fn a_limit_is_reached_by_as_many_clicks_as_it_says() {
+        let totals = HashMap::from([(LinkId::from_bits(1), 9), (LinkId::from_bits(2), 10), (LinkId::from_bits(3), 11)]);
+        let all = [limited(1, 10), limited(2, 10), limited(3, 10), limited(4, 10)];
+        assert_eq!(reached(&all, &totals), [(limited(2, 10), 10), (limited(3, 10), 11)]);
+    }
+
+    #[test]
+    fn what_was_changed_since_it_was_counted_is_held_to_what_it_says_now() {
+        let at = Timestamp::from_millis(7);
+        let link = |max: Option<u64>, exhausted: Option<Timestamp>| -> Link {
+            serde_json::from_value(json!({
+                "id": LinkId::from_bits(1), "workspace": "default", "slug": "s", "destination": "https://a.example/",
+                "short_url": "https://go.example/s", "status_code": 302, "created_at": Timestamp::from_millis(0),
+                "updated_at": Timestamp::from_millis(0), "revision": 1, "max_clicks": max, "exhausted_at": exhausted,
+            }))
+            .unwrap()
+        };
+        let marked = exhausted(&link(Some(10), None), 10, at);
+        assert_eq!((marked.exhausted_at, marked.updated_at, marked.revision), (Some(at), at, 2));
+        for same in [link(Some(11), None), link(None, None), link(Some(10), Some(Timestamp::from_millis(3)))] {
+            assert_eq!(exhausted(&same, 10, at), same);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Leading and standing by: the election of the one instance that writes, its term, its writing, and the forwarding of
+//! requests to it.
+
+pub(crate) mod election;
+pub(crate) mod exhaustion;
+pub(crate) mod forward;
+mod installation;
+pub(crate) mod leadership;
+pub(crate) mod writer;

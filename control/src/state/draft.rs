@@ -1,0 +1,297 @@
+//! Changes that are not committed yet, drafted over the committed state. Each change sees those before it, so that a
+//! group of changes is committed in one transaction with the outcome that they would have one by one.
+
+use std::sync::Arc;
+
+use schemas::{Timestamp, Topic, Workspace, WorkspaceId, idempotency::KeptAnswer};
+use serde::Serialize;
+use service::problem::Problem;
+
+use crate::{
+    rules::LinkRules,
+    state::{
+        HasCollection, State, StateChanges,
+        collection::Collection,
+        entity::{expect, not_found},
+    },
+};
+
+/// A kind of entities, with the rules that depend on other entities.
+pub(crate) trait Kind: HasCollection {
+    /// Sets the fields of a checked entity that follow from other entities, before it is written over `old`.
+    ///
+    /// # Errors
+    /// When the entity does not fit the others.
+    fn normalise(&mut self, _old: Option<&Self>, _draft: &Draft<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    /// Checks that no other entity needs this one.
+    ///
+    /// # Errors
+    /// When the entity cannot be deleted.
+    fn check_deletable(&self, _draft: &Draft<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    /// Returns the event that tells of a change, if the kind has events.
+    fn event(_change: EntityChange<'_, Self>, _at: Timestamp) -> Result<Option<Vec<u8>>, Problem> {
+        Ok(None)
+    }
+}
+
+/// A change of an entity, with its versions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EntityChange<'a, T> {
+    Created(&'a T),
+    Updated { old: &'a T, new: &'a T },
+    Deleted(&'a T),
+}
+
+/// A record that a draft produces.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct DraftRecord {
+    pub(crate) topic: Topic,
+    pub(crate) key: String,
+    /// The value; nothing to delete the key.
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+impl DraftRecord {
+    /// Returns the size of the key and the value, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// Changes that are to be committed, and the records that say so.
+#[derive(Debug, Default)]
+pub(crate) struct DraftedChanges {
+    pub(crate) changes: StateChanges,
+    pub(crate) records: Vec<DraftRecord>,
+}
+
+/// Changes being drafted over a state. A change that is refused leaves nothing behind.
+pub(crate) struct Draft<'s> {
+    state: &'s State,
+    drafted: DraftedChanges,
+    link_rules: &'s LinkRules,
+    at: Timestamp,
+    events: ChangeEvents,
+}
+
+/// Whether changes of entities produce their events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChangeEvents {
+    Emit,
+    Suppress,
+}
+
+impl<'s> Draft<'s> {
+    /// Begins a draft whose changes happen at the moment `at`.
+    pub(crate) fn new(state: &'s State, link_rules: &'s LinkRules, at: Timestamp) -> Self {
+        Self { state, drafted: DraftedChanges::default(), link_rules, at, events: ChangeEvents::Emit }
+    }
+
+    /// Returns the records that the draft produces so far.
+    pub(crate) fn records(&self) -> &[DraftRecord] {
+        &self.drafted.records
+    }
+
+    /// Ends the draft.
+    pub(crate) fn finish(self) -> DraftedChanges {
+        self.drafted
+    }
+
+    /// Returns the moment at which the changes happen.
+    pub(crate) const fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Makes changes with or without their events.
+    pub(crate) fn with_events<T>(&mut self, events: ChangeEvents, change: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.events, events);
+        let outcome = change(self);
+        self.events = before;
+        outcome
+    }
+
+    /// Returns the rules that links are checked against.
+    pub(crate) const fn link_rules(&self) -> &'s LinkRules {
+        self.link_rules
+    }
+
+    /// Returns the entity of the id, in whichever workspace it is.
+    pub(crate) fn find<T: HasCollection>(&self, id: &T::Id) -> Option<Arc<T>> {
+        match T::overlay(&self.drafted.changes).changed.get(id) {
+            Some(changed) => changed.clone(),
+            None => T::collection(self.state).get(id),
+        }
+    }
+
+    /// Returns the id of the entity that has the unique key.
+    pub(crate) fn owner<T: HasCollection>(&self, key: &T::UniqueKey) -> Option<T::Id> {
+        match T::overlay(&self.drafted.changes).owners.get(key) {
+            Some(owner) => owner.clone(),
+            None => T::collection(self.state).owner(key),
+        }
+    }
+
+    /// Returns the number of entities of a kind in the workspace.
+    pub(crate) fn count<T: HasCollection>(&self, workspace: &WorkspaceId) -> usize {
+        let changed = &T::overlay(&self.drafted.changes).changed;
+        let committed = T::collection(self.state).in_workspace(workspace);
+        let untouched = committed.filter(|found| !changed.contains_key(&found.id()));
+        let drafted = changed.values().flatten().filter(|found| found.workspace() == Some(workspace));
+        untouched.count() + drafted.count()
+    }
+
+    /// Tells whether any entity of the workspace satisfies the condition.
+    pub(crate) fn any<T: HasCollection>(&self, workspace: &WorkspaceId, is: impl Fn(&T) -> bool) -> bool {
+        let changed = &T::overlay(&self.drafted.changes).changed;
+        let is_untouched = |found: &T| !changed.contains_key(&found.id());
+        changed.values().flatten().any(|found| is(found))
+            || T::collection(self.state).in_workspace(workspace).any(|found| is(&found) && is_untouched(&found))
+    }
+
+    /// Returns the answer that is kept under the key of a record on `idempotency`.
+    pub(crate) fn kept_answer(&self, key: &str) -> Option<Arc<KeptAnswer>> {
+        let drafted = self.drafted.changes.answers.get(key).cloned();
+        drafted.or_else(|| self.state.answers.get(key, self.at))
+    }
+
+    /// Keeps an answer, in the transaction of the changes.
+    pub(crate) fn keep_answer(&mut self, key: Arc<str>, answer: KeptAnswer) -> Result<(), Problem> {
+        self.produce(Topic::Idempotency, &key, serialise(&answer)?);
+        self.drafted.changes.answers.insert(key, Arc::new(answer));
+        Ok(())
+    }
+
+    /// Produces a record that changes nothing in the state.
+    pub(crate) fn produce(&mut self, topic: Topic, key: &str, value: Vec<u8>) {
+        self.drafted.records.push(DraftRecord { topic, key: key.to_owned(), value: Some(value) });
+    }
+
+    /// Creates a checked entity.
+    pub(crate) fn create<T: Kind>(&mut self, new: T) -> Result<Arc<T>, Problem> {
+        let id = new.id();
+        if self.find::<T>(&id).is_some() {
+            return Err(Problem::conflict("id", format!("There is a {} {id} already: choose another id", T::NAME)));
+        }
+        // The workspace may have been deleted since the caller was authenticated.
+        if let Some(workspace) = new.workspace()
+            && self.find::<Workspace>(workspace).is_none()
+        {
+            return Err(not_found::<Workspace>(workspace.as_str()));
+        }
+        self.write(None, new)
+    }
+
+    /// Changes an entity. An entity that stays as it is produces no record.
+    pub(crate) fn update<T: Kind>(
+        &mut self,
+        workspace: &WorkspaceId,
+        id: &T::Id,
+        expected: Option<u64>,
+        change: impl FnOnce(&T, Timestamp) -> Result<T, Problem>,
+    ) -> Result<Arc<T>, Problem> {
+        let old = expect(self.find::<T>(id), id, workspace, expected)?;
+        let new = change(&old, self.at)?;
+        self.write(Some(&old), new)
+    }
+
+    /// Deletes an entity, unless `allow` or the kind's rules refuse.
+    pub(crate) fn delete<T: Kind>(
+        &mut self,
+        workspace: &WorkspaceId,
+        id: &T::Id,
+        expected: Option<u64>,
+        allow: impl FnOnce(&T) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let old = expect(self.find::<T>(id), id, workspace, expected)?;
+        allow(&old)?;
+        old.check_deletable(self)?;
+        let event = self.event(EntityChange::Deleted(&*old))?;
+        self.release_keys(&*old);
+        T::overlay_mut(&mut self.drafted.changes).changed.insert(id.clone(), None);
+        self.produce_version::<T>(id, None, event);
+        let key = id.to_string();
+        let deletions =
+            T::DEPENDENT_TOPICS.iter().map(|topic| DraftRecord { topic: *topic, key: key.clone(), value: None });
+        self.drafted.records.extend(deletions);
+        Ok(())
+    }
+
+    fn write<T: Kind>(&mut self, old: Option<&T>, mut new: T) -> Result<Arc<T>, Problem> {
+        new.normalise(old, self)?;
+        if old.is_some_and(|old| new == *old) {
+            return Ok(Arc::new(new));
+        }
+        let releasing = self.releasing_owners(&new)?;
+        let value = serialise(&new)?;
+        let change = old.map_or(EntityChange::Created(&new), |old| EntityChange::Updated { old, new: &new });
+        let event = self.event(change)?;
+        for (owner, released) in releasing {
+            self.write(Some(&*owner), released)?;
+        }
+        if let Some(old) = old {
+            self.release_keys(old);
+        }
+        let id = new.id();
+        let new = Arc::new(new);
+        let overlay = T::overlay_mut(&mut self.drafted.changes);
+        for key in new.unique_keys() {
+            overlay.owners.insert(key, Some(id.clone()));
+        }
+        overlay.changed.insert(id.clone(), Some(Arc::clone(&new)));
+        self.produce_version::<T>(&id, Some(value), event);
+        Ok(new)
+    }
+
+    fn event<T: Kind>(&self, change: EntityChange<'_, T>) -> Result<Option<Vec<u8>>, Problem> {
+        match self.events {
+            ChangeEvents::Emit => T::event(change, self.at),
+            ChangeEvents::Suppress => Ok(None),
+        }
+    }
+
+    fn produce_version<T: Kind>(&mut self, id: &T::Id, value: Option<Vec<u8>>, event: Option<Vec<u8>>) {
+        let key = id.to_string();
+        self.drafted.records.push(DraftRecord { topic: T::TOPIC, key: key.clone(), value });
+        if let Some(event) = event {
+            self.drafted.records.push(DraftRecord { topic: Topic::Events, key, value: Some(event) });
+        }
+    }
+
+    /// Returns the other owners of `new`'s unique keys that release them, each with its version without the key.
+    ///
+    /// # Errors
+    /// When an owner keeps its key.
+    fn releasing_owners<T: Kind>(&self, new: &T) -> Result<Vec<(Arc<T>, T)>, Problem> {
+        let mut releasing = Vec::new();
+        for key in new.unique_keys() {
+            let Some(owner_id) = self.owner::<T>(&key).filter(|owner| *owner != new.id()) else { continue };
+            let owner = self.find::<T>(&owner_id);
+            match owner.as_ref().and_then(|owner| owner.release_key(&key, self.at)).zip(owner) {
+                Some((released, owner)) => releasing.push((owner, released)),
+                None => return Err(T::conflict(&key, &owner_id)),
+            }
+        }
+        Ok(releasing)
+    }
+
+    /// Frees the unique keys that `old` still owns.
+    fn release_keys<T: Kind>(&mut self, old: &T) {
+        let id = old.id();
+        for key in old.unique_keys() {
+            if self.owner::<T>(&key).as_ref() == Some(&id) {
+                T::overlay_mut(&mut self.drafted.changes).owners.insert(key, None);
+            }
+        }
+    }
+}
+
+/// Writes a record's value as JSON.
+pub(crate) fn serialise(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(|error| Problem::unavailable(format!("The record cannot be written: {error}")))
+}

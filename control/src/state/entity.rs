@@ -1,0 +1,113 @@
+//! The facts that all kinds of entities share: an id, a workspace, versions, a topic, and the keys that must be
+//! unique. Collections and the reading of topics need no more than these; the rules of a change are in
+//! [`Kind`](super::draft::Kind).
+
+use std::{
+    fmt::{Debug, Display},
+    hash::Hash,
+    str::FromStr,
+    sync::Arc,
+};
+
+use schemas::{Timestamp, Topic, WorkspaceId};
+use serde::{Serialize, de::DeserializeOwned};
+use service::problem::{Kind as ProblemKind, Problem};
+
+/// An entity that the control plane keeps, as its record has it.
+pub(crate) trait Entity:
+    Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// The id of the entity, which is the key of its record.
+    type Id: Ord + Clone + Debug + Display + FromStr<Err: Display> + Send + Sync;
+    /// A key that only one entity of the kind may have.
+    type UniqueKey: Clone + Debug + Eq + Hash + Send + Sync;
+
+    /// The noun for the kind in sentences.
+    const NAME: &'static str;
+    /// The topic of the records.
+    const TOPIC: Topic;
+    /// The topics with further records under the entity's id, which are deleted with it.
+    const DEPENDENT_TOPICS: &'static [Topic] = &[];
+
+    /// Returns the id.
+    fn id(&self) -> Self::Id;
+
+    /// Returns the workspace that the entity belongs to, or nothing for an entity of the whole installation.
+    fn workspace(&self) -> Option<&WorkspaceId>;
+
+    /// Returns the number of the version, from 1.
+    fn revision(&self) -> u64;
+
+    /// Tells whether callers in `workspace` may see the entity.
+    fn is_visible_from(&self, workspace: &WorkspaceId) -> bool {
+        self.workspace().is_none_or(|own| own == workspace)
+    }
+
+    /// Returns the unique keys that the entity has.
+    fn unique_keys(&self) -> Vec<Self::UniqueKey> {
+        Vec::new()
+    }
+
+    /// Returns the problem of another entity that wants a key of `owner`.
+    fn conflict(key: &Self::UniqueKey, owner: &Self::Id) -> Problem;
+
+    /// Returns the entity without the key, which another entity takes over; nothing where the owner keeps it.
+    fn release_key(&self, _key: &Self::UniqueKey, _at: Timestamp) -> Option<Self> {
+        None
+    }
+}
+
+/// The parts of `impl Entity` that differ between kinds of a workspace only in their types and words.
+macro_rules! workspace_entity {
+    ($id:ty, $name:literal, $topic:expr) => {
+        type Id = $id;
+
+        const NAME: &'static str = $name;
+        const TOPIC: schemas::Topic = $topic;
+
+        fn id(&self) -> $id {
+            self.id
+        }
+
+        fn workspace(&self) -> Option<&schemas::WorkspaceId> {
+            Some(&self.workspace)
+        }
+
+        fn revision(&self) -> u64 {
+            self.revision
+        }
+    };
+}
+pub(crate) use workspace_entity;
+
+/// The unique key of a kind that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum NoUniqueKey {}
+
+/// Returns the entity if callers in the workspace may see it and it has the revision that they expect.
+pub(crate) fn expect<T: Entity>(
+    found: Option<Arc<T>>,
+    id: &T::Id,
+    workspace: &WorkspaceId,
+    expected: Option<u64>,
+) -> Result<Arc<T>, Problem> {
+    let found =
+        found.filter(|found| found.is_visible_from(workspace)).ok_or_else(|| not_found::<T>(&id.to_string()))?;
+    match expected {
+        Some(revision) if revision != found.revision() => {
+            let detail = format!("This {} is at revision {}: read it again", T::NAME, found.revision());
+            Err(Problem::new(ProblemKind::Changed, detail))
+        }
+        _ => Ok(found),
+    }
+}
+
+/// Returns the problem of a caller who names an entity that does not exist in the caller's workspace.
+pub(crate) fn not_found<T: Entity>(id: &str) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("There is no {} {id}", T::NAME))
+}
+
+/// Parses the id in a path. A text that cannot be an id names an entity that does not exist.
+pub(crate) fn parse_id<T: Entity>(text: &str) -> Result<T::Id, Problem> {
+    text.parse().map_err(|_| not_found::<T>(&text.chars().take(64).collect::<String>()))
+}
