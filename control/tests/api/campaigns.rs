@@ -21,7 +21,7 @@ async fn a_campaign_is_created_read_changed_listed_and_deleted() {
     assert_eq!(api.send("PATCH", &path, "If-Match: \"1\"\r\n", "{}").await.status, 412);
     let wrong = api.patch(&path, json!({"milestones": [20, 10]})).await;
     assert_eq!((wrong.status, wrong.fields()), (422, vec!["milestones[1]"]));
-    // What it gave up is free.
+    // The name that the campaign gave up is free.
     assert_eq!(api.post("/v1/campaigns", json!({"name": "winter"})).await.status, 201);
     assert_eq!(api.get("/v1/campaigns").await.body["data"][1], changed.body);
     assert_eq!(api.delete(&path).await.status, 204);

@@ -1,4 +1,4 @@
-//! What the API says of itself, held against what it does.
+//! The description of the API, compared with its behaviour.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Api, leader};
 
-/// A path of the description with something in place of its parameters.
+/// Returns a path of the description with a value for each parameter.
 fn filled(path: &str) -> String {
     path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/")
 }
@@ -22,7 +22,7 @@ async fn every_method_is_described_and_every_description_has_a_method() {
     for (path, item) in document.body["paths"].as_object().unwrap() {
         let described: BTreeSet<String> = item.as_object().unwrap().keys().map(|name| name.to_uppercase()).collect();
         let refused = api.send("BREW", &filled(path), "", "").await;
-        // What another process serves says so itself.
+        // The intake, which another process serves, answers 503 here.
         if refused.status == 503 {
             continue;
         }
@@ -43,7 +43,7 @@ async fn only_the_description_and_health_are_open() {
         for (method, operation) in item.as_object().unwrap() {
             let answer = stranger.send(&method.to_uppercase(), &filled(path), "", "").await;
             let open = operation.get("security") == Some(&Value::Array(Vec::new()));
-            // 503: what another process serves, and there is none.
+            // 503: another process serves the path, and it does not run.
             let allowed = if open { [200, 503] } else { [401, 503] };
             assert!(allowed.contains(&answer.status), "{method} {path}: {answer:?}");
         }

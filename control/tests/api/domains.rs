@@ -1,4 +1,4 @@
-//! Domains: whose they are, how they are proven, and what links do on them.
+//! Domains: their owners, their proofs, and the links on them.
 
 use serde_json::json;
 
@@ -51,7 +51,7 @@ async fn a_workspace_has_one_default_domain_and_links_answer_on_it() {
     let instance = leader(&bus).await;
     let api = instance.api().workspace("acme").await;
     let link = |slug: &str| json!({"destination": "https://a.example/", "slug": slug});
-    // Only the first workspace has what no domain claims.
+    // The hosts that are no domain belong to the first workspace alone.
     let nowhere = api.post("/v1/links", link("a")).await;
     assert_eq!((nowhere.status, nowhere.fields()), (422, vec!["domain"]));
 
@@ -68,7 +68,7 @@ async fn a_workspace_has_one_default_domain_and_links_answer_on_it() {
     let before = api.get(&path(&first)).await;
     assert_eq!((&before.body["is_default"], before.header("etag")), (&json!(false), Some("\"2\"")));
     assert_eq!(api.post("/v1/links", link("SALE")).await.body["short_url"], "https://b.acme.co/SALE");
-    // A link stays where it was made.
+    // A link stays on the host on which it was created.
     let id = on_first.body["id"].as_str().unwrap();
     let patched = api.patch(&format!("/v1/links/{id}"), json!({"tags": ["x"]})).await;
     assert_eq!(patched.body["domain"], "a.acme.co");
@@ -94,7 +94,7 @@ async fn what_the_first_workspace_has_without_a_domain_stays_there() {
     let one = format!("/v1/links/{}", before.body["id"].as_str().unwrap());
     let patched = api.patch(&one, json!({"slug": "Other"})).await;
     assert_eq!((patched.body.get("domain"), &patched.body["short_url"]), (None, &json!("https://go.example/Other")));
-    // Its name is nobody else's, and fixed.
+    // The name belongs to one domain, and cannot be changed.
     let taken = api.post("/v1/domains", json!({"name": "go.acme.co"})).await;
     assert_eq!((taken.status, taken.fields()), (409, vec!["name"]));
     for field in ["name", "slug_case", "verified_at"] {

@@ -25,7 +25,7 @@ async fn an_endpoint_shows_its_secret_once_and_can_be_tested() {
     assert_eq!(seen.body["filters"], json!({"country": ["US"]}));
     assert_eq!(api.get("/v1/endpoints").await.body["data"], json!([seen.body]));
 
-    // The topic holds it sealed for this endpoint.
+    // The topic has the secret sealed for this endpoint.
     let records = read(&bus, Topic::Endpoints, |records| !records.is_empty()).await;
     assert!(!records[0].value.contains(secret));
     let endpoint: Endpoint = serde_json::from_str(&records[0].value).unwrap();

@@ -1,5 +1,4 @@
-//! What nobody in their right mind sends, and what it is answered with: a status,
-//! and the field that the problem names.
+//! Hostile and broken requests, and their answers: a status, and the field that the problem names.
 
 use serde_json::{Value, json};
 use tokio::{
@@ -9,15 +8,15 @@ use tokio::{
 
 use crate::support::{Api, KEY, leader};
 
-/// A request, and what it is answered with.
+/// A request with the expected answer.
 struct Hostile {
     method: &'static str,
     path: String,
-    /// Header lines, each with its end.
+    /// The header lines, each with its end.
     headers: &'static str,
     body: Vec<u8>,
     status: u16,
-    /// The field that the problem names; empty where it names none.
+    /// The field that the problem names; empty if it names none.
     field: &'static str,
 }
 
@@ -29,7 +28,7 @@ fn post(body: impl Into<Vec<u8>>, status: u16, field: &'static str) -> Hostile {
     Hostile { body: body.into(), field, ..send("POST", "/v1/links", status) }
 }
 
-/// A link with one field that is wrong.
+/// A link with one wrong field.
 fn link(field: &'static str, value: &Value) -> Hostile {
     let mut body = json!({"destination": "https://a.example/"});
     body[field] = value.clone();
@@ -53,7 +52,7 @@ fn nested(open: &str, close: &str, depth: usize) -> String {
     format!("{}{}", open.repeat(depth), close.repeat(depth))
 }
 
-/// Bodies that are no JSON, or not the JSON that is wanted.
+/// Bodies that are not JSON, or not the expected JSON.
 fn bodies() -> Vec<Hostile> {
     let long = "a".repeat(2 << 20);
     vec![
@@ -108,7 +107,7 @@ fn bodies() -> Vec<Hostile> {
     ]
 }
 
-/// Values that no link has.
+/// Values that no link can have.
 fn values() -> Vec<Hostile> {
     let many: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
     vec![
@@ -172,7 +171,7 @@ fn values() -> Vec<Hostile> {
     ]
 }
 
-/// Where no redirect may lead.
+/// Addresses to which no redirect may lead.
 fn destinations() -> Vec<Hostile> {
     [
         "",
@@ -213,7 +212,7 @@ fn destinations() -> Vec<Hostile> {
     .collect()
 }
 
-/// What no endpoint may be.
+/// Addresses that no endpoint may have.
 fn endpoints() -> Vec<Hostile> {
     let with = |field: &str, value: Value| {
         let mut body = json!({"url": "https://a.example/", "events": ["*"]});
@@ -254,7 +253,7 @@ fn endpoints() -> Vec<Hostile> {
     all
 }
 
-/// Paths, queries and headers that are tricks.
+/// Paths, queries and headers of attackers.
 fn requests(id: &str) -> Vec<Hostile> {
     let one = format!("/v1/links/{id}");
     vec![
@@ -304,7 +303,7 @@ fn requests(id: &str) -> Vec<Hostile> {
     ]
 }
 
-/// The head and the body of the answer to a request as it is written here.
+/// Sends the bytes of a request as they are, and returns the head and the body of the answer.
 async fn answer(api: Api, hostile: &Hostile) -> (u16, String, Value) {
     let mut stream = TcpStream::connect(api.address).await.unwrap();
     let Hostile { method, path, headers, body, .. } = hostile;
@@ -313,7 +312,7 @@ async fn answer(api: Api, hostile: &Hostile) -> (u16, String, Value) {
          Content-Length: {}\r\n{headers}\r\n",
         body.len()
     );
-    // A body that is refused may not be read to its end.
+    // The server may stop reading a refused body before its end.
     let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -350,7 +349,7 @@ async fn what_is_hostile_is_answered_with_a_problem_that_names_the_field() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), all.len(), wrong.join("\n"));
-    // And nothing of it has left a trace.
+    // None of the requests has left a trace.
     assert_eq!(api.get("/v1/links").await.body["data"], json!([created.body]));
     assert_eq!(api.get("/v1/endpoints").await.body["data"], json!([]));
     instance.stop().await;

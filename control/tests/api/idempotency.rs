@@ -1,5 +1,4 @@
-//! `Idempotency-Key`: a call that is repeated is answered as before and done once,
-//! also by another leader.
+//! `Idempotency-Key`: a repeated call is answered as before and carried out once, also by another leader.
 
 use schemas::Topic;
 use serde_json::json;
@@ -42,7 +41,7 @@ async fn a_call_that_is_repeated_is_answered_as_before_and_done_once() {
     let long = post(api, "/v1/links", &"k".repeat(256), &body).await;
     assert_eq!((long.status, long.fields()), (422, vec!["Idempotency-Key"]));
 
-    // What was refused can be asked for anew.
+    // A call that was refused can be repeated.
     let refused = post(api, "/v1/links", "order-3", &json!({"destination": "nowhere"})).await;
     assert_eq!(refused.status, 422);
     assert_eq!(post(api, "/v1/links", "order-3", &body).await.status, 201);

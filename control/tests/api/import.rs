@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::support::{Api, KEY, leader};
 
-/// How many links there are.
+/// Returns the number of links.
 async fn count(api: Api) -> usize {
     let (mut count, mut cursor) = (0, String::new());
     loop {
@@ -122,7 +122,7 @@ async fn an_import_reports_what_it_rejected_and_can_be_repeated() {
     assert_eq!((counts(&untold.body), untold.body.get("more")), ([0, 1, 0, 0], None));
     assert_eq!(api.send("POST", "/v1/links/import?event=false", "", "").await.status, 400);
 
-    // Each link once, and the change that was to be told nobody.
+    // Each link has one event, and the change without events has none.
     let links = read(&bus, Topic::Links, |records| records.len() >= 3501).await;
     assert_eq!(links.len(), 3501);
     let last: Link = serde_json::from_str(&links[3500].value).unwrap();
@@ -137,7 +137,7 @@ async fn a_workspace_leaves_room_for_the_imports_of_others() {
     let instance = leader(&bus).await;
     let ours = instance.api();
     let theirs = ours.workspace("theirs").await;
-    // Two that have begun and go on, and a third in vain.
+    // Two imports are running, and a third is refused.
     let mut begun = Vec::new();
     for n in 0..2 {
         let head = format!(

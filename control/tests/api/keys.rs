@@ -1,4 +1,4 @@
-//! Keys: what each may do, how long it opens, and that its secret is shown once.
+//! Keys: their scopes, their validity, and their secrets, which are shown once.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn a_key_shows_its_secret_once_and_its_hash_never() {
     let ids: Vec<&Value> = listed.body["data"].as_array().unwrap().iter().map(|key| &key["id"]).collect();
     assert_eq!(ids, [&seen.body["id"], &json!(ADMIN)]);
 
-    // Neither the topic nor the answers give the secret away.
+    // Neither the topic nor the answers have the secret in them.
     let records = read(&bus, Topic::Keys, |records| records.len() >= 2).await;
     assert!(records.iter().all(|record| !record.value.contains(&secret)));
     let kept: Key = serde_json::from_str(&records[1].value).unwrap();
@@ -100,7 +100,7 @@ async fn nobody_gives_or_takes_more_than_they_have() {
     assert!(refused.body["detail"].as_str().unwrap().contains("operator"));
     let own = admin.post("/v1/keys", json!({"name": "a", "scopes": ["links"]})).await;
     assert_eq!(admin.patch(&path(&own), json!({"scopes": ["operator"]})).await.status, 403);
-    // Another's stronger key is not theirs to take over, to weaken or to end.
+    // A caller cannot rotate, change or delete another's stronger key.
     let rotate = format!("{}/rotate", path(&above));
     for refused in [
         admin.send("POST", &rotate, "", "").await,
@@ -225,14 +225,14 @@ async fn the_last_use_of_a_key_is_shown_whoever_was_called() {
     }
     let used = api.get(&path(&made)).await.body["last_used_at"].clone();
     assert!(used.is_string());
-    // Once a minute, and so by the topic only once.
+    // Uses are recorded once a minute, so the topic has one record.
     let id = made.body["id"].as_str().unwrap().to_owned();
     let key_of = id.clone();
     let told = read(&bus, Topic::KeyUses, move |records| records.iter().any(|record| record.key == key_of)).await;
     let told: Vec<_> = told.iter().filter(|record| record.key == id).collect();
     assert_eq!(told.len(), 1);
     assert_eq!(serde_json::from_str::<Value>(&told[0].value).unwrap(), json!({"v": 1, "last_used_at": used}));
-    // What another process writes is shown too.
+    // A use that another process records is shown too.
     let later = Timestamp::now().plus(Duration::from_secs(60)).to_string();
     let value = json!({"v": 1, "last_used_at": later}).to_string();
     let producer = bus.producer("test", Duration::ZERO, PATIENCE).unwrap();

@@ -1,4 +1,4 @@
-//! Who leads: taking over, standing by, and being fenced.
+//! Leading: taking over, standing by, and being fenced.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tokio::net::TcpListener;
 
 use crate::support::{Api, Instance, KEY, config, configured, instance, leader, store};
 
-/// Two instances, both ready: the one that leads, and the one that stands by.
+/// Starts two instances and waits until both are ready; returns the leader and the standby.
 async fn two(bus: &Bus) -> (Instance, Instance) {
     let first = leader(bus).await;
     let second = instance(bus, store("nothing")).await;
-    // Whichever the group elects now.
+    // The group can elect either of them.
     eventually("one of two leads and both are ready", async || {
         (first.leads() != second.leads() && first.health.is_ready() && second.health.is_ready()).then_some(())
     })
@@ -53,7 +53,7 @@ async fn a_standby_answers_what_the_leader_answers() {
     let created = standing.post("/v1/links", json!({"destination": "https://a.example/", "slug": "sale"})).await;
     let path = created.header("location").unwrap();
     assert_eq!((created.status, created.header("etag")), (201, Some("\"1\"")), "{created:?}");
-    // At once, either way round.
+    // A write is visible at once, at the leader and at the standby.
     assert_eq!(leading.get(path).await.body, created.body);
     assert_eq!(leading.patch(path, json!({"campaign": "w"})).await.status, 200);
     assert_eq!(standing.get(path).await.body["campaign"], "w");
@@ -79,7 +79,7 @@ async fn a_standby_answers_what_the_leader_answers() {
     assert_eq!(wrong.get("/v1/links").await.status, 401);
     let large = standing.post("/v1/links", json!({"destination": "a".repeat(2 << 20)})).await;
     assert_eq!(large.status, 413);
-    // What was handed on once is not handed on again.
+    // A forwarded request is not forwarded again.
     let circle = standing.send("GET", "/v1/links", "X-Clickhook-Hops: 1\r\n", "").await;
     assert_eq!((circle.status, circle.header("retry-after")), (503, Some("1")));
     leader.stop().await;

@@ -1,4 +1,4 @@
-//! `max_clicks`, with the clicks where the leader counts them.
+//! `max_clicks`, with the clicks in ClickHouse, where the leader counts them.
 
 use schemas::{ClickId, Envelope, EventId, EventName, Link, LinkId, Timestamp, Topic, sample};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::support::{Answer, Api, Instance, instance, store};
 
-/// Inserts visits of links: whose workspace, which link, and what happened.
+/// Inserts visits of links: the workspace, the link, and the event of each.
 async fn insert(store: &Store, visits: &[(&str, LinkId, EventName)]) {
     let mut block = Vec::new();
     for (offset, (workspace, link, name)) in (0..).zip(visits) {
@@ -58,7 +58,7 @@ async fn a_link_that_has_had_its_clicks_is_exhausted_and_no_other_is() {
     let ((full, full_id), (below, below_id), (elsewhere, elsewhere_id)) =
         (limited(api, 2).await, limited(api, 3).await, limited(api, 1).await);
     let (click, scan) = (EventName::LinkClicked, EventName::QrScanned);
-    // The first is last, so that the others are counted no later.
+    // The visits of the exhausted link come last, so the others are counted when it is.
     let visits = [
         ("other", elsewhere_id, click),
         ("default", below_id, click),
@@ -81,7 +81,7 @@ async fn a_link_that_has_had_its_clicks_is_exhausted_and_no_other_is() {
         instance.metrics.text()
     );
 
-    // Redirectors read it, and whoever follows the events hears of it.
+    // The topic of the redirectors has the change, and an event tells receivers of it.
     let key = full_id.to_string();
     let records = read(&bus, Topic::Links, move |r| r.iter().filter(|r| r.key == key).count() == 2).await;
     let last = records.iter().rfind(|record| record.key == full_id.to_string()).unwrap();
@@ -93,7 +93,7 @@ async fn a_link_that_has_had_its_clicks_is_exhausted_and_no_other_is() {
     assert_eq!(event["event"]["event"], "link.updated");
     assert_eq!(event["event"]["changes"], json!({"exhausted_at": {"to": link.body["exhausted_at"]}}));
 
-    // More clicks are allowed, and had.
+    // The limit is raised, and reached again.
     let raised = api.patch(&full, json!({"max_clicks": 3})).await;
     assert_eq!((raised.status, raised.body.get("exhausted_at")), (200, None), "{raised:?}");
     insert(&store, &[("default", full_id, click)]).await;
@@ -105,7 +105,7 @@ async fn a_link_that_has_had_its_clicks_is_exhausted_and_no_other_is() {
 async fn nothing_waits_for_a_clickhouse_that_is_away() {
     let bus = testbed::bus().await;
     let store = store(&unique("control"));
-    // There is no such database yet.
+    // The database does not exist yet.
     let instance = leading(&bus, &store).await;
     let api = instance.api();
     let (path, id) = limited(api, 1).await;

@@ -46,7 +46,7 @@ async fn a_link_is_created_read_changed_listed_and_deleted() {
     assert_eq!(api.get(&path).await.status, 404);
     assert_eq!(api.delete(&path).await.status, 404);
 
-    // What is true is in the topic, and every change was told as an event.
+    // The topic has the current links, and every change has its event.
     let key = id.clone();
     let records = read(&bus, Topic::Links, move |r| r.iter().any(|r| r.key == key && r.value.is_empty())).await;
     let link: Link = serde_json::from_str(&records[0].value).unwrap();

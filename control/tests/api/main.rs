@@ -1,5 +1,5 @@
-//! The API against a real Kafka and a real ClickHouse: what callers see, what is
-//! in the topics by then, and what survives a change of leaders.
+//! The API with a real Kafka and a real ClickHouse: the answers that callers get, the records that are in the topics by
+//! then, and the state that survives a change of leaders.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

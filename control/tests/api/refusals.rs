@@ -1,4 +1,4 @@
-//! What is refused, and in which words.
+//! Refused requests, and the words of the refusals.
 
 use control::Config;
 use schemas::{AppSchemes, EndpointId, LinkId};
@@ -85,7 +85,7 @@ async fn addresses_have_the_schemes_that_are_configured_and_no_others() {
             assert_eq!(refused.body["errors"][0]["reason"], reason);
         }
     }
-    // What is called, rather than led to, is no app.
+    // A redirect can lead to an app, but a webhook cannot be sent to one.
     let endpoint = api.post("/v1/endpoints", json!({"url": "myapp://hook", "events": ["*"]})).await;
     assert_eq!((endpoint.status, endpoint.fields()), (422, vec!["url"]));
     instance.stop().await;

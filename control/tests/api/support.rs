@@ -1,5 +1,5 @@
-//! What the tests of the API share: instances on a Kafka of their own prefix, and
-//! a small client that shows answers as they came.
+//! The instances of the API that tests start, each with its own prefix in Kafka, and a small client that shows answers as
+//! they are.
 
 use std::{
     collections::HashMap,
@@ -44,7 +44,7 @@ pub(crate) fn config() -> Config {
     }
 }
 
-/// What DNS says of each name.
+/// The TXT records of each name.
 pub(crate) type Texts = Arc<Mutex<HashMap<String, Vec<String>>>>;
 
 fn dns(texts: &Texts) -> Dns {
@@ -61,7 +61,7 @@ pub(crate) async fn instance(bus: &Bus, store: Store) -> Instance {
 
 pub(crate) async fn configured(bus: &Bus, store: Store, config: Config) -> Instance {
     let process = Process::default();
-    // Instances of one installation have one key.
+    // The instances of an installation share one vault key.
     let vault = Arc::new(Vault::from_hex(&"11".repeat(32)).unwrap());
     let texts = Texts::default();
     let setup = Setup {
@@ -77,7 +77,7 @@ pub(crate) async fn configured(bus: &Bus, store: Store, config: Config) -> Insta
     Instance { running, health, metrics, shutdown, vault, texts }
 }
 
-/// An instance alone, leading. Only the statistics ask the database.
+/// Starts one instance and waits until it leads. Only the statistics need the database.
 pub(crate) async fn leader(bus: &Bus) -> Instance {
     let instance = instance(bus, store("nothing")).await;
     timeout(PATIENCE, instance.health.ready()).await.unwrap();
@@ -103,7 +103,7 @@ impl Instance {
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     pub(crate) key: &'static str,
-    /// Where it acts, if that is not the key's workspace.
+    /// The workspace that the calls act in, if that is not the key's own.
     pub(crate) workspace: Option<&'static str>,
 }
 
@@ -122,7 +122,7 @@ impl Answer {
             .map(|(_, value)| value)
     }
 
-    /// The fields that a problem names.
+    /// Returns the fields that a problem names.
     pub(crate) fn fields(&self) -> Vec<&str> {
         self.body["errors"]
             .as_array()
@@ -131,24 +131,24 @@ impl Answer {
 }
 
 impl Api {
-    /// The same API, called with another key.
+    /// Returns the same API, called with another key.
     pub(crate) fn with(self, key: &str) -> Self {
         Self { key: key.to_owned().leak(), workspace: None, ..self }
     }
 
-    /// The same API, called in another workspace.
+    /// Returns the same API, called in another workspace.
     pub(crate) fn within(self, workspace: &str) -> Self {
         Self { workspace: Some(workspace.to_owned().leak()), ..self }
     }
 
-    /// The same API, called with a new key that has these scopes.
+    /// Returns the same API, called with a new key that has these scopes.
     pub(crate) async fn scoped(self, scopes: &[&str]) -> Self {
         let made = self.post("/v1/keys", json!({"name": scopes.join(" "), "scopes": scopes})).await;
         assert_eq!(made.status, 201, "{made:?}");
         self.with(made.body["secret"].as_str().unwrap())
     }
 
-    /// Makes a workspace, and a key that is its admin.
+    /// Creates a workspace and a key that is its admin, and returns the API called with that key.
     pub(crate) async fn workspace(self, id: &str) -> Self {
         let made = self.post("/v1/workspaces", json!({"id": id})).await;
         assert_eq!(made.status, 201, "{made:?}");
@@ -164,7 +164,7 @@ impl Api {
             "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\
              Content-Length: {length}\r\n{workspace}{headers}\r\n{body}"
         );
-        // A body that is refused may not be read to its end.
+        // The server may stop reading a refused body before its end.
         let _ = stream.write_all(request.as_bytes()).await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;

@@ -1,4 +1,4 @@
-//! Workspaces, and that nothing is seen or changed across two.
+//! Workspaces, and their separation: no entity is visible or can be changed from another workspace.
 
 use schemas::{Topic, Workspace};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ async fn a_workspace_is_made_renamed_and_deleted_once_it_is_empty() {
     let bus = testbed::bus().await;
     let instance = leader(&bus).await;
     let api = instance.api();
-    // The first leader made the one that needs nobody to make it.
+    // The first leader created the workspace that every installation has.
     let records = read(&bus, Topic::Workspaces, |records| !records.is_empty()).await;
     let home: Workspace = serde_json::from_str(&records[0].value).unwrap();
     assert_eq!(home.id.as_str(), "default");
@@ -106,7 +106,7 @@ async fn nothing_is_seen_or_changed_across_workspaces() {
             assert_eq!(ours.send("POST", &format!("{one}/{action}"), "", "").await.status, 404, "{one}/{action}");
         }
         assert_eq!(ours.get(path).await.body, before, "{path}");
-        // What is unique in a workspace is free in another; a host is nobody else's.
+        // Values that are unique in a workspace are free in another; a host belongs to one workspace.
         let same = ours.post(path, body).await;
         let expected = if path == "/v1/domains" { 409 } else { 201 };
         assert_eq!(same.status, expected, "{same:?}");
