@@ -40,7 +40,7 @@ use crate::{
         leadership::Leadership,
     },
     metrics::ControlMetrics,
-    rules::{EndpointRules, LinkRules, Rules},
+    rules::{ApiRules, EndpointRules, LinkRules},
 };
 pub use config::Config;
 pub use dns::{Dns, DnsError};
@@ -151,7 +151,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         vault,
         store,
         dns,
-        rules: Arc::new(Rules {
+        rules: Arc::new(ApiRules {
             endpoints: EndpointRules { allow_http: config.allow_http, allow_private: config.allow_private },
             links: link_rules,
         }),

@@ -6,7 +6,7 @@ use schemas::AppSchemes;
 
 /// The rules that the API holds its callers to.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct ApiRules {
     /// The rules for endpoints.
     pub(crate) endpoints: EndpointRules,
     /// The rules for links.

@@ -19,8 +19,8 @@ use crate::{
     api::context::Api,
     caller::{Caller, missing_scope},
     kinds::key::find_by_secret,
-    leading::writer::Leader,
-    state::{collection::Collection, entity::not_found},
+    leading::writer::ActiveLeader,
+    state::{collection::EntityCollection, entity::not_found},
 };
 
 /// The header with the workspace that an operator acts in, if that is not the key's own.
@@ -69,7 +69,7 @@ fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
 }
 
 /// Returns the workspace that the caller acts in: the key's own, or the one that an operator names.
-fn workspace(leader: &Leader, key: &Key, headers: &HeaderMap) -> Result<WorkspaceId, Problem> {
+fn workspace(leader: &ActiveLeader, key: &Key, headers: &HeaderMap) -> Result<WorkspaceId, Problem> {
     let Some(named) = headers.get(WORKSPACE) else { return Ok(key.workspace.clone()) };
     let named = named.to_str().unwrap_or_default();
     if named == key.workspace.as_str() {

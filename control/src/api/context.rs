@@ -10,9 +10,9 @@ use store::Store;
 use crate::{
     api::import_slots::ImportSlots,
     dns::Dns,
-    leading::{forward::Forwarder, leadership::Leadership, writer::Leader},
+    leading::{forward::Forwarder, leadership::Leadership, writer::ActiveLeader},
     metrics::ControlMetrics,
-    rules::Rules,
+    rules::ApiRules,
 };
 
 /// The context that all handlers share.
@@ -23,7 +23,7 @@ pub(crate) struct Api {
     pub(crate) vault: Arc<Vault>,
     pub(crate) store: Store,
     pub(crate) dns: Dns,
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) rules: Arc<ApiRules>,
     /// The limit of each key's request rate; absent where there is no limit.
     pub(crate) limiter: Option<Limiter<KeyId>>,
     pub(crate) metrics: ControlMetrics,
@@ -35,7 +35,7 @@ impl Api {
     ///
     /// # Errors
     /// When this instance does not lead.
-    pub(crate) fn leader(&self) -> Result<Arc<Leader>, Problem> {
+    pub(crate) fn leader(&self) -> Result<Arc<ActiveLeader>, Problem> {
         self.leadership.leader().ok_or_else(|| {
             Problem::unavailable("This instance does not lead (yet): try again in a moment, or ask another instance")
         })

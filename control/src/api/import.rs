@@ -28,9 +28,9 @@ use crate::{
     caller::Caller,
     kinds::link::{
         import::{ImportReport, LINE_BYTES, ParsedLine, draft_lines, parse},
-        ndjson::{Line, LineSplitter, LineText},
+        ndjson::{LineSplitter, LineText, NdjsonLine},
     },
-    leading::writer::{Leader, PendingChange},
+    leading::writer::{ActiveLeader, PendingChange},
     state::draft::{ChangeEvents, Draft},
 };
 
@@ -91,7 +91,7 @@ pub(crate) async fn import(
 /// The lines of the next transaction.
 #[derive(Default)]
 struct Chunk {
-    lines: Vec<Line>,
+    lines: Vec<NdjsonLine>,
     bytes: usize,
 }
 
@@ -100,7 +100,7 @@ impl Chunk {
         self.lines.len() >= CHUNK_LINES || self.bytes >= CHUNK_BYTES
     }
 
-    fn push(&mut self, line: Line) {
+    fn push(&mut self, line: NdjsonLine) {
         self.bytes += match &line.text {
             LineText::Whole(bytes) => bytes.len(),
             LineText::TooLong => 0,
@@ -111,7 +111,7 @@ impl Chunk {
 
 /// A running import.
 struct Import {
-    leader: Arc<Leader>,
+    leader: Arc<ActiveLeader>,
     caller: Caller,
     events: ChangeEvents,
     chunk: Chunk,
@@ -135,7 +135,7 @@ impl Import {
     }
 
     /// Adds lines to the chunk, and commits it whenever it is full.
-    async fn add(&mut self, lines: &mut Vec<Line>) -> Result<(), Problem> {
+    async fn add(&mut self, lines: &mut Vec<NdjsonLine>) -> Result<(), Problem> {
         for line in lines.drain(..) {
             self.chunk.push(line);
             if self.chunk.is_full() {

@@ -21,7 +21,7 @@ use crate::{
     },
     caller::Caller,
     kinds::resource::{CreateContext, Created, Resource},
-    leading::writer::Leader,
+    leading::writer::ActiveLeader,
     state::{
         HasCollection,
         draft::Draft,
@@ -110,7 +110,7 @@ pub(crate) async fn delete<T: Resource>(
 }
 
 /// Returns the entity that a path names, if the caller may see it.
-pub(super) fn find<T: HasCollection>(leader: &Leader, caller: &Caller, text: &str) -> Result<Arc<T>, Problem> {
+pub(super) fn find<T: HasCollection>(leader: &ActiveLeader, caller: &Caller, text: &str) -> Result<Arc<T>, Problem> {
     let id = parse_id::<T>(text)?;
     leader.read(|state| state.get::<T>(&caller.workspace, &id)).ok_or_else(|| not_found::<T>(text))
 }

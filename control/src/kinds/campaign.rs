@@ -13,9 +13,9 @@ use crate::{
     caller::Caller,
     check::{Checker, Patch},
     kinds::resource::{CreateContext, Created, Resource},
-    rules::Rules,
+    rules::ApiRules,
     state::{
-        draft::Kind,
+        draft::EntityKind,
         entity::{Entity, workspace_entity},
     },
 };
@@ -72,7 +72,7 @@ impl Entity for Campaign {
     }
 }
 
-impl Kind for Campaign {}
+impl EntityKind for Campaign {}
 
 impl Resource for Campaign {
     const PATH: &'static str = "/v1/campaigns";
@@ -86,7 +86,7 @@ impl Resource for Campaign {
         new.check(&context.caller.workspace, context.at).map(Created::from)
     }
 
-    fn patched(&self, patch: CampaignPatch, _: &Caller, _: &Rules, at: Timestamp) -> Result<Self, Problem> {
+    fn patched(&self, patch: CampaignPatch, _: &Caller, _: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
         patch.apply(self, at)
     }
 

@@ -7,15 +7,15 @@ use rand::RngExt;
 use schemars::JsonSchema;
 use schemas::{AppSchemes, Domain, DomainId, Link, Scope, Timestamp, Topic, WorkspaceId, workspace::SlugCase};
 use serde::Deserialize;
-use service::problem::{FieldError, Kind as ProblemKind, Problem};
+use service::problem::{FieldError, Kind, Problem};
 
 use crate::{
     caller::Caller,
     check::{Checker, Patch},
     kinds::resource::{CreateContext, Created, Resource},
-    rules::Rules,
+    rules::ApiRules,
     state::{
-        draft::{Draft, Kind},
+        draft::{Draft, EntityKind},
         entity::{Entity, workspace_entity},
     },
 };
@@ -111,12 +111,12 @@ impl Entity for Domain {
     }
 }
 
-impl Kind for Domain {
+impl EntityKind for Domain {
     fn check_deletable(&self, draft: &Draft<'_>) -> Result<(), Problem> {
         // Links of other workspaces cannot be on the domain.
         if draft.any(&self.workspace, |link: &Link| link.domain.as_ref() == Some(&self.name)) {
             let detail = format!("There are links on {}: delete them first", self.name);
-            return Err(Problem::new(ProblemKind::Conflict, detail));
+            return Err(Problem::new(Kind::Conflict, detail));
         }
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Resource for Domain {
         new.check(&context.caller.workspace, &context.rules.links.schemes, context.at).map(Created::from)
     }
 
-    fn patched(&self, patch: DomainPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+    fn patched(&self, patch: DomainPatch, _: &Caller, rules: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
         patch.apply(self, &rules.links.schemes, at)
     }
 

@@ -8,18 +8,18 @@ use rand::RngExt;
 use schemars::JsonSchema;
 use schemas::{Key, KeyId, Scope, Timestamp, Topic, WorkspaceId, keyring, workspace::PreviousSecret};
 use serde::{Deserialize, Serialize};
-use service::problem::{Kind as ProblemKind, Problem};
+use service::problem::{Kind, Problem};
 use zeroize::Zeroizing;
 
 use crate::{
     caller::Caller,
     check::{Checker, Patch},
     kinds::resource::{CreateContext, Created, Resource},
-    rules::Rules,
+    rules::ApiRules,
     state::{
         State,
-        collection::Collection,
-        draft::Kind,
+        collection::EntityCollection,
+        draft::EntityKind,
         entity::{Entity, workspace_entity},
     },
 };
@@ -151,7 +151,7 @@ impl Entity for Key {
     }
 }
 
-impl Kind for Key {}
+impl EntityKind for Key {}
 
 impl Resource for Key {
     const PATH: &'static str = "/v1/keys";
@@ -170,12 +170,12 @@ impl Resource for Key {
     fn check_access(&self, caller: &Caller) -> Result<(), Problem> {
         if self.id == INSTALLATION_KEY {
             let detail = "This is the installation's own key: `control.admin_key` in the configuration changes it";
-            return Err(Problem::new(ProblemKind::Conflict, detail));
+            return Err(Problem::new(Kind::Conflict, detail));
         }
         may_give(&self.scopes, caller)
     }
 
-    fn patched(&self, patch: KeyPatch, caller: &Caller, _: &Rules, at: Timestamp) -> Result<Self, Problem> {
+    fn patched(&self, patch: KeyPatch, caller: &Caller, _: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
         patch.apply(self, caller, at)
     }
 
@@ -291,7 +291,7 @@ fn may_give(scopes: &[Scope], caller: &Caller) -> Result<(), Problem> {
     if caller.by_previous {
         // A thief of the previous secret must not be able to keep access.
         let detail = "This secret was rotated: it changes no keys any more. Use the new one";
-        return Err(Problem::new(ProblemKind::Forbidden, detail));
+        return Err(Problem::new(Kind::Forbidden, detail));
     }
     // A postback token is weaker than any key that reports conversions.
     let weaker = |scope| if scope == Scope::Postback { Scope::Conversions } else { scope };
@@ -299,7 +299,7 @@ fn may_give(scopes: &[Scope], caller: &Caller) -> Result<(), Problem> {
         None => Ok(()),
         Some(scope) => {
             let detail = format!("Your key has not the scope `{}`: it cannot give or change it", scope.as_str());
-            Err(Problem::new(ProblemKind::Forbidden, detail))
+            Err(Problem::new(Kind::Forbidden, detail))
         }
     }
 }
@@ -309,7 +309,7 @@ pub(crate) fn may_last(key: &Key, caller: &Caller) -> Result<(), Problem> {
     match caller.key.expires_at {
         Some(end) if key.expires_at.is_none_or(|theirs| theirs > end) => {
             let detail = format!("Your key ends at {end}: it cannot give one that lasts longer. Set `expires_at`");
-            Err(Problem::new(ProblemKind::Forbidden, detail))
+            Err(Problem::new(Kind::Forbidden, detail))
         }
         _ => Ok(()),
     }

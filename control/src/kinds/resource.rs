@@ -7,10 +7,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use service::{problem::Problem, vault::Vault};
 use zeroize::Zeroizing;
 
-use crate::{caller::Caller, rules::Rules, state::draft::Kind};
+use crate::{caller::Caller, rules::ApiRules, state::draft::EntityKind};
 
 /// A kind of entities that the API serves.
-pub(crate) trait Resource: Kind {
+pub(crate) trait Resource: EntityKind {
     /// The path of the collection, such as `/v1/links`.
     const PATH: &'static str;
     /// The scope that a key needs.
@@ -34,7 +34,7 @@ pub(crate) trait Resource: Kind {
     }
 
     /// Returns the entity with the patch applied, checked. Its revision is the next one if the patch changes anything.
-    fn patched(&self, patch: Self::Patch, caller: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem>;
+    fn patched(&self, patch: Self::Patch, caller: &Caller, rules: &ApiRules, at: Timestamp) -> Result<Self, Problem>;
 
     /// Returns the entity as callers see it, with its secret in the answers that show a new one.
     fn view<'a>(&'a self, uses: &KeyUses, secret: Option<&'a str>) -> Self::View<'a>;
@@ -44,7 +44,7 @@ pub(crate) trait Resource: Kind {
 #[derive(Clone, Copy)]
 pub(crate) struct CreateContext<'a> {
     pub(crate) caller: &'a Caller,
-    pub(crate) rules: &'a Rules,
+    pub(crate) rules: &'a ApiRules,
     /// The vault that seals secrets.
     pub(crate) vault: &'a Vault,
     pub(crate) at: Timestamp,

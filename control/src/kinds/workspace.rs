@@ -4,15 +4,15 @@ use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{Campaign, Domain, Endpoint, Key, Link, Scope, Timestamp, Topic, Workspace, WorkspaceId};
 use serde::Deserialize;
-use service::problem::{Kind as ProblemKind, Problem};
+use service::problem::{Kind, Problem};
 
 use crate::{
     caller::Caller,
     check::{Checker, Patch},
     kinds::resource::{CreateContext, Created, Resource},
-    rules::Rules,
+    rules::ApiRules,
     state::{
-        draft::{Draft, Kind},
+        draft::{Draft, EntityKind},
         entity::{Entity, NoUniqueKey},
     },
 };
@@ -61,13 +61,10 @@ impl Entity for Workspace {
     }
 }
 
-impl Kind for Workspace {
+impl EntityKind for Workspace {
     fn check_deletable(&self, draft: &Draft<'_>) -> Result<(), Problem> {
         if self.id == WorkspaceId::default() {
-            return Err(Problem::new(
-                ProblemKind::Conflict,
-                "The workspace `default` belongs to the installation and stays",
-            ));
+            return Err(Problem::new(Kind::Conflict, "The workspace `default` belongs to the installation and stays"));
         }
         let left: Vec<String> = [
             (draft.count::<Key>(&self.id), "keys"),
@@ -84,7 +81,7 @@ impl Kind for Workspace {
             return Ok(());
         }
         let detail = format!("The workspace is not empty ({}): delete what is left in it first", left.join(", "));
-        Err(Problem::new(ProblemKind::Conflict, detail))
+        Err(Problem::new(Kind::Conflict, detail))
     }
 }
 
@@ -101,7 +98,7 @@ impl Resource for Workspace {
         new.check(context.at).map(Created::from)
     }
 
-    fn patched(&self, patch: WorkspacePatch, _: &Caller, _: &Rules, at: Timestamp) -> Result<Self, Problem> {
+    fn patched(&self, patch: WorkspacePatch, _: &Caller, _: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
         patch.apply(self, at)
     }
 

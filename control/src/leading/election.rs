@@ -28,11 +28,11 @@ use crate::{
     leading::{
         installation,
         leadership::{LEASE, Leadership},
-        writer::{Leader, Writer, commit, show_sizes},
+        writer::{ActiveLeader, Writer, commit, show_sizes},
     },
     metrics::ControlMetrics,
     rules::LinkRules,
-    state::{State, collection::Collection, draft::Draft},
+    state::{State, collection::EntityCollection, draft::Draft},
 };
 
 /// The consumer group of the election, and the transactional id that fences.
@@ -191,7 +191,7 @@ impl Candidate {
         let endpoints = state.endpoints.len();
         show_sizes(&state, &self.metrics);
         self.announce(&transaction)?;
-        let (leader, changes) = Leader::new(state, Arc::clone(&uses.known));
+        let (leader, changes) = ActiveLeader::new(state, Arc::clone(&uses.known));
         if !self.leadership.become_leader(term, Arc::clone(&leader)) {
             return Ok(());
         }

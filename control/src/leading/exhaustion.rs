@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::{
-    leading::{leadership::Leadership, writer::Leader},
+    leading::{leadership::Leadership, writer::ActiveLeader},
     metrics::ControlMetrics,
     state::{draft::Draft, links::LimitedLink},
 };
@@ -63,7 +63,7 @@ pub(crate) async fn mark_exhausted_links(leadership: Arc<Leadership>, store: Sto
 
 /// Counts the clicks of all links that have a limit and have not reached it, and marks those that have. Locks the state
 /// for some of the links at a time.
-async fn count(leader: &Leader, store: &Store, metrics: &ControlMetrics) -> Result<(), ExhaustionError> {
+async fn count(leader: &ActiveLeader, store: &Store, metrics: &ControlMetrics) -> Result<(), ExhaustionError> {
     let mut after = None;
     loop {
         let limited = leader.read(|state| state.links.limited(after, Store::TOTALS_AT_ONCE));
@@ -86,7 +86,7 @@ fn reached(limited: &[LimitedLink], totals: &HashMap<LinkId, u64>) -> Vec<(Limit
 }
 
 /// Marks links as exhausted, behind the changes that wait already, and returns the number of marked links.
-async fn mark(leader: &Leader, reached: Vec<(LimitedLink, u64)>) -> Result<u64, Problem> {
+async fn mark(leader: &ActiveLeader, reached: Vec<(LimitedLink, u64)>) -> Result<u64, Problem> {
     let change = move |draft: &mut Draft<'_>| {
         let mut marked = 0;
         for (limited, total) in reached {

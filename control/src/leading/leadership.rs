@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use schemas::leader;
 use service::Part;
 
-use crate::leading::writer::Leader;
+use crate::leading::writer::ActiveLeader;
 
 /// The time for which a leader answers after its last poll of the election. Another instance is elected after a session of
 /// 6 s without a poll, so a leader that slept longer than the lease may have been replaced.
@@ -41,7 +41,7 @@ struct LeadershipState {
     /// The number of the term. Stepping down increases it, so that a term that was lost while it began does not begin.
     term: u64,
     /// The leader, if it is this instance.
-    leader: Option<Arc<Leader>>,
+    leader: Option<Arc<ActiveLeader>>,
     /// The moment of the last poll of the election.
     lease_renewed_at: Instant,
     /// The leader according to the topic, which may be this instance, and out of date.
@@ -67,7 +67,7 @@ impl Leadership {
     }
 
     /// Returns the leader, if it is this instance and its lease is valid.
-    pub(crate) fn leader(&self) -> Option<Arc<Leader>> {
+    pub(crate) fn leader(&self) -> Option<Arc<ActiveLeader>> {
         let state = self.state.read();
         state.leader.clone().filter(|_| state.lease_renewed_at.elapsed() < LEASE)
     }
@@ -92,7 +92,7 @@ impl Leadership {
     }
 
     /// Leads from now on, unless the term was lost in the meantime; returns whether it leads.
-    pub(crate) fn become_leader(&self, term: u64, leader: Arc<Leader>) -> bool {
+    pub(crate) fn become_leader(&self, term: u64, leader: Arc<ActiveLeader>) -> bool {
         let mut state = self.state.write();
         let current = state.term == term;
         if current {
@@ -191,7 +191,7 @@ mod tests {
     fn a_term_that_was_lost_is_not_begun() {
         let health = Health::default();
         let leadership = Leadership::new(at("a:1"), health.part("control"));
-        let (term, (leader, _jobs)) = (leadership.term(), Leader::new(State::default(), Arc::default()));
+        let (term, (leader, _jobs)) = (leadership.term(), ActiveLeader::new(State::default(), Arc::default()));
         leadership.step_down();
         assert!(!leadership.become_leader(term, Arc::clone(&leader)));
         assert!(leadership.become_leader(leadership.term(), leader));
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_leader_that_slept_does_not_answer_until_it_has_polled() {
         let leadership = Leadership::new(at("a:1"), Health::default().part("control"));
-        let (leader, _jobs) = Leader::new(State::default(), Arc::default());
+        let (leader, _jobs) = ActiveLeader::new(State::default(), Arc::default());
         leadership.become_leader(0, leader);
         let Some(slept) = Instant::now().checked_sub(LEASE) else { return };
         leadership.state.write().lease_renewed_at = slept;

@@ -22,7 +22,7 @@ use crate::{
     rules::LinkRules,
     state::{
         State,
-        collection::Collection,
+        collection::EntityCollection,
         draft::{Draft, DraftRecord},
     },
 };
@@ -53,14 +53,14 @@ type WaitingAnswer = Box<dyn FnOnce(CommitOutcome) + Send>;
 pub(crate) type QueuedChange = Box<dyn FnOnce(&mut Draft<'_>) -> WaitingAnswer + Send>;
 
 /// A leader, as the API uses it for one term.
-pub(crate) struct Leader {
+pub(crate) struct ActiveLeader {
     state: RwLock<State>,
     queue: SyncSender<QueuedChange>,
     /// The moments at which keys were last used.
     pub(crate) uses: Arc<KeyUses>,
 }
 
-impl Leader {
+impl ActiveLeader {
     /// Creates a leader that knows `state`, and the queue of changes for its [`Writer`].
     pub(crate) fn new(state: State, uses: Arc<KeyUses>) -> (Arc<Self>, Receiver<QueuedChange>) {
         let (queue, changes) = sync_channel(QUEUE);
@@ -149,7 +149,7 @@ fn unknown_outcome() -> Problem {
 
 /// The thread that makes the changes of a term.
 pub(crate) struct Writer<'a> {
-    pub(crate) leader: &'a Leader,
+    pub(crate) leader: &'a ActiveLeader,
     pub(crate) changes: Receiver<QueuedChange>,
     pub(crate) transaction: &'a Transaction,
     pub(crate) link_rules: &'a LinkRules,

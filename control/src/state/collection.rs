@@ -11,7 +11,7 @@ use schemas::WorkspaceId;
 use crate::state::entity::Entity;
 
 /// All committed entities of a kind, with the owners of their unique keys.
-pub(crate) trait Collection<T: Entity>: Default {
+pub(crate) trait EntityCollection<T: Entity>: Default {
     /// Returns the entity of the id, in whichever workspace it is.
     fn get(&self, id: &T::Id) -> Option<Arc<T>>;
 
@@ -83,7 +83,7 @@ impl<T: Entity> Default for BTreeCollection<T> {
     }
 }
 
-impl<T: Entity> Collection<T> for BTreeCollection<T> {
+impl<T: Entity> EntityCollection<T> for BTreeCollection<T> {
     fn get(&self, id: &T::Id) -> Option<Arc<T>> {
         self.entities.get(id).cloned()
     }

@@ -11,13 +11,13 @@ use crate::{
     rules::LinkRules,
     state::{
         HasCollection, State, StateChanges,
-        collection::Collection,
+        collection::EntityCollection,
         entity::{expect, not_found},
     },
 };
 
 /// A kind of entities, with the rules that depend on other entities.
-pub(crate) trait Kind: HasCollection {
+pub(crate) trait EntityKind: HasCollection {
     /// Sets the fields of a checked entity that follow from other entities, before it is written over `old`.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Creates a checked entity.
-    pub(crate) fn create<T: Kind>(&mut self, new: T) -> Result<Arc<T>, Problem> {
+    pub(crate) fn create<T: EntityKind>(&mut self, new: T) -> Result<Arc<T>, Problem> {
         let id = new.id();
         if self.find::<T>(&id).is_some() {
             return Err(Problem::conflict("id", format!("There is a {} {id} already: choose another id", T::NAME)));
@@ -188,7 +188,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Changes an entity. An entity that stays as it is produces no record.
-    pub(crate) fn update<T: Kind>(
+    pub(crate) fn update<T: EntityKind>(
         &mut self,
         workspace: &WorkspaceId,
         id: &T::Id,
@@ -201,7 +201,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Deletes an entity, unless `allow` or the kind's rules refuse.
-    pub(crate) fn delete<T: Kind>(
+    pub(crate) fn delete<T: EntityKind>(
         &mut self,
         workspace: &WorkspaceId,
         id: &T::Id,
@@ -222,7 +222,7 @@ impl<'s> Draft<'s> {
         Ok(())
     }
 
-    fn write<T: Kind>(&mut self, old: Option<&T>, mut new: T) -> Result<Arc<T>, Problem> {
+    fn write<T: EntityKind>(&mut self, old: Option<&T>, mut new: T) -> Result<Arc<T>, Problem> {
         new.normalise(old, self)?;
         if old.is_some_and(|old| new == *old) {
             return Ok(Arc::new(new));
@@ -248,14 +248,14 @@ impl<'s> Draft<'s> {
         Ok(new)
     }
 
-    fn event<T: Kind>(&self, change: EntityChange<'_, T>) -> Result<Option<Vec<u8>>, Problem> {
+    fn event<T: EntityKind>(&self, change: EntityChange<'_, T>) -> Result<Option<Vec<u8>>, Problem> {
         match self.events {
             ChangeEvents::Emit => T::event(change, self.at),
             ChangeEvents::Suppress => Ok(None),
         }
     }
 
-    fn produce_version<T: Kind>(&mut self, id: &T::Id, value: Option<Vec<u8>>, event: Option<Vec<u8>>) {
+    fn produce_version<T: EntityKind>(&mut self, id: &T::Id, value: Option<Vec<u8>>, event: Option<Vec<u8>>) {
         let key = id.to_string();
         self.drafted.records.push(DraftRecord { topic: T::TOPIC, key: key.clone(), value });
         if let Some(event) = event {
@@ -267,7 +267,7 @@ impl<'s> Draft<'s> {
     ///
     /// # Errors
     /// When an owner keeps its key.
-    fn releasing_owners<T: Kind>(&self, new: &T) -> Result<Vec<(Arc<T>, T)>, Problem> {
+    fn releasing_owners<T: EntityKind>(&self, new: &T) -> Result<Vec<(Arc<T>, T)>, Problem> {
         let mut releasing = Vec::new();
         for key in new.unique_keys() {
             let Some(owner_id) = self.owner::<T>(&key).filter(|owner| *owner != new.id()) else { continue };
@@ -281,7 +281,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Frees the unique keys that `old` still owns.
-    fn release_keys<T: Kind>(&mut self, old: &T) {
+    fn release_keys<T: EntityKind>(&mut self, old: &T) {
         let id = old.id();
         for key in old.unique_keys() {
             if self.owner::<T>(&key).as_ref() == Some(&id) {

@@ -1,6 +1,6 @@
 //! The facts that all kinds of entities share: an id, a workspace, versions, a topic, and the keys that must be
 //! unique. Collections and the reading of topics need no more than these; the rules of a change are in
-//! [`Kind`](super::draft::Kind).
+//! [`EntityKind`](super::draft::EntityKind).
 
 use std::{
     fmt::{Debug, Display},
@@ -11,7 +11,7 @@ use std::{
 
 use schemas::{Timestamp, Topic, WorkspaceId};
 use serde::{Serialize, de::DeserializeOwned};
-use service::problem::{Kind as ProblemKind, Problem};
+use service::problem::{Kind, Problem};
 
 /// An entity that the control plane keeps, as its record has it.
 pub(crate) trait Entity:
@@ -96,7 +96,7 @@ pub(crate) fn expect<T: Entity>(
     match expected {
         Some(revision) if revision != found.revision() => {
             let detail = format!("This {} is at revision {}: read it again", T::NAME, found.revision());
-            Err(Problem::new(ProblemKind::Changed, detail))
+            Err(Problem::new(Kind::Changed, detail))
         }
         _ => Ok(found),
     }
@@ -104,7 +104,7 @@ pub(crate) fn expect<T: Entity>(
 
 /// Returns the problem of a caller who names an entity that does not exist in the caller's workspace.
 pub(crate) fn not_found<T: Entity>(id: &str) -> Problem {
-    Problem::new(ProblemKind::NotFound, format!("There is no {} {id}", T::NAME))
+    Problem::new(Kind::NotFound, format!("There is no {} {id}", T::NAME))
 }
 
 /// Parses the id in a path. A text that cannot be an id names an entity that does not exist.

@@ -1,7 +1,7 @@
 //! The state of a leader: all entities that the control plane keeps, and the owners of their unique keys.
 //!
 //! Only committed entities are in a [`State`], so that readers see nothing else; `draft.rs` holds the changes that are
-//! not committed yet. A kind of entities is an impl of [`Entity`](entity::Entity) and of [`Kind`](draft::Kind) (in
+//! not committed yet. A kind of entities is an impl of [`Entity`](entity::Entity) and of [`EntityKind`](draft::EntityKind) (in
 //! `kinds/`), and a line in `kinds!` below.
 
 pub(crate) mod answers;
@@ -17,7 +17,7 @@ use schemas::{Campaign, Domain, Endpoint, Key, Link, Topic, Workspace, Workspace
 
 use crate::state::{
     answers::IdempotentAnswers,
-    collection::{BTreeCollection, Collection, Overlay},
+    collection::{BTreeCollection, EntityCollection, Overlay},
     entity::Entity,
     links::LinkCollection,
 };
@@ -25,7 +25,7 @@ use crate::state::{
 /// A kind of entities that the state has a collection of.
 pub(crate) trait HasCollection: Entity {
     /// The collection of committed entities.
-    type Collection: Collection<Self>;
+    type Collection: EntityCollection<Self>;
 
     /// Returns the committed entities.
     fn collection(state: &State) -> &Self::Collection;
@@ -109,7 +109,7 @@ impl State {
         T::collection(self).get(id).filter(|found| found.is_visible_from(workspace))
     }
 
-    /// Returns a page of the entities that callers in the workspace may see: [`Collection::page`].
+    /// Returns a page of the entities that callers in the workspace may see: [`EntityCollection::page`].
     pub(crate) fn page<T: HasCollection>(
         &self,
         workspace: &WorkspaceId,

@@ -174,7 +174,8 @@ fn check(endpoint: &Endpoint, rules: EndpointRules, checker: &mut Checker) {
         checker.wrong("filters", format!("is too large: at most {FILTER_VALUES} values or so"));
     }
     if !TIMEOUT_MS.contains(&endpoint.timeout_ms) {
-        let (min, max) = (TIMEOUT_MS.start(), TIMEOUT_MS.end());
+        let min = TIMEOUT_MS.start();
+        let max = TIMEOUT_MS.end();
         checker.wrong("timeout_ms", format!("is {}, must be {min} to {max}", endpoint.timeout_ms));
     }
     check_headers(&endpoint.headers, checker);

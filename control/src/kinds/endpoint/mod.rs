@@ -16,9 +16,9 @@ pub(crate) use crate::kinds::endpoint::fields::{EndpointPatch, NewEndpoint};
 use crate::{
     caller::Caller,
     kinds::resource::{CreateContext, Created, Resource},
-    rules::Rules,
+    rules::ApiRules,
     state::{
-        draft::Kind,
+        draft::EntityKind,
         entity::{Entity, NoUniqueKey, workspace_entity},
     },
 };
@@ -33,7 +33,7 @@ impl Entity for Endpoint {
     }
 }
 
-impl Kind for Endpoint {}
+impl EntityKind for Endpoint {}
 
 impl Resource for Endpoint {
     const PATH: &'static str = "/v1/endpoints";
@@ -51,7 +51,7 @@ impl Resource for Endpoint {
         Ok(Created { entity, secret: Some(Zeroizing::new(secret.expose().to_owned())) })
     }
 
-    fn patched(&self, patch: EndpointPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+    fn patched(&self, patch: EndpointPatch, _: &Caller, rules: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
         patch.apply(self, rules.endpoints, at)
     }
 

@@ -9,7 +9,7 @@ use service::problem::{FieldError, Problem, RejectedLine};
 use crate::{
     kinds::link::{
         fields::LinkPatch,
-        ndjson::{Line, LineText},
+        ndjson::{LineText, NdjsonLine},
         upsert::{Upserted, upsert},
     },
     state::draft::Draft,
@@ -27,7 +27,7 @@ pub(crate) struct ParsedLine {
 }
 
 /// Parses a line.
-pub(crate) fn parse(line: &Line) -> ParsedLine {
+pub(crate) fn parse(line: &NdjsonLine) -> ParsedLine {
     let given = match &line.text {
         LineText::Whole(bytes) => {
             // The slower parser says where and why a line cannot be parsed.

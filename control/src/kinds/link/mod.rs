@@ -22,9 +22,9 @@ use crate::{
         link::address::{resolve_domain, short_url},
         resource::{CreateContext, Created, Resource},
     },
-    rules::Rules,
+    rules::ApiRules,
     state::{
-        draft::{Draft, EntityChange, Kind, serialise},
+        draft::{Draft, EntityChange, EntityKind, serialise},
         entity::{Entity, workspace_entity},
         links::LinkKey,
     },
@@ -56,7 +56,7 @@ impl Entity for Link {
     }
 }
 
-impl Kind for Link {
+impl EntityKind for Link {
     /// Sets the domain, the canonical spelling of the slug and the short URL; generates a slug where there is none.
     fn normalise(&mut self, old: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {
         let case = match old {
@@ -126,7 +126,7 @@ impl Resource for Link {
         new.check(&context.caller.workspace, &context.rules.links, context.at).map(Created::from)
     }
 
-    fn patched(&self, patch: LinkPatch, _: &Caller, rules: &Rules, at: Timestamp) -> Result<Self, Problem> {
+    fn patched(&self, patch: LinkPatch, _: &Caller, rules: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
         patch.apply(self, &rules.links, at)
     }
 

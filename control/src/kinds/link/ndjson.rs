@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 /// A line with its number, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Line {
+pub(crate) struct NdjsonLine {
     pub(crate) number: u64,
     pub(crate) text: LineText,
 }
@@ -42,7 +42,7 @@ impl LineSplitter {
     }
 
     /// Takes a piece of the stream, and adds the lines that end in it to `out`.
-    pub(crate) fn push(&mut self, mut piece: Bytes, out: &mut Vec<Line>) {
+    pub(crate) fn push(&mut self, mut piece: Bytes, out: &mut Vec<NdjsonLine>) {
         while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
             let head = piece.split_to(end + 1).slice(..end);
             self.end_line(head, out);
@@ -58,13 +58,13 @@ impl LineSplitter {
     }
 
     /// Ends the stream, whose last line can be without a line end.
-    pub(crate) fn finish(mut self, out: &mut Vec<Line>) {
+    pub(crate) fn finish(mut self, out: &mut Vec<NdjsonLine>) {
         if self.skipping == Skipping::Yes || !self.rest.is_empty() {
             self.end_line(Bytes::new(), out);
         }
     }
 
-    fn end_line(&mut self, tail: Bytes, out: &mut Vec<Line>) {
+    fn end_line(&mut self, tail: Bytes, out: &mut Vec<NdjsonLine>) {
         self.number += 1;
         let skipped = std::mem::replace(&mut self.skipping, Skipping::No) == Skipping::Yes;
         let mut line = if self.rest.is_empty() {
@@ -82,7 +82,7 @@ impl LineSplitter {
         let text = if skipped || line.len() > self.max_bytes { LineText::TooLong } else { LineText::Whole(line) };
         let blank = matches!(&text, LineText::Whole(line) if line.iter().all(u8::is_ascii_whitespace));
         if !blank {
-            out.push(Line { number: self.number, text });
+            out.push(NdjsonLine { number: self.number, text });
         }
     }
 }

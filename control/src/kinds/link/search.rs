@@ -8,7 +8,7 @@ use crate::{
     kinds::{domain::DomainKey, link::slug},
     state::{
         State,
-        collection::Collection,
+        collection::EntityCollection,
         links::{LinkFilter, LinkKey, LinkPage},
     },
 };

@@ -11,7 +11,7 @@ use crate::{
     rules::LinkRules,
     state::{
         State,
-        collection::Collection,
+        collection::EntityCollection,
         draft::{Draft, DraftRecord},
         installed,
         links::LinkKey,

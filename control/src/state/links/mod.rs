@@ -28,7 +28,7 @@ use self::{
     order::SlotOrder,
     slots::{Slots, StoredLink},
 };
-use crate::state::{collection::Collection, entity::Entity};
+use crate::state::{collection::EntityCollection, entity::Entity};
 
 /// The number of a slot, with the hash of the id or key that it is found by.
 #[derive(Clone, Copy, Debug)]
@@ -252,7 +252,7 @@ fn read(json: &[u8]) -> Option<Link> {
     serde_json::from_slice(json).ok()
 }
 
-impl Collection<Link> for LinkCollection {
+impl EntityCollection<Link> for LinkCollection {
     fn get(&self, id: &LinkId) -> Option<Arc<Link>> {
         read(&self.slot(self.slot_of(*id)?)?.json).map(Arc::new)
     }
