@@ -61,6 +61,8 @@ const SESSION: Duration = Duration::from_secs(6);
 pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a blocking call waits for Kafka.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a new client waits for its first broker before it goes on without.
+pub(crate) const FIRST_BROKER: Duration = Duration::from_secs(2);
 
 impl Bus {
     /// Returns a handle on the Kafka of `config`, without connecting.

@@ -19,10 +19,11 @@ use rdkafka::{
 use schemas::{Topic, Topics};
 use tracing::{debug, info, warn};
 
-use crate::{Bus, BusError, Partition, Record, config::CALL_TIMEOUT};
-
-/// How long joining a group waits for the first broker.
-const FIRST_BROKER: Duration = Duration::from_secs(2);
+use crate::{
+    Bus, BusError, Partition, Record,
+    client::connect,
+    config::{CALL_TIMEOUT, FIRST_BROKER},
+};
 
 /// Whether records of open and of aborted transactions are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,7 +300,8 @@ impl<A: Assignments> Consumer<A> {
     fn join(&self) -> Result<(), BusError> {
         let names: Vec<String> = self.read.iter().map(|topic| self.topics.name(*topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Err(error) = self.inner.fetch_metadata(names.first().copied(), FIRST_BROKER) {
+        let first = names.first().copied().unwrap_or_default();
+        if let Err(error) = connect(self.inner.client(), first, FIRST_BROKER) {
             debug!(group = self.group, %error, "no broker yet: joining the group all the same");
         }
         self.inner.subscribe(&names).map_err(BusError::new("subscribe"))

@@ -14,10 +14,12 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 use schemas::{Topic, Topics};
+use tracing::debug;
 
 use crate::{
     Bus, BusError, Outgoing, Partition,
-    config::CALL_TIMEOUT,
+    client::connect,
+    config::{CALL_TIMEOUT, FIRST_BROKER},
     consumer::{GroupMetadata, to_list},
     polled_producer::PolledProducer,
 };
@@ -93,6 +95,9 @@ impl Bus {
     pub fn transaction(&self, id: &str, linger: Duration) -> Result<Transaction, BusError> {
         let id = self.topics().group(id);
         let inner = PolledProducer::new(&self.transactional_config(&id, linger), TransactionContext, self.alive())?;
+        if let Err(error) = connect(inner.client(), &self.topics().name(Topic::Clicks), FIRST_BROKER) {
+            debug!(id, %error, "no broker yet: beginning transactions all the same");
+        }
         inner.init_transactions(CALL_TIMEOUT).map_err(BusError::new("begin to use a transactional id"))?;
         Ok(Transaction { inner, id, topics: Arc::clone(self.topics()) })
     }

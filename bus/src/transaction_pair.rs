@@ -57,10 +57,14 @@ impl Bus {
     /// # Errors
     /// When Kafka does not answer, or a thread cannot be started.
     pub fn transaction_pair(&self, id: &str, linger: Duration) -> Result<TransactionPair, BusError> {
-        let producers = [
-            Arc::new(self.transaction(&format!("{id}.a"), linger)?),
-            Arc::new(self.transaction(&format!("{id}.b"), linger)?),
-        ];
+        // Each waits for Kafka several times: side by side they take half as long.
+        let (first, second) = thread::scope(|scope| {
+            let second = scope.spawn(|| self.transaction(&format!("{id}.b"), linger));
+            (self.transaction(&format!("{id}.a"), linger), second.join())
+        });
+        let second =
+            second.unwrap_or(Err(BusError::Gone { what: "the thread that makes a transactional producer" }))?;
+        let producers = [Arc::new(first?), Arc::new(second)];
         let (jobs, received_jobs) = mpsc::sync_channel::<CommitJob>(1);
         let (result_sender, results) = mpsc::channel();
         let committer = thread::Builder::new()

@@ -22,11 +22,17 @@ use super::{
     snapshot::{LogRange, Marks, Misfit, OpenedSnapshot, Snapshot, SnapshotError, SnapshotMeta},
     snapshot_writer::{SnapshotFeed, TableSource},
 };
-use crate::{Bus, BusError, client::QuietContext};
+use crate::{
+    Bus, BusError,
+    client::{QuietContext, connect},
+};
 
 /// How long a call waits before the thread checks whether the table was dropped.
 /// A poll that times out busy-waits its last millisecond.
 const POLL: Duration = Duration::from_secs(1);
+/// How long Kafka may be silent before the log says so: a request that comes before
+/// the first connection fails at once.
+const WARN_AFTER: Duration = Duration::from_secs(2);
 /// How long the thread waits for the snapshot's file while a table that was just
 /// dropped still has it open.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -167,11 +173,12 @@ impl TableFollower {
     /// Waits until Kafka answers `ask`. Returns `None` if the table is dropped first.
     fn wait_for_kafka<T>(&self, ask: impl Fn(&Self) -> Option<T>) -> Option<T> {
         let topic = self.source.name.as_str();
+        let begun = Instant::now();
         let mut warned = false;
         loop {
             // A partition that is assigned before the client knows its leader
             // waits for librdkafka's timer, which fires once a second.
-            let connected = self.consumer.fetch_metadata(Some(topic), POLL).is_ok();
+            let connected = connect(self.consumer.client(), topic, POLL).is_ok();
             if let Some(answer) = connected.then(|| ask(self)).flatten() {
                 if warned {
                     info!(topic, "Kafka answers again");
@@ -181,7 +188,7 @@ impl TableFollower {
             if self.is_dropped() {
                 return None;
             }
-            if !std::mem::replace(&mut warned, true) {
+            if begun.elapsed() >= WARN_AFTER && !std::mem::replace(&mut warned, true) {
                 match *self.progress.borrow() {
                     TableProgress::Partial => warn!(topic, "Kafka does not answer: retrying"),
                     TableProgress::Snapshot | TableProgress::Topic => {
