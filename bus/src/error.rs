@@ -154,6 +154,12 @@ impl BusError {
         }
     }
 
+    /// Reports whether a record was refused for its size, so that Kafka never takes it.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Kafka { source, .. } if source.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge))
+    }
+
     /// Whether the same call may succeed later without anyone's help.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -1,7 +1,8 @@
-//! Where events leave the pipeline: [`webhook`] sends them, signed, to the
-//! endpoints that asked for them, and [`warehouse`] writes them to ClickHouse.
-//! Each reads the topics in consumer groups of its own, so that an outage of
-//! one sink never holds up the other.
+//! The two sinks of the pipeline: [`webhook`] sends events, signed, to the endpoints
+//! that ask for them, and [`warehouse`] writes them to ClickHouse. Each reads the topics
+//! in consumer groups of its own, so that an outage of one sink never holds up the
+//! other.
 
+mod dead_letter;
 pub mod warehouse;
 pub mod webhook;

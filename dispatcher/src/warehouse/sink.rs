@@ -13,6 +13,7 @@ use super::{
     block::BlockRow,
     track::{BlockOutcome, BlockWork, Step},
 };
+use crate::dead_letter::cut;
 
 /// The destination of rows and dead letters. Tests have one that fails on purpose.
 pub(super) trait Sink {
@@ -70,12 +71,24 @@ impl Sink for ClickHouseSink {
 
     async fn write_dead(&self, dead: &[Dead]) -> Result<(), String> {
         let producer = self.producer()?;
-        let acks = join_all(dead.iter().map(async |dead| {
-            let value = serde_json::to_vec(dead).map_err(|error| error.to_string())?;
-            let out = Outgoing::keyed(Topic::Dead, dead.origin.topic.as_bytes(), Some(&value));
-            producer.produce(&out).await.map(drop).map_err(|error| error.to_string())
-        }));
+        let acks = join_all(dead.iter().map(|dead| write_one(producer, dead.clone())));
         acks.await.into_iter().collect()
+    }
+}
+
+/// Writes a dead letter, cut where it is too large for Kafka.
+async fn write_one(producer: &Producer, mut dead: Dead) -> Result<(), String> {
+    loop {
+        let value = serde_json::to_vec(&dead).map_err(|error| error.to_string())?;
+        let out = Outgoing::keyed(Topic::Dead, dead.origin.topic.as_bytes(), Some(&value));
+        match producer.produce(&out).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_too_large() => {
+                warn!(topic = dead.origin.topic, offset = dead.origin.offset, "dead letter too large for Kafka: cut");
+                dead = cut(dead).ok_or_else(|| error.to_string())?;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
     }
 }
 

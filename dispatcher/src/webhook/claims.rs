@@ -23,6 +23,8 @@ pub(super) struct OffsetClaims {
 #[derive(Default)]
 struct Ownership {
     ledger: Ledger,
+    /// The assignments so far, with or without partitions.
+    assignments: u64,
     /// A flag for each partition that this consumer owns, shared with its claims:
     /// false once the partition was revoked.
     owned: HashMap<Partition, Arc<AtomicBool>>,
@@ -60,6 +62,12 @@ impl OffsetClaims {
         advanced.into_iter().map(|(partition, offset)| Commit { partition, offset, metadata: None }).collect()
     }
 
+    /// Returns the number of assignments so far. Each assignment resumes partitions that
+    /// were paused.
+    pub(super) fn assignments(&self) -> u64 {
+        self.ownership.lock().assignments
+    }
+
     /// Returns the number of open claims.
     pub(super) fn outstanding(&self) -> usize {
         self.ownership.lock().ledger.outstanding()
@@ -69,6 +77,7 @@ impl OffsetClaims {
 impl Assignments for OffsetClaims {
     fn assigned(&self, partitions: &[Assigned]) {
         let mut ownership = self.ownership.lock();
+        ownership.assignments += 1;
         for assigned in partitions {
             ownership.ledger.assign(assigned.partition, assigned.offset);
             ownership.owned.insert(assigned.partition, Arc::new(AtomicBool::new(true)));

@@ -51,7 +51,7 @@ impl Intake for DelayReader {
         let due = delayed.due;
         let leaves_at = leaves_at(due, record.timestamp().unwrap_or(now), retry_delay);
         let head = PausedHead { delivery: in_flight(delayed, now, source, claim), due, leaves_at };
-        if leaves_at <= now {
+        if leaves_at <= now && !self.deliverer.is_backlogged() {
             return self.release(head, now);
         }
         match consumer.pause(&[source.partition]) {
@@ -69,7 +69,10 @@ impl Intake for DelayReader {
             return POLL;
         }
         let now = Timestamp::now();
-        let is_leaving = |head: &PausedHead| head.leaves_at <= now || !head.delivery.claim.is_owned();
+        // While Kafka takes records too slowly, every partition waits at its head: a
+        // delivery that finds no room would be written to Kafka again.
+        let backlogged = self.deliverer.is_backlogged();
+        let is_leaving = |head: &PausedHead| (head.leaves_at <= now && !backlogged) || !head.delivery.claim.is_owned();
         let leaving: Vec<(Partition, PausedHead)> = self.paused_heads.extract_if(|_, head| is_leaving(head)).collect();
         for (partition, head) in leaving {
             if let Err(error) = consumer.resume(&[partition]) {
@@ -78,6 +81,9 @@ impl Intake for DelayReader {
             if head.delivery.claim.is_owned() {
                 self.release(head, now);
             }
+        }
+        if backlogged {
+            return POLL;
         }
         self.paused_heads.values().map(|head| head.leaves_at.since(now)).min().unwrap_or(POLL)
     }

@@ -21,15 +21,16 @@ use super::{
     config::Config,
     delivery::{InFlight, SourceRecord},
     endpoints::{Endpoints, Recipient},
-    lane::{Lane, Next, Offer},
+    lane::Offer,
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
     outcome::jittered,
+    worker::work,
 };
 
-/// Deliveries that may be on their way to the delay topic at once before the
-/// consumers pause.
-const MAX_SPILLING: usize = 10_000;
+/// Records that may be on their way to Kafka at once, without an exchange before them,
+/// until the consumers pause.
+const MAX_WRITES: usize = 10_000;
 
 /// Delivers what the consumers read.
 pub(super) struct Deliverer {
@@ -40,9 +41,10 @@ pub(super) struct Deliverer {
     metrics: WebhookMetrics,
     runtime: Handle,
     /// The tasks that are running.
-    tasks: AtomicUsize,
-    /// The deliveries on their way to the delay topic without an attempt.
-    spilling: AtomicUsize,
+    tasks: Arc<AtomicUsize>,
+    /// The tasks that write a record without an exchange before it: spilled, skipped and
+    /// dead-lettered deliveries.
+    writes: Arc<AtomicUsize>,
     /// Triggered when what still waits in lanes is left to the next process.
     closing: Shutdown,
 }
@@ -63,8 +65,8 @@ impl Deliverer {
             outbox,
             metrics,
             runtime: Handle::current(),
-            tasks: AtomicUsize::new(0),
-            spilling: AtomicUsize::new(0),
+            tasks: Arc::default(),
+            writes: Arc::default(),
             closing: Shutdown::new(),
         })
     }
@@ -76,7 +78,7 @@ impl Deliverer {
             Offer::Start(next) => {
                 let this = Arc::clone(self);
                 let lane = Arc::clone(&recipient.lane);
-                self.spawn(async move { this.work(&lane, next).await });
+                self.spawn(async move { work(&lane, next, &this.closing, |delivery| this.deliver(delivery)).await });
             }
             Offer::Queued => {}
             Offer::Full { item, retry_after } => {
@@ -87,38 +89,31 @@ impl Deliverer {
     }
 
     /// Writes a delivery to the delay topic, its attempts as they are. Never waits.
-    pub(super) fn spawn_delay(self: &Arc<Self>, delivery: InFlight, due: Timestamp) {
-        let this = Arc::clone(self);
-        self.spilling.fetch_add(1, Ordering::Relaxed);
-        self.spawn(async move {
+    pub(super) fn spawn_delay(&self, delivery: InFlight, due: Timestamp) {
+        let outbox = Arc::clone(&self.outbox);
+        self.spawn_write(async move {
             let attempt = delivery.attempt;
-            this.outbox.delay(delivery, attempt, due).await;
-            this.spilling.fetch_sub(1, Ordering::Relaxed);
+            outbox.delay(delivery, attempt, due).await;
         });
     }
 
     /// Writes a record that cannot be read to `dead`. Never waits.
-    pub(super) fn spawn_dead_letter(
-        self: &Arc<Self>,
-        payload: &[u8],
-        reason: String,
-        source: SourceRecord,
-        claim: OffsetClaim,
-    ) {
-        let this = Arc::clone(self);
+    pub(super) fn spawn_dead_letter(&self, payload: &[u8], reason: String, source: SourceRecord, claim: OffsetClaim) {
+        let outbox = Arc::clone(&self.outbox);
         let payload = String::from_utf8_lossy(payload).into_owned();
-        self.spawn(async move { this.outbox.dead_letter_record(&payload, reason, source, claim).await });
+        self.spawn_write(async move { outbox.dead_letter_record(&payload, reason, source, claim).await });
     }
 
     /// Records that a delivery is not made. Never waits.
-    pub(super) fn spawn_skip(self: &Arc<Self>, delivery: InFlight, why: &'static str) {
-        let this = Arc::clone(self);
-        self.spawn(async move { this.outbox.skip(delivery, why).await });
+    pub(super) fn spawn_skip(&self, delivery: InFlight, why: &'static str) {
+        let outbox = Arc::clone(&self.outbox);
+        self.spawn_write(async move { outbox.skip(delivery, why).await });
     }
 
-    /// Reports whether Kafka takes spilled deliveries more slowly than they come.
+    /// Reports whether Kafka takes records more slowly than they come, so that the
+    /// consumers must pause.
     pub(super) fn is_backlogged(&self) -> bool {
-        self.spilling.load(Ordering::Relaxed) > MAX_SPILLING
+        self.writes.load(Ordering::Relaxed) > MAX_WRITES
     }
 
     /// Waits until no task runs, at most `grace`. After half of it, deliveries that
@@ -137,49 +132,44 @@ impl Deliverer {
         }
     }
 
-    fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
-        let task = RunningTask::begin(Arc::clone(self));
-        self.runtime.spawn(async move {
-            work.await;
-            drop(task);
+    async fn deliver(&self, delivery: InFlight) {
+        if self.closing.is_triggered() {
+            let attempt = delivery.attempt;
+            self.outbox.delay(delivery, attempt, Timestamp::now()).await;
+        } else {
+            self.attempts.attempt(delivery).await;
+        }
+    }
+
+    fn spawn_write(&self, write: impl Future<Output = ()> + Send + 'static) {
+        let counted = CountedTask::begin(&self.writes);
+        self.spawn(async move {
+            write.await;
+            drop(counted);
         });
     }
 
-    /// Works on one in-flight slot of a lane until the lane has nothing more for it.
-    async fn work(&self, lane: &Lane<InFlight>, mut next: Next<InFlight>) {
-        loop {
-            match next {
-                Next::Begin(delivery) if self.closing.is_triggered() => {
-                    let attempt = delivery.attempt;
-                    self.outbox.delay(delivery, attempt, Timestamp::now()).await;
-                }
-                Next::Begin(delivery) => self.attempts.attempt(delivery).await,
-                Next::At(start) => {
-                    tokio::select! {
-                        () = tokio::time::sleep_until(start.into()) => {}
-                        () = self.closing.wait() => {}
-                    }
-                }
-                Next::Idle => return,
-            }
-            let now = Instant::now();
-            next = if self.closing.is_triggered() { lane.evict(now) } else { lane.next(now) };
-        }
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let counted = CountedTask::begin(&self.tasks);
+        self.runtime.spawn(async move {
+            work.await;
+            drop(counted);
+        });
     }
 }
 
 /// A running task, counted until it ends in whatever way.
-struct RunningTask(Arc<Deliverer>);
+struct CountedTask(Arc<AtomicUsize>);
 
-impl RunningTask {
-    fn begin(deliverer: Arc<Deliverer>) -> Self {
-        deliverer.tasks.fetch_add(1, Ordering::AcqRel);
-        Self(deliverer)
+impl CountedTask {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
     }
 }
 
-impl Drop for RunningTask {
+impl Drop for CountedTask {
     fn drop(&mut self) {
-        self.0.tasks.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

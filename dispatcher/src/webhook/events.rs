@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tracing::{debug, info, warn};
 
 use super::{
+    backpressure::{Backpressure, Switch},
     claims::{OffsetClaim, OffsetClaims, Tracked},
     deliver::Deliverer,
     delivery::{InFlight, Message, SourceRecord},
@@ -25,9 +26,7 @@ const UNKNOWN_ENDPOINT_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct EventReader {
     pub claims: Arc<OffsetClaims>,
     pub deliverer: Arc<Deliverer>,
-    /// Whether the partitions are paused because Kafka takes spilled deliveries too
-    /// slowly.
-    pub paused: bool,
+    pub backpressure: Backpressure,
 }
 
 /// The endpoints that get an event.
@@ -70,9 +69,9 @@ impl Intake for EventReader {
     }
 
     fn tick(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
-        let backlogged = self.deliverer.is_backlogged();
-        if backlogged != self.paused {
-            self.apply_backpressure(backlogged, consumer);
+        let wanted = Backpressure::wanted(self.deliverer.is_backlogged(), self.claims.assignments());
+        if let Some(switch) = self.backpressure.switch_to(wanted) {
+            self.apply(switch, wanted, consumer);
         }
         POLL
     }
@@ -123,19 +122,20 @@ impl EventReader {
         }
     }
 
-    fn apply_backpressure(&mut self, backlogged: bool, consumer: &Consumer<OffsetClaims>) {
-        let switch = |partitions: Vec<_>| {
-            if backlogged { consumer.pause(&partitions) } else { consumer.resume(&partitions) }
-        };
-        match consumer.assignment().and_then(switch) {
-            Ok(()) if backlogged => {
-                warn!("backpressure: consumer paused, Kafka takes spilled deliveries more slowly than they come");
+    fn apply(&mut self, switch: Switch, wanted: Backpressure, consumer: &Consumer<OffsetClaims>) {
+        let switched = consumer.assignment().and_then(|partitions| match switch {
+            Switch::Pause => consumer.pause(&partitions),
+            Switch::Resume => consumer.resume(&partitions),
+        });
+        match (switched, switch) {
+            (Ok(()), Switch::Pause) => {
+                warn!("backpressure: consumer paused, Kafka takes records more slowly than they come");
             }
-            Ok(()) => info!("backpressure over: consumer resumed"),
+            (Ok(()), Switch::Resume) => info!("backpressure over: consumer resumed"),
             // A rebalance is under way: the next tick tries again.
-            Err(error) => return debug!(%error, "consumer not paused or resumed: retried at the next poll"),
+            (Err(error), _) => return debug!(%error, "consumer not paused or resumed: retried at the next poll"),
         }
-        self.paused = backlogged;
+        self.backpressure = wanted;
     }
 }
 

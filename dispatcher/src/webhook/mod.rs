@@ -4,13 +4,14 @@
 //! (`events.rs`) and the delay topic (`delay.rs`). A record is matched with its
 //! endpoints (`endpoints.rs`) and becomes deliveries (`delivery.rs`). A delivery is
 //! admitted (`deliver.rs`) to its endpoint's lane, which says when it may begin
-//! (`lane/`). An attempt (`attempt.rs`) is one exchange over HTTP (`client.rs`), to an
+//! (`lane/`, `worker.rs`). An attempt (`attempt.rs`) is one exchange over HTTP (`client.rs`), to an
 //! address that is allowed (`guard.rs`), with a body that is signed (`sign.rs`).
 //! `outcome.rs` decides what follows from the exchange, and `outbox.rs` writes it to
 //! Kafka. Offsets are committed by `follow.rs` once every claim below them is
 //! complete (`claims.rs`).
 
 mod attempt;
+mod backpressure;
 mod claims;
 mod client;
 mod config;
@@ -28,6 +29,7 @@ mod outbox;
 mod outcome;
 pub mod sign;
 pub mod verify;
+mod worker;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -40,6 +42,7 @@ pub use config::Config;
 pub use error::Error;
 
 use self::{
+    backpressure::Backpressure,
     delay::DelayReader,
     deliver::Deliverer,
     endpoints::Endpoints,
@@ -81,7 +84,8 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     let outbox = Arc::new(WebhookOutbox::new(&bus, metrics.clone())?);
     let mut readers = Readers::new(bus, metrics.outstanding.clone());
     let deliverer = Arc::new(Deliverer::new(config, endpoints, outbox, metrics)?);
-    let events = |claims| EventReader { claims, deliverer: Arc::clone(&deliverer), paused: false };
+    let events =
+        |claims| EventReader { claims, deliverer: Arc::clone(&deliverer), backpressure: Backpressure::default() };
     // Clicks are delivered before the enricher's transaction is committed: should the
     // transaction abort, the same event follows, with the same id.
     readers.start("webhook.clicks", Topic::Clicks, Isolation::Uncommitted, events)?;

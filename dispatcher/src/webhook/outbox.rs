@@ -2,11 +2,16 @@
 //! that wait for their next attempt, and dead letters. The claim on an offset is
 //! completed here, once Kafka has the record that stands for the delivery.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
+use parking_lot::Mutex;
 use schemas::{Attempt, Dead, EndpointId, Origin, Outcome, Timestamp, Topic, Topics};
 use serde::Serialize;
+use service::Backoff;
 use tracing::{error, warn};
 
 use super::{
@@ -14,20 +19,23 @@ use super::{
     delivery::{InFlight, SourceRecord},
     metrics::WebhookMetrics,
 };
+use crate::dead_letter::{cut, excerpt};
 
 /// The producer's batching delay. Only offsets wait for these records, so they may
 /// gather.
 const LINGER: Duration = Duration::from_millis(10);
 /// The pause before another try when the producer's queue is full.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(20);
-/// The part of an unreadable record that its dead letter keeps.
-const PAYLOAD_CHARS: usize = 256 * 1024;
+/// The least time between two warnings about records that are retried.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Writes what delivering leaves behind.
 pub(super) struct WebhookOutbox {
     producer: Producer,
     topics: Arc<Topics>,
     metrics: WebhookMetrics,
+    /// The time of the last warning about records that are retried.
+    warned: Mutex<Option<Instant>>,
 }
 
 impl WebhookOutbox {
@@ -37,7 +45,7 @@ impl WebhookOutbox {
         // The producer never gives a record up by itself: an offset waits for the
         // record, and an outage of Kafka is waited out.
         let producer = bus.producer("webhook", LINGER, Duration::ZERO)?;
-        Ok(Self { producer, topics: Arc::clone(bus.topics()), metrics })
+        Ok(Self { producer, topics: Arc::clone(bus.topics()), metrics, warned: Mutex::new(None) })
     }
 
     /// Writes an attempt to the log without waiting for Kafka. Entries that Kafka
@@ -70,8 +78,9 @@ impl WebhookOutbox {
         let record = delivery.to_record(attempt, due);
         match self.produce_for(Topic::Delay, record.endpoint, &json(&record)).await {
             Ok(()) => delivery.claim.complete(),
-            // Kafka never takes the record, as when it is too large.
-            Err(error) => self.dead_letter(delivery, format!("Kafka refused the retry's record: {error}")).await,
+            Err(TooLarge) => {
+                self.dead_letter(delivery, "the delivery is too large for the delay topic: no retry".to_owned()).await;
+            }
         }
     }
 
@@ -83,7 +92,7 @@ impl WebhookOutbox {
         self.metrics.dead.inc();
         let record = delivery.to_record(delivery.attempt, Timestamp::now());
         let dead = Dead { delivery: Some(record), ..self.dead(reason, message.source) };
-        let written = self.produce_for(Topic::Dead, delivery.endpoint, &json(&dead)).await;
+        let written = self.write_dead(&delivery.endpoint.to_string(), dead).await;
         complete(delivery.claim, written, Topic::Dead);
     }
 
@@ -98,9 +107,8 @@ impl WebhookOutbox {
     ) {
         warn!(partition = %source.partition, offset = source.offset, reason, "unreadable record dead-lettered");
         self.metrics.dead.inc();
-        let payload = payload.chars().take(PAYLOAD_CHARS).collect();
-        let dead = Dead { payload: Some(payload), ..self.dead(reason, source) };
-        let written = self.produce(Topic::Dead, source.partition.topic.suffix(), &json(&dead)).await;
+        let dead = Dead { payload: Some(excerpt(payload)), ..self.dead(reason, source) };
+        let written = self.write_dead(source.partition.topic.suffix(), dead).await;
         complete(claim, written, Topic::Dead);
     }
 
@@ -132,28 +140,61 @@ impl WebhookOutbox {
         Dead { v: 1, reason, at: Timestamp::now(), origin, payload: None, delivery: None }
     }
 
-    async fn produce_for(&self, topic: Topic, endpoint: EndpointId, value: &[u8]) -> Result<(), BusError> {
+    /// Writes a dead letter. One that is too large for Kafka is written without its
+    /// delivery and with an excerpt of the content, and at last with none.
+    async fn write_dead(&self, key: &str, mut dead: Dead) -> Result<(), TooLarge> {
+        loop {
+            let Err(TooLarge) = self.produce(Topic::Dead, key, &json(&dead)).await else { return Ok(()) };
+            warn!(topic = dead.origin.topic, offset = dead.origin.offset, "dead letter too large for Kafka: cut");
+            dead = cut(dead).ok_or(TooLarge)?;
+        }
+    }
+
+    async fn produce_for(&self, topic: Topic, endpoint: EndpointId, value: &[u8]) -> Result<(), TooLarge> {
         self.produce(topic, &endpoint.to_string(), value).await
     }
 
-    async fn produce(&self, topic: Topic, key: &str, value: &[u8]) -> Result<(), BusError> {
+    /// Produces a record, and retries until Kafka has it: the client is made again after
+    /// a fatal error, and anything else passes.
+    async fn produce(&self, topic: Topic, key: &str, value: &[u8]) -> Result<(), TooLarge> {
         let out = Outgoing::keyed(topic, key.as_bytes(), Some(value));
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         loop {
             match self.producer.produce(&out).await {
                 Ok(_) => return Ok(()),
                 Err(BusError::QueueFull) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
-                Err(error) => return Err(error),
+                Err(error) if error.is_too_large() => return Err(TooLarge),
+                Err(error) => {
+                    self.warn_of_retry(topic, &error);
+                    tokio::time::sleep(backoff.next()).await;
+                }
             }
+        }
+    }
+
+    /// Logs that a record is retried, at most once in [`WARN_EVERY`]: thousands may be
+    /// retried at once.
+    fn warn_of_retry(&self, topic: Topic, error: &BusError) {
+        let mut warned = self.warned.lock();
+        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            warn!(%error, topic = topic.suffix(), "record not written to Kafka: retried");
         }
     }
 }
 
-fn complete(claim: OffsetClaim, written: Result<(), BusError>, topic: Topic) {
+/// The error for a record that Kafka never takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TooLarge;
+
+fn complete(claim: OffsetClaim, written: Result<(), TooLarge>, topic: Topic) {
     match written {
         Ok(()) => claim.complete(),
-        // The claim stays open and holds its offset back, so that the record is
-        // read again after a restart.
-        Err(error) => error!(%error, topic = topic.suffix(), "record not written: its source's offset is held back"),
+        // The record has no content that could be cut: the topic takes next to nothing.
+        // The claim stays open, so that the source is read again after a restart.
+        Err(TooLarge) => {
+            error!(topic = topic.suffix(), "topic refuses even the smallest record: the source's offset is held back");
+        }
     }
 }
 

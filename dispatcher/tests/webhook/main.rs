@@ -177,6 +177,32 @@ async fn a_failing_endpoint_is_tried_again_with_the_same_bytes_and_then_given_up
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_too_large_for_a_retry_is_dead_lettered_in_part() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start(&[Reply::Status(500)]).await;
+    let (endpoint, _) = rig.add(&receiver.url).await;
+    let running = rig.start(config()).await;
+    // As a JSON string, each of these quotes takes twice as much again: the event still
+    // fits into a record, its delivery does not.
+    let padding = r#"\""#.repeat(1_500_000);
+    let event = click();
+    let body = serde_json::to_string(&event).unwrap().replacen('{', &format!(r#"{{"padding":"{padding}","#), 1);
+    rig.emit_body(EventName::LinkClicked, &body, None).await;
+
+    let dead: Vec<Dead> = rig.read(Topic::Dead, 1).await;
+    assert!(dead[0].reason.contains("too large for the delay topic"), "{}", dead[0].reason);
+    assert!(dead[0].reason.contains("its content was cut"), "{}", dead[0].reason);
+    assert_eq!(dead[0].delivery, None);
+    let excerpt = dead[0].payload.as_ref().unwrap();
+    assert!(body.starts_with(excerpt.as_str()));
+    assert_eq!(excerpt.len(), 256 * 1024);
+    let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 1).await;
+    assert_eq!(attempts[0].endpoint, endpoint);
+    running.stop().await;
+    assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_gone_for_good_is_given_up_at_once() {
     let rig = Rig::new().await;
     let receiver = Receiver::start(&[Reply::Status(410)]).await;
