@@ -125,7 +125,11 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Ingest(args) => role(&args, roles::Role::Ingest),
         Command::Control(args) => role(&args, roles::Role::Control),
         Command::Enricher(args) => role(&args, roles::Role::Enricher),
-        Command::Dispatcher(args) => role(&args.role, roles::Role::Dispatcher(args.only)),
+        Command::Dispatcher(args) => {
+            let halves =
+                args.only.map_or_else(|| vec![roles::Half::Webhook, roles::Half::Warehouse], |half| vec![half]);
+            run_roles(&args.role, halves.into_iter().map(roles::Role::Dispatcher).collect())
+        }
         Command::Migrate(args) => {
             let config = args.load()?;
             runtime()?.block_on(commands::migrate(&config)).map(|()| ExitCode::SUCCESS)
@@ -148,8 +152,12 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 }
 
 fn role(args: &RoleArgs, role: roles::Role) -> anyhow::Result<ExitCode> {
+    run_roles(args, vec![role])
+}
+
+fn run_roles(args: &RoleArgs, roles: Vec<roles::Role>) -> anyhow::Result<ExitCode> {
     let config = args.load()?;
-    runtime()?.block_on(roles::run_alone(role, config)).map(|()| ExitCode::SUCCESS)
+    runtime()?.block_on(roles::run_alone(roles, config)).map(|()| ExitCode::SUCCESS)
 }
 
 fn exec(data_dir: Option<PathBuf>, command: &[OsString]) -> anyhow::Result<ExitCode> {

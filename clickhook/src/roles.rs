@@ -11,7 +11,7 @@ use service::{Backoff, Process, Shutdown, vault::Vault};
 use store::Store;
 use tokio::{
     sync::watch,
-    task::spawn_blocking,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 use tracing::{error, info, warn};
@@ -28,7 +28,7 @@ pub(crate) enum Role {
     Ingest,
     Control,
     Enricher,
-    Dispatcher(Option<Half>),
+    Dispatcher(Half),
 }
 
 /// A half of the dispatcher: they share nothing, so that an outage of one sink
@@ -49,13 +49,17 @@ pub(crate) struct Shared {
     pub(crate) process: Process,
 }
 
-/// Runs one role in this process until it is told to stop.
-pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> {
+/// Runs one role, or both halves of the dispatcher, in this process until it is told to
+/// stop. A single role that fails ends the process, whose supervisor is the machine's.
+/// Of two halves each is restarted alone, so that neither ends the other without its
+/// drain.
+pub(crate) async fn run_alone(roles: Vec<Role>, config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     let bus = Bus::new(config.kafka.clone());
-    let mut check = pin!(check_topics(bus.clone(), role));
+    let waits_for_kafka = !roles.contains(&Role::Ingest);
+    let mut check = pin!(check_topics(bus.clone(), waits_for_kafka));
     let mut checked = true;
-    if role == Role::Ingest {
+    if !waits_for_kafka {
         match timeout(CHECKED_WITHIN, &mut check).await {
             Ok(outcome) => outcome?,
             Err(_) => {
@@ -68,7 +72,7 @@ pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> 
     } else {
         (&mut check).await?;
     }
-    let needs_vault = matches!(role, Role::Control | Role::Dispatcher(None | Some(Half::Webhook)));
+    let needs_vault = roles.iter().any(|role| matches!(role, Role::Control | Role::Dispatcher(Half::Webhook)));
     let shared = Shared {
         bus,
         store: Store::new(config.clickhouse.clone())?,
@@ -81,7 +85,12 @@ pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> 
     let metrics = service::admin::serve(addr, shared.process.clone())
         .with_context(|| format!("listen on metrics.listen = {addr}: is it taken by another process?"))?;
     info!(%metrics, "health and metrics");
-    let work = run(role, config, shared, |_| {});
+    let work = async {
+        match *roles {
+            [role] => run(role, config, shared, |_| {}).await,
+            _ => run_side_by_side(&roles, &config, &shared).await,
+        }
+    };
     starting.ready();
     let refused = async {
         if !checked && let Err(error) = check.await {
@@ -95,14 +104,32 @@ pub(crate) async fn run_alone(role: Role, config: Config) -> anyhow::Result<()> 
     }
 }
 
+/// Runs roles until shutdown, each under a supervisor of its own. If a supervisor
+/// panics, the other roles drain before this fails.
+async fn run_side_by_side(roles: &[Role], config: &Config, shared: &Shared) -> anyhow::Result<()> {
+    let mut supervisors = JoinSet::new();
+    for role in roles {
+        let (bound, _) = watch::channel(None);
+        supervisors.spawn(supervise(*role, config.clone(), shared.clone(), bound));
+    }
+    let mut ended = Ok(());
+    while let Some(joined) = supervisors.join_next().await {
+        if joined.is_err() {
+            shared.process.shutdown.trigger();
+        }
+        ended = ended.and(joined.context("a role panicked: please report it with the last lines of the log"));
+    }
+    ended
+}
+
 /// Checks that the topics stand as configured. A redirector can wait for Kafka,
 /// the other roles have nothing to do without it.
-async fn check_topics(bus: Bus, role: Role) -> anyhow::Result<()> {
+async fn check_topics(bus: Bus, waits_for_kafka: bool) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
         let bus = bus.clone();
         match spawn_blocking(move || bus.check_topics()).await.context("check the topics")? {
-            Err(error) if role == Role::Ingest && error.is_transient() => sleep(backoff.next()).await,
+            Err(error) if !waits_for_kafka && error.is_transient() => sleep(backoff.next()).await,
             checked => return Ok(checked?),
         }
     }
@@ -157,21 +184,8 @@ pub(crate) async fn run(
             running.wait().await?;
         }
         Role::Enricher => enricher::run(config.enricher, bus, process).await?,
-        Role::Dispatcher(half) => {
-            let webhook = async {
-                if half != Some(Half::Warehouse) {
-                    dispatcher::webhook::run(config.webhook, bus.clone(), vault()?, process.clone()).await?;
-                }
-                anyhow::Ok(())
-            };
-            let warehouse = async {
-                if half != Some(Half::Webhook) {
-                    dispatcher::warehouse::run(config.warehouse, bus.clone(), store, process.clone()).await?;
-                }
-                anyhow::Ok(())
-            };
-            tokio::try_join!(webhook, warehouse)?;
-        }
+        Role::Dispatcher(Half::Webhook) => dispatcher::webhook::run(config.webhook, bus, vault()?, process).await?,
+        Role::Dispatcher(Half::Warehouse) => dispatcher::warehouse::run(config.warehouse, bus, store, process).await?,
     }
     Ok(())
 }

@@ -230,8 +230,8 @@ async fn serve(
     }
     let (control, mut control_bound) = spawn(Role::Control, &config, &stages.front);
     let (enricher, _) = spawn(Role::Enricher, &config, &stages.enricher);
-    let (webhook, _) = spawn(Role::Dispatcher(Some(Half::Webhook)), &config, &stages.dispatcher);
-    let (warehouse, _) = spawn(Role::Dispatcher(Some(Half::Warehouse)), &config, &stages.dispatcher);
+    let (webhook, _) = spawn(Role::Dispatcher(Half::Webhook), &config, &stages.dispatcher);
+    let (warehouse, _) = spawn(Role::Dispatcher(Half::Warehouse), &config, &stages.dispatcher);
 
     let up = async {
         let (ingest, control) = (bound(&mut ingest_bound).await, bound(&mut control_bound).await);

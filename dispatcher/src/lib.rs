@@ -4,5 +4,6 @@
 //! other.
 
 mod dead_letter;
+mod rejoin;
 pub mod warehouse;
 pub mod webhook;

@@ -3,6 +3,8 @@
 use bus::BusError;
 use service::ConfigError;
 
+use crate::rejoin::MaybeTransient;
+
 /// The error that ended the warehouse.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,7 +28,13 @@ pub enum Error {
     /// The thread could not be started.
     #[error("warehouse: cannot start its thread: {0}")]
     Thread(#[from] std::io::Error),
-    /// The thread is gone without a word.
+    /// The thread ended in a panic, which the log has.
     #[error("warehouse: its thread panicked; the log says where")]
     Panicked,
+}
+
+impl MaybeTransient for Error {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Bus(error) if error.is_transient())
+    }
 }

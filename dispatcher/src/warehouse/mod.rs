@@ -60,17 +60,18 @@ mod sink;
 mod track;
 mod worker;
 
-use std::time::Duration;
-
 use bus::Bus;
 pub use config::Config;
 pub use error::Error;
-use service::{Backoff, Part, Process, Shutdown};
+use service::Process;
 use store::Store;
 use tokio::{runtime::Handle, sync::oneshot};
-use tracing::warn;
 
-use self::{metrics::WarehouseMetrics, worker::Worker};
+use self::{
+    metrics::WarehouseMetrics,
+    worker::{GROUP, WarehouseWorker, WorkerContext},
+};
+use crate::rejoin::rejoining;
 
 /// Writes rows until `shutdown`, then finishes the blocks that it has. Blocks that an
 /// outage leaves unfinished are settled after the next start.
@@ -81,45 +82,24 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
     let Process { metrics, health, shutdown } = process;
     config.validate()?;
     let part = health.part("warehouse");
-    let counts = WarehouseMetrics::new(&metrics);
-    let handle = Handle::current();
-    let (tell, told) = oneshot::channel();
+    part.ready();
+    let context = WorkerContext {
+        config,
+        bus,
+        store,
+        metrics: WarehouseMetrics::new(&metrics),
+        part,
+        shutdown,
+        runtime: Handle::current(),
+    };
+    let (end_sender, end) = oneshot::channel();
     std::thread::Builder::new().name("warehouse".to_owned()).spawn(move || {
-        let outcome = persist(&shutdown, &part, || {
-            Worker::new(
-                config.clone(),
-                &bus,
-                store.clone(),
-                counts.clone(),
-                part.clone(),
-                shutdown.clone(),
-                handle.clone(),
-            )
-            .and_then(Worker::run)
+        let WorkerContext { part, shutdown, runtime, .. } = &context;
+        // Kafka has everything that a worker knows, so that the next one resumes its work.
+        let ended = rejoining(GROUP, part, shutdown, runtime, || {
+            WarehouseWorker::new(context.clone()).and_then(WarehouseWorker::run)
         });
-        drop(tell.send(outcome));
+        drop(end_sender.send(ended));
     })?;
-    told.await.unwrap_or(Err(Error::Panicked))
-}
-
-/// Works with one consumer after the other, as long as what ends one may pass.
-/// All that a worker knows is in Kafka, so a new one goes on where it was.
-fn persist(shutdown: &Shutdown, part: &Part, mut work: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
-    loop {
-        match work() {
-            Err(Error::Bus(error)) if error.is_transient() && !shutdown.is_triggered() => {
-                warn!(%error, "the warehouse joins its group anew");
-                part.not_ready(&error.to_string());
-                std::thread::sleep(backoff.next());
-            }
-            // Told to stop while Kafka is away: what is recorded is settled by
-            // the next start, like after a kill.
-            Err(Error::Bus(error)) if error.is_transient() => {
-                warn!(%error, "stopped while Kafka was away: the next start goes on from what is committed");
-                return Ok(());
-            }
-            outcome => return outcome,
-        }
-    }
+    end.await.unwrap_or(Err(Error::Panicked))
 }

@@ -1,6 +1,7 @@
-//! The thread that owns the consumer: it polls, closes blocks when they are
-//! due, and takes every partition's block one step further in rounds: one
-//! commit that records, then the inserts side by side, then what follows.
+//! The work of the thread that owns the consumer: it fills blocks, closes them when
+//! they are due, and takes the pending block of every partition one step further in
+//! rounds. A round is one commit that records the blocks' ranges, then the inserts
+//! side by side, then the decisions that follow from their outcomes.
 
 use std::{
     collections::BTreeMap,
@@ -29,35 +30,37 @@ use super::{
 };
 
 /// The consumer group.
-const GROUP: &str = "warehouse";
-/// What is read.
+pub(super) const GROUP: &str = "warehouse";
+/// The topics whose records become rows.
 const TOPICS: [Topic; 3] = [Topic::Clicks, Topic::Events, Topic::Attempts];
-/// How long a poll waits when nothing is due.
+/// The longest wait of a poll.
 const IDLE: Duration = Duration::from_millis(500);
-/// How many records are taken before the clock is looked at again.
+/// The number of records that are taken before the clock is read again.
 const BURST: usize = 1000;
-/// How long a round may go on after being told to stop: what it leaves is
-/// settled by the next start.
+/// The time that a round has to finish when the process stops. Blocks that it leaves
+/// are settled after the next start.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often the lag is measured.
-const MEASURE: Duration = Duration::from_secs(15);
+/// The time between two measurements of the lag.
+const MEASURE_EVERY: Duration = Duration::from_secs(15);
 
-/// The partitions that are ours, shared with the consumer's callbacks, which
-/// run on the same thread inside its poll.
+/// The owned partitions, shared with the consumer's callbacks, which run on the same
+/// thread inside its poll.
 #[derive(Default)]
 struct Tracks {
     map: BTreeMap<Partition, PartitionTrack>,
-    /// Partitions came since this was last looked at.
-    fresh: bool,
+    /// Whether partitions were assigned since the worker last looked.
+    newly_assigned: bool,
+    /// The error of an assigned partition whose note cannot be read.
     unreadable: Option<Error>,
 }
 
-struct Owner {
+/// The consumer's callbacks.
+struct TrackOwner {
     tracks: Mutex<Tracks>,
     topics: Arc<Topics>,
 }
 
-impl Assignments for Owner {
+impl Assignments for TrackOwner {
     fn assigned(&self, partitions: &[Assigned]) {
         let mut tracks = self.tracks.lock();
         for assigned in partitions {
@@ -73,7 +76,7 @@ impl Assignments for Owner {
                 }
             }
         }
-        tracks.fresh = true;
+        tracks.newly_assigned = true;
     }
 
     fn revoked(&self, revoked: &Revoked<'_>) -> Vec<Commit> {
@@ -87,38 +90,50 @@ impl Assignments for Owner {
     }
 }
 
-/// Something that is waited for.
-struct Hold {
+/// An outage of ClickHouse or Kafka, during which the partitions are paused.
+struct WarehouseOutage {
     since: Instant,
-    until: Instant,
+    /// The time of the next try.
+    retry_at: Instant,
 }
 
-/// The thread's state.
-pub(super) struct Worker {
-    config: Config,
-    consumer: Arc<Consumer<Owner>>,
-    owner: Arc<Owner>,
-    engines: ClickHouseSink,
+/// The things that every worker of a process is made with.
+#[derive(Clone)]
+pub(super) struct WorkerContext {
+    pub(super) config: Config,
+    pub(super) bus: Bus,
+    pub(super) store: Store,
+    pub(super) metrics: WarehouseMetrics,
+    pub(super) part: Part,
+    pub(super) shutdown: Shutdown,
+    pub(super) runtime: Handle,
+}
+
+/// The worker of one consumer.
+pub(super) struct WarehouseWorker {
+    context: WorkerContext,
+    consumer: Arc<Consumer<TrackOwner>>,
+    owner: Arc<TrackOwner>,
+    sink: ClickHouseSink,
+    /// The prefix of query ids, which installations that share a ClickHouse differ in.
     scope: String,
-    counts: WarehouseMetrics,
-    part: Part,
-    shutdown: Shutdown,
-    handle: Handle,
-    hold: Option<Hold>,
+    outage: Option<WarehouseOutage>,
     backoff: Backoff,
-    /// When offsets that moved are committed, if no round does it before.
-    tidy: Option<Instant>,
-    measure: Instant,
-    /// How many more records are taken before the clock is looked at again.
+    /// The time at which offsets that have moved are committed, if no round commits
+    /// them before.
+    idle_commit_at: Option<Instant>,
+    /// The time of the next measurement of the lag.
+    measure_at: Instant,
+    /// The number of records that are still taken before the clock is read again.
     burst: usize,
     /// Whether the last poll returned a record that left room in its block.
     more: bool,
 }
 
-impl PollWork<Owner> for Worker {
+impl PollWork<TrackOwner> for WarehouseWorker {
     type Error = Error;
 
-    fn before_poll(&mut self, _: &Consumer<Owner>) -> Result<Duration, Error> {
+    fn before_poll(&mut self, _: &Consumer<TrackOwner>) -> Result<Duration, Error> {
         if std::mem::take(&mut self.more) && self.burst > 0 {
             self.burst -= 1;
             return Ok(Duration::ZERO);
@@ -126,62 +141,54 @@ impl PollWork<Owner> for Worker {
         self.burst = BURST;
         self.after_rebalance()?;
         self.close_due();
-        if self.hold.as_ref().is_none_or(|hold| hold.until <= Instant::now()) {
-            self.advance()?;
+        if self.outage.as_ref().is_none_or(|outage| outage.retry_at <= Instant::now()) {
+            self.step()?;
         }
-        self.measure();
-        Ok(self.patience())
+        self.measure_lag();
+        Ok(self.poll_wait())
     }
 
-    fn record(&mut self, record: &Record<'_>, _: &Consumer<Owner>) -> Result<(), Error> {
+    fn record(&mut self, record: &Record<'_>, _: &Consumer<TrackOwner>) -> Result<(), Error> {
         let mut tracks = self.owner.tracks.lock();
         self.more = true;
         if let Some(track) = tracks.map.get_mut(&record.partition()) {
             track.take(record.offset(), record.value(), Instant::now());
-            self.more = !track.is_full(&self.config);
+            self.more = !track.is_full(&self.context.config);
         }
         Ok(())
     }
 }
 
-impl Worker {
-    pub(super) fn new(
-        config: Config,
-        bus: &Bus,
-        store: Store,
-        counts: WarehouseMetrics,
-        part: Part,
-        shutdown: Shutdown,
-        handle: Handle,
-    ) -> Result<Self, Error> {
-        let owner = Arc::new(Owner { tracks: Mutex::default(), topics: Arc::clone(bus.topics()) });
-        let (isolation, membership) = (Isolation::Committed, Membership::Static);
-        let consumer = bus.unhurried().consumer(GROUP, &TOPICS, isolation, membership, Arc::clone(&owner))?;
-        let scope = store.config().database.clone();
-        part.ready();
+impl WarehouseWorker {
+    /// # Errors
+    /// When a setting of the consumer is refused.
+    pub(super) fn new(context: WorkerContext) -> Result<Self, Error> {
+        let bus = &context.bus;
+        let owner = Arc::new(TrackOwner { tracks: Mutex::default(), topics: Arc::clone(bus.topics()) });
+        let consumer =
+            bus.unhurried().consumer(GROUP, &TOPICS, Isolation::Committed, Membership::Static, Arc::clone(&owner))?;
         Ok(Self {
-            config,
             consumer: Arc::new(consumer),
             owner,
-            engines: ClickHouseSink::new(store, bus.clone()),
-            scope,
-            counts,
-            part,
-            shutdown,
-            handle,
-            hold: None,
+            sink: ClickHouseSink::new(context.store.clone(), bus.clone()),
+            scope: context.store.config().database.clone(),
+            context,
+            outage: None,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
-            tidy: None,
-            measure: Instant::now() + MEASURE,
+            idle_commit_at: None,
+            measure_at: Instant::now() + MEASURE_EVERY,
             burst: 0,
             more: false,
         })
     }
 
     /// Works until told to stop.
+    ///
+    /// # Errors
+    /// When the consumer fails, or a committed note cannot be read.
     pub(super) fn run(mut self) -> Result<(), Error> {
         let consumer = Arc::clone(&self.consumer);
-        let shutdown = self.shutdown.clone();
+        let shutdown = self.context.shutdown.clone();
         consumer.run(&mut self, || shutdown.is_triggered())?;
         self.drain()
     }
@@ -192,44 +199,55 @@ impl Worker {
         if let Some(error) = tracks.unreadable.take() {
             return Err(error);
         }
-        let fresh = std::mem::take(&mut tracks.fresh);
+        let newly_assigned = std::mem::take(&mut tracks.newly_assigned);
         drop(tracks);
-        if fresh && self.hold.is_some() { self.pause() } else { Ok(()) }
+        if !newly_assigned {
+            return Ok(());
+        }
+        if self.outage.is_some() {
+            // The assignment has resumed the partitions.
+            return self.pause();
+        }
+        self.context.part.ready();
+        Ok(())
     }
 
-    /// How long a poll may wait.
-    fn patience(&self) -> Duration {
+    /// Returns how long a poll may wait.
+    fn poll_wait(&self) -> Duration {
         let tracks = self.owner.tracks.lock();
-        let next = match &self.hold {
-            Some(hold) => Some(hold.until),
+        let next = match &self.outage {
+            Some(outage) => Some(outage.retry_at),
             None if tracks.map.values().any(PartitionTrack::is_pending) => return Duration::ZERO,
-            None => tracks.map.values().filter_map(|track| track.due(&self.config)).chain(self.tidy).min(),
+            None => {
+                tracks.map.values().filter_map(|track| track.due(&self.context.config)).chain(self.idle_commit_at).min()
+            }
         };
         next.map_or(IDLE, |next| next.saturating_duration_since(Instant::now()).min(IDLE))
     }
 
     fn close_due(&self) {
-        if self.hold.is_none() {
+        if self.outage.is_none() {
             let now = Instant::now();
-            self.owner.tracks.lock().map.values_mut().for_each(|track| track.close_due(&self.config, now));
+            self.owner.tracks.lock().map.values_mut().for_each(|track| track.close_due(&self.context.config, now));
         }
     }
 
-    /// Takes every waiting block one step further, or commits what is done.
-    fn advance(&mut self) -> Result<(), Error> {
+    /// Takes the pending block of every partition one step further, or commits finished
+    /// offsets where no block is pending.
+    fn step(&mut self) -> Result<(), Error> {
         let works: Vec<BlockWork> = self.owner.tracks.lock().map.values().filter_map(PartitionTrack::work).collect();
         if !works.is_empty() {
-            return self.round(&works);
+            return self.run_round(&works);
         }
-        self.release()?;
-        if self.tidy.is_some_and(|tidy| tidy <= Instant::now()) {
-            self.tidy = None;
-            self.tidy()?;
+        self.resume()?;
+        if self.idle_commit_at.is_some_and(|at| at <= Instant::now()) {
+            self.idle_commit_at = None;
+            self.commit_idle()?;
         }
         Ok(())
     }
 
-    fn round(&mut self, works: &[BlockWork]) -> Result<(), Error> {
+    fn run_round(&mut self, works: &[BlockWork]) -> Result<(), Error> {
         let commits: Vec<Commit> = {
             let tracks = self.owner.tracks.lock();
             works.iter().filter_map(|work| tracks.map.get(&work.partition)?.to_record()).collect()
@@ -244,129 +262,120 @@ impl Worker {
             }
         }
         let started = Instant::now();
-        let Some(concluded) = self.attempt(works) else { return Ok(()) };
-        self.counts.seconds.observe(started.elapsed().as_secs_f64());
-        self.conclude(works, concluded)?;
-        self.tidy = Some(Instant::now() + self.config.max_wait());
+        let Some(results) = self.attempt(works) else { return Ok(()) };
+        self.context.metrics.seconds.observe(started.elapsed().as_secs_f64());
+        self.conclude(works, results)?;
+        self.idle_commit_at = Some(Instant::now() + self.context.config.max_wait());
         Ok(())
     }
 
-    /// Commits; false where it must be tried again.
+    /// Commits. Returns false where the commit must be retried.
     fn commit(&mut self, commits: &[Commit]) -> Result<bool, Error> {
         if commits.is_empty() {
             return Ok(true);
         }
-        // A member without a group may commit into an empty one, and would turn
-        // offsets back: it asks itself before and after.
+        // A member that has lost its group may commit into an empty group, and would turn
+        // offsets back. So it checks before and after.
         if self.consumer.is_lost() {
-            self.hold("the partitions are another member's", "Kafka")?;
+            self.start_outage("the partitions are another member's", "Kafka")?;
             return Ok(false);
         }
         match self.consumer.commit(commits) {
             Ok(()) if !self.consumer.is_lost() => Ok(true),
             Ok(()) => {
-                self.hold("the partitions are another member's", "Kafka")?;
+                self.start_outage("the partitions are another member's", "Kafka")?;
                 Ok(false)
             }
             Err(error) if error.is_transient() => {
-                self.hold(&error.to_string(), "Kafka")?;
+                self.start_outage(&error.to_string(), "Kafka")?;
                 Ok(false)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Sends what the works say, side by side. None where being told to stop cut
-    /// it short.
+    /// Carries out a step of each block side by side. Returns none where the process
+    /// stops before they are done.
     fn attempt(&self, works: &[BlockWork]) -> Option<Vec<WorkResult>> {
         let stop = async {
-            self.shutdown.wait().await;
+            self.context.shutdown.wait().await;
             tokio::time::sleep(DRAIN).await;
         };
-        self.handle.block_on(async {
+        self.context.runtime.block_on(async {
             tokio::select! {
-                concluded = join_all(works.iter().map(|work| sink::attempt(&self.engines, &self.scope, work))) => Some(concluded),
+                results = join_all(works.iter().map(|work| sink::attempt(&self.sink, &self.scope, work))) => Some(results),
                 () = stop => None,
             }
         })
     }
 
-    fn conclude(&mut self, works: &[BlockWork], concluded: Vec<WorkResult>) -> Result<(), Error> {
+    fn conclude(&mut self, works: &[BlockWork], results: Vec<WorkResult>) -> Result<(), Error> {
         let mut trouble = None;
         {
             let mut tracks = self.owner.tracks.lock();
-            for (work, concluded) in works.iter().zip(concluded) {
-                self.counts.rows.get_or_create(&TableLabel { table: work.table.name() }).inc_by(concluded.sent as u64);
-                match &concluded.outcome {
+            for (work, result) in works.iter().zip(results) {
+                self.context
+                    .metrics
+                    .rows
+                    .get_or_create(&TableLabel { table: work.table.name() })
+                    .inc_by(result.sent as u64);
+                match &result.outcome {
                     BlockOutcome::Done => {
-                        self.counts.dead.inc_by(work.block.dead.len() as u64);
+                        self.context.metrics.dead.inc_by(work.block.dead.len() as u64);
                     }
                     BlockOutcome::Refused(reason) => {
                         let rows = work.block.rows.len();
-                        warn!(partition = %work.partition, range = %work.range, rows, reason, "a block is refused for a row: it is cut in two until the row stands alone");
+                        warn!(partition = %work.partition, range = %work.range, rows, reason, "block refused because of a row: it is split until the row is alone");
                     }
                     BlockOutcome::Unknown | BlockOutcome::DeadUnwritten | BlockOutcome::Absent(_) => {}
                 }
-                if concluded.error.is_some() {
-                    trouble = concluded.error;
+                if result.error.is_some() {
+                    trouble = result.error;
                 }
                 if let Some(track) = tracks.map.get_mut(&work.partition) {
-                    track.conclude(concluded.outcome, Timestamp::now());
+                    track.conclude(result.outcome, Timestamp::now());
                 }
             }
         }
         match trouble {
-            Some(trouble) => self.hold(&trouble, "ClickHouse"),
-            None => self.release(),
+            Some(trouble) => self.start_outage(&trouble, "ClickHouse"),
+            None => self.resume(),
         }
     }
 
-    /// Waits before the next round, with the partitions paused.
-    fn hold(&mut self, why: &str, whom: &str) -> Result<(), Error> {
+    /// Pauses the partitions until the next round succeeds.
+    fn start_outage(&mut self, why: &str, engine: &str) -> Result<(), Error> {
         let now = Instant::now();
-        let until = now + self.backoff.next();
-        if let Some(hold) = &mut self.hold {
-            hold.until = until;
-            debug!(why, "still waiting for {whom}");
+        let retry_at = now + self.backoff.next();
+        if let Some(outage) = &mut self.outage {
+            outage.retry_at = retry_at;
+            debug!(why, engine, "warehouse still paused");
             return Ok(());
         }
-        warn!(why, "rows wait for {whom}; nothing is lost");
-        self.part.not_ready(why);
-        self.counts.outages.inc();
-        self.hold = Some(Hold { since: now, until });
+        warn!(why, engine, "warehouse paused: rows wait, and none is lost");
+        self.context.part.not_ready(why);
+        self.context.metrics.outages.inc();
+        self.outage = Some(WarehouseOutage { since: now, retry_at });
         self.pause()
     }
 
-    /// Goes on after waiting.
-    fn release(&mut self) -> Result<(), Error> {
-        let Some(hold) = self.hold.take() else { return Ok(()) };
+    /// Ends an outage, if there is one.
+    fn resume(&mut self) -> Result<(), Error> {
+        let Some(outage) = self.outage.take() else { return Ok(()) };
         self.backoff.reset();
-        info!(waited_ms = hold.since.elapsed().as_millis() as u64, "rows go in again");
-        self.part.ready();
+        info!(paused_ms = outage.since.elapsed().as_millis() as u64, "warehouse resumed");
+        self.context.part.ready();
         let partitions = self.consumer.assignment()?;
-        self.tolerate(self.consumer.resume(&partitions))
+        ignore_rebalance(self.consumer.resume(&partitions))
     }
 
     fn pause(&self) -> Result<(), Error> {
         let partitions = self.consumer.assignment()?;
-        self.tolerate(self.consumer.pause(&partitions))
+        ignore_rebalance(self.consumer.pause(&partitions))
     }
 
-    /// Partitions that have just gone elsewhere cannot be paused or resumed, and
-    /// need not be.
-    #[allow(clippy::unused_self, reason = "reads as what the worker does")]
-    fn tolerate(&self, outcome: Result<(), BusError>) -> Result<(), Error> {
-        match outcome {
-            Err(error) if error.is_transient() => {
-                debug!(%error, "partitions have gone elsewhere");
-                Ok(())
-            }
-            outcome => Ok(outcome?),
-        }
-    }
-
-    /// Commits what is done, where nothing comes next.
-    fn tidy(&mut self) -> Result<(), Error> {
+    /// Commits finished offsets where no block is pending.
+    fn commit_idle(&mut self) -> Result<(), Error> {
         let commits: Vec<Commit> =
             self.owner.tracks.lock().map.values().filter_map(PartitionTrack::to_commit).collect();
         if self.commit(&commits)? {
@@ -375,35 +384,35 @@ impl Worker {
                 tracks.map.get_mut(&commit.partition).into_iter().for_each(PartitionTrack::committed);
             }
         } else {
-            self.tidy = Some(Instant::now());
+            self.idle_commit_at = Some(Instant::now());
         }
         Ok(())
     }
 
-    /// Inserts what was gathered and commits what is done. What cannot be
-    /// inserted now is recorded or was never recorded: either is found again.
+    /// Inserts the blocks and commits finished offsets. A block that cannot be inserted
+    /// now is settled, or read again, after the next start.
     fn drain(mut self) -> Result<(), Error> {
-        self.part.not_ready("draining");
+        self.context.part.not_ready("draining");
         let deadline = Instant::now() + DRAIN;
-        if self.hold.is_none() {
+        if self.outage.is_none() {
             self.owner.tracks.lock().map.values_mut().for_each(PartitionTrack::close_early);
-            while self.hold.is_none() && Instant::now() < deadline {
+            while self.outage.is_none() && Instant::now() < deadline {
                 let works: Vec<BlockWork> =
                     self.owner.tracks.lock().map.values().filter_map(PartitionTrack::work).collect();
                 if works.is_empty() {
                     break;
                 }
-                self.round(&works)?;
+                self.run_round(&works)?;
             }
         }
-        self.tidy()
+        self.commit_idle()
     }
 
-    fn measure(&mut self) {
-        if self.measure > Instant::now() {
+    fn measure_lag(&mut self) {
+        if self.measure_at > Instant::now() {
             return;
         }
-        self.measure = Instant::now() + MEASURE;
+        self.measure_at = Instant::now() + MEASURE_EVERY;
         let done: Vec<(Partition, i64)> =
             self.owner.tracks.lock().map.iter().map(|(partition, track)| (*partition, track.done())).collect();
         for topic in TOPICS {
@@ -411,11 +420,23 @@ impl Worker {
             for (partition, offset) in done.iter().filter(|(partition, _)| partition.topic == topic) {
                 match self.consumer.behind(*partition, *offset) {
                     Ok(behind) => lag += behind,
-                    // Kafka is away: every further question would wait as long.
+                    // Kafka is away: each further question would take as long.
                     Err(_) => return,
                 }
             }
-            self.counts.lag.get_or_create(&TopicLabel { topic: topic.suffix() }).set(lag);
+            self.context.metrics.lag.get_or_create(&TopicLabel { topic: topic.suffix() }).set(lag);
         }
+    }
+}
+
+/// Ignores the error for partitions that were just revoked: they cannot be paused or
+/// resumed, and need not be.
+fn ignore_rebalance(outcome: Result<(), BusError>) -> Result<(), Error> {
+    match outcome {
+        Err(error) if error.is_transient() => {
+            debug!(%error, "revoked partitions were not paused or resumed");
+            Ok(())
+        }
+        outcome => Ok(outcome?),
     }
 }

@@ -17,11 +17,11 @@ use parking_lot::Mutex;
 /// The ledger of one consumer, shared with the deliveries that came from it.
 #[derive(Default)]
 pub(super) struct OffsetClaims {
-    ownership: Mutex<Ownership>,
+    ownership: Mutex<PartitionOwnership>,
 }
 
 #[derive(Default)]
-struct Ownership {
+struct PartitionOwnership {
     ledger: Ledger,
     /// The assignments so far, with or without partitions.
     assignments: u64,
@@ -68,6 +68,15 @@ impl OffsetClaims {
         self.ownership.lock().assignments
     }
 
+    /// Ends the ownership of every partition: the consumer is gone.
+    pub(super) fn revoke_all(&self) {
+        let mut ownership = self.ownership.lock();
+        let partitions: Vec<Partition> = ownership.owned.keys().copied().collect();
+        for partition in partitions {
+            ownership.revoke(partition);
+        }
+    }
+
     /// Returns the number of open claims.
     pub(super) fn outstanding(&self) -> usize {
         self.ownership.lock().ledger.outstanding()
@@ -88,12 +97,18 @@ impl Assignments for OffsetClaims {
         let commits = self.advanced();
         let mut ownership = self.ownership.lock();
         for partition in revoked.partitions {
-            ownership.ledger.revoke(*partition);
-            if let Some(owned) = ownership.owned.remove(partition) {
-                owned.store(false, Ordering::Relaxed);
-            }
+            ownership.revoke(*partition);
         }
         commits
+    }
+}
+
+impl PartitionOwnership {
+    fn revoke(&mut self, partition: Partition) {
+        self.ledger.revoke(partition);
+        if let Some(owned) = self.owned.remove(&partition) {
+            owned.store(false, Ordering::Relaxed);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     deliver::Deliverer,
     delivery::{InFlight, Message, SourceRecord},
     endpoints::NO_SUCH_ENDPOINT,
-    follow::{Intake, POLL},
+    readers::{POLL, RecordHandler},
 };
 
 /// Keeps deliveries until they are due.
@@ -34,8 +34,8 @@ pub(super) struct PausedHead {
     leaves_at: Timestamp,
 }
 
-impl Intake for DelayReader {
-    fn take(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>) {
+impl RecordHandler for DelayReader {
+    fn handle(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>) {
         let source = SourceRecord { partition: record.partition(), offset: record.offset() };
         let Tracked::Owned(mut claims) = self.claims.track(source.partition, source.offset, 1) else { return };
         let Some(claim) = claims.pop() else { return };
@@ -64,7 +64,7 @@ impl Intake for DelayReader {
         }
     }
 
-    fn tick(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
+    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
         if self.paused_heads.is_empty() {
             return POLL;
         }

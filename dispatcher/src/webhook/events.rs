@@ -15,7 +15,7 @@ use super::{
     deliver::Deliverer,
     delivery::{InFlight, Message, SourceRecord},
     endpoints::Recipient,
-    follow::{Intake, POLL},
+    readers::{POLL, RecordHandler},
 };
 
 /// The delay of a test whose endpoint is not known yet: the endpoint's record
@@ -37,8 +37,8 @@ enum Recipients {
     Named(EndpointId, Option<Arc<Recipient>>),
 }
 
-impl Intake for EventReader {
-    fn take(&mut self, record: &Record<'_>, _: &Consumer<OffsetClaims>) {
+impl RecordHandler for EventReader {
+    fn handle(&mut self, record: &Record<'_>, _: &Consumer<OffsetClaims>) {
         let source = SourceRecord { partition: record.partition(), offset: record.offset() };
         let value = record.value().unwrap_or_default();
         let (envelope, event) = match read(value) {
@@ -68,7 +68,7 @@ impl Intake for EventReader {
         self.hand_over(recipients, &message, claims);
     }
 
-    fn tick(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
+    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
         let wanted = Backpressure::wanted(self.deliverer.is_backlogged(), self.claims.assignments());
         if let Some(switch) = self.backpressure.switch_to(wanted) {
             self.apply(switch, wanted, consumer);

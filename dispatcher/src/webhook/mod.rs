@@ -7,7 +7,7 @@
 //! (`lane/`, `worker.rs`). An attempt (`attempt.rs`) is one exchange over HTTP (`client.rs`), to an
 //! address that is allowed (`guard.rs`), with a body that is signed (`sign.rs`).
 //! `outcome.rs` decides what follows from the exchange, and `outbox.rs` writes it to
-//! Kafka. Offsets are committed by `follow.rs` once every claim below them is
+//! Kafka. Offsets are committed by `readers.rs` once every claim below them is
 //! complete (`claims.rs`).
 
 mod attempt;
@@ -21,12 +21,12 @@ mod delivery;
 mod endpoints;
 mod error;
 mod events;
-mod follow;
 pub mod guard;
 mod lane;
 mod metrics;
 mod outbox;
 mod outcome;
+mod readers;
 pub mod sign;
 pub mod verify;
 mod worker;
@@ -47,10 +47,10 @@ use self::{
     deliver::Deliverer,
     endpoints::Endpoints,
     events::EventReader,
-    follow::Readers,
     lane::{LaneSettings, QueueBudget},
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
+    readers::{GroupSubscription, Readers},
 };
 
 /// The time that Kafka has to take the last records when the process stops.
@@ -82,16 +82,20 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     }
     let drain = Duration::from_millis(config.drain_ms);
     let outbox = Arc::new(WebhookOutbox::new(&bus, metrics.clone())?);
-    let mut readers = Readers::new(bus, metrics.outstanding.clone());
+    let mut readers = Readers::new(bus, health, metrics.outstanding.clone());
     let deliverer = Arc::new(Deliverer::new(config, endpoints, outbox, metrics)?);
+    let events = Arc::clone(&deliverer);
     let events =
-        |claims| EventReader { claims, deliverer: Arc::clone(&deliverer), backpressure: Backpressure::default() };
+        move |claims| EventReader { claims, deliverer: Arc::clone(&events), backpressure: Backpressure::default() };
+    let delay = Arc::clone(&deliverer);
+    let delay = move |claims| DelayReader { claims, deliverer: Arc::clone(&delay), paused_heads: HashMap::new() };
     // Clicks are delivered before the enricher's transaction is committed: should the
     // transaction abort, the same event follows, with the same id.
-    readers.start("webhook.clicks", Topic::Clicks, Isolation::Uncommitted, events)?;
-    readers.start("webhook.events", Topic::Events, Isolation::Committed, events)?;
-    let delay = |claims| DelayReader { claims, deliverer: Arc::clone(&deliverer), paused_heads: HashMap::new() };
-    readers.start("webhook.delay", Topic::Delay, Isolation::Uncommitted, delay)?;
+    let isolation = Isolation::Uncommitted;
+    readers.start(GroupSubscription { group: "webhook.clicks", topic: Topic::Clicks, isolation }, events.clone())?;
+    readers.start(GroupSubscription { group: "webhook.delay", topic: Topic::Delay, isolation }, delay)?;
+    let isolation = Isolation::Committed;
+    readers.start(GroupSubscription { group: "webhook.events", topic: Topic::Events, isolation }, events)?;
     part.ready();
     info!(endpoints = deliverer.endpoints.len(), "webhook delivery started");
 

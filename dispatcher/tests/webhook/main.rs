@@ -8,6 +8,7 @@ mod rig;
 
 use std::{collections::HashSet, io::Write, process::Stdio};
 
+use bus::BusConfig;
 use dispatcher::webhook::{
     Config,
     sign::Signer,
@@ -444,6 +445,29 @@ async fn processes_share_the_work_and_take_over_from_each_other() {
     second.stop().await;
     let committed = rig.committed("webhook.clicks", Topic::Clicks).await;
     assert_eq!(committed, (0..4).map(|partition| (partition, 30)).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_consumer_fails_rejoins_its_group() {
+    let instance = testbed::unique("instance");
+    let rig = Rig::with_config(BusConfig { instance: Some(instance), partitions: 1, ..testbed::bus_config() }).await;
+    let receiver = Receiver::start(&[Reply::Status(200)]).await;
+    rig.add(&receiver.url).await;
+    let running = rig.start(config()).await;
+    rig.emit(&click(), None).await;
+    receiver.wait(1).await;
+
+    rig.take_membership("webhook.clicks", Topic::Clicks).await;
+    testbed::eventually("red readiness", async || running.health.waiting().get("webhook.clicks").cloned()).await;
+    // The other readers go on meanwhile.
+    rig.emit(&sample::event(EventName::LinkCreated, Timestamp::now()), None).await;
+    receiver.wait(2).await;
+    rig.emit(&click(), None).await;
+    let received = receiver.wait(3).await;
+    testbed::eventually("green readiness", async || running.health.is_ready().then_some(())).await;
+    let ids: HashSet<&str> = received.iter().map(|received| received.header("webhook-id")).collect();
+    assert_eq!(ids.len(), 3);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

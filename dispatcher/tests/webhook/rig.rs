@@ -11,7 +11,7 @@ use schemas::{
 };
 use serde::de::DeserializeOwned;
 use service::{
-    Process, Shutdown,
+    Health, Process, Shutdown,
     secret::{self, Secret},
     vault::Vault,
 };
@@ -25,6 +25,7 @@ pub(crate) struct Rig {
 
 /// A running webhook half.
 pub(crate) struct Running {
+    pub(crate) health: Health,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), webhook::Error>>,
 }
@@ -40,7 +41,11 @@ impl Rig {
     }
 
     pub(crate) async fn with_partitions(partitions: u16) -> Self {
-        let bus = Bus::new(BusConfig { partitions, ..testbed::bus_config() });
+        Self::with_config(BusConfig { partitions, ..testbed::bus_config() }).await
+    }
+
+    pub(crate) async fn with_config(config: BusConfig) -> Self {
+        let bus = Bus::new(config);
         bus.migrate().await.unwrap();
         let producer = bus.producer("test", Duration::ZERO, Duration::from_secs(20)).unwrap();
         Self { bus, vault: Arc::new(Vault::from_hex(&Vault::generate()).unwrap()), producer }
@@ -120,7 +125,7 @@ impl Rig {
         let task = tokio::spawn(running);
         tokio::time::timeout(Duration::from_secs(20), health.ready()).await.expect("ready within 20 s");
         drop(part);
-        Running { shutdown, task }
+        Running { health, shutdown, task }
     }
 
     /// Reads `topic` from its beginning until `count` records have come.
@@ -129,9 +134,20 @@ impl Rig {
         records.iter().map(|record| serde_json::from_str(&record.value).unwrap()).collect()
     }
 
+    /// Takes the static membership of a running member of `group` away: a member with the
+    /// same instance joins, and leaves again.
+    pub(crate) async fn take_membership(&self, group: &str, topic: Topic) {
+        self.join(group, topic, Membership::Static).await;
+    }
+
     /// Returns what `group` has committed in the partitions of `topic`. It must have no
     /// running member.
     pub(crate) async fn committed(&self, group: &str, topic: Topic) -> HashMap<i32, i64> {
+        self.join(group, topic, Membership::Dynamic).await
+    }
+
+    /// Joins `group` until partitions are assigned, and returns their committed offsets.
+    async fn join(&self, group: &str, topic: Topic, membership: Membership) -> HashMap<i32, i64> {
         #[derive(Default)]
         struct Starts(parking_lot::Mutex<HashMap<i32, i64>>);
         impl Assignments for Starts {
@@ -146,7 +162,7 @@ impl Rig {
         let asking = tokio::task::spawn_blocking(move || {
             let starts = Arc::new(Starts::default());
             let consumer =
-                bus.consumer(&group, &[topic], Isolation::Committed, Membership::Dynamic, Arc::clone(&starts)).unwrap();
+                bus.consumer(&group, &[topic], Isolation::Committed, membership, Arc::clone(&starts)).unwrap();
             let deadline = std::time::Instant::now() + Duration::from_secs(30);
             while starts.0.lock().is_empty() {
                 assert!(std::time::Instant::now() < deadline, "no assignment");

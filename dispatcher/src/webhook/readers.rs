@@ -1,0 +1,255 @@
+//! The consumers' threads: each polls, hands records over, commits finished offsets,
+//! and never waits for anything else. After a transient error a thread rejoins its
+//! group with a new consumer.
+
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bus::{Bus, BusError, Consumer, Isolation, Membership, PollWork, Record};
+use prometheus_client::metrics::gauge::Gauge;
+use schemas::Topic;
+use service::{Health, Part, Shutdown};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc as async_mpsc, oneshot},
+    task::JoinSet,
+};
+use tracing::{info, warn};
+
+use super::{claims::OffsetClaims, error::Error};
+use crate::rejoin::rejoining;
+
+/// The longest wait of a poll, and so the delay until a stop is noticed.
+pub(super) const POLL: Duration = Duration::from_millis(250);
+/// The time between two commits of offsets.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+
+/// The handling of a consumer's records. Neither function may block.
+pub(super) trait RecordHandler {
+    /// Handles a record.
+    fn handle(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>);
+
+    /// Does what is due before a poll. Returns how long the poll may wait.
+    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration;
+}
+
+/// The consumers' threads.
+pub(super) struct Readers {
+    bus: Bus,
+    health: Health,
+    outstanding: Gauge,
+    stop: Shutdown,
+    /// A channel of which each thread holds a sender while it reads.
+    reading: (async_mpsc::Sender<()>, async_mpsc::Receiver<()>),
+    /// The senders whose end each thread waits for before its last commit.
+    drained: Vec<mpsc::Sender<()>>,
+    ends: JoinSet<Result<(), Error>>,
+}
+
+/// A group's subscription.
+#[derive(Clone, Copy)]
+pub(super) struct GroupSubscription {
+    pub group: &'static str,
+    pub topic: Topic,
+    pub isolation: Isolation,
+}
+
+impl Readers {
+    pub(super) fn new(bus: Bus, health: Health, outstanding: Gauge) -> Self {
+        Self {
+            bus,
+            health,
+            outstanding,
+            stop: Shutdown::new(),
+            reading: async_mpsc::channel(1),
+            drained: Vec::new(),
+            ends: JoinSet::new(),
+        }
+    }
+
+    /// Reads a topic as a member of a group, on a thread of the group's name. Each
+    /// consumer gets a handler of its own.
+    ///
+    /// # Errors
+    /// When a setting is refused, or the thread cannot be started.
+    pub(super) fn start<H: RecordHandler>(
+        &mut self,
+        subscription: GroupSubscription,
+        handler: impl Fn(Arc<OffsetClaims>) -> H + Send + 'static,
+    ) -> Result<(), Error> {
+        let reader = TopicReader {
+            bus: self.bus.clone(),
+            subscription,
+            part: self.health.part(subscription.group),
+            outstanding: self.outstanding.clone(),
+            stop: self.stop.clone(),
+        };
+        // The first consumer is made here, so that a refused setting ends the start.
+        let mut first = Some(reader.join()?);
+        reader.part.ready();
+        let (drained, until_drained) = mpsc::channel();
+        let (end_sender, end) = oneshot::channel();
+        let runtime = Handle::current();
+        let mut reading = Some(self.reading.0.clone());
+        thread::Builder::new().name(subscription.group.to_owned()).spawn(move || {
+            let ended = rejoining(subscription.group, &reader.part, &reader.stop, &runtime, || {
+                let membership = match first.take() {
+                    Some(membership) => membership,
+                    None => reader.join()?,
+                };
+                reader.read(&membership, &handler)?;
+                drop(reading.take());
+                // An error means that the other side has hung up. Heartbeats go on
+                // meanwhile.
+                let _ = until_drained.recv();
+                membership.consumer.commit(&membership.claims.advanced())
+            });
+            drop(end_sender.send(ended));
+        })?;
+        self.drained.push(drained);
+        self.ends.spawn(async { Ok(end.await.map_err(|_| Error::Panic)??) });
+        Ok(())
+    }
+
+    /// Waits until a thread ends with an error.
+    pub(super) async fn failed(&mut self) -> Error {
+        loop {
+            match self.ends.join_next().await {
+                Some(Ok(Err(error))) => return error,
+                Some(Ok(Ok(()))) => {}
+                Some(Err(_)) | None => return Error::Panic,
+            }
+        }
+    }
+
+    /// Tells the threads to read no more, and waits until they do not.
+    pub(super) async fn stop(&mut self) {
+        self.stop.trigger();
+        let (_, mut reading) = std::mem::replace(&mut self.reading, async_mpsc::channel(1));
+        while reading.recv().await.is_some() {}
+    }
+
+    /// Lets the threads commit the finished offsets, and waits until they have ended.
+    ///
+    /// # Errors
+    /// When a thread ended with an error.
+    pub(super) async fn leave(mut self) -> Result<(), Error> {
+        self.drained.clear();
+        let mut ended = Ok(());
+        while let Some(joined) = self.ends.join_next().await {
+            ended = ended.and(joined.unwrap_or(Err(Error::Panic)));
+        }
+        ended
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        // However the half ends, no thread reads on without it.
+        self.stop.trigger();
+    }
+}
+
+/// The state of a consumer's thread that outlives each consumer.
+struct TopicReader {
+    bus: Bus,
+    subscription: GroupSubscription,
+    part: Part,
+    /// The number of open claims, over all readers.
+    outstanding: Gauge,
+    stop: Shutdown,
+}
+
+/// A consumer, and the claims on the offsets that it has read.
+struct GroupMembership {
+    consumer: Consumer<OffsetClaims>,
+    claims: Arc<OffsetClaims>,
+}
+
+impl Drop for GroupMembership {
+    fn drop(&mut self) {
+        // Deliveries that have not begun are left to the partitions' next owner.
+        self.claims.revoke_all();
+    }
+}
+
+impl TopicReader {
+    fn join(&self) -> Result<GroupMembership, BusError> {
+        let GroupSubscription { group, topic, isolation } = self.subscription;
+        let claims = Arc::new(OffsetClaims::default());
+        let consumer = self.bus.consumer(group, &[topic], isolation, Membership::Static, Arc::clone(&claims))?;
+        Ok(GroupMembership { consumer, claims })
+    }
+
+    /// Reads until told to stop.
+    fn read<H: RecordHandler>(
+        &self,
+        membership: &GroupMembership,
+        handler: &impl Fn(Arc<OffsetClaims>) -> H,
+    ) -> Result<(), BusError> {
+        let mut work = ReadingWork {
+            reader: self,
+            handler: handler(Arc::clone(&membership.claims)),
+            claims: Arc::clone(&membership.claims),
+            committed: Instant::now(),
+            counted: 0,
+            joined: false,
+        };
+        membership.consumer.run(&mut work, || self.stop.is_triggered())
+    }
+}
+
+/// The work of one consumer: its handler, and the commits of finished claims.
+struct ReadingWork<'a, H> {
+    reader: &'a TopicReader,
+    handler: H,
+    claims: Arc<OffsetClaims>,
+    /// The time of the last commit.
+    committed: Instant,
+    /// This consumer's share of the gauge.
+    counted: i64,
+    /// Whether the group has been joined.
+    joined: bool,
+}
+
+impl<H: RecordHandler> PollWork<OffsetClaims> for ReadingWork<'_, H> {
+    type Error = BusError;
+
+    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Result<Duration, BusError> {
+        if !self.joined && self.claims.assignments() > 0 {
+            self.joined = true;
+            self.reader.part.ready();
+            info!(group = self.reader.subscription.group, "consumer joined its group");
+        }
+        if self.committed.elapsed() >= COMMIT_EVERY {
+            self.committed = Instant::now();
+            self.commit(consumer);
+        }
+        Ok(self.handler.before_poll(consumer).min(POLL))
+    }
+
+    fn record(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>) -> Result<(), BusError> {
+        self.handler.handle(record, consumer);
+        Ok(())
+    }
+}
+
+impl<H> ReadingWork<'_, H> {
+    fn commit(&mut self, consumer: &Consumer<OffsetClaims>) {
+        if let Err(error) = consumer.commit_later(&self.claims.advanced()) {
+            warn!(%error, "offsets not committed: their records may be delivered again after a restart");
+        }
+        let outstanding = i64::try_from(self.claims.outstanding()).unwrap_or(i64::MAX);
+        self.reader.outstanding.inc_by(outstanding - self.counted);
+        self.counted = outstanding;
+    }
+}
+
+impl<H> Drop for ReadingWork<'_, H> {
+    fn drop(&mut self) {
+        self.reader.outstanding.dec_by(self.counted);
+    }
+}
