@@ -69,7 +69,8 @@ async fn carry(mut near: TcpStream, target: String, wire: Arc<AtomicU8>) {
         return;
     }
     let Ok(mut far) = TcpStream::connect(target).await else { return };
-    let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
+    let mut asked = vec![0; 65536];
+    let mut answered = vec![0; 65536];
     loop {
         tokio::select! {
             Ok(read) = near.read(&mut asked) => {

@@ -209,11 +209,13 @@ mod tests {
         fn halves_are_the_whole(steps in prop::collection::vec(1_i64..4, 2..60)) {
             let offsets: Vec<i64> = steps.iter().scan(0, |at, step| { *at += step; Some(*at) }).collect();
             let whole = block(&offsets);
-            let (first, last) = (whole.first, whole.last);
+            let first = whole.first;
+            let last = whole.last;
             let (left, right) = whole.halves();
             let right = right.unwrap();
             prop_assert!(left.last < right.first);
-            prop_assert_eq!((left.first, right.last), (first, last));
+            prop_assert_eq!(left.first, first);
+            prop_assert_eq!(right.last, last);
             let both: Vec<i64> = left.rows.iter().chain(&right.rows).map(|row| row.offset).collect();
             prop_assert_eq!(both, offsets);
             prop_assert!(left.rows.iter().all(|row| row.offset <= left.last));

@@ -246,7 +246,8 @@ mod tests {
     }
 
     fn put(endpoints: &Endpoints, endpoint: &Endpoint) {
-        let (key, value) = (endpoint.id.to_string(), serde_json::to_vec(endpoint).unwrap());
+        let key = endpoint.id.to_string();
+        let value = serde_json::to_vec(endpoint).unwrap();
         endpoints.apply(Change::Put { key: key.as_bytes(), value: &value });
     }
 

@@ -105,7 +105,7 @@ impl Readers {
                 // An error means that the other side has hung up. Heartbeats go on
                 // meanwhile.
                 let _ = until_drained.recv();
-                membership.consumer.commit(&membership.claims.advanced())
+                membership.consumer.commit(&membership.claims.0.advanced())
             });
             drop(end_sender.send(ended));
         })?;
@@ -163,16 +163,20 @@ struct TopicReader {
     stop: Shutdown,
 }
 
-/// A consumer, and the claims on the offsets that it has read.
+/// A consumer, and the claims on the offsets that it has read. The consumer is dropped
+/// first, because its end commits the finished offsets.
 struct GroupMembership {
     consumer: Consumer<OffsetClaims>,
-    claims: Arc<OffsetClaims>,
+    claims: OwnedClaims,
 }
 
-impl Drop for GroupMembership {
+/// Claims that end with the consumer: deliveries that have not begun are left to the
+/// partitions' next owner.
+struct OwnedClaims(Arc<OffsetClaims>);
+
+impl Drop for OwnedClaims {
     fn drop(&mut self) {
-        // Deliveries that have not begun are left to the partitions' next owner.
-        self.claims.revoke_all();
+        self.0.revoke_all();
     }
 }
 
@@ -181,7 +185,7 @@ impl TopicReader {
         let GroupSubscription { group, topic, isolation } = self.subscription;
         let claims = Arc::new(OffsetClaims::default());
         let consumer = self.bus.consumer(group, &[topic], isolation, Membership::Static, Arc::clone(&claims))?;
-        Ok(GroupMembership { consumer, claims })
+        Ok(GroupMembership { consumer, claims: OwnedClaims(claims) })
     }
 
     /// Reads until told to stop.
@@ -192,8 +196,8 @@ impl TopicReader {
     ) -> Result<(), BusError> {
         let mut work = ReadingWork {
             reader: self,
-            handler: handler(Arc::clone(&membership.claims)),
-            claims: Arc::clone(&membership.claims),
+            handler: handler(Arc::clone(&membership.claims.0)),
+            claims: Arc::clone(&membership.claims.0),
             committed: Instant::now(),
             counted: 0,
             joined: false,

@@ -74,7 +74,8 @@ async fn a_receiver_gets_the_bytes_that_were_signed() {
     let created = rig.emit(&sample::event(EventName::LinkCreated, Timestamp::now()), None).await;
     let received = receiver.wait(2).await;
     let find = |name| received.iter().find(|received| received.header("x-webhook-event") == name).unwrap();
-    let (clicked, made) = (find("link.clicked"), find("link.created"));
+    let clicked = find("link.clicked");
+    let made = find("link.created");
 
     assert_eq!(clicked.body, body);
     assert_eq!(made.body, created);
@@ -92,7 +93,9 @@ async fn a_receiver_gets_the_bytes_that_were_signed() {
 
     let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 2).await;
     for attempt in attempts {
-        assert_eq!((attempt.endpoint, attempt.outcome, attempt.status), (endpoint, Outcome::Delivered, Some(200)));
+        assert_eq!(attempt.endpoint, endpoint);
+        assert_eq!(attempt.outcome, Outcome::Delivered);
+        assert_eq!(attempt.status, Some(200));
         assert_eq!(attempt.response.as_deref(), Some("answered"));
     }
     running.stop().await;
@@ -115,7 +118,8 @@ async fn a_body_goes_out_as_it_stands_in_the_record() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_hangs_delays_no_other() {
     let rig = Rig::new().await;
-    let (hanging, healthy) = (Receiver::start(&[Reply::Hang]).await, Receiver::start(&[Reply::Status(200)]).await);
+    let hanging = Receiver::start(&[Reply::Hang]).await;
+    let healthy = Receiver::start(&[Reply::Status(200)]).await;
     let (mut slow, _) = rig.endpoint(&hanging.url);
     slow.timeout_ms = 60_000;
     rig.write(&slow).await;
@@ -165,7 +169,9 @@ async fn a_failing_endpoint_is_tried_again_with_the_same_bytes_and_then_given_up
     }
     assert!(dead[0].reason.contains("503") && dead[0].reason.contains("3 of 3"), "{}", dead[0].reason);
     let delivery = dead[0].delivery.as_ref().unwrap();
-    assert_eq!((delivery.endpoint, delivery.event_id, &delivery.body), (endpoint, event.id, &body));
+    assert_eq!(delivery.endpoint, endpoint);
+    assert_eq!(delivery.event_id, event.id);
+    assert_eq!(delivery.body, body);
 
     let mut attempts: Vec<Attempt> = rig.read(Topic::Attempts, 3).await;
     attempts.sort_by_key(|attempt| attempt.attempt);
@@ -250,7 +256,8 @@ async fn what_was_delivered_before_a_restart_does_not_come_again() {
     rig.emit(&click(), None).await;
     let received = receiver.wait(21).await;
     let ids: HashSet<&str> = received.iter().map(|received| received.header("webhook-id")).collect();
-    assert_eq!((ids.len(), received.len()), (21, 21));
+    assert_eq!(ids.len(), 21);
+    assert_eq!(received.len(), 21);
     running.stop().await;
 }
 
@@ -269,7 +276,8 @@ async fn a_record_that_cannot_be_read_goes_to_dead_alone() {
     let dead: Vec<Dead> = rig.read(Topic::Dead, 1).await;
     assert!(dead[0].reason.contains("envelope"), "{}", dead[0].reason);
     assert_eq!(dead[0].origin.topic, rig.bus.topics().name(Topic::Clicks));
-    assert_eq!((dead[0].origin.partition, dead[0].origin.offset), (0, offset));
+    assert_eq!(dead[0].origin.partition, 0);
+    assert_eq!(dead[0].origin.offset, offset);
     assert!(dead[0].payload.as_ref().unwrap().starts_with("{\"v\":1"));
     running.stop().await;
     assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 3);
@@ -278,7 +286,8 @@ async fn a_record_that_cannot_be_read_goes_to_dead_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_test_reaches_its_endpoint_alone_whatever_that_asks_for() {
     let rig = Rig::new().await;
-    let (named, other) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    let named = Receiver::start(&[]).await;
+    let other = Receiver::start(&[]).await;
     let (mut endpoint, secret) = rig.endpoint(&named.url);
     endpoint.events = serde_json::from_str(r#"["link.deleted"]"#).unwrap();
     endpoint.filters = serde_json::from_str(r#"{"country":["DE"]}"#).unwrap();
@@ -306,9 +315,11 @@ async fn a_test_waits_once_for_its_endpoint_to_become_known() {
     let unknown = EndpointId::mint();
     rig.emit(&sample::event(EventName::WebhookTest, Timestamp::now()), Some(unknown)).await;
     let waiting: Vec<Delivery> = rig.read(Topic::Delay, 1).await;
-    assert_eq!((waiting[0].endpoint, waiting[0].attempt), (unknown, 1));
+    assert_eq!(waiting[0].endpoint, unknown);
+    assert_eq!(waiting[0].attempt, 1);
     let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 1).await;
-    assert_eq!((attempts[0].endpoint, attempts[0].outcome), (unknown, Outcome::Skipped));
+    assert_eq!(attempts[0].endpoint, unknown);
+    assert_eq!(attempts[0].outcome, Outcome::Skipped);
     assert_eq!(attempts[0].error.as_deref(), Some("there is no such endpoint"));
     running.stop().await;
 }
@@ -316,7 +327,8 @@ async fn a_test_waits_once_for_its_endpoint_to_become_known() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_endpoint_gets_nothing_and_the_log_says_so() {
     let rig = Rig::new().await;
-    let (paused, active) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    let paused = Receiver::start(&[]).await;
+    let active = Receiver::start(&[]).await;
     let (mut endpoint, _) = rig.endpoint(&paused.url);
     endpoint.status = EndpointStatus::Paused;
     rig.write(&endpoint).await;
@@ -326,7 +338,8 @@ async fn a_paused_endpoint_gets_nothing_and_the_log_says_so() {
     rig.emit(&event, None).await;
     let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 2).await;
     let skipped = attempts.iter().find(|attempt| attempt.endpoint == endpoint.id).unwrap();
-    assert_eq!((skipped.outcome, skipped.event_id), (Outcome::Skipped, event.id));
+    assert_eq!(skipped.outcome, Outcome::Skipped);
+    assert_eq!(skipped.event_id, event.id);
     assert_eq!(skipped.error.as_deref(), Some("the endpoint is paused"));
     active.wait(1).await;
     running.stop().await;
@@ -394,7 +407,8 @@ async fn what_is_under_way_is_finished_before_it_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_changes_is_followed() {
     let rig = Rig::new().await;
-    let (first, second) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    let first = Receiver::start(&[]).await;
+    let second = Receiver::start(&[]).await;
     let (mut endpoint, _) = rig.endpoint(&first.url);
     rig.write(&endpoint).await;
     let running = rig.start(config()).await;

@@ -72,7 +72,8 @@ impl Rig {
     }
 
     pub(crate) async fn write(&self, endpoint: &Endpoint) {
-        let (key, value) = (endpoint.id.to_string(), serde_json::to_vec(endpoint).unwrap());
+        let key = endpoint.id.to_string();
+        let value = serde_json::to_vec(endpoint).unwrap();
         let out = Outgoing::keyed(Topic::Endpoints, key.as_bytes(), Some(&value));
         self.producer.produce(&out).await.unwrap();
     }
@@ -158,7 +159,8 @@ impl Rig {
                 Vec::new()
             }
         }
-        let (bus, group) = (self.bus.clone(), group.to_owned());
+        let bus = self.bus.clone();
+        let group = group.to_owned();
         let asking = tokio::task::spawn_blocking(move || {
             let starts = Arc::new(Starts::default());
             let consumer =
