@@ -1,5 +1,5 @@
-//! `docs/CONTRACTS.md` says what the program does: its tables of topics, ClickHouse
-//! tables, metrics and settings are compared with the code, row by row.
+//! `docs/CONTRACTS.md` is the program's promise: its tables of events, headers, topics,
+//! ClickHouse tables, metrics and settings are compared with the code, row by row.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use schemas::topics::{Cleanup, Spread, Topic};
+use dispatcher::webhook::sign::{ATTEMPT, EVENT, ID, SIGNATURE, SIMPLE_SIGNATURE, TIMESTAMP};
+use schemas::{
+    EventName,
+    filter::FilterKey,
+    topics::{Cleanup, Spread, Topic},
+};
 use store::Table;
 
 /// A row of a table of the page: its cells, without backticks.
@@ -20,9 +25,13 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+fn page() -> String {
+    fs::read_to_string(repository().join("docs/CONTRACTS.md")).unwrap()
+}
+
 /// The rows of the table that has `column` as its first column, by their first cells.
 fn documented(column: &str) -> BTreeMap<String, Cells> {
-    let page = fs::read_to_string(repository().join("docs/CONTRACTS.md")).unwrap();
+    let page = page();
     let header = format!("| {column} |");
     let rows = page.lines().skip_while(|line| !line.starts_with(&header)).skip(2);
     let rows = rows.take_while(|line| line.starts_with('|')).map(|line| {
@@ -66,6 +75,30 @@ fn topics_are_as_documented() {
             Cleanup::CompactFor(retention) => format!("compact, delete {}", time(retention)),
         };
         assert_eq!(cells[3], cleanup, "cleanup of {name}");
+    }
+}
+
+#[test]
+fn events_are_as_documented() {
+    assert_same_names("event", &EventName::ALL.iter().map(ToString::to_string).collect::<Vec<_>>());
+}
+
+#[test]
+fn filters_are_as_documented() {
+    let page = page();
+    let sentence = page.split("- Filters of an endpoint: ").nth(1).unwrap();
+    let sentence = sentence.split("Values of").next().unwrap();
+    let documented: Vec<&str> = sentence.split('`').skip(1).step_by(2).collect();
+    let known: Vec<&str> = FilterKey::ALL.iter().map(|key| key.as_str()).collect();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn headers_are_as_documented() {
+    let set_by_the_program = [ID, TIMESTAMP, SIGNATURE, SIMPLE_SIGNATURE, EVENT, ATTEMPT];
+    let documented = documented("header");
+    for header in set_by_the_program {
+        assert!(documented.contains_key(header), "docs/CONTRACTS.md lacks the header {header}");
     }
 }
 
