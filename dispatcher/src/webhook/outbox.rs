@@ -154,22 +154,10 @@ impl WebhookOutbox {
         self.produce(topic, &endpoint.to_string(), value).await
     }
 
-    /// Produces a record, and retries until Kafka has it: the client is made again after
-    /// a fatal error, and anything else passes.
     async fn produce(&self, topic: Topic, key: &str, value: &[u8]) -> Result<(), TooLarge> {
         let out = Outgoing::keyed(topic, key.as_bytes(), Some(value));
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        loop {
-            match self.producer.produce(&out).await {
-                Ok(_) => return Ok(()),
-                Err(BusError::QueueFull) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
-                Err(error) if error.is_too_large() => return Err(TooLarge),
-                Err(error) => {
-                    self.warn_of_retry(topic, &error);
-                    tokio::time::sleep(backoff.next()).await;
-                }
-            }
-        }
+        let produce = || async { self.producer.produce(&out).await.map(drop) };
+        retried(produce, |error| self.warn_of_retry(topic, error)).await
     }
 
     /// Logs that a record is retried, at most once in [`WARN_EVERY`]: thousands may be
@@ -179,6 +167,26 @@ impl WebhookOutbox {
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             *warned = Some(Instant::now());
             warn!(%error, topic = topic.suffix(), "record not written to Kafka: retried");
+        }
+    }
+}
+
+/// Produces a record, and retries until Kafka has it: the client is made again after a
+/// fatal error, and any other error passes. `warn` is told of each.
+async fn retried<F: Future<Output = Result<(), BusError>>>(
+    produce: impl Fn() -> F,
+    warn: impl Fn(&BusError),
+) -> Result<(), TooLarge> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    loop {
+        match produce().await {
+            Ok(()) => return Ok(()),
+            Err(BusError::QueueFull) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
+            Err(error) if error.is_too_large() => return Err(TooLarge),
+            Err(error) => {
+                warn(&error);
+                tokio::time::sleep(backoff.next()).await;
+            }
         }
     }
 }
@@ -200,4 +208,25 @@ fn complete(claim: OffsetClaim, written: Result<(), TooLarge>, topic: Topic) {
 
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("these types hold nothing that JSON cannot")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_is_produced_again_after_any_error_that_is_not_its_size() {
+        let lost = || BusError::Gone { what: "produce" };
+        // No later call of the same client succeeds after this one.
+        let permanent = || BusError::Fenced { id: String::new() };
+        let errors = RefCell::new(vec![lost(), BusError::QueueFull, permanent()]);
+        let warnings = Cell::new(0);
+        let produce = || async { errors.borrow_mut().pop().map_or(Ok(()), Err) };
+        let produced = retried(produce, |_| warnings.set(warnings.get() + 1)).await;
+        assert_eq!(produced, Ok(()));
+        assert_eq!(errors.borrow().len(), 0);
+        assert_eq!(warnings.get(), 2, "a full queue is no warning");
+    }
 }
