@@ -6,7 +6,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -197,9 +197,7 @@ fn start_offsets<A: Assignments>(
         let offset = if let Offset::Offset(offset) = element.offset() {
             offset
         } else {
-            let (start, _) = consumer
-                .fetch_watermarks(element.topic(), element.partition(), CALL_TIMEOUT)
-                .map_err(BusError::new("fetch where a log begins"))?;
+            let start = log_start(consumer, element.topic(), element.partition())?;
             if start != 0 {
                 return Err(BusError::NoOffset {
                     group: group.to_owned(),
@@ -213,6 +211,29 @@ fn start_offsets<A: Assignments>(
         assigned.push(Assigned { partition, offset, metadata: element.metadata().to_owned() });
     }
     Ok(assigned)
+}
+
+/// Returns the first offset of a log. A partition without a leader, as right after
+/// its topic was created, is asked again.
+fn log_start<A: Assignments>(
+    consumer: &BaseConsumer<Context<A>>,
+    topic: &str,
+    partition: i32,
+) -> Result<i64, BusError> {
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT) {
+            Ok((start, _)) => return Ok(start),
+            Err(error) => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+                    if Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                _ => return Err(BusError::new("fetch where a log begins")(error)),
+            },
+        }
+    }
 }
 
 fn is_reachable<A: Assignments>(consumer: &BaseConsumer<Context<A>>, topics: &Topics, partition: Partition) -> bool {
@@ -417,8 +438,13 @@ impl<A: Assignments> Consumer<A> {
     /// [`TransactionPair::try_commit`](crate::TransactionPair::try_commit).
     ///
     /// # Errors
-    /// When the consumer has not joined its group.
+    /// When the consumer has not joined its group, or its partitions were taken away.
     pub fn group_metadata(&self) -> Result<GroupMetadata, BusError> {
+        // Kafka accepts a transaction's offsets from a member that it no longer
+        // knows, if the client has reset its generation.
+        if self.is_lost() {
+            return Err(BusError::PartitionsLost { group: self.group.clone() });
+        }
         self.inner.group_metadata().map(GroupMetadata).ok_or_else(|| BusError::NotJoined { group: self.group.clone() })
     }
 

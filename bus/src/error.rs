@@ -37,6 +37,23 @@ pub enum BusError {
         /// The consumer group.
         group: String,
     },
+    /// The group has taken a consumer's partitions away.
+    #[error("group {group} has given this member's partitions to another: nothing is committed for them")]
+    PartitionsLost {
+        /// The consumer group.
+        group: String,
+    },
+    /// A client has failed for good, as after a broker lost acknowledged records. It
+    /// is replaced; whether Kafka has the record is unknown.
+    #[error(
+        "the Kafka client failed for good while it tried to {what} ({detail}): it is replaced, and Kafka may or may not have the record"
+    )]
+    ClientFailed {
+        /// The attempted action, as an infinitive.
+        what: &'static str,
+        /// The client's error.
+        detail: String,
+    },
     /// Kafka sent neither a record nor an error for a long time.
     #[error("Kafka has sent nothing of {partition} for {seconds} s")]
     Silent {
@@ -168,6 +185,8 @@ impl BusError {
             Self::Thread { .. }
             | Self::Gone { .. }
             | Self::NotJoined { .. }
+            | Self::PartitionsLost { .. }
+            | Self::ClientFailed { .. }
             | Self::Silent { .. }
             | Self::QueueFull
             | Self::Create { .. }

@@ -12,14 +12,15 @@ mod client;
 mod config;
 mod consumer;
 mod error;
-mod history;
 mod key_uses;
 mod ledger;
+mod log_reader;
 mod open_transactions;
 mod poll_loop;
 mod polled_producer;
 mod producer;
 mod record;
+mod renewed_client;
 mod table;
 mod transaction_pair;
 
@@ -29,6 +30,7 @@ pub use consumer::{Assigned, Assignments, Commit, Consumer, GroupMetadata, Isola
 pub use error::BusError;
 pub use key_uses::KeyUses;
 pub use ledger::{Ledger, OffsetTicket};
+pub use log_reader::LogReader;
 pub use poll_loop::PollWork;
 pub use producer::{Acked, Producer, Transaction};
 pub use record::{Outgoing, Partition, Record};

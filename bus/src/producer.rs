@@ -7,7 +7,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Message,
+    ClientContext,
     error::KafkaError,
     message::DeliveryResult,
     producer::{BaseRecord, Producer as _, ProducerContext},
@@ -22,36 +22,18 @@ use crate::{
     config::{CALL_TIMEOUT, FIRST_BROKER},
     consumer::{GroupMetadata, to_list},
     polled_producer::PolledProducer,
+    renewed_client::{Callback, RenewedClient},
 };
 
 /// The partition and offset of an acknowledged record, or why it was given up.
 pub type Acked = Result<(i32, i64), BusError>;
 
-/// A caller's callback. It runs on the client's thread and must not block.
-struct Callback(Box<dyn FnOnce(Acked) + Send + Sync>);
-
-#[derive(Clone)]
-struct AckContext;
-
-impl ClientContext for AckContext {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
-}
-
-impl ProducerContext for AckContext {
-    type DeliveryOpaque = Box<Callback>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, callback: Box<Callback>) {
-        callback.0(match result {
-            Ok(message) => Ok((message.partition(), message.offset())),
-            Err((error, _)) => Err(BusError::Kafka { what: "produce", source: error.clone() }),
-        });
-    }
-}
-
-/// An idempotent producer that waits for all replicas. Cheap to clone.
+/// An idempotent producer that waits for all replicas. Cheap to clone. A client that
+/// has failed for good is replaced: its records fail with
+/// [`ClientFailed`](BusError::ClientFailed), and Kafka may or may not have them.
 #[derive(Clone)]
 pub struct Producer {
-    inner: Arc<PolledProducer<AckContext>>,
+    client: Arc<RenewedClient>,
     topics: Arc<Topics>,
 }
 
@@ -83,8 +65,8 @@ impl Bus {
         config
             .set("message.timeout.ms", patience.as_millis().to_string())
             .set("queue.buffering.max.kbytes", kbytes.to_string());
-        let inner = Arc::new(PolledProducer::new(&config, AckContext, self.alive())?);
-        Ok(Producer { inner, topics: Arc::clone(self.topics()) })
+        let client = RenewedClient::new(config, self)?;
+        Ok(Producer { client, topics: Arc::clone(self.topics()) })
     }
 
     /// Makes a producer for transactions under `id`. Before this returns, any other
@@ -124,14 +106,6 @@ fn base<'a, D: rdkafka::util::IntoOpaque>(
     record
 }
 
-fn refused(error: KafkaError) -> BusError {
-    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
-        BusError::QueueFull
-    } else {
-        BusError::Kafka { what: "produce", source: error }
-    }
-}
-
 impl Producer {
     /// Hands a record to the client. `on_ack` is called exactly once, from the
     /// client's thread, when the record is acknowledged or given up. Never blocks.
@@ -142,7 +116,8 @@ impl Producer {
     pub fn send(&self, out: &Outgoing<'_>, on_ack: impl FnOnce(Acked) + Send + Sync + 'static) -> Result<(), BusError> {
         let name = self.topics.name(out.topic);
         let record = base(&name, out, Box::new(Callback(Box::new(on_ack))));
-        self.inner.send(record).map_err(|(error, _)| refused(error))
+        let client = self.client.current()?;
+        client.send(record).map_err(|(error, _)| RenewedClient::refused(&client, error))
     }
 
     /// Produces a record and waits until it is acknowledged.
@@ -161,7 +136,7 @@ impl Producer {
     pub fn drain(&self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
         loop {
-            let left = usize::try_from(self.inner.in_flight_count()).unwrap_or_default();
+            let left = self.in_flight();
             if left == 0 || Instant::now() >= deadline {
                 return left;
             }
@@ -172,7 +147,8 @@ impl Producer {
     /// Returns the number of records that wait for their acknowledgement.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.inner.in_flight_count()).unwrap_or_default()
+        let count = self.client.current().map(|client| client.in_flight_count());
+        count.ok().and_then(|count| usize::try_from(count).ok()).unwrap_or_default()
     }
 }
 
@@ -260,8 +236,12 @@ impl Transaction {
     fn failed(&self, what: &'static str, source: KafkaError) -> BusError {
         let fenced =
             [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
-        match source.rdkafka_error_code() {
-            Some(code) if fenced.contains(&code) => BusError::Fenced { id: self.id.clone() },
+        // After a fatal error every call returns `Fatal`; the client knows the cause.
+        let fatal = self.inner.client().fatal_error();
+        let code = fatal.as_ref().map(|(code, _)| *code).or_else(|| source.rdkafka_error_code());
+        match (code, fatal) {
+            (Some(code), _) if fenced.contains(&code) => BusError::Fenced { id: self.id.clone() },
+            (_, Some((code, reason))) => BusError::ClientFailed { what, detail: format!("{code:?}: {reason}") },
             _ => BusError::Kafka { what, source },
         }
     }

@@ -48,6 +48,8 @@ pub struct TransactionPair {
     jobs: Option<mpsc::SyncSender<CommitJob>>,
     results: mpsc::Receiver<Result<(), BusError>>,
     committing: bool,
+    /// The number of known commits.
+    commits: u64,
     committer: Option<thread::JoinHandle<()>>,
 }
 
@@ -86,6 +88,7 @@ impl Bus {
             jobs: Some(jobs),
             results,
             committing: false,
+            commits: 0,
             committer: Some(committer),
         })
     }
@@ -126,6 +129,12 @@ impl TransactionPair {
         self.opened.map(|since| since.elapsed())
     }
 
+    /// Returns the number of transactions that are known to be committed.
+    #[must_use]
+    pub const fn commits(&self) -> u64 {
+        self.commits
+    }
+
     /// Starts committing the open transaction, if the commit before it is known.
     ///
     /// # Errors
@@ -139,6 +148,7 @@ impl TransactionPair {
                 Ok(result) => {
                     self.committing = false;
                     result?;
+                    self.commits += 1;
                 }
                 Err(mpsc::TryRecvError::Empty) => return Ok(CommitStart::Busy),
                 Err(mpsc::TryRecvError::Disconnected) => return Err(BusError::Gone { what: COMMIT }),
@@ -171,6 +181,7 @@ impl TransactionPair {
                 let result = received.map_err(|_| BusError::Gone { what: COMMIT })?;
                 self.committing = false;
                 result?;
+                self.commits += 1;
             }
             if self.try_commit(&group)? == CommitStart::Nothing {
                 return Ok(());

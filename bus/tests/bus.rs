@@ -264,3 +264,23 @@ async fn clients_are_gone_once_they_were_dropped() {
     }
     bus.clients_gone().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_failed_for_good_is_replaced() {
+    let bus = testbed::bus().await;
+    let mut config = bus.config().clone();
+    // A record that Kafka refuses is then fatal to the client.
+    config.properties.insert("enable.gapless.guarantee".to_owned(), "true".to_owned());
+    let producer = Bus::new(config).producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let keyless = Outgoing { topic: Topic::Links, partition: Some(0), key: None, value: Some(b"1"), headers: &[] };
+    producer.produce(&keyless).await.unwrap_err();
+    testbed::eventually("the client is replaced", async || match producer.produce(&CLICK).await {
+        Ok(_) => Some(()),
+        Err(error) => {
+            assert!(matches!(error, BusError::ClientFailed { .. }), "{error}");
+            assert!(error.is_transient());
+            None
+        }
+    })
+    .await;
+}

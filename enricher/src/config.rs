@@ -33,10 +33,6 @@ pub struct Config {
     pub window_ms: u64,
     /// The number of clicks above which a transaction is committed early.
     pub max_clicks: usize,
-    /// How long a bundle is remembered, in seconds, so that its second copy is
-    /// dropped. A start reads that much of `clicks.raw` again; an older bundle is
-    /// looked up in Kafka.
-    pub replay_horizon_s: u64,
 }
 
 impl Default for Config {
@@ -47,7 +43,6 @@ impl Default for Config {
             geo_country: Vec::new(),
             window_ms: 40,
             max_clicks: 10_000,
-            replay_horizon_s: 600,
         }
     }
 }
@@ -63,9 +58,6 @@ impl Config {
         }
         if !(1..=1_000_000).contains(&self.max_clicks) {
             return Err(ConfigError::value("enricher.max_clicks", self.max_clicks, "1 to 1000000"));
-        }
-        if !(60..=86_400).contains(&self.replay_horizon_s) {
-            return Err(ConfigError::value("enricher.replay_horizon_s", self.replay_horizon_s, "60 to 86400"));
         }
         for (key, paths) in [("enricher.geo_city", &self.geo_city), ("enricher.geo_country", &self.geo_country)] {
             if let Some(path) = paths.iter().find(|path| !path.is_file()) {

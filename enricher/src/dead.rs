@@ -1,15 +1,14 @@
 //! Dead letters of lines that cannot be used.
 
-use bus::Record;
 use schemas::{Dead, Origin, Timestamp, Topics};
 
-use crate::clicks::address;
+use crate::clicks::{address, bundle::Bundle};
 
-/// A line that cannot be used.
+/// A line, or a whole bundle, that cannot be used.
 pub(crate) struct UnusableLine<'a> {
-    pub(crate) record: &'a Record<'a>,
-    /// The line's number in its record, from 0.
-    pub(crate) number: usize,
+    pub(crate) bundle: &'a Bundle<'a>,
+    /// The line's number in its bundle, from 0; `None` for the whole bundle.
+    pub(crate) number: Option<usize>,
     pub(crate) text: &'a [u8],
     pub(crate) reason: String,
 }
@@ -18,8 +17,7 @@ impl UnusableLine<'_> {
     /// Returns the value of the line's record on `dead`. Addresses are truncated,
     /// because `dead` is kept for longer than full addresses may be.
     pub(crate) fn dead_letter(self, topics: &Topics, at: Timestamp) -> Vec<u8> {
-        let partition = self.record.partition();
-        let bundle = self.record.header("bundle").map(|id| String::from_utf8_lossy(id).into_owned());
+        let Bundle { partition, offset, name, .. } = self.bundle;
         let dead = Dead {
             v: 1,
             reason: self.reason,
@@ -27,9 +25,9 @@ impl UnusableLine<'_> {
             origin: Origin {
                 topic: topics.name(partition.topic),
                 partition: partition.index,
-                offset: self.record.offset(),
-                line: u32::try_from(self.number).ok(),
-                bundle,
+                offset: *offset,
+                line: self.number.and_then(|number| u32::try_from(number).ok()),
+                bundle: name.clone(),
             },
             payload: Some(address::scrub(&String::from_utf8_lossy(self.text))),
             delivery: None,

@@ -9,12 +9,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bus::{
-    Assigned, Assignments, Bus, BusError, Commit, CommitStart, Consumer, Isolation, Membership, PollWork, Record,
-    Revoked, TransactionPair,
+    Assigned, Assignments, Bus, BusError, Commit, CommitStart, Consumer, Isolation, Membership, Partition, PollWork,
+    Record, Revoked, TransactionPair,
 };
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +29,9 @@ const BUSY_POLL: Duration = Duration::from_millis(1);
 /// How often in a row the member may be fenced off without a commit in between.
 /// After that, another process must be using its transactional id.
 const MAX_FENCED: usize = 5;
+/// How long an ownership without records must last after a failure before the
+/// member counts as ready again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// How long produced records wait for more: with less, the client polls busily
 /// while a partition's last requests are in flight.
 const LINGER: Duration = Duration::from_millis(5);
@@ -39,12 +42,25 @@ pub(crate) trait RecordWork {
     /// committed.
     fn reset(&mut self);
 
-    /// Prepares for a newly assigned partition.
-    fn assigned(&mut self, assigned: &Assigned) -> Result<(), BusError>;
+    /// Prepares for newly assigned partitions; may pause them meanwhile.
+    fn assigned(&mut self, partitions: &[Partition], consumer: &Consumer<Rebalances>) -> Result<(), BusError>;
 
-    /// Produces the results of a record into `pair`, and its offset. Returns the
-    /// number of the record's lines.
-    fn process(&mut self, record: &Record<'_>, pair: &mut TransactionPair) -> Result<usize, BusError>;
+    /// Whether partitions are paused until [`resume`](Self::resume) can go on.
+    fn is_waiting(&self) -> bool;
+
+    /// Goes on with paused partitions, as far as possible. Returns the number of
+    /// lines that were processed.
+    fn resume(&mut self, pair: &mut TransactionPair, consumer: &Consumer<Rebalances>) -> Result<usize, BusError>;
+
+    /// Produces the results of a record into `pair`, and its offset; or keeps the
+    /// record and pauses its partition. Returns the number of lines that were
+    /// processed.
+    fn process(
+        &mut self,
+        record: &Record<'_>,
+        pair: &mut TransactionPair,
+        consumer: &Consumer<Rebalances>,
+    ) -> Result<usize, BusError>;
 }
 
 /// A member of a group, and the limits of its transactions.
@@ -66,14 +82,14 @@ pub(crate) struct Member {
 /// The rebalances since the last look. Revoked partitions are processed by another
 /// member, so the open transaction must be dropped.
 #[derive(Default)]
-struct Rebalances {
-    assigned: Mutex<Vec<Assigned>>,
+pub(crate) struct Rebalances {
+    assigned: Mutex<Vec<Partition>>,
     revoked: AtomicBool,
 }
 
 impl Assignments for Rebalances {
     fn assigned(&self, partitions: &[Assigned]) {
-        self.assigned.lock().extend_from_slice(partitions);
+        self.assigned.lock().extend(partitions.iter().map(|assigned| assigned.partition));
     }
 
     fn revoked(&self, _: &Revoked<'_>) -> Vec<Commit> {
@@ -83,10 +99,12 @@ impl Assignments for Rebalances {
     }
 }
 
-/// The failures since a transaction was last handed over for committing.
+/// The failures since the last known commit.
 struct Failures {
     backoff: Backoff,
     fenced: usize,
+    /// Whether the member failed and has not recovered yet.
+    failing: bool,
 }
 
 impl Failures {
@@ -96,20 +114,25 @@ impl Failures {
     fn allow(&mut self, error: &BusError) -> bool {
         let fenced = matches!(error, BusError::Fenced { .. });
         self.fenced += usize::from(fenced);
+        self.failing = true;
         error.is_transient() || (fenced && self.fenced <= MAX_FENCED)
     }
 
     const fn reset(&mut self) {
         self.backoff.reset();
         self.fenced = 0;
+        self.failing = false;
     }
 }
 
 impl Member {
     /// Works until told to stop, and commits the open transaction.
     pub(crate) fn run(&self, work: &mut impl RecordWork) -> Result<(), BusError> {
-        let mut failures =
-            Failures { backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)), fenced: 0 };
+        let mut failures = Failures {
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
+            fenced: 0,
+            failing: false,
+        };
         while !self.shutdown.is_triggered() {
             // A new consumer reads from the committed offsets. The old consumer may
             // own partitions whose records it has read and will not read again.
@@ -119,6 +142,7 @@ impl Member {
                     let delay = failures.backoff.next();
                     warn!(group = self.group, %error, delay_ms = delay.as_millis(), "transaction dropped: retrying from the committed offsets");
                     self.restarts.inc();
+                    self.part.not_ready(&error.to_string());
                     thread::sleep(delay);
                 }
                 Err(error) => return Err(error),
@@ -157,9 +181,21 @@ impl Member {
         let pair = self.bus.transaction_pair(&self.id, LINGER)?;
         rebalances.revoked.store(false, Ordering::Relaxed);
         work.reset();
-        self.part.ready();
+        if !failures.failing {
+            self.part.ready();
+        }
         let is_revoked = || rebalances.revoked.load(Ordering::Relaxed);
-        let mut ownership = Ownership { member: self, rebalances, work, failures, pair, lines: 0, was_open: false };
+        let mut ownership = Ownership {
+            member: self,
+            rebalances,
+            work,
+            failures,
+            pair,
+            lines: 0,
+            was_open: false,
+            commits: 0,
+            since: Instant::now(),
+        };
         consumer.run(&mut ownership, || self.shutdown.is_triggered() || is_revoked())?;
         if is_revoked() {
             return Ok(());
@@ -179,29 +215,49 @@ struct Ownership<'a, W> {
     lines: usize,
     /// Whether a transaction was open before the last poll.
     was_open: bool,
+    /// The number of commits that were known when it was looked last.
+    commits: u64,
+    /// When the ownership began.
+    since: Instant,
+}
+
+impl<W> Ownership<'_, W> {
+    /// Ends a time of failures after a known commit, or a while without records.
+    fn note_recovery(&mut self) {
+        let committed = std::mem::replace(&mut self.commits, self.pair.commits()) != self.pair.commits();
+        let is_idle = self.failures.failing && !self.was_open && self.since.elapsed() >= RECOVERED_AFTER;
+        if committed || is_idle {
+            if self.failures.failing {
+                self.member.part.ready();
+            }
+            self.failures.reset();
+        }
+    }
 }
 
 impl<W: RecordWork> PollWork<Rebalances> for Ownership<'_, W> {
     type Error = BusError;
 
     fn before_poll(&mut self, consumer: &Consumer<Rebalances>) -> Result<Duration, BusError> {
-        for assigned in std::mem::take(&mut *self.rebalances.assigned.lock()) {
-            self.work.assigned(&assigned)?;
+        let assigned = std::mem::take(&mut *self.rebalances.assigned.lock());
+        if !assigned.is_empty() {
+            self.work.assigned(&assigned, consumer)?;
         }
+        self.lines += self.work.resume(&mut self.pair, consumer)?;
         let is_over = self.pair.age().is_some_and(|age| age >= self.member.window);
         let is_full = self.lines >= self.member.max_lines;
         // The first record after a pause is committed at once.
         let is_due = is_over || is_full || !self.was_open;
         if is_due && self.pair.try_commit(|| consumer.group_metadata())? == CommitStart::Started {
             self.lines = 0;
-            self.failures.reset();
         }
         self.was_open = self.pair.age().is_some();
-        Ok(if self.was_open { BUSY_POLL } else { IDLE_POLL })
+        self.note_recovery();
+        Ok(if self.was_open || self.work.is_waiting() { BUSY_POLL } else { IDLE_POLL })
     }
 
-    fn record(&mut self, record: &Record<'_>, _: &Consumer<Rebalances>) -> Result<(), BusError> {
-        self.lines += self.work.process(record, &mut self.pair)?;
+    fn record(&mut self, record: &Record<'_>, consumer: &Consumer<Rebalances>) -> Result<(), BusError> {
+        self.lines += self.work.process(record, &mut self.pair, consumer)?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
-use schemas::{Timestamp, Topic};
+use schemas::Topic;
 use service::{ConfigError, Process};
 use tokio::sync::oneshot;
 use tracing::info;
@@ -53,9 +53,6 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
         () = shutdown.wait() => return Ok(()),
     }
     let day_keys = Arc::new(day_keys);
-    let today = Arc::clone(&day_keys);
-    // The day's first click then finds its key.
-    let _ = tokio::task::spawn_blocking(move || today.key_for(Timestamp::now(), Timestamp::now())).await;
     let enrich = Enrich { geo, agents: Parser::new(), ip_mode: config.ip_mode };
     // Two processes must never share a transactional id: a process without an
     // instance name uses a random one.
@@ -71,14 +68,17 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
         part,
         shutdown,
     };
-    let horizon = Duration::from_secs(config.replay_horizon_s);
-    let mut work = ClickWork::new(bus, enrich, day_keys, horizon, Counts::new(&metrics));
+    let proposing = tokio::spawn(Arc::clone(&day_keys).propose_forever());
+    let mut work = ClickWork::new(bus, enrich, day_keys, Counts::new(&metrics))
+        .map_err(|error| Error::Thread(error.to_string()))?;
     let (sender, ended) = oneshot::channel();
     thread::Builder::new()
         .name("enricher".to_owned())
         .spawn(move || drop(sender.send(member.run(&mut work))))
         .map_err(|error| Error::Thread(error.to_string()))?;
-    ended.await.map_err(|_| Error::Thread("it died".to_owned()))??;
+    let ended = ended.await;
+    proposing.abort();
+    ended.map_err(|_| Error::Thread("it died".to_owned()))??;
     info!("enricher drained");
     Ok(())
 }

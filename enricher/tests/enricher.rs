@@ -136,41 +136,76 @@ async fn every_click_is_committed_once_while_enrichers_come_and_go() {
     }
 }
 
+/// Produces a bundle of one click, with further headers.
+async fn copy(producer: &bus::Producer, click: u64, bundle: &str, headers: &[(&str, &[u8])]) -> String {
+    let id = ClickId::new(Timestamp::now(), 1, click);
+    let headers: Vec<(&str, &[u8])> =
+        [("bundle", bundle.as_bytes()), ("count", b"1")].into_iter().chain(headers.iter().copied()).collect();
+    let out =
+        Outgoing { topic: Topic::ClicksRaw, partition: Some(1), key: None, value: Some(&line(id)), headers: &headers };
+    producer.produce(&out).await.unwrap();
+    id.to_string()
+}
+
+const AGAIN: &[(&str, &[u8])] = &[("again", b"1")];
+const AGAIN_BEHIND_0: &[(&str, &[u8])] = &[("again", b"1"), ("after", b"0")];
+
+/// The ids of the clicks that were enriched, once there are `count`.
+async fn enriched(bus: &Bus, count: usize) -> BTreeSet<String> {
+    let clicks = testbed::read(bus, Topic::Clicks, move |clicks| clicks.len() >= count).await;
+    assert_eq!(clicks.len(), count, "a bundle was counted twice");
+    clicks.into_iter().map(|click| click.key).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_that_comes_twice_is_counted_once_also_by_the_next_enricher() {
+async fn a_second_copy_is_dropped_whichever_copy_comes_first() {
     let bus = testbed::bus().await;
     let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
-    let made = |ago: u64| {
-        let now = u64::try_from(Timestamp::now().as_millis()).unwrap() / 1000;
-        uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now - ago, 0)).to_string()
-    };
-    let produce = async |click: u64, bundle: &str| {
-        let id = ClickId::new(Timestamp::now(), 1, click);
-        let out = Outgoing {
-            topic: Topic::ClicksRaw,
-            partition: Some(1),
-            key: None,
-            value: Some(&line(id)),
-            headers: &[("bundle", bundle.as_bytes()), ("count", b"1")],
-        };
-        producer.produce(&out).await.unwrap();
-        id.to_string()
-    };
-    let (fresh, old, late) = (made(0), made(7200), made(7200));
+    let bundle = || uuid::Uuid::now_v7().to_string();
+    let (kept, late, other) = (bundle(), bundle(), bundle());
+    let mut expected = BTreeSet::new();
+    expected.insert(copy(&producer, 1, &bundle(), &[]).await);
     let first = Running::start(&bus).await;
-    let mut expected = vec![produce(1, &fresh).await, produce(2, &old).await];
-    produce(3, &fresh).await;
-    expected.push(produce(4, &made(0)).await);
-    testbed::read(&bus, Topic::Clicks, |clicks| clicks.len() >= 3).await;
+    expected.insert(copy(&producer, 2, &kept, &[]).await);
+    // The first copy is found in the log.
+    copy(&producer, 3, &kept, AGAIN).await;
+    copy(&producer, 4, &kept, AGAIN_BEHIND_0).await;
+    // No first copy is found: it comes later.
+    expected.insert(copy(&producer, 5, &late, AGAIN_BEHIND_0).await);
+    copy(&producer, 6, &late, &[]).await;
+    expected.insert(copy(&producer, 7, &bundle(), &[]).await);
+    assert_eq!(enriched(&bus, expected.len()).await, expected);
     first.stop().await;
-    // Copies that the next enricher finds, and one that it has never seen.
+    // The next enricher knows what the first has accepted.
     let second = Running::start(&bus).await;
-    produce(5, &fresh).await;
-    produce(6, &old).await;
-    expected.push(produce(7, &late).await);
-    produce(8, &late).await;
-    expected.push(produce(9, &made(0)).await);
-    let clicks = testbed::read(&bus, Topic::Clicks, |clicks| clicks.len() >= 5).await;
-    assert_eq!(clicks.into_iter().map(|click| click.key).collect::<Vec<_>>(), expected);
+    copy(&producer, 8, &late, &[]).await;
+    copy(&producer, 9, &late, AGAIN).await;
+    copy(&producer, 10, &kept, AGAIN).await;
+    expected.insert(copy(&producer, 11, &other, AGAIN).await);
+    copy(&producer, 12, &other, AGAIN).await;
+    expected.insert(copy(&producer, 13, &bundle(), &[]).await);
+    assert_eq!(enriched(&bus, expected.len()).await, expected);
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_bundles_that_say_again_are_each_counted_once() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let bundles: Vec<String> = (0..200).map(|_| uuid::Uuid::now_v7().to_string()).collect();
+    let mut expected = BTreeSet::new();
+    // Of every second bundle, Kafka had the first copy.
+    for (number, bundle) in bundles.iter().enumerate().step_by(2) {
+        expected.insert(copy(&producer, number as u64, bundle, &[]).await);
+    }
+    let running = Running::start(&bus).await;
+    for (number, bundle) in bundles.iter().enumerate() {
+        let id = copy(&producer, 1000 + number as u64, bundle, AGAIN).await;
+        if number % 2 == 1 {
+            expected.insert(id);
+        }
+    }
+    expected.insert(copy(&producer, 5000, &uuid::Uuid::now_v7().to_string(), &[]).await);
+    assert_eq!(enriched(&bus, expected.len()).await, expected);
+    running.stop().await;
 }

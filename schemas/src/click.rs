@@ -7,6 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClickId, LinkFacts};
 
+/// The record of a bundle that was accepted although it may have been a second
+/// copy, on `replayed`, keyed by the bundle's id.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Replayed {
+    /// Version of the format: 1.
+    pub v: u8,
+    /// The partition of `clicks.raw`.
+    pub partition: i32,
+    /// The offset of the accepted record.
+    pub offset: i64,
+}
+
 /// What kind of visit a line tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -23,7 +23,7 @@ pub mod usermap;
 pub mod workspace;
 
 pub use campaign::Campaign;
-pub use click::{ClickClass, RawClick};
+pub use click::{ClickClass, RawClick, Replayed};
 pub use conversion::RawConversion;
 pub use delivery::{Attempt, Dead, Delivery, Origin, Outcome};
 pub use endpoint::{Endpoint, EndpointStatus, SealedSecret};

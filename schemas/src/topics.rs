@@ -38,6 +38,9 @@ pub enum Topic {
     Idempotency,
     /// Who leads the control plane, and where others reach it. [`Leader`](crate::leader::Leader).
     Leader,
+    /// Bundles that say `again` and were accepted, by their id, so that a first copy
+    /// that arrives later is dropped. [`Replayed`](crate::Replayed).
+    Replayed,
     /// The random key of a UTC day, under which visits are told apart.
     Daykeys,
     /// Every HTTP exchange with an endpoint, keyed by endpoint.
@@ -72,7 +75,7 @@ pub enum Spread {
 
 impl Topic {
     /// Every topic, in the order in which `clickhook migrate` makes them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ClicksRaw,
         Self::Clicks,
         Self::Events,
@@ -86,6 +89,7 @@ impl Topic {
         Self::Campaigns,
         Self::Idempotency,
         Self::Leader,
+        Self::Replayed,
         Self::Daykeys,
         Self::Attempts,
         Self::Delay,
@@ -109,6 +113,7 @@ impl Topic {
             Self::Campaigns => "campaigns",
             Self::Idempotency => "idempotency",
             Self::Leader => "leader",
+            Self::Replayed => "replayed",
             Self::Daykeys => "daykeys",
             Self::Attempts => "attempts",
             Self::Delay => "delay.1m",
@@ -135,6 +140,8 @@ impl Topic {
             | Self::Leader => Cleanup::Compact,
             // How long an `Idempotency-Key` is remembered.
             Self::Idempotency => Cleanup::CompactFor(DAY),
+            // As long as `clicks.raw` keeps the bundles.
+            Self::Replayed => Cleanup::CompactFor(Duration::from_secs(72 * 3600)),
             Self::Daykeys => Cleanup::After(Duration::from_secs(48 * 3600)),
             // The delay and 14 days, so that an outage that long loses no retry.
             Self::Delay => Cleanup::After(Duration::from_secs(14 * 24 * 3600 + 60)),
@@ -155,6 +162,7 @@ impl Topic {
             | Self::Campaigns
             | Self::Idempotency
             | Self::Leader
+            | Self::Replayed
             | Self::Daykeys => Spread::One,
             Self::ClicksRaw
             | Self::ConversionsRaw
@@ -171,7 +179,7 @@ impl Topic {
     #[must_use]
     pub const fn segment(self) -> Duration {
         match self {
-            Self::ClicksRaw | Self::Daykeys | Self::Idempotency => HOUR,
+            Self::ClicksRaw | Self::Daykeys | Self::Idempotency | Self::Replayed => HOUR,
             _ => DAY,
         }
     }

@@ -1,19 +1,31 @@
 //! The day's key: a random record for each UTC day on `daykeys`. The first record
 //! of a day wins, so every enricher uses the same key. It is deleted after 48 h.
+//!
+//! Keys are proposed in the background, tomorrow's an hour before midnight. No
+//! click waits for a key: without one it has no session.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::{Bus, BusError, Change, Outgoing, Producer, Table};
 use parking_lot::{Condvar, Mutex};
 use schemas::{Timestamp, Topic};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::address::DayKey;
 
 /// The number of past days whose keys are kept: yesterday's serves late clicks.
 const KEPT_DAYS: i64 = 1;
-/// How long a day's key is waited for.
+/// How long an enricher waits for the day's key after partitions were assigned.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is checked whether a key must be proposed.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How long before midnight tomorrow's key is proposed.
+const AHEAD: Duration = Duration::from_secs(3600);
 
 #[derive(Serialize, Deserialize)]
 struct DayKeyRecord {
@@ -59,26 +71,44 @@ impl DayKeys {
         self.table.caught_up().await;
     }
 
+    /// Proposes keys when they are due, until the task is aborted.
+    pub(crate) async fn propose_forever(self: Arc<Self>) {
+        loop {
+            let now = Timestamp::now();
+            let due: Vec<i64> = {
+                let mut keys = self.known.keys.lock();
+                keys.retain(|day, _| *day >= now.utc_day() - KEPT_DAYS);
+                due_days(now).into_iter().filter(|day| !keys.contains_key(day)).collect()
+            };
+            for day in due {
+                self.propose(day);
+            }
+            tokio::time::sleep(CHECK_EVERY).await;
+        }
+    }
+
+    /// Waits a while for today's key, unless `stopped` returns true.
+    pub(super) fn wait_for_today(&self, stopped: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let today = Timestamp::now().utc_day();
+        let mut keys = self.known.keys.lock();
+        while !keys.contains_key(&today) && !stopped() {
+            if Instant::now() >= deadline {
+                warn!("no day key within {PATIENCE:?}: clicks have no session until there is one");
+                return;
+            }
+            self.known.added.wait_for(&mut keys, Duration::from_millis(100));
+        }
+    }
+
     /// Returns the key for the day of `at`, or `None` if the day is over and its key
-    /// deleted, or the key did not arrive. Blocks for a day's first click.
+    /// deleted, or no key is known.
     pub(crate) fn key_for(&self, at: Timestamp, now: Timestamp) -> Option<DayKey> {
-        let (day, today) = (at.utc_day(), now.utc_day());
-        if !(today - KEPT_DAYS..=today + 1).contains(&day) {
+        let day = at.utc_day();
+        if day < now.utc_day() - KEPT_DAYS {
             return None;
         }
-        let mut keys = self.known.keys.lock();
-        if let Some(key) = keys.get(&day) {
-            return Some(*key);
-        }
-        if day < today {
-            return None;
-        }
-        keys.retain(|day, _| *day >= today - KEPT_DAYS);
-        drop(keys);
-        self.propose(day);
-        let mut keys = self.known.keys.lock();
-        let _ = self.known.added.wait_while_for(&mut keys, |keys| !keys.contains_key(&day), PATIENCE);
-        keys.get(&day).copied()
+        self.known.keys.lock().get(&day).copied()
     }
 
     fn propose(&self, day: i64) {
@@ -86,17 +116,40 @@ impl DayKeys {
         let Ok(value) = serde_json::to_vec(&record) else { return };
         let key = day.to_string();
         let out = Outgoing { partition: Some(0), ..Outgoing::keyed(Topic::Daykeys, key.as_bytes(), Some(&value)) };
-        // After a failure the day has no sessions until the next click proposes.
-        let _ = self.producer.send(&out, |acked| {
+        let failed = |error: BusError| warn!(%error, "day key not stored: retrying");
+        let sent = self.producer.send(&out, move |acked| {
             if let Err(error) = acked {
-                tracing::warn!(%error, "day key not stored: clicks of the day have no session for now");
+                failed(error);
             }
         });
+        if let Err(error) = sent {
+            failed(error);
+        }
     }
+}
+
+/// Returns the days whose keys must exist at `now`.
+fn due_days(now: Timestamp) -> Vec<i64> {
+    let today = now.utc_day();
+    let soon = now.plus(AHEAD).utc_day();
+    if soon == today { vec![today] } else { vec![today, soon] }
 }
 
 fn parse(key: &[u8], value: &[u8]) -> Option<(i64, DayKey)> {
     let day = str::from_utf8(key).ok()?.parse().ok()?;
     let record: DayKeyRecord = serde_json::from_slice(value).ok()?;
     Some((day, hex::decode(record.key).ok()?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tomorrows_key_is_due_an_hour_before_midnight() {
+        let day = 86_400_000;
+        assert_eq!(due_days(Timestamp::from_millis(22 * 3_600_000)), [0]);
+        assert_eq!(due_days(Timestamp::from_millis(23 * 3_600_000 + 1)), [0, 1]);
+        assert_eq!(due_days(Timestamp::from_millis(day)), [1]);
+    }
 }

@@ -2,27 +2,38 @@
 
 pub(crate) mod address;
 mod agent;
-mod bundles;
+pub(crate) mod bundle;
 pub(crate) mod day_keys;
 pub(crate) mod enrich;
 pub(crate) mod geo;
+mod log_search;
 mod query;
+mod second_copies;
 mod source;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc};
 
-use bus::{Assigned, Bus, BusError, Outgoing, Partition, Record, TransactionPair};
+use bus::{Bus, BusError, Consumer, Outgoing, Partition, Record, TransactionPair};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
 };
-use schemas::{RawClick, Timestamp, Topic};
+use schemas::{RawClick, Replayed, Timestamp, Topic};
 use service::Metrics;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use self::{bundles::Bundles, day_keys::DayKeys, enrich::Enrich};
-use crate::{dead::UnusableLine, member::RecordWork};
+use self::{
+    bundle::Bundle,
+    day_keys::DayKeys,
+    enrich::Enrich,
+    log_search::{LogSearch, Request, Response},
+    second_copies::{SecondCopies, Verdict},
+};
+use crate::{
+    dead::UnusableLine,
+    member::{Rebalances, RecordWork},
+};
 
 /// The metrics of the work on clicks.
 pub(crate) struct Counts {
@@ -64,44 +75,86 @@ pub(crate) struct ClickWork {
     bus: Bus,
     enrich: Enrich,
     day_keys: Arc<DayKeys>,
-    horizon: Duration,
     counts: Counts,
-    /// The bundles whose offsets are committed or will be with the open transaction.
-    bundles: Bundles,
+    copies: SecondCopies,
+    search: LogSearch,
+    /// Assigned partitions that are paused until the marks have been read.
+    preparing: Vec<Partition>,
+    /// The bundle of each partition that is paused for a search.
+    held: HashMap<Partition, Bundle<'static>>,
     /// The JSON of an event, kept for its memory.
     event: Vec<u8>,
 }
 
 impl ClickWork {
-    pub(crate) fn new(bus: Bus, enrich: Enrich, day_keys: Arc<DayKeys>, horizon: Duration, counts: Counts) -> Self {
-        let event = Vec::with_capacity(4096);
-        Self { bus, enrich, day_keys, horizon, counts, bundles: Bundles::new(horizon), event }
-    }
-
-    /// Whether a record is the second copy of a bundle.
-    fn is_second_copy(&mut self, record: &Record<'_>, now: Timestamp) -> Result<bool, BusError> {
-        let Some(id) = bundle_id(record) else { return Ok(false) };
-        if let Some(since) = self.bundles.unknown_before(record.partition().index, id, now) {
-            self.look_back(record.partition(), since, record.offset())?;
-        }
-        let is_second = !self.bundles.note(id);
-        if is_second {
-            info!(partition = %record.partition(), offset = record.offset(), %id, "second copy of a bundle dropped");
-            self.counts.doubles.inc();
-        }
-        Ok(is_second)
-    }
-
-    /// Notes the bundles of a partition since `since` and below the offset `end`.
-    fn look_back(&mut self, partition: Partition, since: Timestamp, end: i64) -> Result<(), BusError> {
-        if end == 0 {
-            return Ok(());
-        }
-        self.bus.look_back("enricher", partition, since, end, |record| {
-            if let Some(id) = bundle_id(record) {
-                self.bundles.note(id);
-            }
+    pub(crate) fn new(bus: Bus, enrich: Enrich, day_keys: Arc<DayKeys>, counts: Counts) -> io::Result<Self> {
+        let search = LogSearch::start(bus.clone(), Arc::clone(&day_keys))?;
+        Ok(Self {
+            bus,
+            enrich,
+            day_keys,
+            counts,
+            copies: SecondCopies::default(),
+            search,
+            preparing: Vec::new(),
+            held: HashMap::new(),
+            event: Vec::with_capacity(4096),
         })
+    }
+
+    /// Processes a bundle, or holds it with its partition paused until the log has
+    /// been searched. Returns the number of lines.
+    fn bundle(
+        &mut self,
+        bundle: Bundle<'_>,
+        pair: &mut TransactionPair,
+        consumer: &Consumer<Rebalances>,
+    ) -> Result<usize, BusError> {
+        let now = Timestamp::now();
+        let Bundle { partition, offset, .. } = bundle;
+        let verdict = bundle.sighting.as_ref().map_or(Verdict::First, |sighting| self.copies.judge(sighting));
+        let mut count = 0;
+        match verdict {
+            Verdict::Unknown => {
+                consumer.pause(&[partition])?;
+                self.search.request(Request::Search { partition: partition.index, offset })?;
+                self.held.insert(partition, bundle.into_owned());
+                return Ok(0);
+            }
+            Verdict::Second => {
+                info!(%partition, offset, id = bundle.name, "second copy of a bundle dropped");
+                self.counts.doubles.inc();
+            }
+            Verdict::Undecidable => {
+                let reason = "cannot be told from a second copy: the log no longer holds all records among which a \
+                              first copy could be"
+                    .to_owned();
+                self.bury(UnusableLine { bundle: &bundle, number: None, text: &bundle.value, reason }, now, pair)?;
+            }
+            Verdict::First | Verdict::FirstAgain => {
+                for (number, text) in bundle.lines().enumerate() {
+                    count += 1;
+                    if let LineOutcome::Unusable(reason) = self.line(text, now, pair)? {
+                        self.bury(UnusableLine { bundle: &bundle, number: Some(number), text, reason }, now, pair)?;
+                    }
+                }
+                if verdict == Verdict::FirstAgain {
+                    self.mark(&bundle, now, pair)?;
+                }
+            }
+        }
+        pair.read_up_to(partition, offset + 1)?;
+        Ok(count)
+    }
+
+    /// Remembers an accepted bundle that says `again`, in the same transaction.
+    fn mark(&mut self, bundle: &Bundle<'_>, now: Timestamp, pair: &mut TransactionPair) -> Result<(), BusError> {
+        let Some(sighting) = &bundle.sighting else { return Ok(()) };
+        self.copies.accept(sighting, now);
+        let mark = Replayed { v: 1, partition: sighting.partition, offset: sighting.offset };
+        let Ok(value) = serde_json::to_vec(&mark) else { return Ok(()) };
+        let key = Uuid::from_u128(sighting.id).to_string();
+        pair.send(&Outgoing { partition: Some(0), ..Outgoing::keyed(Topic::Replayed, key.as_bytes(), Some(&value)) })
     }
 
     fn line(&mut self, line: &[u8], now: Timestamp, pair: &mut TransactionPair) -> Result<LineOutcome, BusError> {
@@ -136,8 +189,8 @@ impl ClickWork {
     }
 
     fn bury(&self, line: UnusableLine<'_>, now: Timestamp, pair: &mut TransactionPair) -> Result<(), BusError> {
-        let partition = line.record.partition();
-        warn!(%partition, offset = line.record.offset(), line = line.number, reason = line.reason, "line goes to `dead`");
+        let partition = line.bundle.partition;
+        warn!(%partition, offset = line.bundle.offset, line = line.number, reason = line.reason, "unusable record goes to `dead`");
         self.counts.dead.inc();
         let value = line.dead_letter(self.bus.topics(), now);
         pair.send(&Outgoing::keyed(Topic::Dead, partition.topic.suffix().as_bytes(), Some(&value)))
@@ -146,34 +199,52 @@ impl ClickWork {
 
 impl RecordWork for ClickWork {
     fn reset(&mut self) {
-        self.bundles = Bundles::new(self.horizon);
+        self.search.cancel();
+        self.copies.reset();
+        self.preparing.clear();
+        self.held.clear();
     }
 
-    fn assigned(&mut self, assigned: &Assigned) -> Result<(), BusError> {
-        let since = self.bundles.begin(assigned.partition.index, Timestamp::now());
-        self.look_back(assigned.partition, since, assigned.offset)
+    fn assigned(&mut self, partitions: &[Partition], consumer: &Consumer<Rebalances>) -> Result<(), BusError> {
+        consumer.pause(partitions)?;
+        self.preparing.extend_from_slice(partitions);
+        self.search.request(Request::Prepare)
     }
 
-    fn process(&mut self, record: &Record<'_>, pair: &mut TransactionPair) -> Result<usize, BusError> {
-        let now = Timestamp::now();
-        let mut count = 0;
-        if !self.is_second_copy(record, now)? {
-            let value = record.value().unwrap_or_default();
-            let lines = value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            for (number, text) in lines.enumerate() {
-                count += 1;
-                if let LineOutcome::Unusable(reason) = self.line(text, now, pair)? {
-                    self.bury(UnusableLine { record, number, text, reason }, now, pair)?;
+    fn is_waiting(&self) -> bool {
+        !self.preparing.is_empty() || !self.held.is_empty()
+    }
+
+    fn resume(&mut self, pair: &mut TransactionPair, consumer: &Consumer<Rebalances>) -> Result<usize, BusError> {
+        let mut lines = 0;
+        while let Some(response) = self.search.response()? {
+            match response {
+                Response::Mark(id, mark) => self.copies.mark(id, mark),
+                Response::Prepared => {
+                    self.copies.expire();
+                    consumer.resume(&std::mem::take(&mut self.preparing))?;
+                }
+                Response::Searched { partition, result } => {
+                    self.copies.searched(partition, result);
+                    let partition = Partition { topic: Topic::ClicksRaw, index: partition };
+                    if let Some(bundle) = self.held.remove(&partition) {
+                        lines += self.bundle(bundle, pair, consumer)?;
+                        if !self.held.contains_key(&partition) {
+                            consumer.resume(&[partition])?;
+                        }
+                    }
                 }
             }
         }
-        pair.read_up_to(record.partition(), record.offset() + 1)?;
-        Ok(count)
+        Ok(lines)
     }
-}
 
-/// Returns the id that a redirector gave a bundle. A bundle of another producer
-/// may have none.
-fn bundle_id(record: &Record<'_>) -> Option<Uuid> {
-    Uuid::try_parse_ascii(record.header("bundle")?).ok()
+    fn process(
+        &mut self,
+        record: &Record<'_>,
+        pair: &mut TransactionPair,
+        consumer: &Consumer<Rebalances>,
+    ) -> Result<usize, BusError> {
+        self.bundle(Bundle::read(record), pair, consumer)
+    }
 }

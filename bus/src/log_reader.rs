@@ -1,0 +1,103 @@
+//! Reading a range of a partition's log outside any consumer group.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
+};
+
+use crate::{Bus, BusError, Partition, Record, client::QuietContext, config::CALL_TIMEOUT};
+
+/// How long a poll waits.
+const POLL: Duration = Duration::from_millis(200);
+/// How long reading waits for the next record or error before it fails.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A reader of committed records outside any consumer group.
+pub struct LogReader {
+    consumer: BaseConsumer<QuietContext>,
+    bus: Bus,
+}
+
+impl Bus {
+    /// Makes a reader of committed records outside any consumer group.
+    ///
+    /// # Errors
+    /// When a setting is refused.
+    pub fn log_reader(&self, role: &str) -> Result<LogReader, BusError> {
+        let consumer =
+            self.table_config(role).create_with_context(QuietContext).map_err(BusError::new("make a reader"))?;
+        Ok(LogReader { consumer, bus: self.clone() })
+    }
+}
+
+impl LogReader {
+    /// Returns the offsets that the log of `partition` holds: from its first record
+    /// to before the first record of an open transaction.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn range(&self, partition: Partition) -> Result<Range<i64>, BusError> {
+        let name = self.bus.topics().name(partition.topic);
+        let (begin, end) = self
+            .consumer
+            .fetch_watermarks(&name, partition.index, CALL_TIMEOUT)
+            .map_err(BusError::new("fetch a log's ends"))?;
+        Ok(begin..end)
+    }
+
+    /// Calls `visit` with every record of `partition` in `offsets`, until `visit`
+    /// returns false. `offsets.start` must be in the log. Blocks, and calls
+    /// `stopped` several times a second: once that returns true, reading ends.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or `offsets.start` is no longer in the log.
+    pub fn read(
+        &self,
+        partition: Partition,
+        offsets: Range<i64>,
+        stopped: impl Fn() -> bool,
+        mut visit: impl FnMut(&Record<'_>) -> bool,
+    ) -> Result<(), BusError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let failed = |source| BusError::Kafka { what: "read a range of a partition", source };
+        let name = self.bus.topics().name(partition.topic);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&name, partition.index, Offset::Offset(offsets.start)).map_err(failed)?;
+        self.consumer.assign(&list).map_err(failed)?;
+        let mut heard = Instant::now();
+        while !stopped() {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    let offset = message.offset();
+                    let wanted = offset < offsets.end;
+                    if !wanted || !visit(&Record { message, topic: partition.topic }) || offset + 1 >= offsets.end {
+                        break;
+                    }
+                }
+                // The end is at the latest where `range` said: markers of
+                // transactions take up offsets, too.
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Err(error)) if is_gone(&error) || heard.elapsed() > SILENCE => return Err(failed(error)),
+                None if heard.elapsed() > SILENCE => {
+                    return Err(BusError::Silent { partition, seconds: SILENCE.as_secs() });
+                }
+                None | Some(Err(_)) => {}
+            }
+        }
+        self.consumer.unassign().map_err(failed)
+    }
+}
+
+fn is_gone(error: &KafkaError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
+    matches!(error.rdkafka_error_code(), Some(AutoOffsetReset | OffsetOutOfRange))
+}
