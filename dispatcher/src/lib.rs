@@ -3,7 +3,6 @@
 //! in consumer groups of its own, so that an outage of one sink never holds up the
 //! other.
 
-mod dead_letter;
 mod rejoin;
 pub mod warehouse;
 pub mod webhook;

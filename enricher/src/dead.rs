@@ -1,6 +1,6 @@
 //! Dead letters of lines that cannot be used.
 
-use schemas::{Dead, Origin, Timestamp, Topics};
+use schemas::{Dead, DeadOrigin, Timestamp, Topics};
 
 use crate::clicks::{address, bundle::Bundle};
 
@@ -18,20 +18,13 @@ impl UnusableLine<'_> {
     /// because `dead` is kept for longer than full addresses may be.
     pub(crate) fn dead_letter(self, topics: &Topics, at: Timestamp) -> Vec<u8> {
         let Bundle { partition, offset, name, .. } = self.bundle;
-        let dead = Dead {
-            v: 1,
-            reason: self.reason,
-            at,
-            origin: Origin {
-                topic: topics.name(partition.topic),
-                partition: partition.index,
-                offset: *offset,
-                line: self.number.and_then(|number| u32::try_from(number).ok()),
-                bundle: name.clone(),
-            },
-            payload: Some(address::scrub(&String::from_utf8_lossy(self.text))),
-            delivery: None,
+        let origin = DeadOrigin {
+            line: self.number.and_then(|number| u32::try_from(number).ok()),
+            bundle: name.clone(),
+            ..DeadOrigin::record(topics.name(partition.topic), partition.index, *offset)
         };
+        let payload = address::scrub(&String::from_utf8_lossy(self.text));
+        let dead = Dead::of_record(self.reason, at, origin, &payload);
         serde_json::to_vec(&dead).unwrap_or_else(|error| format!("{{\"v\":1,\"reason\":\"{error}\"}}").into_bytes())
     }
 }

@@ -1,46 +1,46 @@
-//! What becomes of an event on its way to an endpoint: deliveries that wait,
-//! attempts that were made, and the dead with their reasons.
+//! The records of an event's way to an endpoint: deliveries that wait for their next
+//! attempt, and attempts that were made.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{AttemptId, EndpointId, EventId, EventName, Timestamp, WorkspaceId};
 
-/// A delivery that waits for its next attempt: a record on `delay.…`. The body
+/// A delivery that waits for its next attempt: a record on `delay`. The body
 /// is frozen, so that every retry signs and sends the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
     /// Version of the format: 1.
     pub v: u8,
-    /// Where to.
+    /// The endpoint that the event goes to.
     pub endpoint: EndpointId,
-    /// Whose event.
+    /// The workspace that the event belongs to.
     pub workspace: WorkspaceId,
-    /// The event, and the `webhook-id`.
+    /// The id of the event, which is also the `webhook-id`.
     pub event_id: EventId,
-    /// Its type.
+    /// The event's type.
     pub event: EventName,
-    /// Which attempt comes next, from 1.
+    /// The number of the next attempt, from 1.
     pub attempt: u32,
-    /// Not before this.
+    /// The earliest time of the next attempt.
     pub due: Timestamp,
-    /// The exact body.
+    /// The exact body of the request.
     pub body: String,
-    /// W3C trace context, where the click carried one.
+    /// The W3C trace context, where the click carried one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 
-/// How an attempt ended, and so what happens next.
+/// The end of an attempt, which decides about the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The receiver said 2xx.
+    /// The receiver answered 2xx.
     Delivered,
-    /// It did not; another attempt waits.
+    /// The attempt failed, and another one waits.
     Retrying,
-    /// It did not, and that was the last attempt.
+    /// The attempt failed, and it was the last one.
     Dead,
-    /// None was made: the endpoint is paused, disabled or gone.
+    /// No attempt was made: the endpoint is paused, disabled or deleted.
     Skipped,
 }
 
@@ -50,67 +50,31 @@ pub enum Outcome {
 pub struct Attempt {
     /// Version of the format: 1.
     pub v: u8,
-    /// Minted for this exchange.
+    /// The id of this exchange.
     pub id: AttemptId,
-    /// Where to.
+    /// The endpoint that the event goes to.
     pub endpoint: EndpointId,
-    /// Whose event.
+    /// The workspace that the event belongs to.
     pub workspace: WorkspaceId,
-    /// The event, and the `webhook-id`.
+    /// The id of the event, which is also the `webhook-id`.
     pub event_id: EventId,
-    /// Its type.
+    /// The event's type.
     pub event: EventName,
-    /// Which attempt it was, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// When it began.
+    /// The time at which the attempt began.
     pub at: Timestamp,
-    /// How long it took.
+    /// The duration of the attempt.
     pub duration_ms: u32,
-    /// How it ended.
+    /// The attempt's end.
     pub outcome: Outcome,
-    /// What the receiver answered.
+    /// The status of the receiver's answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Why it failed, for people.
+    /// The reason of the failure, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The first KiB of what the receiver answered.
+    /// The first KiB of the body of the receiver's answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
-}
-
-/// Where a record came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    /// The topic's full name.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-    /// Which line of the record, from 0, where it is a bundle.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line: Option<u32>,
-    /// The bundle's id, where it is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<String>,
-}
-
-/// What could not be processed or delivered: a record on `dead`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dead {
-    /// Version of the format: 1.
-    pub v: u8,
-    /// Why, for people.
-    pub reason: String,
-    /// When it was given up.
-    pub at: Timestamp,
-    /// What it came from.
-    pub origin: Origin,
-    /// What it was, addresses reduced; text that was not UTF-8 is repaired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<String>,
-    /// The delivery that was given up, ready to be tried again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delivery: Option<Delivery>,
 }

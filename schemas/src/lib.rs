@@ -5,6 +5,7 @@
 pub mod campaign;
 pub mod click;
 pub mod conversion;
+pub mod dead;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;
@@ -25,7 +26,8 @@ pub mod workspace;
 pub use campaign::Campaign;
 pub use click::{ClickClass, RawClick, Replayed};
 pub use conversion::RawConversion;
-pub use delivery::{Attempt, Dead, Delivery, Origin, Outcome};
+pub use dead::{Dead, DeadOrigin};
+pub use delivery::{Attempt, Delivery, Outcome};
 pub use endpoint::{Endpoint, EndpointStatus, SealedSecret};
 pub use event::{Attribution, ClickFacts, Envelope, Event, EventName, LinkFacts, Utm};
 pub use filter::Filters;

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, ops::Range};
 
 use bytes::Bytes;
-use schemas::{Dead, Origin, Timestamp};
+use schemas::{Dead, DeadOrigin, Timestamp};
 
 /// A row of a block.
 #[derive(Clone, Debug)]
@@ -157,16 +157,10 @@ impl Block {
     /// Turns the rows into dead letters, with ClickHouse's error as the reason.
     pub(super) fn dead_letter_rows(&mut self, topic: &str, partition: i32, reason: &str, at: Timestamp) {
         for row in std::mem::take(&mut self.rows) {
-            let payload = String::from_utf8_lossy(&self.records[row.record.clone()]).into_owned();
-            let origin = Origin { topic: topic.to_owned(), partition, offset: row.offset, line: None, bundle: None };
-            self.dead.push(Dead {
-                v: 1,
-                reason: format!("ClickHouse refuses its row: {reason}"),
-                at,
-                origin,
-                payload: Some(payload),
-                delivery: None,
-            });
+            let payload = String::from_utf8_lossy(&self.records[row.record.clone()]);
+            let origin = DeadOrigin::record(topic.to_owned(), partition, row.offset);
+            let reason = format!("ClickHouse refuses its row: {reason}");
+            self.dead.push(Dead::of_record(reason, at, origin, &payload));
         }
     }
 }

@@ -13,7 +13,6 @@ use super::{
     block::BlockRow,
     track::{BlockOutcome, BlockWork, Step},
 };
-use crate::dead_letter::cut;
 
 /// The destination of rows and dead letters. Tests have one that fails on purpose.
 pub(super) trait Sink {
@@ -85,7 +84,7 @@ async fn write_one(producer: &Producer, mut dead: Dead) -> Result<(), String> {
             Ok(_) => return Ok(()),
             Err(error) if error.is_too_large() => {
                 warn!(topic = dead.origin.topic, offset = dead.origin.offset, "dead letter too large for Kafka: cut");
-                dead = cut(dead).ok_or_else(|| error.to_string())?;
+                dead = dead.smaller().ok_or_else(|| error.to_string())?;
             }
             Err(error) => return Err(error.to_string()),
         }

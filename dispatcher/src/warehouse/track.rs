@@ -9,7 +9,7 @@ use std::{
 };
 
 use bus::{Assigned, Commit, Partition};
-use schemas::{Dead, Origin, Timestamp};
+use schemas::{Dead, DeadOrigin, Timestamp};
 use store::{Table, rows::Source};
 use tracing::warn;
 
@@ -141,14 +141,10 @@ impl PartitionTrack {
             parse::row(table, value, source, block)
         });
         if let Err(reason) = pushed {
-            self.open.add_dead(Dead {
-                v: 1,
-                reason: format!("not a row of {}: {reason}", table.name()),
-                at: Timestamp::now(),
-                origin: Origin { topic: topic.to_string(), partition: index, offset, line: None, bundle: None },
-                payload: Some(String::from_utf8_lossy(record).into_owned()),
-                delivery: None,
-            });
+            let reason = format!("not a row of {}: {reason}", table.name());
+            let origin = DeadOrigin::record(topic.to_string(), index, offset);
+            let payload = String::from_utf8_lossy(record);
+            self.open.add_dead(Dead::of_record(reason, Timestamp::now(), origin, &payload));
         }
         if self.unsettled.as_ref().is_some_and(|range| offset == range.last) {
             self.close();

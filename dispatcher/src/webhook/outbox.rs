@@ -9,7 +9,7 @@ use std::{
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
 use parking_lot::Mutex;
-use schemas::{Attempt, Dead, EndpointId, Origin, Outcome, Timestamp, Topic, Topics};
+use schemas::{Attempt, Dead, DeadOrigin, EndpointId, Outcome, Timestamp, Topic, Topics};
 use serde::Serialize;
 use service::Backoff;
 use tracing::{error, warn};
@@ -19,7 +19,6 @@ use super::{
     delivery::{InFlight, SourceRecord},
     metrics::WebhookMetrics,
 };
-use crate::dead_letter::{cut, excerpt};
 
 /// The producer's batching delay. Only offsets wait for these records, so they may
 /// gather.
@@ -91,7 +90,7 @@ impl WebhookOutbox {
         warn!(endpoint = %delivery.endpoint, event = %message.event_id, reason, "delivery dead-lettered");
         self.metrics.dead.inc();
         let record = delivery.to_record(delivery.attempt, Timestamp::now());
-        let dead = Dead { delivery: Some(record), ..self.dead(reason, message.source) };
+        let dead = Dead::of_delivery(reason, Timestamp::now(), self.origin(message.source), record);
         let written = self.write_dead(&delivery.endpoint.to_string(), dead).await;
         complete(delivery.claim, written, Topic::Dead);
     }
@@ -107,7 +106,7 @@ impl WebhookOutbox {
     ) {
         warn!(partition = %source.partition, offset = source.offset, reason, "unreadable record dead-lettered");
         self.metrics.dead.inc();
-        let dead = Dead { payload: Some(excerpt(payload)), ..self.dead(reason, source) };
+        let dead = Dead::of_record(reason, Timestamp::now(), self.origin(source), payload);
         let written = self.write_dead(source.partition.topic.suffix(), dead).await;
         complete(claim, written, Topic::Dead);
     }
@@ -128,16 +127,8 @@ impl WebhookOutbox {
         self.producer.drain(patience)
     }
 
-    /// Returns a dead letter without its content.
-    fn dead(&self, reason: String, source: SourceRecord) -> Dead {
-        let origin = Origin {
-            topic: self.topics.name(source.partition.topic),
-            partition: source.partition.index,
-            offset: source.offset,
-            line: None,
-            bundle: None,
-        };
-        Dead { v: 1, reason, at: Timestamp::now(), origin, payload: None, delivery: None }
+    fn origin(&self, source: SourceRecord) -> DeadOrigin {
+        DeadOrigin::record(self.topics.name(source.partition.topic), source.partition.index, source.offset)
     }
 
     /// Writes a dead letter. One that is too large for Kafka is written without its
@@ -146,7 +137,7 @@ impl WebhookOutbox {
         loop {
             let Err(TooLarge) = self.produce(Topic::Dead, key, &json(&dead)).await else { return Ok(()) };
             warn!(topic = dead.origin.topic, offset = dead.origin.offset, "dead letter too large for Kafka: cut");
-            dead = cut(dead).ok_or(TooLarge)?;
+            dead = dead.smaller().ok_or(TooLarge)?;
         }
     }
 
