@@ -14,7 +14,7 @@ use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-use crate::{money, table::location::Rules};
+use crate::{money, table::location::LocationRules};
 
 /// When a redirect is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,8 +165,8 @@ impl Config {
     }
 
     /// What holds for all redirects.
-    pub(crate) fn rules(&self) -> Rules {
-        Rules { schemes: self.app_schemes.clone(), click_id_param: self.click_id_param.as_str().into() }
+    pub(crate) fn rules(&self) -> LocationRules {
+        LocationRules { schemes: self.app_schemes.clone(), click_id_param: self.click_id_param.as_str().into() }
     }
 
     pub(crate) fn postback_currency(&self) -> Result<Currency, ConfigError> {

@@ -16,15 +16,15 @@ use url::{Position, Url};
 
 use crate::{
     Config,
-    http::answer::{Answer, Sent},
-    http::date::Date,
-    http::{self, After, Parsed},
-    metrics::Counts,
+    http::answer::{RedirectResponse, ResponseContext},
+    http::date::DateHeader,
+    http::{self, Parsed, Persistence},
+    metrics::IngestMetrics,
     redirect::Redirects,
     table::domains::{Domains, DomainsWriter},
     table::links::LinksWriter,
-    visit::limits::Limits,
-    visit::{Seen, Visitor},
+    visit::limits::VisitLimits,
+    visit::{Classified, Visitor},
 };
 
 /// When it is.
@@ -45,7 +45,7 @@ const HEADERS: [&str; 10] = [
 
 /// What was answered to a request, and what was recorded of it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct FuzzOutcome {
     pub status: u16,
     pub location: Option<String>,
     pub line: Option<Vec<u8>>,
@@ -69,7 +69,7 @@ impl Redirector {
         let trusted_proxies = vec!["127.0.0.0/8".parse().map_err(|error| format!("{error}"))?];
         let (unknown_per_min, orphans_per_min) = (0, 1_000_000);
         let config = Config { app_schemes, trusted_proxies, unknown_per_min, orphans_per_min, ..Config::default() };
-        let counts = Counts::new(&Metrics::default());
+        let counts = IngestMetrics::new(&Metrics::default());
         let known = Domains::default();
         let mut writer = DomainsWriter::new(known.clone(), config.rules());
         domains.iter().for_each(|domain| writer.put(domain));
@@ -81,7 +81,7 @@ impl Redirector {
         let urls = links.iter().flat_map(|link| [Some(&link.destination), link.expired_url.as_ref()]);
         let urls = own.map(Option::as_ref).chain(urls).flatten();
         let redirects = Redirects {
-            limits: Limits::new(&config, counts.clone()),
+            limits: VisitLimits::new(&config, counts.clone()),
             config: Arc::new(config),
             links: writer.links(),
             domains: known,
@@ -128,17 +128,17 @@ impl Redirector {
     /// Answers what a connection sends, checks every answer and line, and gives
     /// them back.
     #[must_use]
-    pub fn answer(&self, mut bytes: &[u8]) -> Vec<Outcome> {
+    pub fn answer(&self, mut bytes: &[u8]) -> Vec<FuzzOutcome> {
         let mut outcomes = Vec::new();
         loop {
             let (mut out, mut line) = (Vec::new(), None);
-            let sent = |after, bodiless| Sent { after, bodiless, date: Date::default().at(NOW) };
+            let sent = |after, bodiless| ResponseContext { after, bodiless, date: DateHeader::default().at(NOW) };
             if memchr::memchr(b'\n', bytes).is_none() && bytes.len() < http::HEAD_BYTES {
                 // As in a connection: it is not looked at yet.
                 return outcomes;
             }
             let parsed = http::parse(bytes, |head| {
-                let note = |visitor: &Visitor<'_>, seen: Seen, tail: &[u8]| {
+                let note = |visitor: &Visitor<'_>, seen: Classified, tail: &[u8]| {
                     let id = ClickId::new(seen.at, 42, 7);
                     let line = line.insert(Vec::new());
                     visitor.as_seen(seen, id).write_line(tail, line);
@@ -152,8 +152,8 @@ impl Redirector {
             let (after, head_only, waiting) = match parsed {
                 Parsed::Partial => return outcomes,
                 Parsed::Refused(refusal) => {
-                    Answer::Refused(refusal).write(sent(After::Close, false), &mut out);
-                    (After::Close, false, None)
+                    RedirectResponse::Refused(refusal).write(sent(Persistence::Close, false), &mut out);
+                    (Persistence::Close, false, None)
                 }
                 Parsed::Whole(whole, len) => {
                     assert!(len > 0 && len <= bytes.len());
@@ -169,8 +169,8 @@ impl Redirector {
             }
             assert!(line.is_some() || waiting.is_none());
             let status = str::from_utf8(&out[9..12]).ok().and_then(|status| status.parse().ok());
-            outcomes.push(Outcome { status: status.expect("a status is a number"), location, line });
-            if after == After::Close {
+            outcomes.push(FuzzOutcome { status: status.expect("a status is a number"), location, line });
+            if after == Persistence::Close {
                 return outcomes;
             }
         }

@@ -46,8 +46,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    edge::serve::Shared,
-    metrics::Counts,
+    edge::serve::EdgeState,
+    metrics::IngestMetrics,
     recording::core::Seat,
     recording::recorder::Recorder,
     recording::spool::Spool,
@@ -55,7 +55,7 @@ use crate::{
     redirect::Redirects,
     table::domains::{Domains, DomainsWriter},
     table::links::LinksWriter,
-    visit::limits::Limits,
+    visit::limits::VisitLimits,
 };
 
 /// How long Kafka is waited for at the end.
@@ -138,7 +138,7 @@ pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running
     let Process { metrics, health, shutdown } = process;
     config.validate()?;
     let part = health.part("links");
-    let counts = Counts::new(&metrics);
+    let counts = IngestMetrics::new(&metrics);
     let address = config.listen;
     let listen_error = |source| Error::Listen { address, source };
     edge::serve::refuse_taken(address).map_err(listen_error)?;
@@ -157,10 +157,10 @@ pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running
         DomainsWriter::new(domains.clone(), config.rules()).follow(&bus, &config.data_dir, counts.clone())?,
         writer.follow(&bus, &config.data_dir, counts.clone())?,
     ];
-    let shared = Shared {
+    let shared = EdgeState {
         connections: Arc::new(Semaphore::new(config.max_connections)),
         redirects: Arc::new(Redirects {
-            limits: Limits::new(&config, counts.clone()),
+            limits: VisitLimits::new(&config, counts.clone()),
             config: Arc::new(config),
             links,
             domains,
@@ -188,7 +188,7 @@ struct Clicks {
 }
 
 impl Clicks {
-    fn open(bus: &Bus, config: &Config, counts: &Counts, cores: usize) -> Result<(Self, Vec<Seat>), Error> {
+    fn open(bus: &Bus, config: &Config, counts: &IngestMetrics, cores: usize) -> Result<(Self, Vec<Seat>), Error> {
         if config.durability != Durability::Spooled {
             let (recorder, seats) = Recorder::new(bus, config, counts.clone(), None, cores)?;
             return Ok((Self { recorder, keeper: None }, seats));
@@ -215,7 +215,7 @@ impl Clicks {
 /// Says when the redirector is ready, and stops it in order: readiness first,
 /// then the listeners, then the connections, then the recorder.
 async fn supervise(
-    shared: Shared,
+    shared: EdgeState,
     tables: [Table; 2],
     mut cores: JoinSet<io::Result<()>>,
     clicks: Clicks,
@@ -265,7 +265,7 @@ async fn caught_up(tables: &[Table]) {
 }
 
 /// Shows from where links are known, and whether the next start needs Kafka.
-async fn show_snapshots(tables: &[Table], counts: &Counts) {
+async fn show_snapshots(tables: &[Table], counts: &IngestMetrics) {
     let read = async {
         counts
             .links_from_snapshot

@@ -9,18 +9,18 @@ use service::Metrics;
 use crate::http::Refusal;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Class {
+struct ClassLabel {
     class: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
+struct RefusalLabel {
     reason: &'static str,
 }
 
 /// The redirector's metrics. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Counts {
+pub(crate) struct IngestMetrics {
     pub(crate) clicks: Counter,
     pub(crate) scans: Counter,
     pub(crate) heads: Counter,
@@ -48,16 +48,16 @@ pub(crate) struct Counts {
     pub(crate) links_refused: Counter,
     pub(crate) domains: Gauge,
     pub(crate) connections: Gauge,
-    refused: Family<Reason, Counter>,
+    refused: Family<RefusalLabel, Counter>,
 }
 
-impl Counts {
+impl IngestMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let redirects = metrics.family_counter::<Class>(
+        let redirects = metrics.family_counter::<ClassLabel>(
             "clickhook_ingest_redirects",
             "Redirects that were answered, by what they count as",
         );
-        let redirects = |class| redirects.get_or_create_owned(&Class { class });
+        let redirects = |class| redirects.get_or_create_owned(&ClassLabel { class });
         Self {
             clicks: redirects("click"),
             scans: redirects("qr"),
@@ -120,7 +120,7 @@ impl Counts {
         }
     }
 
-    /// Counts a head that could not be taken.
+    /// IngestMetrics a head that could not be taken.
     pub(crate) fn refused(&self, refusal: Refusal) {
         let reason = match refusal {
             Refusal::Malformed => "malformed",
@@ -129,6 +129,6 @@ impl Counts {
             Refusal::Version => "version",
             Refusal::TooSlow => "too_slow",
         };
-        self.refused.get_or_create_owned(&Reason { reason }).inc();
+        self.refused.get_or_create_owned(&RefusalLabel { reason }).inc();
     }
 }

@@ -10,19 +10,19 @@ use crate::{
 };
 
 /// A table of links, as a redirector keeps it.
-pub struct Table(LinksWriter);
+pub struct LinkTable(LinksWriter);
 
 /// What a core of a redirector has of it. Cheap to clone.
 #[derive(Clone)]
-pub struct Reader(Links);
+pub struct LinkTableReader(Links);
 
-impl Default for Table {
+impl Default for LinkTable {
     fn default() -> Self {
         Self(LinksWriter::new(Domains::default(), Config::default().rules()))
     }
 }
 
-impl Table {
+impl LinkTable {
     /// The link is now this.
     ///
     /// # Errors
@@ -33,15 +33,15 @@ impl Table {
 
     /// A handle for reading.
     #[must_use]
-    pub fn reader(&self) -> Reader {
-        Reader(self.0.links())
+    pub fn reader(&self) -> LinkTableReader {
+        LinkTableReader(self.0.links())
     }
 }
 
-impl Reader {
+impl LinkTableReader {
     /// How long the location is that a link without a domain leads to, as a redirect looks it up.
     #[must_use]
     pub fn location_bytes(&self, slug: &str) -> Option<usize> {
-        self.0.look().find(CATCH_ALL, slug).map(|row| row.location().len())
+        self.0.view().find(CATCH_ALL, slug).map(|row| row.location().len())
     }
 }

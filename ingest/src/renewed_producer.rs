@@ -13,13 +13,13 @@ use tracing::error;
 type Make = dyn Fn() -> Result<Producer, BusError> + Send + Sync;
 
 /// The producer of a part of the process, whichever it is now.
-pub(crate) struct Client {
+pub(crate) struct RenewedProducer {
     make: Box<Make>,
     current: RwLock<Producer>,
     renewing: AtomicBool,
 }
 
-impl Client {
+impl RenewedProducer {
     /// The first one that `make` makes.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use ingest::probe::{Reader, Table};
+use ingest::probe::{LinkTableReader, LinkTable};
 use serde::Serialize;
 
 use crate::catalogue;
@@ -28,7 +28,7 @@ pub(crate) struct Lookups {
 
 /// Measures a table of so many links. Blocks.
 pub(crate) fn measure(links: u64, time: Duration) -> anyhow::Result<Lookups> {
-    let mut table = Table::default();
+    let mut table = LinkTable::default();
     for number in 0..links {
         table.put(&catalogue::link(number)).map_err(anyhow::Error::msg)?;
     }
@@ -38,7 +38,7 @@ pub(crate) fn measure(links: u64, time: Duration) -> anyhow::Result<Lookups> {
     Ok(Lookups { one_core_m_per_s, all_cores_m_per_s })
 }
 
-fn rate(table: &mut Table, links: u64, cores: usize, time: Duration) -> anyhow::Result<f64> {
+fn rate(table: &mut LinkTable, links: u64, cores: usize, time: Duration) -> anyhow::Result<f64> {
     let (done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let began = Instant::now();
     let elapsed = thread::scope(|scope| {
@@ -60,7 +60,7 @@ fn rate(table: &mut Table, links: u64, cores: usize, time: Duration) -> anyhow::
 }
 
 /// Looks up random links until told to stop; says how many.
-fn look_up(reader: &Reader, links: u64, core: u64, stop: &AtomicBool) -> u64 {
+fn look_up(reader: &LinkTableReader, links: u64, core: u64, stop: &AtomicBool) -> u64 {
     let (mut done, mut state) = (0, core.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..BLOCK {

@@ -19,9 +19,9 @@ use tokio::{
 };
 
 use crate::{
-    edge::serve::Core,
-    http::answer::{Answer, Sent},
-    http::{self, After, HEAD_BYTES, Parsed, Refusal},
+    edge::serve::EdgeCore,
+    http::answer::{RedirectResponse, ResponseContext},
+    http::{self, HEAD_BYTES, Parsed, Persistence, Refusal},
 };
 
 /// What most heads fit into.
@@ -39,10 +39,10 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the other side has gone, or takes no answer.
-pub(crate) async fn serve(core: &Core, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+pub(crate) async fn serve(core: &EdgeCore, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let patience = Duration::from_millis(core.config().header_timeout_ms);
     let input = Vec::with_capacity(INPUT_BYTES);
-    let clock = Clock::new(patience);
+    let clock = HeadTimer::new(patience);
     let connection = Connection { core, stream, peer, input, output: Vec::new(), clock, asked: false };
     let mut told = pin!(core.told_to_drain());
     // Asked once, it wakes this task when the time has come.
@@ -55,13 +55,13 @@ pub(crate) async fn serve(core: &Core, stream: TcpStream, peer: SocketAddr) -> i
 }
 
 struct Connection<'c> {
-    core: &'c Core,
+    core: &'c EdgeCore,
     stream: TcpStream,
     peer: SocketAddr,
     /// What was sent and not answered yet.
     input: Vec<u8>,
     output: Vec<u8>,
-    clock: Clock,
+    clock: HeadTimer,
     /// Whether it has been answered once.
     asked: bool,
 }
@@ -103,7 +103,7 @@ impl Connection<'_> {
                         self.core.settle(recording, answered.after, &mut self.output).await;
                     }
                     self.send().await?;
-                    if answered.after == After::Close {
+                    if answered.after == Persistence::Close {
                         return self.linger().await;
                     }
                     self.asked = true;
@@ -138,8 +138,9 @@ impl Connection<'_> {
 
     async fn refuse(mut self, refusal: Refusal) -> io::Result<()> {
         self.core.counts().refused(refusal);
-        let sent = Sent { after: After::Close, bodiless: false, date: self.core.date(Timestamp::now()) };
-        Answer::Refused(refusal).write(sent, &mut self.output);
+        let sent =
+            ResponseContext { after: Persistence::Close, bodiless: false, date: self.core.date(Timestamp::now()) };
+        RedirectResponse::Refused(refusal).write(sent, &mut self.output);
         self.send().await?;
         self.linger().await
     }
@@ -176,7 +177,7 @@ impl Connection<'_> {
 
 /// How long a head may take. The timer is set once in that time, not for each
 /// head: when it goes off, it is looked whether this head is really late.
-struct Clock {
+struct HeadTimer {
     patience: Duration,
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -184,7 +185,7 @@ struct Clock {
     set: bool,
 }
 
-impl Clock {
+impl HeadTimer {
     fn new(patience: Duration) -> Self {
         Self { patience, since: Instant::now(), timer: None, set: false }
     }

@@ -26,10 +26,10 @@ use tracing::{debug, warn};
 use crate::{
     Config,
     edge::connection,
-    http::answer::{Answer, Sent},
-    http::date::Date,
-    http::{After, Head},
-    metrics::Counts,
+    http::answer::{RedirectResponse, ResponseContext},
+    http::date::DateHeader,
+    http::{Persistence, RequestHead},
+    metrics::IngestMetrics,
     recording::core::{Desk, Pending, Seat},
     recording::recorder::Recorded,
     redirect::Redirects,
@@ -41,7 +41,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// What every core is given.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct EdgeState {
     pub(crate) redirects: Arc<Redirects>,
     pub(crate) connections: Arc<Semaphore>,
     /// Told when the listeners are to close.
@@ -76,7 +76,7 @@ pub(crate) fn start(
     index: usize,
     listener: StdListener,
     seat: Seat,
-    shared: Shared,
+    shared: EdgeState,
 ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
     let (tell, done) = oneshot::channel();
     thread::Builder::new().name(format!("ingest-{index}")).spawn(move || {
@@ -86,14 +86,14 @@ pub(crate) fn start(
     Ok(done)
 }
 
-fn run(listener: StdListener, seat: Seat, shared: Shared) -> io::Result<()> {
+fn run(listener: StdListener, seat: Seat, shared: EdgeState) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default())?;
     runtime.block_on(async move {
         let listener = TcpListener::from_std(listener)?;
         let (desk, told) = seat.open();
         let clerk = Rc::clone(&desk);
         let clerk = spawn_local(async move { clerk.run(told).await });
-        let core = Rc::new(Core {
+        let core = Rc::new(EdgeCore {
             desk,
             shared,
             date: RefCell::default(),
@@ -110,10 +110,10 @@ fn run(listener: StdListener, seat: Seat, shared: Shared) -> io::Result<()> {
 }
 
 /// What the connections of a core share.
-pub(crate) struct Core {
+pub(crate) struct EdgeCore {
     desk: Rc<Desk>,
-    pub(crate) shared: Shared,
-    date: RefCell<Date>,
+    pub(crate) shared: EdgeState,
+    date: RefCell<DateHeader>,
     draining: Cell<bool>,
     drain: Notify,
     open: Cell<usize>,
@@ -124,7 +124,7 @@ pub(crate) struct Core {
 pub(crate) struct Answered {
     /// What must be acknowledged before the answer is sent.
     pub(crate) recording: Option<Recording>,
-    pub(crate) after: After,
+    pub(crate) after: Persistence,
 }
 
 /// A click that is on its way to Kafka.
@@ -133,7 +133,7 @@ pub(crate) struct Recording {
     class: ClickClass,
 }
 
-impl Core {
+impl EdgeCore {
     async fn accept(self: &Rc<Self>, listener: TcpListener) {
         let close = self.shared.close.clone();
         loop {
@@ -195,7 +195,7 @@ impl Core {
         &self.shared.redirects.config
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &IngestMetrics {
         &self.shared.redirects.counts
     }
 
@@ -215,10 +215,10 @@ impl Core {
     }
 
     /// Decides on a request and writes its answer to `out`.
-    pub(crate) fn answer(&self, head: &Head<'_>, peer: SocketAddr, out: &mut Vec<u8>) -> Answered {
+    pub(crate) fn answer(&self, head: &RequestHead<'_>, peer: SocketAddr, out: &mut Vec<u8>) -> Answered {
         let at = Timestamp::now();
-        let after = if self.is_draining() { After::Close } else { head.after };
-        let sent = Sent { after, bodiless: head.method == "HEAD", date: self.date(at) };
+        let after = if self.is_draining() { Persistence::Close } else { head.after };
+        let sent = ResponseContext { after, bodiless: head.method == "HEAD", date: self.date(at) };
         let note = |visitor: &Visitor<'_>, seen, tail: &[u8]| {
             let pending = self.desk.record(visitor, seen, tail);
             (pending.id, pending)
@@ -228,7 +228,7 @@ impl Core {
     }
 
     /// Waits until a click is recorded; where it is not, `out` says so instead.
-    pub(crate) async fn settle(&self, recording: Recording, after: After, out: &mut Vec<u8>) {
+    pub(crate) async fn settle(&self, recording: Recording, after: Persistence, out: &mut Vec<u8>) {
         let counts = self.counts();
         match (recording.pending.outcome().await, recording.class) {
             (Recorded::Yes | Recorded::Shed, ClickClass::Click) => drop(counts.clicks.inc()),
@@ -236,8 +236,8 @@ impl Core {
             (Recorded::Unknown, _) => {
                 counts.unrecorded.inc();
                 out.clear();
-                let sent = Sent { after, bodiless: false, date: self.date(Timestamp::now()) };
-                Answer::Unavailable.write(sent, out);
+                let sent = ResponseContext { after, bodiless: false, date: self.date(Timestamp::now()) };
+                RedirectResponse::Unavailable.write(sent, out);
             }
         }
     }

@@ -4,13 +4,13 @@
 use schemas::link::ReferrerPolicy;
 
 use crate::{
-    http::{After, Refusal},
+    http::{Persistence, Refusal},
     table::location::Location,
 };
 
 /// What is answered to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer<'a> {
+pub(crate) enum RedirectResponse<'a> {
     /// Go on there.
     Redirect { status: u16, location: Location<'a>, referrer_policy: Option<ReferrerPolicy> },
     /// No link has this address.
@@ -29,8 +29,8 @@ pub(crate) enum Answer<'a> {
 
 /// How an answer is sent.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent {
-    pub(crate) after: After,
+pub(crate) struct ResponseContext {
+    pub(crate) after: Persistence,
     /// Whether the request was HEAD, whose answer has no body.
     pub(crate) bodiless: bool,
     /// The time, as RFC 9110 §5.6.7 has it.
@@ -45,14 +45,14 @@ macro_rules! head {
 }
 const TEXT: &[u8] = b"content-type: text/plain; charset=utf-8\r\n";
 
-impl<'a> Answer<'a> {
+impl<'a> RedirectResponse<'a> {
     /// Go on there: the address that a link or domain has for when there is nothing else.
     pub(crate) fn found(url: &'a [u8]) -> Self {
         Self::Redirect { status: 302, location: Location::new(url), referrer_policy: None }
     }
 
     /// Appends the answer to `out`.
-    pub(crate) fn write(self, sent: Sent, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, sent: ResponseContext, out: &mut Vec<u8>) {
         let (head, body) = self.parts();
         out.extend_from_slice(head);
         match self {
@@ -83,9 +83,9 @@ impl<'a> Answer<'a> {
         }
         out.extend_from_slice(&sent.date);
         out.extend_from_slice(match sent.after {
-            After::KeepAlive => b"\r\n\r\n",
-            After::KeepAliveSaid => b"\r\nconnection: keep-alive\r\n\r\n",
-            After::Close => b"\r\nconnection: close\r\n\r\n",
+            Persistence::KeepAlive => b"\r\n\r\n",
+            Persistence::KeepAliveSaid => b"\r\nconnection: keep-alive\r\n\r\n",
+            Persistence::Close => b"\r\nconnection: close\r\n\r\n",
         });
         if !sent.bodiless {
             out.extend_from_slice(body.as_bytes());

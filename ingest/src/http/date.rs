@@ -1,4 +1,4 @@
-//! The `Date` of an answer (RFC 9110 §6.6.1), spelt out once a second.
+//! The `DateHeader` of an answer (RFC 9110 §6.6.1), spelt out once a second.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -6,12 +6,12 @@ use schemas::Timestamp;
 
 /// The second that was spelt out last.
 #[derive(Default)]
-pub(crate) struct Date {
+pub(crate) struct DateHeader {
     second: i64,
     text: [u8; 29],
 }
 
-impl Date {
+impl DateHeader {
     /// `at`, such as `Tue, 24 Nov 2026 03:56:00 GMT`.
     pub(crate) fn at(&mut self, at: Timestamp) -> [u8; 29] {
         let second = at.as_millis().div_euclid(1000);

@@ -47,7 +47,7 @@ pub(crate) enum Refusal {
 
 /// What becomes of a connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum After {
+pub(crate) enum Persistence {
     /// It waits for the next request.
     KeepAlive,
     /// The same for HTTP/1.0, where that must be said.
@@ -58,7 +58,7 @@ pub(crate) enum After {
 
 /// A request's head.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Head<'b> {
+pub(crate) struct RequestHead<'b> {
     pub(crate) method: &'b str,
     /// The host that is asked, with its port; HTTP/1.0 may leave it out.
     pub(crate) host: Option<&'b str>,
@@ -67,7 +67,7 @@ pub(crate) struct Head<'b> {
     /// What stands behind `?`.
     pub(crate) query: Option<&'b str>,
     pub(crate) headers: Headers<'b>,
-    pub(crate) after: After,
+    pub(crate) after: Persistence,
 }
 
 /// The headers of a head, in their order.
@@ -87,7 +87,7 @@ impl<'b> Headers<'b> {
 }
 
 /// Reads the head at the beginning of `bytes` and gives it to `make`.
-pub(crate) fn parse<T>(bytes: &[u8], make: impl FnOnce(Head<'_>) -> T) -> Parsed<T> {
+pub(crate) fn parse<T>(bytes: &[u8], make: impl FnOnce(RequestHead<'_>) -> T) -> Parsed<T> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
     let mut request = Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
@@ -117,7 +117,7 @@ fn is_other_version(bytes: &[u8]) -> bool {
         && matches!(version, Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-fn head<'h>(request: &'h Request<'_, 'h>) -> Result<Head<'h>, Refusal> {
+fn head<'h>(request: &'h Request<'_, 'h>) -> Result<RequestHead<'h>, Refusal> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(Refusal::Malformed);
     };
@@ -136,7 +136,7 @@ fn head<'h>(request: &'h Request<'_, 'h>) -> Result<Head<'h>, Refusal> {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    Ok(Head {
+    Ok(RequestHead {
         method,
         host: authority.or(framing.host),
         path: if path.is_empty() { "/" } else { path },
@@ -170,7 +170,7 @@ pub(crate) fn is_authority(text: &str) -> bool {
 /// What the headers say of the message itself.
 struct Framing<'h> {
     host: Option<&'h str>,
-    after: After,
+    after: Persistence,
 }
 
 impl<'h> Framing<'h> {
@@ -216,10 +216,10 @@ impl<'h> Framing<'h> {
         }
         let has_body = encoded || length.is_some_and(|bytes| bytes > 0);
         let after = match minor {
-            _ if has_body || close => After::Close,
-            0 if keep => After::KeepAliveSaid,
-            0 => After::Close,
-            _ => After::KeepAlive,
+            _ if has_body || close => Persistence::Close,
+            0 if keep => Persistence::KeepAliveSaid,
+            0 => Persistence::Close,
+            _ => Persistence::KeepAlive,
         };
         Ok(Self { host: host.filter(|host| !host.is_empty()), after })
     }
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     /// What is asked of whom, and what becomes of the connection.
-    type Seen = (String, Option<String>, String, Option<String>, After);
+    type Seen = (String, Option<String>, String, Option<String>, Persistence);
 
     fn read(bytes: &[u8]) -> Parsed<Seen> {
         parse(bytes, |head| {
@@ -256,13 +256,13 @@ mod tests {
             let bytes = format!("GET {target} HTTP/1.1\r\nHost: go.acme.co\r\n\r\nGET /next");
             let Parsed::Whole((_, host, path, query, after), len) = read(bytes.as_bytes()) else { panic!("{target}") };
             assert_eq!((host.as_deref(), &*path, query.as_deref()), expected, "{target}");
-            assert_eq!((after, &bytes[len..]), (After::KeepAlive, "GET /next"), "{target}");
+            assert_eq!((after, &bytes[len..]), (Persistence::KeepAlive, "GET /next"), "{target}");
         }
     }
 
     #[test]
     fn a_connection_goes_on_where_both_sides_say_so() {
-        use After::{Close, KeepAlive, KeepAliveSaid};
+        use Persistence::{Close, KeepAlive, KeepAliveSaid};
         for (version, headers, expected) in [
             ("1.1", "", KeepAlive),
             ("1.1", "Connection: close\r\n", Close),

@@ -24,11 +24,11 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    batch::{BODY_BYTES, Batch, Shape},
+    batch::{BODY_BYTES, ReportBatch, ReportShape},
     callers::Callers,
     conversion::{Repeat, record},
-    metrics::Counts,
-    outbox::Outbox,
+    metrics::IntakeMetrics,
+    outbox::ConversionOutbox,
     postback,
 };
 use crate::visit::traceparent;
@@ -37,15 +37,15 @@ use crate::visit::traceparent;
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the routes work with.
-pub(crate) struct Intake {
+pub(crate) struct IntakeState {
     pub(crate) callers: Arc<Callers>,
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: ConversionOutbox,
     pub(crate) currency: Currency,
-    pub(crate) counts: Counts,
+    pub(crate) counts: IntakeMetrics,
 }
 
 /// All routes.
-pub(crate) fn routes(intake: Arc<Intake>) -> Router {
+pub(crate) fn routes(intake: Arc<IntakeState>) -> Router {
     let postback = get(postback_of).post(postback_of).head(|| async { no_method() });
     Router::new()
         .route("/v1/conversions", post(report))
@@ -63,7 +63,7 @@ fn no_method() -> Problem {
 }
 
 /// What every answer has.
-async fn finish(State(intake): State<Arc<Intake>>, request: Request, next: Next) -> Response {
+async fn finish(State(intake): State<Arc<IntakeState>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(kind) = response.extensions_mut().remove::<Kind>() {
         intake.counts.refused(kind);
@@ -84,27 +84,27 @@ struct AcceptedLines {
 }
 
 /// `POST /v1/conversions`.
-async fn report(State(intake): State<Arc<Intake>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn report(State(intake): State<Arc<IntakeState>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let now = Timestamp::now();
     // Before the body is read: strangers' bodies are nobody's to keep.
     let key = intake.callers.bearer(&headers, now)?;
     let repeat = idempotency_key(&headers)?;
     let body = bytes(body).await?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    match Shape::of(content_type, &body) {
-        Shape::One => {
+    match ReportShape::of(content_type, &body) {
+        ReportShape::One => {
             let reported: Reported = json::parse(&body)?;
             let repeat = repeat.map_or(Repeat::Unknown, Repeat::Request);
             let conversion = record(reported, &key.workspace, repeat, now).map_err(Problem::invalid)?;
             intake.one(conversion, &headers, |counts| &counts.reported).await
         }
-        Shape::Lines => intake.lines(&body, &key, repeat, &headers, now).await,
+        ReportShape::Lines => intake.lines(&body, &key, repeat, &headers, now).await,
     }
 }
 
 /// `GET /v1/postback/{token}`.
 async fn postback_of(
-    State(intake): State<Arc<Intake>>,
+    State(intake): State<Arc<IntakeState>>,
     token: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -119,12 +119,12 @@ async fn postback_of(
     intake.one(conversion, &headers, |counts| &counts.called_back).await
 }
 
-impl Intake {
+impl IntakeState {
     async fn one(
         &self,
         conversion: RawConversion,
         headers: &HeaderMap,
-        counter: impl Fn(&Counts) -> &prometheus_client::metrics::counter::Counter,
+        counter: impl Fn(&IntakeMetrics) -> &prometheus_client::metrics::counter::Counter,
     ) -> Result<Response, Problem> {
         let id = conversion.id;
         self.record(&[conversion], headers).await?;
@@ -140,7 +140,7 @@ impl Intake {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Response, Problem> {
-        let Batch { taken, rejected } = Batch::read(body, &key.workspace, repeat, now)?;
+        let ReportBatch { taken, rejected } = ReportBatch::read(body, &key.workspace, repeat, now)?;
         let answer = AcceptedLines { accepted: taken.len(), rejected };
         if taken.is_empty() {
             let problem = Problem::new(Kind::Invalid, "No line is a conversion: `rejected` says why");

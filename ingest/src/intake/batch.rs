@@ -17,14 +17,14 @@ pub(crate) const LINES: usize = 5_000;
 
 /// What a body holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum ReportShape {
     /// One JSON object.
     One,
     /// NDJSON.
     Lines,
 }
 
-impl Shape {
+impl ReportShape {
     /// NDJSON is what calls itself so, and what has several lines of which the
     /// first is complete: an object may be spread over many lines, too.
     pub(crate) fn of(content_type: Option<&str>, body: &[u8]) -> Self {
@@ -51,12 +51,12 @@ fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 
 /// Lines that were read.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct ReportBatch {
     pub(crate) taken: Vec<RawConversion>,
     pub(crate) rejected: Vec<RejectedLine>,
 }
 
-impl Batch {
+impl ReportBatch {
     /// Reads the lines of a body that a key of `workspace` sent at `now`, along
     /// with an `Idempotency-Key` or without.
     ///
@@ -104,25 +104,25 @@ mod tests {
 
     const LINE: &str = r#"{"click_id":"clk_01KH0FTEXX7000000000000000","name":"signup"}"#;
 
-    fn read(body: &str, key: Option<&str>) -> Result<Batch, Problem> {
-        Batch::read(body.as_bytes(), &WorkspaceId::default(), key, Timestamp::now())
+    fn read(body: &str, key: Option<&str>) -> Result<ReportBatch, Problem> {
+        ReportBatch::read(body.as_bytes(), &WorkspaceId::default(), key, Timestamp::now())
     }
 
     #[test]
     fn several_lines_are_told_from_one_object_over_several() {
         let pretty = "{\n  \"name\": \"signup\"\n}\n";
         for (content_type, body, expected) in [
-            (None, LINE.to_owned(), Shape::One),
-            (None, format!("{LINE}\n"), Shape::One),
-            (None, format!("\n{LINE}\r\n\n"), Shape::One),
-            (None, format!("{LINE}\n{LINE}\n"), Shape::Lines),
-            (Some("application/json"), format!("{LINE}\nnonsense"), Shape::Lines),
-            (Some("application/json"), pretty.to_owned(), Shape::One),
-            (Some("application/x-ndjson"), LINE.to_owned(), Shape::Lines),
-            (Some("Application/X-NDJSON; charset=utf-8"), pretty.to_owned(), Shape::Lines),
-            (Some("text/plain"), String::new(), Shape::One),
+            (None, LINE.to_owned(), ReportShape::One),
+            (None, format!("{LINE}\n"), ReportShape::One),
+            (None, format!("\n{LINE}\r\n\n"), ReportShape::One),
+            (None, format!("{LINE}\n{LINE}\n"), ReportShape::Lines),
+            (Some("application/json"), format!("{LINE}\nnonsense"), ReportShape::Lines),
+            (Some("application/json"), pretty.to_owned(), ReportShape::One),
+            (Some("application/x-ndjson"), LINE.to_owned(), ReportShape::Lines),
+            (Some("Application/X-NDJSON; charset=utf-8"), pretty.to_owned(), ReportShape::Lines),
+            (Some("text/plain"), String::new(), ReportShape::One),
         ] {
-            assert_eq!(Shape::of(content_type, body.as_bytes()), expected, "{content_type:?} {body:?}");
+            assert_eq!(ReportShape::of(content_type, body.as_bytes()), expected, "{content_type:?} {body:?}");
         }
     }
 

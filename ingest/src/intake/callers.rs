@@ -20,7 +20,7 @@ use service::{
 };
 use tracing::error;
 
-use crate::renewed_producer::Client;
+use crate::renewed_producer::RenewedProducer;
 
 /// The keys, and who called with them.
 pub(crate) struct Callers {
@@ -29,11 +29,11 @@ pub(crate) struct Callers {
     complete: AtomicBool,
     limiter: Limiter<KeyId>,
     uses: KeyUses,
-    client: Arc<Client>,
+    client: Arc<RenewedProducer>,
 }
 
 impl Callers {
-    pub(crate) fn new(client: Arc<Client>, per_second: NonZeroU32) -> Self {
+    pub(crate) fn new(client: Arc<RenewedProducer>, per_second: NonZeroU32) -> Self {
         Self {
             keys: RwLock::default(),
             complete: AtomicBool::new(false),

@@ -7,18 +7,18 @@ use prometheus_client::{
 use service::{Metrics, problem::Kind};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Source {
+struct SourceLabel {
     source: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
+struct IntakeRefusalLabel {
     reason: &'static str,
 }
 
 /// The intake's metrics. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Counts {
+pub(crate) struct IntakeMetrics {
     pub(crate) reported: Counter,
     pub(crate) called_back: Counter,
     /// Lines that are wrong among others that are not.
@@ -26,24 +26,24 @@ pub(crate) struct Counts {
     pub(crate) ack_seconds: Histogram,
     pub(crate) connections: Gauge,
     pub(crate) keys: Gauge,
-    refused: Family<Reason, Counter>,
+    refused: Family<IntakeRefusalLabel, Counter>,
 }
 
-impl Counts {
+impl IntakeMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let conversions = metrics.family_counter::<Source>(
+        let conversions = metrics.family_counter::<SourceLabel>(
             "clickhook_ingest_conversions",
             "Conversions that were answered with 202, by how they came in",
         );
-        let conversions = |source| conversions.get_or_create_owned(&Source { source });
-        let refused = metrics.family_counter::<Reason>(
+        let conversions = |source| conversions.get_or_create_owned(&SourceLabel { source });
+        let refused = metrics.family_counter::<IntakeRefusalLabel>(
             "clickhook_ingest_conversions_refused",
             "Reports of conversions that were not answered with 202, and lines left out of those that were, by why",
         );
         Self {
             reported: conversions("api"),
             called_back: conversions("postback"),
-            lines_refused: refused.get_or_create_owned(&Reason { reason: "line" }),
+            lines_refused: refused.get_or_create_owned(&IntakeRefusalLabel { reason: "line" }),
             ack_seconds: metrics.histogram(
                 "clickhook_ingest_conversion_ack_seconds",
                 "From handing the conversions of a request to Kafka to their acknowledgement",
@@ -56,7 +56,7 @@ impl Counts {
         }
     }
 
-    /// Counts a report that is refused.
+    /// IntakeMetrics a report that is refused.
     pub(crate) fn refused(&self, kind: Kind) {
         let reason = match kind {
             Kind::Malformed => "malformed",
@@ -69,6 +69,6 @@ impl Counts {
             Kind::Limited { .. } => "limited",
             Kind::Conflict | Kind::Changed | Kind::Unavailable => "unavailable",
         };
-        self.refused.get_or_create_owned(&Reason { reason }).inc();
+        self.refused.get_or_create_owned(&IntakeRefusalLabel { reason }).inc();
     }
 }

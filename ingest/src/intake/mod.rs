@@ -32,8 +32,8 @@ use service::{
 use tokio::{net::TcpListener, runtime, sync::oneshot};
 use tracing::info;
 
-use self::{api::Intake, callers::Callers, metrics::Counts, outbox::Outbox};
-use crate::{Config, Error, renewed_producer::Client};
+use self::{api::IntakeState, callers::Callers, metrics::IntakeMetrics, outbox::ConversionOutbox};
+use crate::{Config, Error, renewed_producer::RenewedProducer};
 
 /// How long Kafka may collect conversions before it is sent them: many callers
 /// at once share a batch, and one alone hardly waits.
@@ -42,7 +42,7 @@ const LINGER: Duration = Duration::from_millis(1);
 const QUEUE_KBYTES: u32 = 64 << 10;
 
 /// An intake that has started.
-pub(crate) struct Started {
+pub(crate) struct RunningIntake {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// Hears when it has drained, or why it went down.
@@ -57,17 +57,17 @@ pub(crate) fn start(
     metrics: &Metrics,
     health: &Health,
     close: Shutdown,
-) -> Result<Started, Error> {
+) -> Result<RunningIntake, Error> {
     let address = config.intake_listen;
     let refused = |source| Error::Intake { address, source };
     let listener = StdListener::bind(address).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
 
-    let counts = Counts::new(metrics);
+    let counts = IntakeMetrics::new(metrics);
     let patience = Duration::from_millis(config.intake_ack_timeout_ms);
     let kafka = bus.clone();
-    let client = Client::new(move || kafka.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES))?;
+    let client = RenewedProducer::new(move || kafka.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES))?;
     let client = Arc::new(client);
     let callers = Arc::new(Callers::new(Arc::clone(&client), config.intake_rate_per_s));
     let part = health.part("keys");
@@ -78,8 +78,8 @@ pub(crate) fn start(
         drain: Duration::from_millis(config.drain_timeout_ms),
     };
     let open = counts.connections.clone();
-    let outbox = Outbox::new(bus.clone(), client, patience, counts.ack_seconds.clone());
-    let routes = api::routes(Arc::new(Intake { callers, outbox, currency: config.postback_currency()?, counts }));
+    let outbox = ConversionOutbox::new(bus.clone(), client, patience, counts.ack_seconds.clone());
+    let routes = api::routes(Arc::new(IntakeState { callers, outbox, currency: config.postback_currency()?, counts }));
 
     let (tell, done) = oneshot::channel();
     thread::Builder::new()
@@ -98,11 +98,11 @@ pub(crate) fn start(
         })
         .map_err(Error::Thread)?;
     info!(%address, "the intake of conversions listens");
-    Ok(Started { address, done })
+    Ok(RunningIntake { address, done })
 }
 
 /// Keeps the keys like the topic.
-fn follow(bus: &Bus, dir: &Path, callers: Arc<Callers>, counts: Counts, part: Part) -> Result<Table, Error> {
+fn follow(bus: &Bus, dir: &Path, callers: Arc<Callers>, counts: IntakeMetrics, part: Part) -> Result<Table, Error> {
     let table = bus.table("intake", Topic::Keys, Some(dir), move |change| {
         callers.apply(change);
         counts.keys.set(i64::try_from(callers.len()).unwrap_or(i64::MAX));

@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use schemas::{RawConversion, Topic};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::renewed_producer::Client;
+use crate::renewed_producer::RenewedProducer;
 
 /// Why conversions may not be on the topic.
 #[derive(Debug, thiserror::Error)]
@@ -27,16 +27,21 @@ pub(crate) enum NotRecorded {
 }
 
 /// Where conversions leave the process.
-pub(crate) struct Outbox {
+pub(crate) struct ConversionOutbox {
     bus: Bus,
-    client: Arc<Client>,
+    client: Arc<RenewedProducer>,
     patience: Duration,
     ack_seconds: Histogram,
 }
 
-impl Outbox {
+impl ConversionOutbox {
     /// One that waits `patience` for Kafka.
-    pub(crate) const fn new(bus: Bus, client: Arc<Client>, patience: Duration, ack_seconds: Histogram) -> Self {
+    pub(crate) const fn new(
+        bus: Bus,
+        client: Arc<RenewedProducer>,
+        patience: Duration,
+        ack_seconds: Histogram,
+    ) -> Self {
         Self { bus, client, patience, ack_seconds }
     }
 

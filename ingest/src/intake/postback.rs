@@ -41,7 +41,7 @@ const CUSTOMER_ID: &[&str] = &["customer_id"];
 /// # Errors
 /// With everything that is wrong.
 pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<FieldError>> {
-    let mut fields = Fields { pairs: form_urlencoded::parse(query.as_bytes()).collect(), errors: Vec::new() };
+    let mut fields = QueryFields { pairs: form_urlencoded::parse(query.as_bytes()).collect(), errors: Vec::new() };
     let click_id = match fields.take(CLICK_ID) {
         None => {
             fields.wrong("click_id", "is missing: put the network's macro for the click id here");
@@ -82,12 +82,12 @@ pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<Fiel
     reported.filter(|_| fields.errors.is_empty()).ok_or(fields.errors)
 }
 
-struct Fields<'q> {
+struct QueryFields<'q> {
     pairs: Vec<(Cow<'q, str>, Cow<'q, str>)>,
     errors: Vec<FieldError>,
 }
 
-impl<'q> Fields<'q> {
+impl<'q> QueryFields<'q> {
     /// The one value under any of `names`. Networks send what they know nothing
     /// of as nothing, or with its macro left as it was: that is no value.
     fn take(&mut self, names: &[&'static str]) -> Option<Cow<'q, str>> {

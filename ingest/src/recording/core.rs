@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     recording::recorder::{Added, Number, Recorded, Recorder, Told},
-    visit::{Seen, Visitor},
+    visit::{Classified, Visitor},
 };
 
 /// What a core needs to open its desk.
@@ -89,7 +89,7 @@ impl Seat {
 impl Desk {
     /// Writes a visit down. It is on its way from now on, whether or not anyone
     /// waits for it. `tail` is the end of its line: what is known of the link.
-    pub(crate) fn record(&self, visitor: &Visitor<'_>, seen: Seen, tail: &[u8]) -> Pending {
+    pub(crate) fn record(&self, visitor: &Visitor<'_>, seen: Classified, tail: &[u8]) -> Pending {
         let random = rand::random();
         let mut line = self.line.borrow_mut();
         loop {

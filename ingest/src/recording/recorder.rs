@@ -26,11 +26,11 @@ use uuid::Uuid;
 
 use crate::{
     config::{Config, Durability},
-    metrics::Counts,
+    metrics::IngestMetrics,
     recording::core::Seat,
     recording::spooler::Order,
     recording::unacked::{Flight, Flights, Stand},
-    renewed_producer::Client,
+    renewed_producer::RenewedProducer,
 };
 
 /// How long a bundle collects at least, counted from the one before.
@@ -59,7 +59,7 @@ pub(crate) enum Recorded {
     Unknown,
 }
 
-/// Counts the bundles of this process.
+/// IngestMetrics the bundles of this process.
 pub(crate) type Number = u64;
 
 struct Open {
@@ -99,11 +99,11 @@ pub(crate) type Told = (Number, Option<Recorded>);
 
 /// The recorder of the process: what its desks share.
 pub(crate) struct Recorder {
-    client: Arc<Client>,
+    client: Arc<RenewedProducer>,
     partitions: u16,
     durability: Durability,
     budget: Duration,
-    counts: Counts,
+    counts: IngestMetrics,
     open: Mutex<Open>,
     flights: Mutex<Flights>,
     in_flight: AtomicUsize,
@@ -136,7 +136,7 @@ impl Recorder {
     pub(crate) fn new(
         bus: &Bus,
         config: &Config,
-        counts: Counts,
+        counts: IngestMetrics,
         keeper: Option<blocking::Sender<Order>>,
         cores: usize,
     ) -> Result<(Arc<Self>, Vec<Seat>), BusError> {
@@ -155,7 +155,7 @@ impl Recorder {
         };
         let (kafka, durability) = (bus.clone(), config.durability);
         let recorder = Arc::new(Self {
-            client: Arc::new(Client::new(move || producer(&kafka, durability))?),
+            client: Arc::new(RenewedProducer::new(move || producer(&kafka, durability))?),
             partitions: bus.partitions(Topic::ClicksRaw),
             durability,
             budget: config.budget(),
@@ -530,12 +530,12 @@ mod tests {
     use tokio::{runtime, task::spawn_local, time::timeout};
 
     use super::*;
-    use crate::visit::{Counted, Place, Seen, Visitor};
+    use crate::visit::{Classified, CountsAs, RequestedPath, Visitor};
 
     const VISITOR: Visitor<'static> = Visitor {
         host: None,
-        place: Place::Root,
-        counted: Counted::As(ClickClass::Click),
+        place: RequestedPath::Root,
+        counted: CountsAs::Click(ClickClass::Click),
         ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         claims: None,
         user_agent: None,
@@ -549,7 +549,7 @@ mod tests {
         // Nobody listens there, and nobody takes what is ordered.
         let bus = Bus::new(BusConfig { brokers: "127.0.0.1:1".to_owned(), ..BusConfig::default() });
         let (keeper, _orders) = blocking::channel();
-        let counts = Counts::new(&Metrics::default());
+        let counts = IngestMetrics::new(&Metrics::default());
         let (recorder, mut seats) = Recorder::new(&bus, &Config::default(), counts.clone(), Some(keeper), 1).unwrap();
         let (desk, told) = seats.remove(0).open();
         let runtime =
@@ -557,7 +557,7 @@ mod tests {
         runtime.block_on(async {
             let clerk = Rc::clone(&desk);
             spawn_local(async move { clerk.run(told).await });
-            let seen = Seen { at: Timestamp::now(), class: ClickClass::Click, rate_limited: false };
+            let seen = Classified { at: Timestamp::now(), class: ClickClass::Click, rate_limited: false };
             for clicks in 1..=2 {
                 let pending = desk.record(&VISITOR, seen, b"}");
                 let outcome = timeout(Duration::from_secs(30), pending.outcome()).await;

@@ -18,7 +18,7 @@ use std::{
 use tracing::{error, info, warn};
 
 use crate::{
-    metrics::Counts,
+    metrics::IngestMetrics,
     recording::recorder::{Bundle, Number, Recorder},
     recording::spool::{Put, Spool, SpoolError, Spooled},
 };
@@ -56,7 +56,7 @@ pub(crate) enum Order {
 pub(crate) struct Keeper {
     spool: Spool,
     max_bytes: u64,
-    counts: Counts,
+    counts: IngestMetrics,
     recorder: Arc<Recorder>,
     orders: Sender<Order>,
     next: u64,
@@ -98,7 +98,7 @@ impl Keeper {
     pub(crate) fn new(
         spool: Spool,
         max_bytes: u64,
-        counts: Counts,
+        counts: IngestMetrics,
         recorder: Arc<Recorder>,
         orders: Sender<Order>,
     ) -> Result<Self, SpoolError> {

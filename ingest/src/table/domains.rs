@@ -11,20 +11,20 @@ use parking_lot::Mutex;
 use schemas::{Domain, DomainId, Topic, WorkspaceId, ids::IdError, workspace::SlugCase};
 use tracing::error;
 
-use crate::{metrics::Counts, table::location::Rules};
+use crate::{metrics::IngestMetrics, table::location::LocationRules};
 
 /// A domain's number: what the addresses of its links begin with. One of another
 /// workspace under the same name has another number, so that links never follow
 /// a domain from one owner to the next.
-pub(crate) type Number = u32;
+pub(crate) type DomainNumber = u32;
 /// Of every host that no domain claims.
-pub(crate) const CATCH_ALL: Number = 0;
+pub(crate) const CATCH_ALL: DomainNumber = 0;
 
 /// A domain, ready to be served.
 #[derive(Debug)]
 pub(crate) struct Site {
     id: DomainId,
-    pub(crate) number: Number,
+    pub(crate) number: DomainNumber,
     pub(crate) workspace: WorkspaceId,
     pub(crate) slug_case: SlugCase,
     /// Where `/` leads: ASCII, as the others.
@@ -38,35 +38,35 @@ pub(crate) struct Site {
 type Sites = papaya::HashMap<Box<str>, Site, RandomState>;
 
 #[derive(Default)]
-struct Shared {
+struct SharedDomains {
     sites: Sites,
-    numbers: Mutex<Numbers>,
+    numbers: Mutex<DomainNumbers>,
 }
 
 /// Each domain keeps its number for as long as the process lives.
 #[derive(Default)]
-struct Numbers {
-    given: Number,
-    by_name: HashMap<Box<str>, Vec<(WorkspaceId, Number)>>,
+struct DomainNumbers {
+    given: DomainNumber,
+    by_name: HashMap<Box<str>, Vec<(WorkspaceId, DomainNumber)>>,
 }
 
 /// The readers' side. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Domains(Arc<Shared>);
+pub(crate) struct Domains(Arc<SharedDomains>);
 
 /// The domains while they are looked at.
-pub(crate) struct Look<'d>(Option<HashMapRef<'d, Box<str>, Site, RandomState, LocalGuard<'d>>>);
+pub(crate) struct DomainsView<'d>(Option<HashMapRef<'d, Box<str>, Site, RandomState, LocalGuard<'d>>>);
 
 impl Domains {
     /// The domains as they are now.
-    pub(crate) fn look(&self) -> Look<'_> {
+    pub(crate) fn view(&self) -> DomainsView<'_> {
         let sites = &self.0.sites;
-        Look((!sites.is_empty()).then(|| sites.pin()))
+        DomainsView((!sites.is_empty()).then(|| sites.pin()))
     }
 
     /// The number of a workspace's domain, whether or not it is known yet.
-    pub(crate) fn number(&self, workspace: &WorkspaceId, name: &str) -> Number {
-        let Numbers { given, by_name } = &mut *self.0.numbers.lock();
+    pub(crate) fn number(&self, workspace: &WorkspaceId, name: &str) -> DomainNumber {
+        let DomainNumbers { given, by_name } = &mut *self.0.numbers.lock();
         let owners = by_name.get(name).map_or([].as_slice(), Vec::as_slice);
         if let Some((_, number)) = owners.iter().find(|(owner, _)| owner == workspace) {
             return *number;
@@ -78,7 +78,7 @@ impl Domains {
     }
 }
 
-impl Look<'_> {
+impl DomainsView<'_> {
     /// The domain that `host` is. It is as in a `Host` header, port included.
     pub(crate) fn find(&self, host: Option<&str>) -> Option<&Site> {
         self.0.as_ref()?.get(&*host_name(host?))
@@ -108,12 +108,12 @@ pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
 /// The one that changes the domains.
 pub(crate) struct DomainsWriter {
     domains: Domains,
-    rules: Rules,
+    rules: LocationRules,
     names: HashMap<DomainId, Box<str>>,
 }
 
 impl DomainsWriter {
-    pub(crate) fn new(domains: Domains, rules: Rules) -> Self {
+    pub(crate) fn new(domains: Domains, rules: LocationRules) -> Self {
         Self { domains, rules, names: HashMap::new() }
     }
 
@@ -157,7 +157,7 @@ impl DomainsWriter {
     }
 
     /// Keeps the domains like the topic, and a snapshot of them in `dir`.
-    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, counts: Counts) -> Result<Table, BusError> {
+    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, counts: IngestMetrics) -> Result<Table, BusError> {
         bus.table("ingest", Topic::Domains, Some(dir), move |change| {
             let done = match change {
                 Change::Put { value, .. } => serde_json::from_slice::<Domain>(value)
@@ -180,17 +180,17 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub(crate) fn rules() -> Rules {
+    pub(crate) fn rules() -> LocationRules {
         let schemes = AppSchemes::try_from(vec!["myapp".to_owned()]).unwrap();
-        Rules { schemes, click_id_param: "ch_click_id".into() }
+        LocationRules { schemes, click_id_param: "ch_click_id".into() }
     }
 
     pub(crate) fn domain(id: u128, name: &str) -> Domain {
         plain_domain(DomainId::from_bits(id), name)
     }
 
-    fn found(domains: &Domains, host: &str) -> Option<Number> {
-        domains.look().find(Some(host)).map(|site| site.number)
+    fn found(domains: &Domains, host: &str) -> Option<DomainNumber> {
+        domains.view().find(Some(host)).map(|site| site.number)
     }
 
     #[test]
@@ -207,7 +207,7 @@ pub(crate) mod tests {
         for host in ["acme.co", "x.go.acme.co", "go.acme.co:x", "go.acme.co..", "[::1]:80", ""] {
             assert_eq!(found(&domains, host), None, "{host}");
         }
-        assert!(domains.look().find(None).is_none());
+        assert!(domains.view().find(None).is_none());
         writer.put(&Domain { verified_at: None, ..domain(1, "go.acme.co") });
         assert_eq!(found(&domains, "go.acme.co"), None);
     }
@@ -240,7 +240,7 @@ pub(crate) mod tests {
             expired_url: url("myapp://over"),
             ..domain(1, "go.acme.co")
         });
-        let look = domains.look();
+        let look = domains.view();
         let site = look.find(Some("go.acme.co")).unwrap();
         let urls = [&site.root, &site.fallback, &site.expired].map(Option::as_deref);
         assert_eq!(urls, [Some(b"https://acme.co/%C3%BC".as_slice()), None, Some(b"myapp://over")]);

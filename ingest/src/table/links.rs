@@ -11,51 +11,51 @@ use schemas::{Link, LinkId, Topic, WorkspaceId};
 use tracing::{error, info};
 
 use crate::{
-    metrics::Counts,
-    table::domains::{CATCH_ALL, Domains, Number, id_of},
-    table::location::Rules,
-    table::row::{Address, Row, RowError},
+    metrics::IngestMetrics,
+    table::domains::{CATCH_ALL, DomainNumber, Domains, id_of},
+    table::location::LocationRules,
+    table::row::{LinkAddress, LinkRow, LinkRowError},
 };
 
 /// For how many links room is made ahead, at most: a topic may have had many more
 /// records than it has links. Where it has next to none, that wastes 42 MB.
 const ROOM: usize = 1 << 20;
 
-type Rows = papaya::HashSet<Row, RandomState>;
+type Rows = papaya::HashSet<LinkRow, RandomState>;
 
 /// The readers' side. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Links(Arc<Rows>);
 
 /// The links while they are looked at.
-pub(crate) struct Look<'l>(HashSetRef<'l, Row, RandomState, LocalGuard<'l>>);
+pub(crate) struct LinksView<'l>(HashSetRef<'l, LinkRow, RandomState, LocalGuard<'l>>);
 
 impl Links {
     /// The links as they are now.
-    pub(crate) fn look(&self) -> Look<'_> {
-        Look(self.0.pin())
+    pub(crate) fn view(&self) -> LinksView<'_> {
+        LinksView(self.0.pin())
     }
 }
 
-impl Look<'_> {
+impl LinksView<'_> {
     /// The link that a domain answers with under a slug in its canonical spelling.
-    pub(crate) fn find(&self, domain: Number, slug: &str) -> Option<&Row> {
-        self.0.get(&Address { domain, slug: slug.as_bytes() })
+    pub(crate) fn find(&self, domain: DomainNumber, slug: &str) -> Option<&LinkRow> {
+        self.0.get(&LinkAddress { domain, slug: slug.as_bytes() })
     }
 }
 
 /// The one that changes the table.
 pub(crate) struct LinksWriter {
     links: Links,
-    by_id: HashTable<Row>,
+    by_id: HashTable<LinkRow>,
     hasher: RandomState,
     domains: Domains,
-    rules: Rules,
+    rules: LocationRules,
 }
 
 impl LinksWriter {
     /// A table without links, whose domains have the numbers of `domains`.
-    pub(crate) fn new(domains: Domains, rules: Rules) -> Self {
+    pub(crate) fn new(domains: Domains, rules: LocationRules) -> Self {
         Self { links: Links::default(), by_id: HashTable::new(), hasher: RandomState::default(), domains, rules }
     }
 
@@ -66,7 +66,7 @@ impl LinksWriter {
 
     /// Keeps the links like the topic, and a snapshot of them in `dir`, so that the
     /// next redirector starts without Kafka.
-    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, counts: Counts) -> Result<Table, BusError> {
+    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, counts: IngestMetrics) -> Result<Table, BusError> {
         bus.table("ingest", Topic::Links, Some(dir), move |change| {
             let (key, done) = match change {
                 Change::Put { key, value } => (key, self.read(value)),
@@ -96,12 +96,12 @@ impl LinksWriter {
 
     /// The link is now this. One that is disabled or cannot be served takes its
     /// place away.
-    pub(crate) fn put(&mut self, link: &Link) -> Result<(), RowError> {
+    pub(crate) fn put(&mut self, link: &Link) -> Result<(), LinkRowError> {
         if link.disabled {
             self.delete(link.id);
             return Ok(());
         }
-        let row = match self.number(link).and_then(|number| Row::new(link, number, &self.rules)) {
+        let row = match self.number(link).and_then(|number| LinkRow::new(link, number, &self.rules)) {
             Ok(row) => row,
             Err(error) => {
                 self.delete(link.id);
@@ -134,18 +134,18 @@ impl LinksWriter {
     }
 
     /// Takes an address away, if it is still this link's.
-    fn forget(&self, row: &Row) {
+    fn forget(&self, row: &LinkRow) {
         let rows = self.links.0.pin();
         if rows.get(&row.address()).is_some_and(|found| found.id() == row.id()) {
             rows.remove(&row.address());
         }
     }
 
-    fn number(&self, link: &Link) -> Result<Number, RowError> {
+    fn number(&self, link: &Link) -> Result<DomainNumber, LinkRowError> {
         match &link.domain {
             Some(name) => Ok(self.domains.number(&link.workspace, name)),
             None if link.workspace == WorkspaceId::default() => Ok(CATCH_ALL),
-            None => Err(RowError::NoDomain),
+            None => Err(LinkRowError::NoDomain),
         }
     }
 }
@@ -168,8 +168,8 @@ pub(crate) mod tests {
         (writer, links)
     }
 
-    fn found(links: &Links, domain: Number, slug: &str) -> Option<String> {
-        links.look().find(domain, slug).map(|row| String::from_utf8(row.location().to_vec()).unwrap())
+    fn found(links: &Links, domain: DomainNumber, slug: &str) -> Option<String> {
+        links.view().find(domain, slug).map(|row| String::from_utf8(row.location().to_vec()).unwrap())
     }
 
     #[test]
@@ -198,7 +198,7 @@ pub(crate) mod tests {
         let at = |workspace| found(&links, domains.number(workspace, "go.acme.co"), "sale");
         assert_eq!((at(&mine).as_deref(), at(&other)), (Some("https://acme.example/"), None));
         let homeless = Link { workspace: other, ..link(3, None, "sale", "https://other.example/") };
-        assert!(matches!(writer.put(&homeless), Err(RowError::NoDomain)));
+        assert!(matches!(writer.put(&homeless), Err(LinkRowError::NoDomain)));
         assert_eq!(found(&links, CATCH_ALL, "sale").as_deref(), Some("https://all.example/"));
     }
 
@@ -231,7 +231,7 @@ pub(crate) mod tests {
             let odd = Link { expired_url: over, expires_at: at, ..link(1, None, slug, "https://a.example/") };
             writer.put(&odd).unwrap();
             assert_eq!(found(&links, CATCH_ALL, slug).as_deref(), Some("https://a.example/"), "{slug:?}");
-            let look = links.look();
+            let look = links.view();
             let row = look.find(CATCH_ALL, slug).unwrap();
             assert_eq!(row.expired_url(), Some(b"https://over.example/".as_slice()));
             assert!(row.tail().ends_with(b"}\n"));
@@ -242,12 +242,12 @@ pub(crate) mod tests {
     fn what_cannot_be_served_is_refused_and_takes_its_place_away() {
         let (mut writer, links) = writer();
         writer.put(&link(1, None, "sale", "https://a.example/")).unwrap();
-        assert!(matches!(writer.put(&link(1, None, "sale", "nowhere")), Err(RowError::Destination(_))));
+        assert!(matches!(writer.put(&link(1, None, "sale", "nowhere")), Err(LinkRowError::Destination(_))));
         assert_eq!(found(&links, CATCH_ALL, "sale"), None);
-        assert!(matches!(writer.put(&link(1, None, "", "https://a.example/")), Err(RowError::Slug(_))));
+        assert!(matches!(writer.put(&link(1, None, "", "https://a.example/")), Err(LinkRowError::Slug(_))));
         let over = Link { expired_url: Some("data:,x".to_owned()), ..link(1, None, "a", "https://a.example/") };
-        assert!(matches!(writer.put(&over), Err(RowError::ExpiredUrl(_))));
+        assert!(matches!(writer.put(&over), Err(LinkRowError::ExpiredUrl(_))));
         let odd = Link { status_code: 200, ..link(1, None, "a", "https://a.example/") };
-        assert!(matches!(writer.put(&odd), Err(RowError::Status(200))));
+        assert!(matches!(writer.put(&odd), Err(LinkRowError::Status(200))));
     }
 }

@@ -25,14 +25,14 @@ pub(crate) enum LocationError {
 
 /// What the installation says of all redirects.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct LocationRules {
     /// The schemes that they may lead to.
     pub(crate) schemes: AppSchemes,
     /// The name under which a click's id is added.
     pub(crate) click_id_param: Arc<str>,
 }
 
-impl Rules {
+impl LocationRules {
     /// `url` as it can be sent: ASCII without spaces and controls. What it has
     /// beyond is percent-encoded the way a browser would.
     pub(crate) fn check<'u>(&self, url: &'u str) -> Result<Cow<'u, str>, LocationError> {
@@ -85,14 +85,14 @@ fn is_plain(url: &str) -> bool {
 /// The value of a `Location`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location<'a> {
-    /// As [`Rules::check`] gave it.
+    /// As [`LocationRules::check`] gave it.
     url: &'a [u8],
     passed: Option<&'a str>,
     click: Option<(&'a str, Option<ClickId>)>,
 }
 
 impl<'a> Location<'a> {
-    /// That address, which [`Rules::check`] gave.
+    /// That address, which [`LocationRules::check`] gave.
     pub(crate) const fn new(url: &'a [u8]) -> Self {
         Self { url, passed: None, click: None }
     }
@@ -167,9 +167,9 @@ mod tests {
 
     use super::*;
 
-    fn rules() -> Rules {
+    fn rules() -> LocationRules {
         let schemes = AppSchemes::try_from(vec!["myapp".to_owned()]).unwrap();
-        Rules { schemes, click_id_param: "ch_click_id".into() }
+        LocationRules { schemes, click_id_param: "ch_click_id".into() }
     }
 
     proptest! {

@@ -15,13 +15,13 @@ use schemas::{Link, LinkId, Timestamp, click::link_tail, link::ReferrerPolicy};
 use triomphe::ThinArc;
 
 use crate::{
-    table::domains::Number,
-    table::location::{LocationError, Rules},
+    table::domains::DomainNumber,
+    table::location::{LocationError, LocationRules},
 };
 
 /// A link that was read and cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RowError {
+pub(crate) enum LinkRowError {
     #[error("its destination cannot be redirected to: {0}")]
     Destination(LocationError),
     #[error("its `expired_url` cannot be redirected to: {0}")]
@@ -40,46 +40,46 @@ pub(crate) enum RowError {
 
 /// How a link stands at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stand {
+pub(crate) enum LinkPhase {
     /// It has not started.
-    NotYet,
+    NotStarted,
     Live,
     Expired,
 }
 
-/// What a link has beyond a destination: bits of [`Head::traits`].
+/// What a link has beyond a destination: bits of [`LinkRowHeader::traits`].
 mod traits {
     pub(super) const PASSES_QUERY: u8 = 1;
     pub(super) const TELLS_CLICK_ID: u8 = 1 << 1;
     pub(super) const UNSAFE_URL: u8 = 1 << 2;
-    /// A [`Span`](super::Span) stands at the end of the bytes.
+    /// A [`LiveSpan`](super::LiveSpan) stands at the end of the bytes.
     pub(super) const SPAN: u8 = 1 << 3;
 }
 
 /// A part of the bytes: where it begins, and its length. Without padding.
 #[derive(Clone, Copy)]
 #[repr(Rust, packed(2))]
-struct Part {
+struct ByteRange {
     at: u32,
     len: u16,
 }
 
 #[derive(Clone, Copy)]
-struct Head {
+struct LinkRowHeader {
     /// Two halves, so that a row is aligned to 8 bytes.
     id: (u64, u64),
-    domain: Number,
+    domain: DomainNumber,
     /// Where in the bytes the tail ends.
     tail: u32,
-    slug: Part,
-    location: Part,
+    slug: ByteRange,
+    location: ByteRange,
     status: u16,
     traits: u8,
 }
 
 /// From when to when a link is live, and where it leads then: the last bytes of
 /// the rows of links that have such facts, behind that address.
-struct Span {
+struct LiveSpan {
     /// Milliseconds since 1970.
     starts: i64,
     ends: i64,
@@ -87,7 +87,7 @@ struct Span {
     expired_url: u32,
 }
 
-impl Span {
+impl LiveSpan {
     const BYTES: usize = 8 + 8 + 4;
 
     fn of(link: &Link, expired_url: &str) -> Option<Self> {
@@ -122,26 +122,26 @@ impl Span {
 
 /// A link, ready to be served. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Row(ThinArc<Head, u8>);
+pub(crate) struct LinkRow(ThinArc<LinkRowHeader, u8>);
 
-impl Row {
-    fn head(&self) -> &Head {
+impl LinkRow {
+    fn head(&self) -> &LinkRowHeader {
         &self.0.header.header
     }
 
     /// Of a link of the domain with that number.
-    pub(crate) fn new(link: &Link, domain: Number, rules: &Rules) -> Result<Self, RowError> {
+    pub(crate) fn new(link: &Link, domain: DomainNumber, rules: &LocationRules) -> Result<Self, LinkRowError> {
         if !matches!(link.status_code, 301 | 302 | 307 | 308) {
-            return Err(RowError::Status(link.status_code));
+            return Err(LinkRowError::Status(link.status_code));
         }
         if link.slug.is_empty() || link.slug.len() > usize::from(u16::MAX) {
-            return Err(RowError::Slug(link.slug.chars().take(64).collect()));
+            return Err(LinkRowError::Slug(link.slug.chars().take(64).collect()));
         }
-        let location = rules.check(&link.destination).map_err(RowError::Destination)?;
+        let location = rules.check(&link.destination).map_err(LinkRowError::Destination)?;
         let location = if link.append_click_id { rules.without_click_id(&location) } else { location.as_ref().into() };
         let expired = link.expired_url.as_deref().map_or(Ok("".into()), |url| rules.check(url));
-        let expired = expired.map_err(RowError::ExpiredUrl)?;
-        let span = Span::of(link, &expired);
+        let expired = expired.map_err(LinkRowError::ExpiredUrl)?;
+        let span = LiveSpan::of(link, &expired);
         let bit = |has: bool, bit: u8| if has { bit } else { 0 };
         let traits = bit(link.passthrough, traits::PASSES_QUERY)
             | bit(link.append_click_id, traits::TELLS_CLICK_ID)
@@ -156,10 +156,10 @@ impl Row {
             span.write(&mut bytes);
         }
         let bits = link.id.bits();
-        let head = Head {
+        let head = LinkRowHeader {
             id: ((bits >> 64) as u64, bits as u64),
             domain,
-            tail: u32::try_from(tail).map_err(|_| RowError::Long(tail))?,
+            tail: u32::try_from(tail).map_err(|_| LinkRowError::Long(tail))?,
             slug,
             location,
             status: link.status_code,
@@ -173,12 +173,12 @@ impl Row {
     }
 
     /// The bytes before the span, and the span.
-    fn span(&self) -> Option<(&[u8], Span)> {
+    fn span(&self) -> Option<(&[u8], LiveSpan)> {
         let (bytes, span) = self.0.slice.split_last_chunk().filter(|_| self.has(traits::SPAN))?;
-        Some((bytes, Span::read(span)))
+        Some((bytes, LiveSpan::read(span)))
     }
 
-    fn part(&self, Part { at, len }: Part) -> &[u8] {
+    fn part(&self, ByteRange { at, len }: ByteRange) -> &[u8] {
         &self.0.slice[at as usize..at as usize + usize::from(len)]
     }
 
@@ -200,11 +200,11 @@ impl Row {
     }
 
     /// How it stands at `at`.
-    pub(crate) fn stand(&self, at: Timestamp) -> Stand {
+    pub(crate) fn phase(&self, at: Timestamp) -> LinkPhase {
         match self.span() {
-            Some((_, span)) if span.ends <= at.as_millis() => Stand::Expired,
-            Some((_, span)) if span.starts > at.as_millis() => Stand::NotYet,
-            _ => Stand::Live,
+            Some((_, span)) if span.ends <= at.as_millis() => LinkPhase::Expired,
+            Some((_, span)) if span.starts > at.as_millis() => LinkPhase::NotStarted,
+            _ => LinkPhase::Live,
         }
     }
 
@@ -237,48 +237,48 @@ impl Row {
         self.part(self.head().slug)
     }
 
-    pub(crate) fn address(&self) -> Address<'_> {
-        Address { domain: self.head().domain, slug: self.slug() }
+    pub(crate) fn address(&self) -> LinkAddress<'_> {
+        LinkAddress { domain: self.head().domain, slug: self.slug() }
     }
 }
 
 /// What a row is found by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Address<'a> {
-    pub(crate) domain: Number,
+pub(crate) struct LinkAddress<'a> {
+    pub(crate) domain: DomainNumber,
     pub(crate) slug: &'a [u8],
 }
 
-impl PartialEq for Row {
+impl PartialEq for LinkRow {
     fn eq(&self, other: &Self) -> bool {
         self.address() == other.address()
     }
 }
 
-impl Eq for Row {}
+impl Eq for LinkRow {}
 
-impl Hash for Row {
+impl Hash for LinkRow {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.address().hash(state);
     }
 }
 
-impl Equivalent<Row> for Address<'_> {
-    fn equivalent(&self, row: &Row) -> bool {
+impl Equivalent<LinkRow> for LinkAddress<'_> {
+    fn equivalent(&self, row: &LinkRow) -> bool {
         *self == row.address()
     }
 }
 
 /// What stands before a value in the tail.
-struct Key(LazyLock<memmem::Finder<'static>>);
+struct TailKey(LazyLock<memmem::Finder<'static>>);
 
-static SLUG: Key = Key(LazyLock::new(|| memmem::Finder::new("\"slug\":\"")));
-static DESTINATION: Key = Key(LazyLock::new(|| memmem::Finder::new("\"destination\":\"")));
+static SLUG: TailKey = TailKey(LazyLock::new(|| memmem::Finder::new("\"slug\":\"")));
+static DESTINATION: TailKey = TailKey(LazyLock::new(|| memmem::Finder::new("\"destination\":\"")));
 
-impl Key {
+impl TailKey {
     /// Where `value` stands in `bytes`: in the tail behind this key, or behind the
     /// tail, where JSON spells it differently.
-    fn part(&self, bytes: &mut Vec<u8>, tail: usize, value: &str) -> Result<Part, RowError> {
+    fn part(&self, bytes: &mut Vec<u8>, tail: usize, value: &str) -> Result<ByteRange, LinkRowError> {
         // Quotes inside of values are escaped, so what is found first is the key.
         let found = self.0.find(&bytes[..tail]).map(|at| at + self.0.needle().len());
         let same =
@@ -287,8 +287,8 @@ impl Key {
             bytes.extend_from_slice(value.as_bytes());
             bytes.len() - value.len()
         });
-        let long = |_| RowError::Long(bytes.len());
-        Ok(Part { at: u32::try_from(at).map_err(long)?, len: u16::try_from(value.len()).map_err(long)? })
+        let long = |_| LinkRowError::Long(bytes.len());
+        Ok(ByteRange { at: u32::try_from(at).map_err(long)?, len: u16::try_from(value.len()).map_err(long)? })
     }
 }
 
@@ -302,8 +302,8 @@ mod tests {
         table::links::tests::link,
     };
 
-    fn row(link: &Link) -> Row {
-        Row::new(link, CATCH_ALL, &rules()).unwrap()
+    fn row(link: &Link) -> LinkRow {
+        LinkRow::new(link, CATCH_ALL, &rules()).unwrap()
     }
 
     #[test]
@@ -312,17 +312,17 @@ mod tests {
         let plain = link(1, None, "s", "https://a.example/");
         let (some, url) = (|ms| Some(at(ms)), Some("https://over.example/\u{fc}".to_owned()));
         for (link, now, expected) in [
-            (plain.clone(), 0, Stand::Live),
-            (Link { starts_at: some(5), ..plain.clone() }, 4, Stand::NotYet),
-            (Link { starts_at: some(5), ..plain.clone() }, 5, Stand::Live),
-            (Link { expires_at: some(5), ..plain.clone() }, 4, Stand::Live),
-            (Link { expires_at: some(5), ..plain.clone() }, 5, Stand::Expired),
-            (Link { starts_at: some(9), expires_at: some(5), ..plain.clone() }, 6, Stand::Expired),
-            (Link { exhausted_at: some(9), ..plain.clone() }, 6, Stand::Expired),
-            (Link { expires_at: some(5), expired_url: url.clone(), ..plain.clone() }, 5, Stand::Expired),
+            (plain.clone(), 0, LinkPhase::Live),
+            (Link { starts_at: some(5), ..plain.clone() }, 4, LinkPhase::NotStarted),
+            (Link { starts_at: some(5), ..plain.clone() }, 5, LinkPhase::Live),
+            (Link { expires_at: some(5), ..plain.clone() }, 4, LinkPhase::Live),
+            (Link { expires_at: some(5), ..plain.clone() }, 5, LinkPhase::Expired),
+            (Link { starts_at: some(9), expires_at: some(5), ..plain.clone() }, 6, LinkPhase::Expired),
+            (Link { exhausted_at: some(9), ..plain.clone() }, 6, LinkPhase::Expired),
+            (Link { expires_at: some(5), expired_url: url.clone(), ..plain.clone() }, 5, LinkPhase::Expired),
         ] {
             let row = row(&link);
-            assert_eq!(row.stand(at(now)), expected, "{link:?}");
+            assert_eq!(row.phase(at(now)), expected, "{link:?}");
             assert_eq!(row.location(), b"https://a.example/");
             let over = link.expired_url.is_some().then_some(b"https://over.example/%C3%BC".as_slice());
             assert_eq!(row.expired_url(), over);
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_row_is_compact() {
-        assert!(size_of::<Head>() <= 40, "{}", size_of::<Head>());
+        assert!(size_of::<LinkRowHeader>() <= 40, "{}", size_of::<LinkRowHeader>());
         let row = row(&link(1, None, "sale", "https://a.example/"));
         assert_eq!((row.0.slice.len(), row.location()), (row.tail().len(), b"https://a.example/".as_slice()));
     }

@@ -10,7 +10,7 @@ use crate::http::{Headers, is_authority};
 
 /// A visitor as the proxies tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Origin<'r> {
+pub(crate) struct RequestOrigin<'r> {
     pub(crate) ip: IpAddr,
     /// The host that was asked, where a trusted proxy says so.
     pub(crate) host: Option<&'r str>,
@@ -23,14 +23,15 @@ pub(crate) struct Origin<'r> {
 /// left of it is what the visitor claims. Where both headers are there and
 /// disagree, one was passed on as the visitor sent it, and neither is believed;
 /// how fast is asked is then counted for both, or a header would be a way around.
-pub(crate) fn origin<'r>(headers: Headers<'r>, peer: IpAddr, trusted: &[IpNet]) -> Origin<'r> {
+pub(crate) fn origin<'r>(headers: Headers<'r>, peer: IpAddr, trusted: &[IpNet]) -> RequestOrigin<'r> {
     let peer = peer.to_canonical();
     if !is_in(peer, trusted) {
-        return Origin { ip: peer, host: None, claims: None };
+        return RequestOrigin { ip: peer, host: None, claims: None };
     }
     let hops = headers.all("x-forwarded-for").rev().flat_map(|value| text(value).rsplit(',')).map(str::trim);
     let x_forwarded = farthest(hops, peer, trusted, |hop| hop);
-    let elements: Vec<Element<'r>> = headers.all("forwarded").flat_map(|value| Elements(text(value))).collect();
+    let elements: Vec<ForwardedElement<'r>> =
+        headers.all("forwarded").flat_map(|value| ForwardedElements(text(value))).collect();
     let forwarded = farthest(elements.iter().rev(), peer, trusted, |element| element.client);
     let (ip, claims) = match (&x_forwarded, &forwarded) {
         (Some((a, _)), Some((b, _))) if a != b => (peer, Some([*a, *b])),
@@ -41,7 +42,7 @@ pub(crate) fn origin<'r>(headers: Headers<'r>, peer: IpAddr, trusted: &[IpNet]) 
         // The first proxy's. A visitor may name any host in `Host` as well.
         headers.get("x-forwarded-host").and_then(|value| text(value).split(',').next()).map(str::trim)
     });
-    Origin { ip, host: host.filter(|host| !host.is_empty() && is_authority(host)), claims }
+    RequestOrigin { ip, host: host.filter(|host| !host.is_empty() && is_authority(host)), claims }
 }
 
 /// Whether one of the networks has the address.
@@ -84,23 +85,23 @@ fn address(hop: &str) -> Option<IpAddr> {
 
 /// What a proxy says in `Forwarded`: empty where it does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Element<'r> {
+struct ForwardedElement<'r> {
     client: &'r str,
     host: Option<&'r str>,
 }
 
 /// The elements of a `Forwarded` header (RFC 7239 §4). Escapes in quoted texts
 /// are not undone: no address and no host needs one.
-struct Elements<'r>(&'r str);
+struct ForwardedElements<'r>(&'r str);
 
-impl<'r> Iterator for Elements<'r> {
-    type Item = Element<'r>;
+impl<'r> Iterator for ForwardedElements<'r> {
+    type Item = ForwardedElement<'r>;
 
-    fn next(&mut self) -> Option<Element<'r>> {
+    fn next(&mut self) -> Option<ForwardedElement<'r>> {
         if self.0.is_empty() {
             return None;
         }
-        let mut element = Element::default();
+        let mut element = ForwardedElement::default();
         loop {
             let (pair, end) = until_separator(self.0);
             let rest = self.0.get(pair.len() + 1..).unwrap_or_default();

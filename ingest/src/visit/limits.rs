@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use service::buckets::{Buckets, Excess, Level};
 use tracing::warn;
 
-use crate::{config::Config, metrics::Counts, visit::forwarded::is_in};
+use crate::{config::Config, metrics::IngestMetrics, visit::forwarded::is_in};
 
 /// How many addresses are told apart at a time: 512 KiB for each limit.
 const ADDRESSES: usize = 1 << 16;
@@ -23,7 +23,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// How fast an address asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub(crate) enum VisitPace {
     Usual,
     /// Faster than a person would.
     Marked,
@@ -35,26 +35,26 @@ pub(crate) enum Pace {
 
 /// Whether a visit to an address that no link has is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Orphan {
+pub(crate) enum OrphanVisit {
     Recorded,
     Skipped,
 }
 
 /// The process's limits: shared by all cores, without locks.
-pub(crate) struct Limits {
+pub(crate) struct VisitLimits {
     marked: Option<Buckets>,
     refused: Option<Buckets>,
     unknown: Option<Buckets>,
     orphans: Option<Buckets>,
     trusted: Vec<IpNet>,
-    counts: Counts,
+    counts: IngestMetrics,
     epoch: Instant,
     /// When it was logged last, in milliseconds since the epoch; 0 for never.
     logged: AtomicU64,
 }
 
-impl Limits {
-    pub(crate) fn new(config: &Config, counts: Counts) -> Self {
+impl VisitLimits {
+    pub(crate) fn new(config: &Config, counts: IngestMetrics) -> Self {
         let buckets = |per_minute, addresses, excess| {
             NonZeroU32::new(per_minute).map(|rate| Buckets::new(rate, addresses, excess))
         };
@@ -77,35 +77,37 @@ impl Limits {
     }
 
     /// How fast a visitor's addresses ask, now that they have once more.
-    pub(crate) fn pace(&self, askers: &[IpAddr]) -> Pace {
+    pub(crate) fn pace(&self, rate_limit_keys: &[IpAddr]) -> VisitPace {
         if self.marked.is_none() && self.refused.is_none() {
-            return Pace::Usual;
+            return VisitPace::Usual;
         }
         let now = Instant::now();
-        let mut pace = Pace::Usual;
-        for ip in askers.iter().filter(|ip| self.is_visitor(**ip)) {
+        let mut pace = VisitPace::Usual;
+        for ip in rate_limit_keys.iter().filter(|ip| self.is_visitor(**ip)) {
             if let Some(refused) = &self.refused
                 && refused.take(*ip, now) != Level::Within
             {
                 self.counts.too_many.inc();
-                return Pace::Refused { retry_after_s: refused.interval().as_millis().div_ceil(1000).max(1) as u64 };
+                return VisitPace::Refused {
+                    retry_after_s: refused.interval().as_millis().div_ceil(1000).max(1) as u64,
+                };
             }
             if self.marked.as_ref().is_some_and(|marked| marked.take(*ip, now) != Level::Within) {
-                pace = Pace::Marked;
+                pace = VisitPace::Marked;
             }
         }
-        if pace == Pace::Marked {
+        if pace == VisitPace::Marked {
             self.counts.marked.inc();
         }
         pace
     }
 
     /// A visitor has asked for what no link has.
-    pub(crate) fn orphan(&self, askers: &[IpAddr]) -> Orphan {
+    pub(crate) fn orphan(&self, rate_limit_keys: &[IpAddr]) -> OrphanVisit {
         self.counts.orphans.inc();
         let now = Instant::now();
         let mut within = true;
-        for ip in askers.iter().filter(|ip| self.is_visitor(**ip)) {
+        for ip in rate_limit_keys.iter().filter(|ip| self.is_visitor(**ip)) {
             let tries = self.unknown.as_ref().map_or(Level::Within, |unknown| unknown.take(*ip, now));
             within &= tries == Level::Within;
             if tries == Level::Crossed {
@@ -118,9 +120,9 @@ impl Limits {
         let room = || self.orphans.as_ref().is_some_and(|orphans| orphans.take(shared, now) == Level::Within);
         if within && room() {
             self.counts.orphans_recorded.inc();
-            Orphan::Recorded
+            OrphanVisit::Recorded
         } else {
-            Orphan::Skipped
+            OrphanVisit::Skipped
         }
     }
 
@@ -147,8 +149,8 @@ mod tests {
 
     use super::*;
 
-    fn limits(config: &Config) -> Limits {
-        Limits::new(config, Counts::new(&Metrics::default()))
+    fn limits(config: &Config) -> VisitLimits {
+        VisitLimits::new(config, IngestMetrics::new(&Metrics::default()))
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -158,11 +160,11 @@ mod tests {
     #[test]
     fn above_one_line_clicks_are_marked_and_above_another_refused() {
         let limits = limits(&Config { marked_per_min: 5, refused_per_min: 10, ..Config::default() });
-        let paces: Vec<Pace> = (0..12).map(|_| limits.pace(&[ip("192.0.2.1")])).collect();
-        assert_eq!(paces[..5], [Pace::Usual; 5]);
-        assert_eq!(paces[5..10], [Pace::Marked; 5]);
-        assert_eq!(paces[10..], [Pace::Refused { retry_after_s: 6 }; 2]);
-        assert_eq!(limits.pace(&[ip("192.0.2.2")]), Pace::Usual);
+        let paces: Vec<VisitPace> = (0..12).map(|_| limits.pace(&[ip("192.0.2.1")])).collect();
+        assert_eq!(paces[..5], [VisitPace::Usual; 5]);
+        assert_eq!(paces[5..10], [VisitPace::Marked; 5]);
+        assert_eq!(paces[10..], [VisitPace::Refused { retry_after_s: 6 }; 2]);
+        assert_eq!(limits.pace(&[ip("192.0.2.2")]), VisitPace::Usual);
         assert_eq!((limits.counts.marked.get(), limits.counts.too_many.get()), (5, 2));
     }
 
@@ -172,9 +174,9 @@ mod tests {
         let proxies = vec!["10.0.0.0/8".parse().unwrap()];
         let on = limits(&Config { marked_per_min: 1, trusted_proxies: proxies, ..Config::default() });
         for _ in 0..100 {
-            assert_eq!(off.pace(&[ip("192.0.2.1")]), Pace::Usual);
+            assert_eq!(off.pace(&[ip("192.0.2.1")]), VisitPace::Usual);
             for address in ["127.0.0.1", "::1", "10.1.2.3"] {
-                assert_eq!(on.pace(&[ip(address)]), Pace::Usual);
+                assert_eq!(on.pace(&[ip(address)]), VisitPace::Usual);
             }
         }
     }
@@ -183,9 +185,9 @@ mod tests {
     fn a_made_up_address_beside_the_right_one_is_no_way_around() {
         let proxies = vec!["10.0.0.0/8".parse().unwrap()];
         let limits = limits(&Config { marked_per_min: 5, trusted_proxies: proxies, ..Config::default() });
-        let paces: Vec<Pace> =
+        let paces: Vec<VisitPace> =
             (0..10).map(|n| limits.pace(&[ip("192.0.2.1"), IpAddr::from([10, 66, 66, n])])).collect();
-        assert_eq!((&paces[..5], &paces[5..]), (&[Pace::Usual; 5][..], &[Pace::Marked; 5][..]));
+        assert_eq!((&paces[..5], &paces[5..]), (&[VisitPace::Usual; 5][..], &[VisitPace::Marked; 5][..]));
         assert_eq!(limits.counts.marked.get(), 5);
     }
 

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use schemas::{ClickClass, ClickId, Timestamp, click::Visit};
 
 use crate::{
-    http::{Head, Headers},
+    http::{Headers, RequestHead},
     visit::forwarded::origin,
 };
 
@@ -29,29 +29,29 @@ const PURPOSES: [&str; 4] = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Asked<'r> {
+pub(crate) enum RequestKind<'r> {
     /// To be redirected.
     Visit(Visitor<'r>),
     /// Something else.
-    Method,
+    OtherMethod,
 }
 
 /// Which address is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place<'r> {
+pub(crate) enum RequestedPath<'r> {
     /// `/`
     Root,
     /// A link's, if there is one.
     Slug(Cow<'r, str>),
     /// One that no link can have: the path.
-    Nowhere(&'r str),
+    Other(&'r str),
 }
 
 /// Whether a redirect is a click.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Counted {
+pub(crate) enum CountsAs {
     /// It is, or a scan.
-    As(ClickClass),
+    Click(ClickClass),
     /// It is not: only the headers were asked for.
     Head,
     /// It is not: nobody has clicked yet.
@@ -62,8 +62,8 @@ pub(crate) enum Counted {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Visitor<'r> {
     pub(crate) host: Option<&'r str>,
-    pub(crate) place: Place<'r>,
-    pub(crate) counted: Counted,
+    pub(crate) place: RequestedPath<'r>,
+    pub(crate) counted: CountsAs,
     pub(crate) ip: IpAddr,
     /// Whom proxies claim it to be, where they disagree.
     pub(crate) claims: Option<[IpAddr; 2]>,
@@ -76,7 +76,7 @@ pub(crate) struct Visitor<'r> {
 
 /// What the redirector makes of a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct Classified {
     pub(crate) at: Timestamp,
     pub(crate) class: ClickClass,
     /// Whether the address asks for more than a person would.
@@ -85,12 +85,12 @@ pub(crate) struct Seen {
 
 impl Visitor<'_> {
     /// For whom is counted how fast is asked.
-    pub(crate) fn askers(&self) -> &[IpAddr] {
+    pub(crate) fn rate_limit_keys(&self) -> &[IpAddr] {
         self.claims.as_ref().map_or(std::slice::from_ref(&self.ip), |claims| claims)
     }
 
     /// What is written down of the visit under `id`.
-    pub(crate) fn as_seen(&self, seen: Seen, id: ClickId) -> Visit<'_> {
+    pub(crate) fn as_seen(&self, seen: Classified, id: ClickId) -> Visit<'_> {
         Visit {
             id,
             class: seen.class,
@@ -105,22 +105,22 @@ impl Visitor<'_> {
 }
 
 /// Reads a request that came from `peer`.
-pub(crate) fn read<'r>(head: &Head<'r>, peer: SocketAddr, trusted: &[IpNet]) -> Asked<'r> {
+pub(crate) fn read<'r>(head: &RequestHead<'r>, peer: SocketAddr, trusted: &[IpNet]) -> RequestKind<'r> {
     if head.method != "GET" && head.method != "HEAD" {
-        return Asked::Method;
+        return RequestKind::OtherMethod;
     }
     let headers = head.headers;
     let origin = origin(headers, peer.ip(), trusted);
     let (place, scanned) = place(head.path);
     let (query, marked) = query(head.query);
     let counted = if head.method == "HEAD" {
-        Counted::Head
+        CountsAs::Head
     } else if is_prefetch(headers) {
-        Counted::Prefetch
+        CountsAs::Prefetch
     } else {
-        Counted::As(if scanned || marked { ClickClass::Qr } else { ClickClass::Click })
+        CountsAs::Click(if scanned || marked { ClickClass::Qr } else { ClickClass::Click })
     };
-    Asked::Visit(Visitor {
+    RequestKind::Visit(Visitor {
         host: origin.host.or(head.host),
         place,
         counted,
@@ -134,15 +134,15 @@ pub(crate) fn read<'r>(head: &Head<'r>, peer: SocketAddr, trusted: &[IpNet]) -> 
 }
 
 /// What a path leads to, and whether it is the path of a QR code.
-fn place(path: &str) -> (Place<'_>, bool) {
+fn place(path: &str) -> (RequestedPath<'_>, bool) {
     if path == "/" {
-        return (Place::Root, false);
+        return (RequestedPath::Root, false);
     }
     let slug = path.strip_prefix('/').unwrap_or(path);
     let (slug, scanned) = slug.strip_prefix("q/").map_or((slug, false), |slug| (slug, true));
     match percent_decode_str(slug).decode_utf8() {
-        Ok(slug) if !slug.is_empty() && !slug.contains('/') => (Place::Slug(slug), scanned),
-        _ => (Place::Nowhere(path), scanned),
+        Ok(slug) if !slug.is_empty() && !slug.contains('/') => (RequestedPath::Slug(slug), scanned),
+        _ => (RequestedPath::Other(path), scanned),
     }
 }
 
@@ -219,7 +219,7 @@ mod tests {
         bytes
     }
 
-    fn with<T>(bytes: &[u8], make: impl FnOnce(Head<'_>) -> T) -> T {
+    fn with<T>(bytes: &[u8], make: impl FnOnce(RequestHead<'_>) -> T) -> T {
         match parse(bytes, make) {
             Parsed::Whole(made, len) if len == bytes.len() => made,
             _ => panic!("{}", String::from_utf8_lossy(bytes)),
@@ -232,8 +232,8 @@ mod tests {
 
     fn visit<T>(bytes: &[u8], look: impl FnOnce(&Visitor<'_>) -> T) -> T {
         with(bytes, |head| match read(&head, peer(), &[]) {
-            Asked::Visit(visitor) => look(&visitor),
-            Asked::Method => panic!("{}", head.method),
+            RequestKind::Visit(visitor) => look(&visitor),
+            RequestKind::OtherMethod => panic!("{}", head.method),
         })
     }
 
@@ -253,18 +253,22 @@ mod tests {
             ("http://go.acme.co/sale", "sale", ClickClass::Click),
         ] {
             visit(&request("GET", uri, &[]), |visitor| {
-                assert_eq!((&visitor.place, visitor.counted), (&Place::Slug(slug.into()), Counted::As(class)), "{uri}");
+                assert_eq!(
+                    (&visitor.place, visitor.counted),
+                    (&RequestedPath::Slug(slug.into()), CountsAs::Click(class)),
+                    "{uri}"
+                );
             });
         }
         for uri in ["/q/", "/a/b", "/sale/", "/%ff", "/a%2Fb", "//"] {
-            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.place, Place::Nowhere(uri)));
+            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.place, RequestedPath::Other(uri)));
         }
         for uri in ["/", "/?a", "/#a"] {
-            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.place, Place::Root, "{uri}"));
+            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.place, RequestedPath::Root, "{uri}"));
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             with(&request(method, "/sale", &[]), |head| {
-                assert_eq!(read(&head, peer(), &[]), Asked::Method, "{method}");
+                assert_eq!(read(&head, peer(), &[]), RequestKind::OtherMethod, "{method}");
             });
         }
     }
@@ -288,16 +292,16 @@ mod tests {
     #[test]
     fn only_people_who_follow_a_link_are_counted() {
         for (method, headers, expected) in [
-            ("GET", &[][..], Counted::As(ClickClass::Click)),
-            ("HEAD", &[], Counted::Head),
-            ("HEAD", &[("purpose", b"prefetch".as_slice())], Counted::Head),
-            ("GET", &[("sec-purpose", b"prefetch;prerender")], Counted::Prefetch),
-            ("GET", &[("sec-purpose", b"x"), ("sec-purpose", b"PreFetch")], Counted::Prefetch),
-            ("GET", &[("purpose", b"prefetch")], Counted::Prefetch),
-            ("GET", &[("x-purpose", b"preview")], Counted::Prefetch),
-            ("GET", &[("x-moz", b"prefetch")], Counted::Prefetch),
-            ("GET", &[("sec-purpose", b"navigate")], Counted::As(ClickClass::Click)),
-            ("GET", &[("purpose", b"\xff")], Counted::As(ClickClass::Click)),
+            ("GET", &[][..], CountsAs::Click(ClickClass::Click)),
+            ("HEAD", &[], CountsAs::Head),
+            ("HEAD", &[("purpose", b"prefetch".as_slice())], CountsAs::Head),
+            ("GET", &[("sec-purpose", b"prefetch;prerender")], CountsAs::Prefetch),
+            ("GET", &[("sec-purpose", b"x"), ("sec-purpose", b"PreFetch")], CountsAs::Prefetch),
+            ("GET", &[("purpose", b"prefetch")], CountsAs::Prefetch),
+            ("GET", &[("x-purpose", b"preview")], CountsAs::Prefetch),
+            ("GET", &[("x-moz", b"prefetch")], CountsAs::Prefetch),
+            ("GET", &[("sec-purpose", b"navigate")], CountsAs::Click(ClickClass::Click)),
+            ("GET", &[("purpose", b"\xff")], CountsAs::Click(ClickClass::Click)),
         ] {
             let bytes = request(method, "/sale", headers);
             visit(&bytes, |visitor| assert_eq!(visitor.counted, expected, "{method} {headers:?}"));
@@ -316,7 +320,7 @@ mod tests {
             assert_eq!(long.user_agent.as_deref(), Some(&*"\u{fc}".repeat(512)));
             assert_eq!(long.referer.as_deref(), Some("a\u{fffd}b"));
             assert_eq!(long.query.as_deref().map(str::len), Some(5000));
-            let seen = Seen { at: Timestamp::from_millis(0), class: ClickClass::Click, rate_limited: false };
+            let seen = Classified { at: Timestamp::from_millis(0), class: ClickClass::Click, rate_limited: false };
             assert_eq!(long.as_seen(seen, ClickId::new(seen.at, 0, 0)).query.map(str::len), Some(4096));
         });
         let odd = format!("a{}", "\u{1f600}".repeat(2000));

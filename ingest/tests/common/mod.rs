@@ -100,7 +100,7 @@ pub fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A record of `clicks.raw`.
-pub struct Bundle {
+pub struct BundleRecord {
     pub partition: i32,
     pub count: usize,
     pub id: String,
@@ -108,7 +108,7 @@ pub struct Bundle {
 }
 
 /// Everything that `clicks.raw` holds now.
-pub fn bundles(bus: &Bus) -> Vec<Bundle> {
+pub fn bundles(bus: &Bus) -> Vec<BundleRecord> {
     #[derive(Default)]
     struct Owned(Mutex<Vec<Assigned>>);
     impl Assignments for Owned {
@@ -135,7 +135,7 @@ pub fn bundles(bus: &Bus) -> Vec<Bundle> {
         assert!(Instant::now() < deadline, "{} of {expected} records", bundles.len());
         let Some(record) = consumer.poll(Duration::from_millis(50)).unwrap() else { continue };
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        bundles.push(Bundle {
+        bundles.push(BundleRecord {
             partition: record.partition().index,
             count: text(record.header("count").unwrap()).parse().unwrap(),
             id: text(record.header("bundle").unwrap()),
