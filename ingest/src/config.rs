@@ -14,7 +14,7 @@ use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-use crate::{money, table::location::LocationRules};
+use crate::money;
 
 /// When a redirect is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,11 +162,6 @@ impl Config {
         self.postback_currency()?;
         within("drain_delay_ms", self.drain_delay_ms, 0..=600_000)?;
         within("drain_timeout_ms", self.drain_timeout_ms, 0..=600_000)
-    }
-
-    /// What holds for all redirects.
-    pub(crate) fn rules(&self) -> LocationRules {
-        LocationRules { schemes: self.app_schemes.clone(), click_id_param: self.click_id_param.as_str().into() }
     }
 
     pub(crate) fn postback_currency(&self) -> Result<Currency, ConfigError> {

@@ -23,8 +23,8 @@ use crate::{
     redirect::Redirects,
     table::domains::{Domains, DomainsWriter},
     table::links::LinksWriter,
+    visit,
     visit::limits::VisitLimits,
-    visit::{Classified, Visitor},
 };
 
 /// When it is.
@@ -69,11 +69,11 @@ impl Redirector {
         let trusted_proxies = vec!["127.0.0.0/8".parse().map_err(|error| format!("{error}"))?];
         let (unknown_per_min, orphans_per_min) = (0, 1_000_000);
         let config = Config { app_schemes, trusted_proxies, unknown_per_min, orphans_per_min, ..Config::default() };
-        let counts = IngestMetrics::new(&Metrics::default());
+        let metrics = IngestMetrics::new(&Metrics::default());
         let known = Domains::default();
-        let mut writer = DomainsWriter::new(known.clone(), config.rules());
+        let mut writer = DomainsWriter::new(known.clone(), (&config).into());
         domains.iter().for_each(|domain| writer.put(domain));
-        let mut writer = LinksWriter::new(known.clone(), config.rules());
+        let mut writer = LinksWriter::new(known.clone(), (&config).into());
         for link in links {
             writer.put(link).map_err(|error| format!("{link:?}: {error}"))?;
         }
@@ -81,12 +81,12 @@ impl Redirector {
         let urls = links.iter().flat_map(|link| [Some(&link.destination), link.expired_url.as_ref()]);
         let urls = own.map(Option::as_ref).chain(urls).flatten();
         let redirects = Redirects {
-            limits: VisitLimits::new(&config, counts.clone()),
+            limits: VisitLimits::new(&config, metrics.clone()),
             config: Arc::new(config),
             links: writer.links(),
             domains: known,
             complete: true.into(),
-            counts,
+            metrics,
         };
         Ok(Self {
             redirects,
@@ -131,28 +131,31 @@ impl Redirector {
     pub fn answer(&self, mut bytes: &[u8]) -> Vec<FuzzOutcome> {
         let mut outcomes = Vec::new();
         loop {
-            let (mut out, mut line) = (Vec::new(), None);
-            let sent = |after, bodiless| ResponseContext { after, bodiless, date: DateHeader::default().at(NOW) };
+            let mut out = Vec::new();
+            let mut line = None;
+            let context = |after, bodiless| ResponseContext { after, bodiless, date: DateHeader::default().at(NOW) };
             if memchr::memchr(b'\n', bytes).is_none() && bytes.len() < http::HEAD_BYTES {
-                // As in a connection: it is not looked at yet.
+                // As in a connection: it is not parsed yet.
                 return outcomes;
             }
             let parsed = http::parse(bytes, |head| {
-                let note = |visitor: &Visitor<'_>, seen: Classified, tail: &[u8]| {
-                    let id = ClickId::new(seen.at, 42, 7);
-                    let line = line.insert(Vec::new());
-                    visitor.as_seen(seen, id).write_line(tail, line);
-                    (id, ())
-                };
                 let head_only = head.method == "HEAD";
-                let waiting =
-                    self.redirects.answer(&head, self.peer, (NOW, sent(head.after, head_only)), note, &mut out);
-                (head.after, head_only, waiting.map(|(class, ())| class))
+                let tables = self.redirects.view();
+                let request = visit::read(&head, self.peer, &self.redirects.config.trusted_proxies);
+                let decision = self.redirects.decide(&request, &tables, NOW);
+                let id = decision.visit().map(|visit| {
+                    let id = ClickId::new(visit.at, 42, 7);
+                    visit.write_line(id, line.insert(Vec::new()));
+                    id
+                });
+                decision.write(id, context(head.after, head_only), &mut out);
+                let awaited = decision.visit().map(|visit| visit.class).filter(|class| class.counts());
+                (head.after, head_only, awaited)
             });
-            let (after, head_only, waiting) = match parsed {
+            let (after, head_only, awaited) = match parsed {
                 Parsed::Partial => return outcomes,
                 Parsed::Refused(refusal) => {
-                    RedirectResponse::Refused(refusal).write(sent(Persistence::Close, false), &mut out);
+                    RedirectResponse::Refused(refusal).write(context(Persistence::Close, false), &mut out);
                     (Persistence::Close, false, None)
                 }
                 Parsed::Whole(whole, len) => {
@@ -164,10 +167,14 @@ impl Redirector {
             let location = self.check_answer(&out, head_only);
             if let Some(line) = &line {
                 let class = self.check_line(line);
-                assert_eq!(waiting, class.counts().then_some(class), "what counts is waited for, and nothing else");
+                assert_eq!(
+                    awaited,
+                    class.counts().then_some(class),
+                    "clicks and scans are waited for, and nothing else"
+                );
                 assert!(!head_only, "HEAD is recorded");
             }
-            assert!(line.is_some() || waiting.is_none());
+            assert!(line.is_some() || awaited.is_none());
             let status = str::from_utf8(&out[9..12]).ok().and_then(|status| status.parse().ok());
             outcomes.push(FuzzOutcome { status: status.expect("a status is a number"), location, line });
             if after == Persistence::Close {

@@ -48,17 +48,16 @@ use tracing::{info, warn};
 use crate::{
     edge::serve::EdgeState,
     metrics::IngestMetrics,
-    recording::core::Seat,
-    recording::recorder::Recorder,
-    recording::spool::Spool,
-    recording::spooler::Keeper,
+    recording::{core::CoreHandle, recorder::Recorder, spool::Spool, spooler::Spooler},
     redirect::Redirects,
-    table::domains::{Domains, DomainsWriter},
-    table::links::LinksWriter,
+    table::{
+        domains::{Domains, DomainsWriter},
+        links::LinksWriter,
+    },
     visit::limits::VisitLimits,
 };
 
-/// How long Kafka is waited for at the end.
+/// How long the end of the process waits for Kafka.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the redirector did not start.
@@ -104,23 +103,23 @@ pub struct Running {
 }
 
 impl Running {
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where conversions are reported.
+    /// The address at which conversions are reported.
     #[must_use]
     pub const fn intake_addr(&self) -> SocketAddr {
         self.intake
     }
 
-    /// Waits until it was told to stop, its connections are done, and Kafka has
-    /// acknowledged every click.
+    /// Waits until the redirector was told to stop, its connections have ended, and
+    /// Kafka has acknowledged every click.
     ///
     /// # Errors
-    /// When it went down without being told to.
+    /// When the redirector ended without being told to.
     pub async fn wait(self) -> Result<(), Error> {
         self.drained.await.unwrap_or_else(|error| Err(Error::Thread(io::Error::other(error))))
     }
@@ -135,100 +134,110 @@ impl Running {
 /// cannot be made.
 #[allow(clippy::needless_pass_by_value, reason = "the roles start alike")]
 pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running, Error> {
-    let Process { metrics, health, shutdown } = process;
+    let Process { metrics: registry, health, shutdown } = process;
     config.validate()?;
     let part = health.part("links");
-    let counts = IngestMetrics::new(&metrics);
+    let metrics = IngestMetrics::new(&registry);
     let address = config.listen;
     let listen_error = |source| Error::Listen { address, source };
     edge::serve::refuse_taken(address).map_err(listen_error)?;
     // A spool that is large is read before anyone can connect.
-    let (clicks, seats) = {
-        let (bus, config, counts) = (bus.clone(), config.clone(), counts.clone());
-        let opened = spawn_blocking(move || Clicks::open(&bus, &config, &counts, config.cores())).await;
+    let (recording, handles) = {
+        let bus = bus.clone();
+        let config = config.clone();
+        let metrics = metrics.clone();
+        let opened = spawn_blocking(move || Recording::open(&bus, &config, &metrics, config.cores())).await;
         opened.map_err(|error| Error::Thread(io::Error::other(error)))??
     };
     let listeners = edge::serve::listen(address, config.cores()).map_err(listen_error)?;
     let address = listeners.first().map_or(Ok(address), TcpListener::local_addr).map_err(listen_error)?;
     let domains = Domains::default();
-    let writer = LinksWriter::new(domains.clone(), config.rules());
+    let writer = LinksWriter::new(domains.clone(), (&config).into());
     let links = writer.links();
     let tables = [
-        DomainsWriter::new(domains.clone(), config.rules()).follow(&bus, &config.data_dir, counts.clone())?,
-        writer.follow(&bus, &config.data_dir, counts.clone())?,
+        DomainsWriter::new(domains.clone(), (&config).into()).follow(&bus, &config.data_dir, metrics.clone())?,
+        writer.follow(&bus, &config.data_dir, metrics.clone())?,
     ];
-    let shared = EdgeState {
+    let state = EdgeState {
         connections: Arc::new(Semaphore::new(config.max_connections)),
         redirects: Arc::new(Redirects {
-            limits: VisitLimits::new(&config, counts.clone()),
+            limits: VisitLimits::new(&config, metrics.clone()),
             config: Arc::new(config),
             links,
             domains,
             complete: AtomicBool::new(false),
-            counts,
+            metrics,
         }),
         close: Shutdown::new(),
     };
-    let intake = intake::start(&shared.redirects.config, &bus, &metrics, &health, shared.close.clone())?;
+    let intake = intake::start(&state.redirects.config, &bus, &registry, &health, state.close.clone())?;
     let mut cores = JoinSet::new();
-    for (index, (listener, seat)) in listeners.into_iter().zip(seats).enumerate() {
-        let done = edge::serve::start(index, listener, seat, shared.clone()).map_err(Error::Thread)?;
+    for (index, (listener, handle)) in listeners.into_iter().zip(handles).enumerate() {
+        let done = edge::serve::start(index, listener, handle, state.clone()).map_err(Error::Thread)?;
         cores.spawn(async { done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
     }
-    info!(%address, threads = cores.len(), "the redirector listens");
+    info!(%address, threads = cores.len(), "redirector listens");
     cores.spawn(async { intake.done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
-    let drained = tokio::spawn(supervise(shared, tables, cores, clicks, part, shutdown));
+    let drained = tokio::spawn(supervise(state, tables, cores, recording, part, shutdown));
     Ok(Running { address, intake: intake.address, drained })
 }
 
-/// What records the process's clicks.
-struct Clicks {
+/// The recorder of the process's clicks, and the thread of its spool.
+struct Recording {
     recorder: Arc<Recorder>,
-    keeper: Option<thread::JoinHandle<()>>,
+    spooler: Option<thread::JoinHandle<()>>,
 }
 
-impl Clicks {
-    fn open(bus: &Bus, config: &Config, counts: &IngestMetrics, cores: usize) -> Result<(Self, Vec<Seat>), Error> {
+impl Recording {
+    fn open(
+        bus: &Bus,
+        config: &Config,
+        metrics: &IngestMetrics,
+        cores: usize,
+    ) -> Result<(Self, Vec<CoreHandle>), Error> {
         if config.durability != Durability::Spooled {
-            let (recorder, seats) = Recorder::new(bus, config, counts.clone(), None, cores)?;
-            return Ok((Self { recorder, keeper: None }, seats));
+            let (recorder, messages) = Recorder::new(bus, config, metrics.clone(), None, cores)?;
+            let handles = CoreHandle::all(&recorder, messages);
+            return Ok((Self { recorder, spooler: None }, handles));
         }
         let spool = Spool::open(&config.data_dir)?;
-        let (orders, taken) = mpsc::channel();
-        let (recorder, seats) = Recorder::new(bus, config, counts.clone(), Some(orders.clone()), cores)?;
-        let keeper = Keeper::new(spool, config.spool_max_bytes, counts.clone(), Arc::clone(&recorder), orders)?;
-        let keeper = keeper.start(taken).map_err(Error::Thread)?;
-        Ok((Self { recorder, keeper: Some(keeper) }, seats))
+        let (sender, commands) = mpsc::channel();
+        let (recorder, messages) = Recorder::new(bus, config, metrics.clone(), Some(sender.clone()), cores)?;
+        let handles = CoreHandle::all(&recorder, messages);
+        let spooler = Spooler::new(spool, config.spool_max_bytes, metrics.clone(), Arc::clone(&recorder), sender)?;
+        let spooler = spooler.start(commands).map_err(Error::Thread)?;
+        Ok((Self { recorder, spooler: Some(spooler) }, handles))
     }
 
-    /// Waits until Kafka has every click, or the disk. Blocks.
+    /// Waits until Kafka or the disk has every click; returns how many bundles Kafka
+    /// does not have. Blocks.
     fn close(self) -> usize {
         let left = self.recorder.close(PATIENCE);
-        if let Some(keeper) = self.keeper {
-            // Only a panic, which has been logged, ends it otherwise.
-            let _ = keeper.join();
+        if let Some(spooler) = self.spooler {
+            // Fails only after a panic, which has been logged.
+            let _ = spooler.join();
         }
         left
     }
 }
 
-/// Says when the redirector is ready, and stops it in order: readiness first,
-/// then the listeners, then the connections, then the recorder.
+/// Reports when the redirector is ready, and stops it in order: readiness first, then
+/// the listeners, then the connections, then the recorder.
 async fn supervise(
-    shared: EdgeState,
+    state: EdgeState,
     tables: [Table; 2],
     mut cores: JoinSet<io::Result<()>>,
-    clicks: Clicks,
+    recording: Recording,
     part: Part,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let told = async {
+    let stopped = async {
         tokio::select! {
             () = caught_up(&tables) => {
-                shared.redirects.complete.store(true, Ordering::Relaxed);
+                state.redirects.complete.store(true, Ordering::Relaxed);
                 part.ready();
                 tokio::select! {
-                    () = show_snapshots(&tables, &shared.redirects.counts) => shutdown.wait().await,
+                    () = show_snapshots(&tables, &state.redirects.metrics) => shutdown.wait().await,
                     () = shutdown.wait() => {}
                 }
             }
@@ -237,23 +246,23 @@ async fn supervise(
     };
     let mut outcome = Ok(());
     tokio::select! {
-        () = told => {}
+        () = stopped => {}
         Some(ended) = cores.join_next() => {
             let why = ended.unwrap_or_else(|error| Err(io::Error::other(error))).err();
             outcome = Err(Error::Thread(why.unwrap_or_else(|| io::Error::other("it ended by itself"))));
         }
     }
     part.not_ready("draining");
-    sleep(Duration::from_millis(shared.redirects.config.drain_delay_ms)).await;
-    shared.close.trigger();
+    sleep(Duration::from_millis(state.redirects.config.drain_delay_ms)).await;
+    state.close.trigger();
     while cores.join_next().await.is_some() {}
     let drained = spawn_blocking(move || {
         drop(tables);
-        clicks.close()
+        recording.close()
     });
     match drained.await {
-        Ok(0) => info!("the redirector has drained"),
-        left => warn!(?left, "the redirector stops with bundles that Kafka has not acknowledged"),
+        Ok(0) => info!("redirector drained"),
+        left => warn!(?left, "redirector stops with bundles that Kafka has not acknowledged"),
     }
     outcome
 }
@@ -264,22 +273,22 @@ async fn caught_up(tables: &[Table]) {
     }
 }
 
-/// Shows from where links are known, and whether the next start needs Kafka.
-async fn show_snapshots(tables: &[Table], counts: &IngestMetrics) {
+/// Shows in metrics where links are known from, and whether the next start needs Kafka.
+async fn show_snapshots(tables: &[Table], metrics: &IngestMetrics) {
     let read = async {
-        counts
+        metrics
             .links_from_snapshot
             .set(i64::from(tables.iter().any(|table| table.progress() == TableProgress::Snapshot)));
         for table in tables {
             table.up_to_date().await;
         }
-        counts.links_from_snapshot.set(0);
+        metrics.links_from_snapshot.set(0);
     };
     let kept = async {
         for table in tables {
             table.snapshot_written().await;
         }
-        counts.links_snapshot.set(1);
+        metrics.links_snapshot.set(1);
     };
     tokio::join!(read, kept);
 }

@@ -1,12 +1,10 @@
-//! What the redirector counts.
+//! What the redirector metrics.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 use service::Metrics;
-
-use crate::http::Refusal;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ClassLabel {
@@ -120,15 +118,8 @@ impl IngestMetrics {
         }
     }
 
-    /// IngestMetrics a head that could not be taken.
-    pub(crate) fn refused(&self, refusal: Refusal) {
-        let reason = match refusal {
-            Refusal::Malformed => "malformed",
-            Refusal::TargetTooLong => "target_too_long",
-            Refusal::HeadTooLarge => "head_too_large",
-            Refusal::Version => "version",
-            Refusal::TooSlow => "too_slow",
-        };
+    /// Counts a request whose head cannot be answered.
+    pub(crate) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create_owned(&RefusalLabel { reason }).inc();
     }
 }

@@ -18,7 +18,7 @@ pub struct LinkTableReader(Links);
 
 impl Default for LinkTable {
     fn default() -> Self {
-        Self(LinksWriter::new(Domains::default(), Config::default().rules()))
+        Self(LinksWriter::new(Domains::default(), (&Config::default()).into()))
     }
 }
 

@@ -1,14 +1,15 @@
-//! What is answered to a request, and what is recorded of it (docs/CONTRACTS.md §1):
-//! a function of the request, the links and domains as they are, and the time.
-//! Only clicks and scans are waited for; what else is written down may be lost
-//! with the process.
+//! Decides how a request is answered and which visit is recorded for it, as
+//! docs/contracts.md §1 has it: a function of the request, the links and domains as
+//! they are, and the time.
+//!
+//! A request takes three steps: [`Redirects::decide`], then the visit of the decision
+//! is recorded, which gives it an id, then [`Decision::write`] writes the response
+//! with that id. Only clicks and scans are waited for; a process that ends may lose
+//! the other visits.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use percent_encoding::percent_decode_str;
@@ -16,142 +17,146 @@ use schemas::{ClickClass, ClickId, Timestamp, click::orphan_tail, workspace::Slu
 
 use crate::{
     Config,
-    http::RequestHead,
     http::answer::{RedirectResponse, ResponseContext},
     metrics::IngestMetrics,
-    table::domains::{CATCH_ALL, Domains, Site, host_name},
-    table::links::{self, Links},
-    table::location::Location,
-    table::row::{LinkPhase, LinkRow},
-    visit::limits::{OrphanVisit, VisitLimits, VisitPace},
-    visit::{self, Classified, CountsAs, RequestKind, RequestedPath, Visitor},
+    table::{
+        domains::{CATCH_ALL, Domains, DomainsView, Site, host_name},
+        links::{Links, LinksView},
+        location::Location,
+        row::{LinkPhase, LinkRow},
+    },
+    visit::{
+        CountsAs, RequestKind, RequestedPath, VisitRecord, Visitor,
+        limits::{OrphanVisit, VisitLimits, VisitPace},
+    },
 };
 
-/// What is kept of an address that no link has.
+/// How many bytes are recorded of an address that no link has.
 const ASKED_BYTES: usize = 2 << 10;
 
-/// What redirects are decided by. Shared by all cores.
+/// Everything that redirects are decided by. All cores share it.
 pub(crate) struct Redirects {
     pub(crate) config: Arc<Config>,
     pub(crate) links: Links,
     pub(crate) domains: Domains,
     pub(crate) limits: VisitLimits,
-    /// Whether all links and domains are there.
+    /// Whether all links and domains are known.
     pub(crate) complete: AtomicBool,
-    pub(crate) counts: IngestMetrics,
+    pub(crate) metrics: IngestMetrics,
 }
 
-/// What an address leads to.
+/// Links and domains, held for the length of one decision.
+pub(crate) struct TableView<'t> {
+    links: LinksView<'t>,
+    domains: DomainsView<'t>,
+}
+
+/// A decision about a request: its response, and the visit to record before that.
+pub(crate) struct Decision<'d> {
+    response: RedirectResponse<'d>,
+    visit: Option<VisitRecord<'d>>,
+}
+
+impl<'d> Decision<'d> {
+    /// The visit to record; none where the response is all.
+    pub(crate) const fn visit(&self) -> Option<&VisitRecord<'d>> {
+        self.visit.as_ref()
+    }
+
+    /// Writes the response to `out`; `id` is the recorded visit's.
+    pub(crate) fn write(&self, id: Option<ClickId>, context: ResponseContext, out: &mut Vec<u8>) {
+        self.response.with_click_id(id).write(context, out);
+    }
+}
+
+impl<'d> From<RedirectResponse<'d>> for Decision<'d> {
+    fn from(response: RedirectResponse<'d>) -> Self {
+        Self { response, visit: None }
+    }
+}
+
+/// The result of looking an address up.
 #[derive(Clone, Copy)]
 enum Found<'t> {
     Live(&'t LinkRow),
     Expired(&'t LinkRow),
-    /// A link that has not started: as if it were not there, but no orphan.
+    /// A link that has not started: answered as if it did not exist, but no orphan.
     NotStarted,
     Root,
     Nothing,
-    /// It is not known yet.
+    /// Not all links and domains are known yet, and this one is not.
     Unknown,
 }
 
 impl Redirects {
-    /// Writes the answer to a request to `out`. A visit that is to be written down
-    /// is given to `note`, which gives back its id and a slip to wait with; where
-    /// the answer must wait for that, the slip comes back.
-    pub(crate) fn answer<S>(
-        &self,
-        head: &RequestHead<'_>,
-        peer: SocketAddr,
-        (at, sent): (Timestamp, ResponseContext),
-        note: impl FnOnce(&Visitor<'_>, Classified, &[u8]) -> (ClickId, S),
-        out: &mut Vec<u8>,
-    ) -> Option<(ClickClass, S)> {
-        let visitor = match visit::read(head, peer, &self.config.trusted_proxies) {
+    /// Pins links and domains as they are now.
+    pub(crate) fn view(&self) -> TableView<'_> {
+        TableView { links: self.links.view(), domains: self.domains.view() }
+    }
+
+    /// Decides how a request is answered at `at`.
+    pub(crate) fn decide<'d>(
+        &'d self,
+        request: &'d RequestKind<'d>,
+        tables: &'d TableView<'_>,
+        at: Timestamp,
+    ) -> Decision<'d> {
+        let visitor = match request {
             RequestKind::Visit(visitor) => visitor,
-            RequestKind::OtherMethod => {
-                RedirectResponse::MethodNotAllowed.write(sent, out);
-                return None;
-            }
+            RequestKind::OtherMethod => return RedirectResponse::MethodNotAllowed.into(),
         };
         let pace = self.limits.pace(visitor.rate_limit_keys());
         if let VisitPace::Refused { retry_after_s } = pace {
-            RedirectResponse::TooMany { retry_after_s }.write(sent, out);
-            return None;
+            return RedirectResponse::TooMany { retry_after_s }.into();
         }
-        let note = |class, tail: &[u8]| {
-            note(&visitor, Classified { at, class, rate_limited: pace == VisitPace::Marked }, tail)
-        };
-        let (domains, links) = (self.domains.view(), self.links.view());
-        let site = domains.find(visitor.host);
-        let fallback = || {
-            site.and_then(|site| site.fallback.as_deref()).map_or(RedirectResponse::NotFound, RedirectResponse::found)
-        };
-        let mut waiting = None;
-        let answer = match self.find(&visitor.place, site, &links, at) {
+        let rate_limited = pace == VisitPace::Marked;
+        let record = |class, tail| VisitRecord { visitor, at, class, rate_limited, tail };
+        let site = tables.domains.find(visitor.host);
+        match self.find(&visitor.path, site, &tables.links, at) {
             Found::Live(row) => {
-                let id = match visitor.counted {
-                    CountsAs::Click(class) => {
-                        let (id, slip) = note(class, row.tail());
-                        waiting = Some((class, slip));
-                        Some(id)
-                    }
-                    CountsAs::Prefetch => {
-                        self.counts.prefetches.inc();
-                        Some(note(ClickClass::Prefetch, row.tail()).0)
-                    }
-                    CountsAs::Head => {
-                        self.counts.heads.inc();
-                        None
-                    }
-                };
-                self.live(row, &visitor, id)
+                let visit = self.class_of(visitor).map(|class| record(class, row.tail().into()));
+                Decision { response: self.live(row, visitor), visit }
             }
             Found::Expired(row) => {
-                if visitor.counted == CountsAs::Head {
-                    self.counts.heads.inc();
-                } else {
-                    self.counts.expired.inc();
-                    note(ClickClass::Expired, row.tail());
-                }
                 let url = row.expired_url().or_else(|| site?.expired.as_deref());
-                url.map_or(RedirectResponse::Gone, RedirectResponse::found)
+                let response = url.map_or(RedirectResponse::Gone, RedirectResponse::found);
+                let visit = if visitor.counts_as == CountsAs::Head {
+                    self.metrics.heads.inc();
+                    None
+                } else {
+                    self.metrics.expired.inc();
+                    Some(record(ClickClass::Expired, row.tail().into()))
+                };
+                Decision { response, visit }
             }
             Found::Root => {
-                site.and_then(|site| site.root.as_deref()).map_or(RedirectResponse::NotFound, RedirectResponse::found)
+                let root = site.and_then(|site| site.root.as_deref());
+                root.map_or(RedirectResponse::NotFound, RedirectResponse::found).into()
             }
-            Found::NotStarted => fallback(),
+            Found::NotStarted => fallback(site).into(),
             Found::Nothing => {
-                if visitor.counted != CountsAs::Head
-                    && self.limits.orphan(visitor.rate_limit_keys()) == OrphanVisit::Recorded
-                {
-                    let workspace = site.map_or("default", |site| site.workspace.as_str());
-                    // Never fails: strings are always JSON.
-                    if let Ok(tail) = orphan_tail(workspace, &asked(&visitor)) {
-                        note(ClickClass::Orphan, &tail);
-                    }
-                }
-                fallback()
+                let tail = self.orphan(visitor, site);
+                let visit = tail.map(|tail| record(ClickClass::Orphan, tail.into()));
+                Decision { response: fallback(site), visit }
             }
-            Found::Unknown => RedirectResponse::Unavailable,
-        };
-        answer.write(sent, out);
-        waiting
+            Found::Unknown => RedirectResponse::Unavailable.into(),
+        }
     }
 
-    /// What `place` leads to on a domain, or on none.
+    /// Looks up where `path` leads on a domain, or on a host that is none.
     fn find<'t>(
         &self,
-        place: &RequestedPath<'_>,
+        path: &RequestedPath<'_>,
         site: Option<&Site>,
-        links: &'t links::LinksView<'_>,
+        links: &'t LinksView<'_>,
         at: Timestamp,
     ) -> Found<'t> {
         let complete = self.complete.load(Ordering::Relaxed);
         if site.is_none() && !complete {
-            // The host may be one of a domain that is not there yet.
+            // The host may be a domain that is not known yet.
             return Found::Unknown;
         }
-        let slug = match place {
+        let slug = match path {
             RequestedPath::Root => return Found::Root,
             RequestedPath::Other(_) => return Found::Nothing,
             RequestedPath::Slug(slug) => &**slug,
@@ -169,26 +174,58 @@ impl Redirects {
         }
     }
 
-    fn live<'a>(&'a self, row: &'a LinkRow, visitor: &'a Visitor<'_>, id: Option<ClickId>) -> RedirectResponse<'a> {
+    /// The class under which a visit to a live link is recorded, if it is.
+    fn class_of(&self, visitor: &Visitor<'_>) -> Option<ClickClass> {
+        match visitor.counts_as {
+            CountsAs::Click(class) => Some(class),
+            CountsAs::Prefetch => {
+                self.metrics.prefetches.inc();
+                Some(ClickClass::Prefetch)
+            }
+            CountsAs::Head => {
+                self.metrics.heads.inc();
+                None
+            }
+        }
+    }
+
+    fn live<'d>(&'d self, row: &'d LinkRow, visitor: &'d Visitor<'_>) -> RedirectResponse<'d> {
         let mut location = Location::new(row.location());
         if row.passes_query() {
             location = location.passing(visitor.query.as_deref());
         }
         if row.tells_click_id() {
-            location = location.telling(&self.config.click_id_param, id);
+            location = location.telling(&self.config.click_id_param);
         }
         RedirectResponse::Redirect { status: row.status(), location, referrer_policy: row.referrer_policy() }
     }
+
+    /// The end of an orphan visit's line; none where the visit is not recorded.
+    fn orphan(&self, visitor: &Visitor<'_>, site: Option<&Site>) -> Option<Vec<u8>> {
+        let is_head = visitor.counts_as == CountsAs::Head;
+        if is_head || self.limits.orphan(visitor.rate_limit_keys()) == OrphanVisit::Skipped {
+            return None;
+        }
+        let workspace = site.map_or("default", |site| site.workspace.as_str());
+        // Never fails: strings are always JSON.
+        orphan_tail(workspace, &requested_address(visitor)).ok()
+    }
 }
 
-/// What an orphan visit asked for: host, slash, slug.
-fn asked(visitor: &Visitor<'_>) -> String {
+/// The response where no link has the address.
+fn fallback(site: Option<&Site>) -> RedirectResponse<'_> {
+    let url = site.and_then(|site| site.fallback.as_deref());
+    url.map_or(RedirectResponse::NotFound, RedirectResponse::found)
+}
+
+/// The address that an orphan visit asked for: host, slash, slug.
+fn requested_address(visitor: &Visitor<'_>) -> String {
     let host = host_name(visitor.host.unwrap_or_default());
-    let mut asked = match &visitor.place {
+    let mut address = match &visitor.path {
         RequestedPath::Root => format!("{host}/"),
         RequestedPath::Slug(slug) => format!("{host}/{slug}"),
         RequestedPath::Other(path) => format!("{host}{}", percent_decode_str(path).decode_utf8_lossy()),
     };
-    asked.truncate(asked.floor_char_boundary(ASKED_BYTES));
-    asked
+    address.truncate(address.floor_char_boundary(ASKED_BYTES));
+    address
 }

@@ -1,4 +1,4 @@
-//! A producer that is made anew when it can never succeed again, as after a broker
+//! A Kafka producer that is replaced when it can never succeed again, as after a broker
 //! has lost records that it had acknowledged.
 
 use std::sync::{
@@ -12,7 +12,7 @@ use tracing::error;
 
 type Make = dyn Fn() -> Result<Producer, BusError> + Send + Sync;
 
-/// The producer of a part of the process, whichever it is now.
+/// A producer that is replaced after a fatal error.
 pub(crate) struct RenewedProducer {
     make: Box<Make>,
     current: RwLock<Producer>,
@@ -20,31 +20,32 @@ pub(crate) struct RenewedProducer {
 }
 
 impl RenewedProducer {
-    /// The first one that `make` makes.
+    /// Makes the first producer.
     ///
     /// # Errors
-    /// When it cannot.
+    /// When it cannot be made.
     pub(crate) fn new(make: impl Fn() -> Result<Producer, BusError> + Send + Sync + 'static) -> Result<Self, BusError> {
         Ok(Self { current: RwLock::new(make()?), make: Box::new(make), renewing: AtomicBool::new(false) })
     }
 
+    /// Returns the producer to use now.
     pub(crate) fn current(&self) -> Producer {
         self.current.read().clone()
     }
 
-    /// Takes notice of an error: where no call can succeed after it, another
-    /// producer is made. What the old one had is given up, and told so.
+    /// Replaces the producer if no call can succeed after `error`. The old one reports
+    /// the records that it had as given up.
     pub(crate) fn failed(self: &Arc<Self>, error: &BusError) {
         if error.is_transient() || self.renewing.swap(true, Ordering::Relaxed) {
             return;
         }
-        error!(%error, "a Kafka client can do nothing more and is made anew");
+        error!(%error, "producer failed for good: it is replaced");
         let client = Arc::clone(self);
-        // Not on the old one's own thread, which may run this.
+        // Not on the old producer's own thread, which may run this.
         std::thread::spawn(move || {
             match (client.make)() {
                 Ok(producer) => *client.current.write() = producer,
-                Err(error) => error!(%error, "it could not be made"),
+                Err(error) => error!(%error, "Kafka producer could not be replaced: retried at its next error"),
             }
             client.renewing.store(false, Ordering::Relaxed);
         });

@@ -1,6 +1,5 @@
-//! A visitor's connection: heads are read, answered in their order, and answers
-//! written in one piece. Slow heads, slow readers and the end of the process
-//! are dealt with here.
+//! A visitor's connection: reads heads, answers them in their order, and writes each
+//! response in one piece. Handles slow heads, slow readers and the end of the process.
 
 use std::{
     future::{Future, poll_fn},
@@ -24,15 +23,15 @@ use crate::{
     http::{self, HEAD_BYTES, Parsed, Persistence, Refusal},
 };
 
-/// What most heads fit into.
+/// The size of a new input buffer: most heads fit.
 const INPUT_BYTES: usize = 2 << 10;
-/// How long, and how much of what nobody wants to read, is waited for at the end
-/// of a connection: one that is closed on unread bytes is reset, and the visitor
-/// might never see the answer.
+/// How long unread bytes are read away at the end of a connection: closing on unread
+/// bytes resets the connection, and the visitor might never see the response.
 const LINGER: Duration = Duration::from_secs(1);
+/// How many bytes are read away at the end of a connection.
 const LINGER_BYTES: usize = 256 << 10;
-/// How long a new connection may take to ask once the process ends: what it asks may
-/// be on its way.
+/// How long a new connection may take to send its first request once the process
+/// ends: the request may be on its way.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
@@ -42,12 +41,12 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(core: &EdgeCore, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let patience = Duration::from_millis(core.config().header_timeout_ms);
     let input = Vec::with_capacity(INPUT_BYTES);
-    let clock = HeadTimer::new(patience);
-    let connection = Connection { core, stream, peer, input, output: Vec::new(), clock, asked: false };
-    let mut told = pin!(core.told_to_drain());
-    // Asked once, it wakes this task when the time has come.
+    let timer = HeadTimer::new(patience);
+    let connection = Connection { core, stream, peer, input, output: Vec::new(), timer, answered: false };
+    let mut drain = pin!(core.told_to_drain());
+    // Polled once, it wakes this task when draining begins.
     poll_fn(|context| {
-        let _ = told.as_mut().poll(context);
+        let _ = drain.as_mut().poll(context);
         Poll::Ready(())
     })
     .await;
@@ -58,30 +57,32 @@ struct Connection<'c> {
     core: &'c EdgeCore,
     stream: TcpStream,
     peer: SocketAddr,
-    /// What was sent and not answered yet.
+    /// The bytes that were received and not answered yet.
     input: Vec<u8>,
     output: Vec<u8>,
-    clock: HeadTimer,
-    /// Whether it has been answered once.
-    asked: bool,
+    timer: HeadTimer,
+    /// Whether one request has been answered.
+    answered: bool,
 }
 
-/// What came of waiting for more of a head.
+/// The result of waiting for more of a head.
 enum Waited {
-    /// More of it.
+    /// More bytes arrived.
     More,
-    /// The connection's end: the visitor's, or ours between two requests.
+    /// The visitor closed the connection, or the redirector did between two requests.
     End,
     TooSlow,
 }
 
 impl Connection<'_> {
     async fn run(mut self) -> io::Result<()> {
-        // Where the next head begins, and up to where it was looked at.
-        let (mut begin, mut seen) = (0, 0);
+        // The offset of the next head.
+        let mut begin = 0;
+        // How many of its bytes have been searched.
+        let mut seen = 0;
         loop {
             let bytes = &self.input[begin..];
-            // A head ends with a line: until one has, looking again is for nothing.
+            // A head ends with a line: without a new line there is nothing to parse.
             let parsed = if memchr::memchr(b'\n', &bytes[seen..]).is_some() || bytes.len() >= HEAD_BYTES {
                 http::parse(bytes, |head| self.core.answer(&head, self.peer, &mut self.output))
             } else {
@@ -90,7 +91,8 @@ impl Connection<'_> {
             match parsed {
                 Parsed::Partial => {
                     self.input.drain(..begin);
-                    (begin, seen) = (0, self.input.len());
+                    begin = 0;
+                    seen = self.input.len();
                     match self.wait().await? {
                         Waited::More => {}
                         Waited::End => return Ok(()),
@@ -99,20 +101,21 @@ impl Connection<'_> {
                     }
                 }
                 Parsed::Whole(mut answered, len) => {
-                    if let Some(recording) = answered.recording.take() {
-                        self.core.settle(recording, answered.after, &mut self.output).await;
+                    if let Some(click) = answered.click.take() {
+                        self.core.confirm(click, answered.after, &mut self.output).await;
                     }
                     self.send().await?;
                     if answered.after == Persistence::Close {
                         return self.linger().await;
                     }
-                    self.asked = true;
-                    (begin, seen) = (begin + len, 0);
+                    self.answered = true;
+                    begin += len;
+                    seen = 0;
                     if begin == self.input.len() {
                         self.input.clear();
                         begin = 0;
                     }
-                    self.clock.restart();
+                    self.timer.restart();
                 }
                 Parsed::Refused(refusal) => return self.refuse(refusal).await,
             }
@@ -120,24 +123,27 @@ impl Connection<'_> {
     }
 
     async fn wait(&mut self) -> io::Result<Waited> {
-        let (core, idle, asked, clock) = (self.core, self.input.is_empty(), self.asked, &mut self.clock);
+        let core = self.core;
+        let idle = self.input.is_empty();
+        let answered = self.answered;
+        let timer = &mut self.timer;
         let mut read = pin!(self.stream.read_buf(&mut self.input));
         poll_fn(|context| match read.as_mut().poll(context) {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Waited::End)),
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|_| Waited::More)),
-            Poll::Pending if idle && asked && core.is_draining() => Poll::Ready(Ok(Waited::End)),
+            Poll::Pending if idle && answered && core.is_draining() => Poll::Ready(Ok(Waited::End)),
             Poll::Pending => {
                 if idle && core.is_draining() {
-                    clock.shorten(LAST_CALL);
+                    timer.shorten(LAST_CALL);
                 }
-                clock.poll(context).map(|()| Ok(Waited::TooSlow))
+                timer.poll(context).map(|()| Ok(Waited::TooSlow))
             }
         })
         .await
     }
 
     async fn refuse(mut self, refusal: Refusal) -> io::Result<()> {
-        self.core.counts().refused(refusal);
+        self.core.metrics().refused(refusal.reason());
         let sent =
             ResponseContext { after: Persistence::Close, bodiless: false, date: self.core.date(Timestamp::now()) };
         RedirectResponse::Refused(refusal).write(sent, &mut self.output);
@@ -152,7 +158,7 @@ impl Connection<'_> {
             Err(error) => return Err(error),
         };
         if written < self.output.len() {
-            timeout(self.clock.patience, self.stream.write_all(&self.output[written..])).await??;
+            timeout(self.timer.patience, self.stream.write_all(&self.output[written..])).await??;
         }
         self.output.clear();
         Ok(())
@@ -175,8 +181,8 @@ impl Connection<'_> {
     }
 }
 
-/// How long a head may take. The timer is set once in that time, not for each
-/// head: when it goes off, it is looked whether this head is really late.
+/// The time limit of a head. The timer is set once in that time, not for each head:
+/// when it fires, it checks whether the present head is really late.
 struct HeadTimer {
     patience: Duration,
     since: Instant,
@@ -194,10 +200,13 @@ impl HeadTimer {
         self.since = Instant::now();
     }
 
-    /// Has no more patience than that from now on.
+    /// Lowers the limit to `patience`, from now on.
     fn shorten(&mut self, patience: Duration) {
         if patience < self.patience {
-            (self.patience, self.since, self.timer, self.set) = (patience, Instant::now(), None, false);
+            self.patience = patience;
+            self.since = Instant::now();
+            self.timer = None;
+            self.set = false;
         }
     }
 

@@ -1,5 +1,5 @@
-//! One core of the redirector: a thread with a runtime, a listener and a
-//! recorder of its own. Cores share the table of links and the Kafka client.
+//! One core of the redirector: a thread with a runtime, a listener and a recorder of
+//! its own. Cores share the table of links and the Kafka client.
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,36 +26,40 @@ use tracing::{debug, warn};
 use crate::{
     Config,
     edge::connection,
-    http::answer::{RedirectResponse, ResponseContext},
-    http::date::DateHeader,
-    http::{Persistence, RequestHead},
+    http::{
+        Persistence, RequestHead,
+        answer::{RedirectResponse, ResponseContext},
+        date::DateHeader,
+    },
     metrics::IngestMetrics,
-    recording::core::{Desk, Pending, Seat},
-    recording::recorder::Recorded,
+    recording::{
+        bundle::Recorded,
+        core::{CoreHandle, CoreRecorder, PendingClick},
+    },
     redirect::Redirects,
-    visit::Visitor,
+    visit,
 };
 
-/// How long accepting rests after it failed: mostly for want of descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// The pause after a failed accept, usually `EMFILE`.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What every core is given.
+/// The state that all cores share.
 #[derive(Clone)]
 pub(crate) struct EdgeState {
     pub(crate) redirects: Arc<Redirects>,
     pub(crate) connections: Arc<Semaphore>,
-    /// Told when the listeners are to close.
+    /// Triggered when the listeners are to close.
     pub(crate) close: Shutdown,
 }
 
-/// Refuses an address that somebody listens on: listeners that share a port would
+/// Refuses an address that is listened on already: listeners that share a port would
 /// share it with another process, too.
 pub(crate) fn refuse_taken(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 { Ok(()) } else { StdListener::bind(address).map(drop) }
 }
 
-/// A listener for each core on one address, among which the kernel shares out
-/// connections.
+/// Opens a listener for each core on one address. The kernel spreads connections
+/// over them.
 pub(crate) fn listen(address: SocketAddr, cores: usize) -> io::Result<Vec<StdListener>> {
     let mut listeners: Vec<StdListener> = Vec::with_capacity(cores);
     for _ in 0..cores {
@@ -71,31 +75,31 @@ pub(crate) fn listen(address: SocketAddr, cores: usize) -> io::Result<Vec<StdLis
     Ok(listeners)
 }
 
-/// Starts a core; the receiver hears when it has drained.
+/// Starts a core. The receiver resolves when the core has drained.
 pub(crate) fn start(
     index: usize,
     listener: StdListener,
-    seat: Seat,
-    shared: EdgeState,
+    handle: CoreHandle,
+    state: EdgeState,
 ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
-    let (tell, done) = oneshot::channel();
+    let (ended, done) = oneshot::channel();
     thread::Builder::new().name(format!("ingest-{index}")).spawn(move || {
-        // Nobody may be waiting any more.
-        let _ = tell.send(run(listener, seat, shared));
+        // The receiver may be gone.
+        let _ = ended.send(run(listener, handle, state));
     })?;
     Ok(done)
 }
 
-fn run(listener: StdListener, seat: Seat, shared: EdgeState) -> io::Result<()> {
+fn run(listener: StdListener, handle: CoreHandle, state: EdgeState) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default())?;
     runtime.block_on(async move {
         let listener = TcpListener::from_std(listener)?;
-        let (desk, told) = seat.open();
-        let clerk = Rc::clone(&desk);
-        let clerk = spawn_local(async move { clerk.run(told).await });
+        let (recorder, messages) = handle.open();
+        let flusher = Rc::clone(&recorder);
+        let flusher = spawn_local(async move { flusher.flush_loop(messages).await });
         let core = Rc::new(EdgeCore {
-            desk,
-            shared,
+            recorder,
+            state,
             date: RefCell::default(),
             draining: Cell::new(false),
             drain: Notify::new(),
@@ -103,16 +107,16 @@ fn run(listener: StdListener, seat: Seat, shared: EdgeState) -> io::Result<()> {
             closed: Notify::new(),
         });
         core.accept(listener).await;
-        core.desk.leave();
-        clerk.abort();
+        core.recorder.leave();
+        flusher.abort();
         Ok(())
     })
 }
 
-/// What the connections of a core share.
+/// A core, which its connections share.
 pub(crate) struct EdgeCore {
-    desk: Rc<Desk>,
-    pub(crate) shared: EdgeState,
+    recorder: Rc<CoreRecorder>,
+    pub(crate) state: EdgeState,
     date: RefCell<DateHeader>,
     draining: Cell<bool>,
     drain: Notify,
@@ -120,22 +124,22 @@ pub(crate) struct EdgeCore {
     closed: Notify,
 }
 
-/// What is left to be done once an answer is written.
+/// The steps that remain once a response is written.
 pub(crate) struct Answered {
-    /// What must be acknowledged before the answer is sent.
-    pub(crate) recording: Option<Recording>,
+    /// The click that must be recorded before the response is sent.
+    pub(crate) click: Option<AwaitedClick>,
     pub(crate) after: Persistence,
 }
 
-/// A click that is on its way to Kafka.
-pub(crate) struct Recording {
-    pending: Pending,
+/// A click or scan whose response waits until it is recorded.
+pub(crate) struct AwaitedClick {
+    pending: PendingClick,
     class: ClickClass,
 }
 
 impl EdgeCore {
     async fn accept(self: &Rc<Self>, listener: TcpListener) {
-        let close = self.shared.close.clone();
+        let close = self.state.close.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = self.next(&listener) => accepted,
@@ -144,12 +148,12 @@ impl EdgeCore {
             match accepted {
                 Ok((stream, peer, permit)) => self.serve(stream, peer, permit),
                 Err(error) => {
-                    debug!(%error, "accepting failed");
-                    sleep(ACCEPT_REST).await;
+                    debug!(%error, "accept failed");
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-        // Closing a listener resets what waits in its queue: serve that first.
+        // Closing a listener resets the connections in its queue: they are served first.
         while let Ok(Ok((stream, peer, permit))) = timeout(Duration::ZERO, self.next(&listener)).await {
             self.serve(stream, peer, permit);
         }
@@ -158,7 +162,7 @@ impl EdgeCore {
         self.drain.notify_waiters();
         let patience = Duration::from_millis(self.config().drain_timeout_ms);
         if timeout(patience, self.all_closed()).await.is_err() {
-            warn!("connections were cut off: they did not finish in time");
+            warn!(drain_timeout_ms = self.config().drain_timeout_ms, "connections closed at the drain timeout");
         }
     }
 
@@ -169,7 +173,7 @@ impl EdgeCore {
     }
 
     async fn next(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let permit = Arc::clone(&self.shared.connections).acquire_owned().await.map_err(io::Error::other)?;
+        let permit = Arc::clone(&self.state.connections).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
         Ok((stream, peer, permit))
     }
@@ -178,13 +182,13 @@ impl EdgeCore {
         // Fails only for a connection that is gone already.
         let _ = stream.set_nodelay(true);
         self.open.set(self.open.get() + 1);
-        self.counts().connections.inc();
+        self.metrics().connections.inc();
         let core = Rc::clone(self);
         spawn_local(async move {
             if let Err(error) = connection::serve(&core, stream, peer).await {
-                debug!(%error, "a connection ended early");
+                debug!(%error, "connection ended early");
             }
-            core.counts().connections.dec();
+            core.metrics().connections.dec();
             core.open.set(core.open.get() - 1);
             core.closed.notify_one();
             drop(permit);
@@ -192,52 +196,54 @@ impl EdgeCore {
     }
 
     pub(crate) fn config(&self) -> &Config {
-        &self.shared.redirects.config
+        &self.state.redirects.config
     }
 
-    pub(crate) fn counts(&self) -> &IngestMetrics {
-        &self.shared.redirects.counts
+    pub(crate) fn metrics(&self) -> &IngestMetrics {
+        &self.state.redirects.metrics
     }
 
-    /// Whether connections end as soon as they have nothing to do.
+    /// Whether connections are to end as soon as they are idle.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
     }
 
-    /// Ends when that begins.
+    /// Resolves when draining begins.
     pub(crate) fn told_to_drain(&self) -> Notified<'_> {
         self.drain.notified()
     }
 
-    /// The time for an answer.
+    /// Returns the `Date` of a response.
     pub(crate) fn date(&self, at: Timestamp) -> [u8; 29] {
         self.date.borrow_mut().at(at)
     }
 
-    /// Decides on a request and writes its answer to `out`.
+    /// Decides on a request, records its visit, and writes the response to `out`.
     pub(crate) fn answer(&self, head: &RequestHead<'_>, peer: SocketAddr, out: &mut Vec<u8>) -> Answered {
         let at = Timestamp::now();
         let after = if self.is_draining() { Persistence::Close } else { head.after };
-        let sent = ResponseContext { after, bodiless: head.method == "HEAD", date: self.date(at) };
-        let note = |visitor: &Visitor<'_>, seen, tail: &[u8]| {
-            let pending = self.desk.record(visitor, seen, tail);
-            (pending.id, pending)
-        };
-        let waiting = self.shared.redirects.answer(head, peer, (at, sent), note, out);
-        Answered { recording: waiting.map(|(class, pending)| Recording { pending, class }), after }
+        let context = ResponseContext { after, bodiless: head.method == "HEAD", date: self.date(at) };
+        let redirects = &self.state.redirects;
+        let tables = redirects.view();
+        let request = visit::read(head, peer, &redirects.config.trusted_proxies);
+        let decision = redirects.decide(&request, &tables, at);
+        let recorded = decision.visit().map(|visit| (visit.class, self.recorder.record(visit)));
+        decision.write(recorded.as_ref().map(|(_, pending)| pending.id), context, out);
+        let awaited = recorded.filter(|(class, _)| class.counts());
+        Answered { click: awaited.map(|(class, pending)| AwaitedClick { pending, class }), after }
     }
 
-    /// Waits until a click is recorded; where it is not, `out` says so instead.
-    pub(crate) async fn settle(&self, recording: Recording, after: Persistence, out: &mut Vec<u8>) {
-        let counts = self.counts();
-        match (recording.pending.outcome().await, recording.class) {
-            (Recorded::Yes | Recorded::Shed, ClickClass::Click) => drop(counts.clicks.inc()),
-            (Recorded::Yes | Recorded::Shed, _) => drop(counts.scans.inc()),
+    /// Waits until a click is recorded; replaces the response in `out` where it is not.
+    pub(crate) async fn confirm(&self, click: AwaitedClick, after: Persistence, out: &mut Vec<u8>) {
+        let metrics = self.metrics();
+        match (click.pending.recorded().await, click.class) {
+            (Recorded::Yes | Recorded::Shed, ClickClass::Click) => drop(metrics.clicks.inc()),
+            (Recorded::Yes | Recorded::Shed, _) => drop(metrics.scans.inc()),
             (Recorded::Unknown, _) => {
-                counts.unrecorded.inc();
+                metrics.unrecorded.inc();
                 out.clear();
-                let sent = ResponseContext { after, bodiless: false, date: self.date(Timestamp::now()) };
-                RedirectResponse::Unavailable.write(sent, out);
+                let context = ResponseContext { after, bodiless: false, date: self.date(Timestamp::now()) };
+                RedirectResponse::Unavailable.write(context, out);
             }
         }
     }

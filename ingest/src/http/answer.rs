@@ -1,43 +1,45 @@
-//! What the redirector answers, written in one piece into the connection's
+//! The responses of the redirector, each written in one piece into the connection's
 //! output.
 
-use schemas::link::ReferrerPolicy;
+use schemas::{ClickId, link::ReferrerPolicy};
 
 use crate::{
     http::{Persistence, Refusal},
     table::location::Location,
 };
 
-/// What is answered to a request.
+/// A response to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RedirectResponse<'a> {
-    /// Go on there.
+    /// The visitor is sent on.
     Redirect { status: u16, location: Location<'a>, referrer_policy: Option<ReferrerPolicy> },
     /// No link has this address.
     NotFound,
     /// The link has expired.
     Gone,
-    /// The address asks for too much; it may again in so many seconds.
+    /// The address asks too often; it may ask again after `retry_after_s`.
     TooMany { retry_after_s: u64 },
     /// Only GET and HEAD make sense here.
     MethodNotAllowed,
-    /// Not now: the links are not all there yet, or the click could not be recorded.
+    /// Temporarily unavailable: not all links are known yet, or the click could not be
+    /// recorded.
     Unavailable,
-    /// The head could not be taken.
+    /// The head cannot be answered.
     Refused(Refusal),
 }
 
-/// How an answer is sent.
+/// The facts of the connection that a response depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResponseContext {
     pub(crate) after: Persistence,
-    /// Whether the request was HEAD, whose answer has no body.
+    /// Whether the request was HEAD, whose response has no body.
     pub(crate) bodiless: bool,
-    /// The time, as RFC 9110 §5.6.7 has it.
+    /// The `Date` header's value (RFC 9110 §5.6.7).
     pub(crate) date: [u8; 29],
 }
 
-/// Every visit must reach us, and no shared cache may answer in our place.
+/// The first lines of a response. Every visit must reach the redirector: no shared
+/// cache may answer in its place.
 macro_rules! head {
     ($status:literal $(, $header:literal)*) => {
         concat!("HTTP/1.1 ", $status, "\r\ncache-control: private, no-store\r\n", $($header, "\r\n",)*).as_bytes()
@@ -46,12 +48,22 @@ macro_rules! head {
 const TEXT: &[u8] = b"content-type: text/plain; charset=utf-8\r\n";
 
 impl<'a> RedirectResponse<'a> {
-    /// Go on there: the address that a link or domain has for when there is nothing else.
+    /// A 302 to a fallback address of a link or domain.
     pub(crate) fn found(url: &'a [u8]) -> Self {
         Self::Redirect { status: 302, location: Location::new(url), referrer_policy: None }
     }
 
-    /// Appends the answer to `out`.
+    /// Sets the id of the recorded click, which some links tell their destination.
+    pub(crate) const fn with_click_id(self, id: Option<ClickId>) -> Self {
+        match self {
+            Self::Redirect { status, location, referrer_policy } => {
+                Self::Redirect { status, location: location.with_click_id(id), referrer_policy }
+            }
+            other => other,
+        }
+    }
+
+    /// Appends the response to `out`.
     pub(crate) fn write(self, sent: ResponseContext, out: &mut Vec<u8>) {
         let (head, body) = self.parts();
         out.extend_from_slice(head);

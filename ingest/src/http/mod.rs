@@ -45,7 +45,20 @@ pub(crate) enum Refusal {
     TooSlow,
 }
 
-/// What becomes of a connection after an answer.
+impl Refusal {
+    /// The refusal's name in metrics.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Version => "version",
+            Self::TooSlow => "too_slow",
+        }
+    }
+}
+
+/// Whether a connection stays open after a response (RFC 9112 §9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
     /// It waits for the next request.

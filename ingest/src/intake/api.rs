@@ -41,7 +41,7 @@ pub(crate) struct IntakeState {
     pub(crate) callers: Arc<Callers>,
     pub(crate) outbox: ConversionOutbox,
     pub(crate) currency: Currency,
-    pub(crate) counts: IntakeMetrics,
+    pub(crate) metrics: IntakeMetrics,
 }
 
 /// All routes.
@@ -66,7 +66,7 @@ fn no_method() -> Problem {
 async fn finish(State(intake): State<Arc<IntakeState>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(kind) = response.extensions_mut().remove::<Kind>() {
-        intake.counts.refused(kind);
+        intake.metrics.refused(kind);
     }
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -96,7 +96,7 @@ async fn report(State(intake): State<Arc<IntakeState>>, headers: HeaderMap, body
             let reported: Reported = json::parse(&body)?;
             let repeat = repeat.map_or(Repeat::Unknown, Repeat::Request);
             let conversion = record(reported, &key.workspace, repeat, now).map_err(Problem::invalid)?;
-            intake.one(conversion, &headers, |counts| &counts.reported).await
+            intake.one(conversion, &headers, |metrics| &metrics.reported).await
         }
         ReportShape::Lines => intake.lines(&body, &key, repeat, &headers, now).await,
     }
@@ -116,7 +116,7 @@ async fn postback_of(
     let conversion = postback::read(query.as_deref().unwrap_or_default(), intake.currency)
         .and_then(|reported| record(reported, &key.workspace, Repeat::ClickAndName, now))
         .map_err(Problem::invalid)?;
-    intake.one(conversion, &headers, |counts| &counts.called_back).await
+    intake.one(conversion, &headers, |metrics| &metrics.called_back).await
 }
 
 impl IntakeState {
@@ -128,7 +128,7 @@ impl IntakeState {
     ) -> Result<Response, Problem> {
         let id = conversion.id;
         self.record(&[conversion], headers).await?;
-        counter(&self.counts).inc();
+        counter(&self.metrics).inc();
         Ok((StatusCode::ACCEPTED, Json(Accepted { id })).into_response())
     }
 
@@ -147,8 +147,8 @@ impl IntakeState {
             return Ok(problem.with(answer));
         }
         self.record(&taken, headers).await?;
-        self.counts.reported.inc_by(taken.len() as u64);
-        self.counts.lines_refused.inc_by(answer.rejected.len() as u64);
+        self.metrics.reported.inc_by(taken.len() as u64);
+        self.metrics.lines_refused.inc_by(answer.rejected.len() as u64);
         Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
     }
 

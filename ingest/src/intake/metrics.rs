@@ -1,4 +1,4 @@
-//! What the intake of conversions counts.
+//! What the intake of conversions metrics.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -56,7 +56,7 @@ impl IntakeMetrics {
         }
     }
 
-    /// IntakeMetrics a report that is refused.
+    /// Counts a report that is refused.
     pub(crate) fn refused(&self, kind: Kind) {
         let reason = match kind {
             Kind::Malformed => "malformed",

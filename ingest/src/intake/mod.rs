@@ -54,7 +54,7 @@ pub(crate) struct RunningIntake {
 pub(crate) fn start(
     config: &Config,
     bus: &Bus,
-    metrics: &Metrics,
+    registry: &Metrics,
     health: &Health,
     close: Shutdown,
 ) -> Result<RunningIntake, Error> {
@@ -64,22 +64,22 @@ pub(crate) fn start(
     listener.set_nonblocking(true).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
 
-    let counts = IntakeMetrics::new(metrics);
+    let metrics = IntakeMetrics::new(registry);
     let patience = Duration::from_millis(config.intake_ack_timeout_ms);
     let kafka = bus.clone();
     let client = RenewedProducer::new(move || kafka.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES))?;
     let client = Arc::new(client);
     let callers = Arc::new(Callers::new(Arc::clone(&client), config.intake_rate_per_s));
     let part = health.part("keys");
-    let table = follow(bus, &config.data_dir, Arc::clone(&callers), counts.clone(), part)?;
+    let table = follow(bus, &config.data_dir, Arc::clone(&callers), metrics.clone(), part)?;
     let limits = Limits {
         connections: config.intake_max_connections,
         header_timeout: Duration::from_millis(config.header_timeout_ms),
         drain: Duration::from_millis(config.drain_timeout_ms),
     };
-    let open = counts.connections.clone();
-    let outbox = ConversionOutbox::new(bus.clone(), client, patience, counts.ack_seconds.clone());
-    let routes = api::routes(Arc::new(IntakeState { callers, outbox, currency: config.postback_currency()?, counts }));
+    let open = metrics.connections.clone();
+    let outbox = ConversionOutbox::new(bus.clone(), client, patience, metrics.ack_seconds.clone());
+    let routes = api::routes(Arc::new(IntakeState { callers, outbox, currency: config.postback_currency()?, metrics }));
 
     let (tell, done) = oneshot::channel();
     thread::Builder::new()
@@ -102,10 +102,10 @@ pub(crate) fn start(
 }
 
 /// Keeps the keys like the topic.
-fn follow(bus: &Bus, dir: &Path, callers: Arc<Callers>, counts: IntakeMetrics, part: Part) -> Result<Table, Error> {
+fn follow(bus: &Bus, dir: &Path, callers: Arc<Callers>, metrics: IntakeMetrics, part: Part) -> Result<Table, Error> {
     let table = bus.table("intake", Topic::Keys, Some(dir), move |change| {
         callers.apply(change);
-        counts.keys.set(i64::try_from(callers.len()).unwrap_or(i64::MAX));
+        metrics.keys.set(i64::try_from(callers.len()).unwrap_or(i64::MAX));
         if change == Change::CaughtUp {
             info!(keys = callers.len(), "the intake knows all keys");
             part.ready();

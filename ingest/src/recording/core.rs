@@ -1,6 +1,6 @@
-//! Where a core hands in its visits, and where they wait: the recorder's end on
-//! each core. It writes lines without the recorder's lock, sends bundles when their
-//! time has come, and tells a core's visits what became of theirs.
+//! The recorder's end on each core. It writes lines without the recorder's lock,
+//! closes bundles when they are due, and tells the visits of its core what became of
+//! their clicks.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,38 +20,50 @@ use tokio::{
 };
 
 use crate::{
-    recording::recorder::{Added, Number, Recorded, Recorder, Told},
-    visit::{Classified, Visitor},
+    recording::{
+        bundle::{BundleNumber, CoreMessage, Recorded},
+        recorder::{Added, OpenBundle, Recorder},
+    },
+    visit::VisitRecord,
 };
 
-/// What a core needs to open its desk.
-pub(crate) struct Seat {
-    pub(crate) index: usize,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) told: mpsc::UnboundedReceiver<Told>,
+/// The parts of which a core makes its [`CoreRecorder`].
+pub(crate) struct CoreHandle {
+    index: usize,
+    recorder: Arc<Recorder>,
+    messages: mpsc::UnboundedReceiver<CoreMessage>,
 }
 
-/// What the visits of a core wait for: one bundle's acknowledgement.
+/// The state of one bundle that visits of a core wait for.
 #[derive(Default)]
-struct Ticket {
-    outcome: Cell<Option<Recorded>>,
+struct BundleReceipt {
+    recorded: Cell<Option<Recorded>>,
     waiting: RefCell<Vec<Waker>>,
 }
 
-/// A visit that was written down.
-pub(crate) struct Pending {
-    /// What was minted for it.
-    pub(crate) id: ClickId,
-    ticket: Rc<Ticket>,
+impl BundleReceipt {
+    fn complete(&self, recorded: Recorded) {
+        self.recorded.set(Some(recorded));
+        for waker in self.waiting.take() {
+            waker.wake();
+        }
+    }
 }
 
-impl Pending {
-    /// Waits until it is known what became of it.
-    pub(crate) async fn outcome(&self) -> Recorded {
-        std::future::poll_fn(|context| match self.ticket.outcome.get() {
-            Some(outcome) => Poll::Ready(outcome),
+/// A visit whose line is in a bundle.
+pub(crate) struct PendingClick {
+    /// The id minted for the visit.
+    pub(crate) id: ClickId,
+    receipt: Rc<BundleReceipt>,
+}
+
+impl PendingClick {
+    /// Waits until it is known whether the visit was recorded.
+    pub(crate) async fn recorded(&self) -> Recorded {
+        std::future::poll_fn(|context| match self.receipt.recorded.get() {
+            Some(recorded) => Poll::Ready(recorded),
             None => {
-                self.ticket.waiting.borrow_mut().push(context.waker().clone());
+                self.receipt.waiting.borrow_mut().push(context.waker().clone());
                 Poll::Pending
             }
         })
@@ -59,113 +71,120 @@ impl Pending {
     }
 }
 
-/// Where a core hands in its visits.
-pub(crate) struct Desk {
+/// The recorder of one core's visits.
+pub(crate) struct CoreRecorder {
     index: usize,
     recorder: Arc<Recorder>,
-    /// A line that is being written.
+    /// The buffer in which a line is written.
     line: RefCell<Vec<u8>>,
-    /// The bundle that was open last, and its shard.
-    open: Cell<(Number, u16)>,
-    tickets: RefCell<VecDeque<(Number, Rc<Ticket>)>>,
+    /// The bundle that was open when this core last looked; none before the first line.
+    open: Cell<Option<OpenBundle>>,
+    receipts: RefCell<VecDeque<(BundleNumber, Rc<BundleReceipt>)>>,
     opened: Notify,
 }
 
-impl Seat {
-    /// The desk of the core that this is called on, and what [`Desk::run`] takes.
-    pub(crate) fn open(self) -> (Rc<Desk>, mpsc::UnboundedReceiver<Told>) {
-        let desk = Desk {
+impl CoreHandle {
+    /// Makes the handle of each core, by its receiver of the recorder's messages.
+    pub(crate) fn all(recorder: &Arc<Recorder>, receivers: Vec<mpsc::UnboundedReceiver<CoreMessage>>) -> Vec<Self> {
+        let handles = receivers.into_iter().enumerate();
+        handles.map(|(index, messages)| Self { index, recorder: Arc::clone(recorder), messages }).collect()
+    }
+
+    /// Makes the recorder of the core that this is called on; its
+    /// [`CoreRecorder::flush_loop`] takes the messages.
+    pub(crate) fn open(self) -> (Rc<CoreRecorder>, mpsc::UnboundedReceiver<CoreMessage>) {
+        let recorder = CoreRecorder {
             index: self.index,
             recorder: self.recorder,
             line: RefCell::default(),
-            open: Cell::new((Number::MAX, 0)),
-            tickets: RefCell::default(),
+            open: Cell::new(None),
+            receipts: RefCell::default(),
             opened: Notify::new(),
         };
-        (Rc::new(desk), self.told)
+        (Rc::new(recorder), self.messages)
     }
 }
 
-impl Desk {
-    /// Writes a visit down. It is on its way from now on, whether or not anyone
-    /// waits for it. `tail` is the end of its line: what is known of the link.
-    pub(crate) fn record(&self, visitor: &Visitor<'_>, seen: Classified, tail: &[u8]) -> Pending {
+impl CoreRecorder {
+    /// Records a visit. Its line is on the way to Kafka from now on, whether or not
+    /// the visit waits for it.
+    pub(crate) fn record(&self, visit: &VisitRecord<'_>) -> PendingClick {
         let random = rand::random();
         let mut line = self.line.borrow_mut();
         loop {
-            // Written without the lock; once more where another bundle was opened
-            // since, for its visits have its shard.
-            let (number, shard) = self.open.get();
-            let visit = visitor.as_seen(seen, ClickId::new(seen.at, shard, random));
+            let open = self.open.get().unwrap_or_else(|| self.recorder.open_bundle());
+            // Written without the lock, and again where another bundle was opened in
+            // the meantime, because a visit's id names the shard of its bundle.
+            let id = ClickId::new(visit.at, open.shard, random);
             line.clear();
-            visit.write_line(tail, &mut line);
-            let Added { first, full } = match self.recorder.add(self.index, number, &line) {
-                Ok(added) => added,
-                Err(open) => {
-                    self.open.set(open);
-                    continue;
+            visit.write_line(id, &mut line);
+            match self.recorder.add(self.index, open.number, &line) {
+                Ok(added) => {
+                    self.open.set(Some(open));
+                    let pending = PendingClick { id, receipt: self.receipt(open.number) };
+                    match added {
+                        Added::Full => self.recorder.close_bundle(),
+                        Added::First => self.opened.notify_one(),
+                        Added::Another => {}
+                    }
+                    return pending;
                 }
-            };
-            let pending = Pending { id: visit.id, ticket: self.ticket(number) };
-            if full {
-                self.recorder.send();
-            } else if first {
-                self.opened.notify_one();
+                Err(other) => self.open.set(Some(other)),
             }
-            return pending;
         }
     }
 
-    /// The core's connections have ended.
+    /// Sends the open bundle and gives the other cores this one's timers: the core's
+    /// connections have ended.
     pub(crate) fn leave(&self) {
         self.recorder.leave();
     }
 
-    fn ticket(&self, number: Number) -> Rc<Ticket> {
+    fn receipt(&self, number: BundleNumber) -> Rc<BundleReceipt> {
         if !self.recorder.is_waited_for() {
-            let told = Ticket::default();
-            told.outcome.set(Some(Recorded::Yes));
-            return Rc::new(told);
+            let receipt = BundleReceipt::default();
+            receipt.complete(Recorded::Yes);
+            return Rc::new(receipt);
         }
-        let mut tickets = self.tickets.borrow_mut();
-        match tickets.back() {
-            Some((last, ticket)) if *last == number => Rc::clone(ticket),
+        let mut receipts = self.receipts.borrow_mut();
+        match receipts.back() {
+            Some((last, receipt)) if *last == number => Rc::clone(receipt),
             _ => {
-                let ticket = Rc::<Ticket>::default();
-                tickets.push_back((number, Rc::clone(&ticket)));
-                ticket
+                let receipt = Rc::<BundleReceipt>::default();
+                receipts.push_back((number, Rc::clone(&receipt)));
+                receipt
             }
         }
     }
 
-    /// Sends bundles when their time has come and tells those who wait what
-    /// became of them. Runs beside the connections until it is dropped.
-    pub(crate) async fn run(&self, mut told: mpsc::UnboundedReceiver<Told>) {
+    /// Closes bundles when they are due and wakes the visits whose bundle is recorded.
+    /// Runs beside the connections until it is dropped.
+    pub(crate) async fn flush_loop(&self, mut messages: mpsc::UnboundedReceiver<CoreMessage>) {
         let recorder = &self.recorder;
         loop {
             let due = recorder.due();
             if due.is_some_and(|due| due <= Instant::now()) {
-                // Requests that are here already come along.
+                // Requests that have arrived already come along.
                 yield_now().await;
                 if recorder.due().is_some_and(|due| due <= Instant::now()) {
-                    recorder.send();
+                    recorder.close_bundle();
                 }
                 continue;
             }
-            let patience = recorder.patience();
-            if patience.is_some_and(|patience| patience <= Instant::now()) {
-                recorder.lose_patience();
+            let timeout = recorder.next_timeout();
+            if timeout.is_some_and(|timeout| timeout <= Instant::now()) {
+                recorder.time_out();
                 continue;
             }
-            let next = [due, patience].into_iter().flatten().min();
+            let next = [due, timeout].into_iter().flatten().min();
             let mut timer = pin!(async { sleep_until(next.unwrap_or_else(Instant::now).into()).await });
             tokio::select! {
-                told_now = told.recv() => {
+                received = messages.recv() => {
                     // Never ends: the recorder has the other end.
-                    let Some(mut message) = told_now else { return };
+                    let Some(mut message) = received else { return };
                     loop {
-                        self.settle(message);
-                        match told.try_recv() {
+                        self.receive(message);
+                        match messages.try_recv() {
                             Ok(next) => message = next,
                             Err(_) => break,
                         }
@@ -177,17 +196,19 @@ impl Desk {
         }
     }
 
-    fn settle(&self, (number, recorded): Told) {
-        let Some(recorded) = recorded else { return };
-        let ticket = {
-            let mut tickets = self.tickets.borrow_mut();
-            let Some(at) = tickets.iter().position(|(waiting, _)| *waiting == number) else { return };
-            tickets.remove(at)
+    fn receive(&self, message: CoreMessage) {
+        let (bundle, recorded) = match message {
+            CoreMessage::Settled { bundle, recorded } => (bundle, recorded),
+            // The loop looks at the timers after each message.
+            CoreMessage::CheckTimers => return,
         };
-        let Some((_, ticket)) = ticket else { return };
-        ticket.outcome.set(Some(recorded));
-        for waker in ticket.waiting.take() {
-            waker.wake();
+        let receipt = {
+            let mut receipts = self.receipts.borrow_mut();
+            let Some(at) = receipts.iter().position(|(number, _)| *number == bundle) else { return };
+            receipts.remove(at)
+        };
+        if let Some((_, receipt)) = receipt {
+            receipt.complete(recorded);
         }
     }
 }

@@ -1,12 +1,10 @@
-//! Where a click is recorded. All cores write into one open bundle, which goes to
-//! Kafka as one record: what a record costs is paid once for all clicks of a
-//! moment, and one acknowledgement wakes everyone who waits.
+//! The place where clicks are recorded. All cores write into one open bundle, which
+//! goes to Kafka as one record: the cost of a record is paid once for all clicks of a
+//! moment, and one acknowledgement wakes all who wait.
 //!
-//! A bundle is sent when [`WINDOW`] has passed since the last one and Kafka has
-//! acknowledged that, at the latest after [`LONGEST`], or when it holds [`FULL`]
-//! bytes. Where no acknowledgement comes within the budget, `keeper.rs` puts it
-//! on disk, and that counts as well. A disk that hangs is waited for no longer than
-//! [`DISK`]: redirects go on without.
+//! A bundle is closed when [`WINDOW`] has passed since the last one and Kafka has
+//! acknowledged that, at the latest after [`LONGEST`], or when it holds [`FULL`] bytes.
+//! `unacked.rs` decides what becomes of it then; the recorder carries that out.
 
 use std::{
     sync::{
@@ -14,6 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc as blocking,
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -27,180 +26,168 @@ use uuid::Uuid;
 use crate::{
     config::{Config, Durability},
     metrics::IngestMetrics,
-    recording::core::Seat,
-    recording::spooler::Order,
-    recording::unacked::{Flight, Flights, Stand},
+    recording::{
+        bundle::{Bundle, BundleCopy, BundleNumber, CoreMessage, Recorded, SpoolCommand, core_bit},
+        unacked::{CLIENT_BYTES, DISK, Effect, Event, Unacked, UnackedRules},
+    },
     renewed_producer::RenewedProducer,
 };
 
 /// How long a bundle collects at least, counted from the one before.
 const WINDOW: Duration = Duration::from_millis(2);
-/// How long it collects while Kafka does not answer.
+/// How long a bundle collects while Kafka does not answer.
 const LONGEST: Duration = Duration::from_millis(4);
-/// From how many bytes on a bundle is sent at once.
+/// The size in bytes from which a bundle is sent at once.
 const FULL: usize = 128 << 10;
 /// How many emptied buffers are kept for the next bundles.
 const SPARE: usize = 4;
-/// How long beyond the budget a redirect waits for the disk.
-const DISK: Duration = Duration::from_secs(1);
-/// What waits in the Kafka client's memory at most; more is on disk alone.
-const QUEUE_KBYTES: u32 = 64 << 10;
-/// What waits for the disk in memory at most; more is shed.
-const DISK_BYTES: usize = 64 << 20;
+/// The interval at which the end of the process looks whether Kafka has everything.
+const DRAIN_POLL: Duration = Duration::from_millis(2);
 
-/// What became of a click.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recorded {
-    /// Kafka has acknowledged it, or it is on disk.
-    Yes,
-    /// Neither took it, and redirects do not wait for that.
-    Shed,
-    /// Kafka has not acknowledged it in time. It may still do.
-    Unknown,
+/// The bundle that is open, and the shard of its visits' ids.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenBundle {
+    pub(crate) number: BundleNumber,
+    pub(crate) shard: u16,
 }
 
-/// IngestMetrics the bundles of this process.
-pub(crate) type Number = u64;
-
 struct Open {
-    number: Number,
+    bundle: OpenBundle,
     lines: Vec<u8>,
     clicks: u32,
-    shard: u16,
     since: Instant,
     last_sent: Instant,
-    /// Which desks wait for it, and which of them opened it.
-    desks: u64,
+    /// The cores that wait for the bundle, as [`core_bit`] has them.
+    cores: u64,
+    /// The core that wrote the first line.
     opener: usize,
     spare: Vec<Vec<u8>>,
 }
 
-/// A bundle that is closed: what Kafka and the spool get.
-pub(crate) struct Bundle {
-    pub(crate) number: Number,
-    pub(crate) id: Uuid,
-    pub(crate) partition: i32,
-    pub(crate) clicks: u32,
-    pub(crate) lines: Vec<u8>,
-    since: Instant,
-    desks: u64,
+/// The place of a line in the open bundle.
+pub(crate) enum Added {
+    /// The bundle's first line: the core has to close the bundle in time.
+    First,
+    Another,
+    /// The line after which the bundle is to be closed at once.
+    Full,
 }
 
-/// A line that is in the open bundle.
-pub(crate) struct Added {
-    /// Whether it is the first, so that somebody has to send the bundle in time.
-    pub(crate) first: bool,
-    /// Whether the bundle is to be sent at once.
-    pub(crate) full: bool,
-}
-
-/// What a desk is told of a bundle.
-pub(crate) type Told = (Number, Option<Recorded>);
-
-/// The recorder of the process: what its desks share.
+/// The recorder of the process, which all cores share.
 pub(crate) struct Recorder {
-    client: Arc<RenewedProducer>,
-    partitions: u16,
+    producer: Arc<RenewedProducer>,
     durability: Durability,
     budget: Duration,
-    counts: IngestMetrics,
+    metrics: IngestMetrics,
     open: Mutex<Open>,
-    flights: Mutex<Flights>,
+    unacked: Mutex<Unacked>,
+    /// How many bundles Kafka has not acknowledged.
     in_flight: AtomicUsize,
-    /// Whether Kafka's acknowledgements come later than the budget allows.
-    late: AtomicBool,
-    /// Whether redirects have ceased to wait for the disk.
-    hanging: AtomicBool,
-    desks: Vec<mpsc::UnboundedSender<Told>>,
+    /// Whether each partition is late.
+    late: Vec<AtomicBool>,
+    cores: Vec<mpsc::UnboundedSender<CoreMessage>>,
     /// None without a spool.
-    keeper: Option<blocking::Sender<Order>>,
-    /// How many bytes the keeper has been given and not taken yet.
-    ordered: AtomicUsize,
+    spooler: Option<blocking::Sender<SpoolCommand>>,
 }
+
+/// A recorder, and each core's receiver of its messages.
+pub(crate) type NewRecorder = (Arc<Recorder>, Vec<mpsc::UnboundedReceiver<CoreMessage>>);
 
 fn producer(bus: &Bus, durability: Durability) -> Result<Producer, BusError> {
     let patience = match durability {
         // A click that was answered with 503 may still be counted, but not hours later.
         Durability::Acked => Duration::from_secs(10),
-        // Never given up: what became of a bundle is always told.
+        // Never given up: Kafka's answer about a bundle always comes.
         Durability::Spooled | Durability::Async => Duration::ZERO,
     };
-    bus.bounded_producer("ingest", Duration::ZERO, patience, QUEUE_KBYTES)
+    // The shares of the partitions are what limits: replays and overhead come on top.
+    let kbytes = u32::try_from(CLIENT_BYTES * 2 / 1024).unwrap_or(u32::MAX);
+    bus.bounded_producer("ingest", Duration::ZERO, patience, kbytes)
 }
 
 impl Recorder {
-    /// The recorder, and a seat for each of so many cores.
+    /// Makes the recorder.
     ///
     /// # Errors
     /// When the Kafka client cannot be made.
     pub(crate) fn new(
         bus: &Bus,
         config: &Config,
-        counts: IngestMetrics,
-        keeper: Option<blocking::Sender<Order>>,
+        metrics: IngestMetrics,
+        spooler: Option<blocking::Sender<SpoolCommand>>,
         cores: usize,
-    ) -> Result<(Arc<Self>, Vec<Seat>), BusError> {
-        let (desks, told): (Vec<_>, Vec<_>) = (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
+    ) -> Result<NewRecorder, BusError> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
+        let partitions = bus.partitions(Topic::ClicksRaw);
         let now = Instant::now();
         let open = Open {
-            number: 0,
+            bundle: OpenBundle { number: 0, shard: rand::random_range(0..SHARDS) },
             lines: Vec::new(),
             clicks: 0,
-            shard: rand::random_range(0..SHARDS),
             since: now,
             last_sent: now,
-            desks: 0,
+            cores: 0,
             opener: 0,
             spare: Vec::new(),
         };
-        let (kafka, durability) = (bus.clone(), config.durability);
-        let recorder = Arc::new(Self {
-            client: Arc::new(RenewedProducer::new(move || producer(&kafka, durability))?),
-            partitions: bus.partitions(Topic::ClicksRaw),
+        let rules = UnackedRules {
+            durability: config.durability,
+            budget: config.budget(),
+            partitions,
+            memory_bytes: usize::MAX,
+        };
+        let kafka = bus.clone();
+        let durability = config.durability;
+        let recorder = Self {
+            producer: Arc::new(RenewedProducer::new(move || producer(&kafka, durability))?),
             durability,
             budget: config.budget(),
-            counts,
+            metrics,
             open: Mutex::new(open),
-            flights: Mutex::default(),
+            unacked: Mutex::new(Unacked::new(rules)),
             in_flight: AtomicUsize::new(0),
-            late: AtomicBool::new(false),
-            hanging: AtomicBool::new(false),
-            desks,
-            keeper,
-            ordered: AtomicUsize::new(0),
-        });
-        let seats = told
-            .into_iter()
-            .enumerate()
-            .map(|(index, told)| Seat { index, recorder: Arc::clone(&recorder), told })
-            .collect();
-        Ok((recorder, seats))
+            late: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
+            cores: senders,
+            spooler,
+        };
+        Ok((Arc::new(recorder), receivers))
     }
 
-    /// Appends a visit's line to the open bundle, if that is the one with `number`;
-    /// if not, gives back which one is open, and its shard.
-    pub(crate) fn add(&self, desk: usize, number: Number, line: &[u8]) -> Result<Added, (Number, u16)> {
+    /// The bundle that is open.
+    pub(crate) fn open_bundle(&self) -> OpenBundle {
+        self.open.lock().bundle
+    }
+
+    /// Appends a visit's line to the open bundle.
+    ///
+    /// # Errors
+    /// With the bundle that is open, when that is not `number`.
+    pub(crate) fn add(&self, core: usize, number: BundleNumber, line: &[u8]) -> Result<Added, OpenBundle> {
         let mut open = self.open.lock();
-        if open.number != number {
-            return Err((open.number, open.shard));
+        if open.bundle.number != number {
+            return Err(open.bundle);
         }
         open.lines.extend_from_slice(line);
         open.clicks += 1;
-        open.desks |= desk_bit(desk);
-        let added = Added { first: open.clicks == 1, full: open.lines.len() >= FULL };
-        if added.first {
+        open.cores |= core_bit(core);
+        let first = open.clicks == 1;
+        if first {
             open.since = Instant::now();
-            open.opener = desk;
+            open.opener = core;
         }
-        Ok(added)
+        Ok(match first {
+            _ if open.lines.len() >= FULL => Added::Full,
+            true => Added::First,
+            false => Added::Another,
+        })
     }
 
-    /// Whether redirects wait for what becomes of their clicks.
+    /// Whether redirects wait until their clicks are recorded.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.durability != Durability::Async
     }
 
-    /// When the open bundle is to be sent, if there is one.
+    /// The time at which the open bundle is to be closed, if it has a line.
     pub(crate) fn due(&self) -> Option<Instant> {
         let open = self.open.lock();
         let waiting = self.in_flight.load(Ordering::Relaxed) > 0;
@@ -208,74 +195,141 @@ impl Recorder {
         (open.clicks > 0).then_some(due)
     }
 
-    /// Until when the oldest bundle may wait for its acknowledgement, or the disk.
-    pub(crate) fn patience(&self) -> Option<Instant> {
-        let mut flights = self.flights.lock();
-        let kafka = flights.first_waiting().map(|flight| flight.bundle.since + self.budget);
-        let disk = flights.first_spooling().map(|flight| flight.bundle.since + self.budget + DISK);
-        [kafka, disk].into_iter().flatten().min()
+    /// The time at which [`Recorder::time_out`] is due.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.unacked.lock().next_timeout()
+    }
+
+    /// Acts on the bundles that have waited too long for Kafka or the disk.
+    pub(crate) fn time_out(self: &Arc<Self>) {
+        self.handle(Event::TimedOut);
     }
 
     /// Closes the open bundle and hands it on.
-    pub(crate) fn send(self: &Arc<Self>) {
+    pub(crate) fn close_bundle(self: &Arc<Self>) {
         let now = Instant::now();
+        let shard = self.draw_shard();
         let bundle = {
             let mut open = self.open.lock();
             if open.clicks == 0 {
                 return;
             }
             let buffer = open.spare.pop().unwrap_or_default();
+            let partition = open.bundle.shard % self.partitions();
             let bundle = Bundle {
-                number: open.number,
+                number: open.bundle.number,
                 id: Uuid::now_v7(),
-                partition: i32::from(open.shard % self.partitions),
+                partition: i32::from(partition),
                 clicks: open.clicks,
                 lines: std::mem::replace(&mut open.lines, buffer),
                 since: now,
-                desks: open.desks,
+                cores: open.cores,
             };
-            open.number += 1;
+            open.bundle = OpenBundle { number: open.bundle.number + 1, shard };
             open.clicks = 0;
-            open.desks = 0;
+            open.cores = 0;
             open.last_sent = now;
-            // Any shard is as good as another: load spreads, and a bundle still
-            // goes to one partition.
-            open.shard = rand::random_range(0..SHARDS);
             bundle
         };
-        self.counts.bundles.inc();
-        self.counts.bundle_clicks.observe(f64::from(bundle.clicks));
-        let bundle = Arc::new(bundle);
-        // While Kafka is late, nobody waits for it first.
-        let at_once = self.keeper.is_some() && self.late.load(Ordering::Relaxed);
-        let stand = if at_once { Stand::Spooling } else { Stand::Waiting };
-        self.flights.lock().insert(Arc::clone(&bundle), stand);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        if at_once && !self.spool(Arc::clone(&bundle), true) {
-            self.kept(&bundle, false);
+        self.metrics.bundles.inc();
+        self.metrics.bundle_clicks.observe(f64::from(bundle.clicks));
+        self.handle(Event::Closed(Arc::new(bundle)));
+    }
+
+    fn partitions(&self) -> u16 {
+        u16::try_from(self.late.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Draws the shard of the next bundle: load spreads over the partitions that answer
+    /// in time, and a bundle still goes to one of them.
+    fn draw_shard(&self) -> u16 {
+        let late: Vec<bool> = self.late.iter().map(|late| late.load(Ordering::Relaxed)).collect();
+        draw_shard(&late, rand::random(), rand::random())
+    }
+
+    /// Applies an event to the rules and carries out the effects.
+    fn handle(self: &Arc<Self>, event: Event) {
+        let mut effects = Vec::new();
+        {
+            let mut unacked = self.unacked.lock();
+            unacked.handle(event, Instant::now(), &mut effects);
+            self.in_flight.store(unacked.len(), Ordering::Relaxed);
+            // Under the lock, so that the spooler gets its commands in their order.
+            effects.retain(|effect| !self.command_spooler(effect));
         }
-        let (recorder, number) = (Arc::clone(self), bundle.number);
-        let taken = self.produce(bundle.id, bundle.partition, bundle.clicks, &bundle.lines, move |acked| {
-            recorder.acked(number, acked);
-        });
+        for effect in effects {
+            self.carry_out(effect);
+        }
+    }
+
+    /// Sends the command of an effect on the spool; says whether it was one.
+    fn command_spooler(&self, effect: &Effect) -> bool {
+        let command = match effect {
+            Effect::Spool { bundle, after } => SpoolCommand::Put { bundle: Arc::downgrade(bundle), after: *after },
+            Effect::Erase(number) => SpoolCommand::Erase(*number),
+            Effect::Replay { bundle, handed } => SpoolCommand::Replay { bundle: *bundle, handed: *handed },
+            _ => return false,
+        };
+        self.command(command);
+        true
+    }
+
+    fn command(&self, command: SpoolCommand) {
+        if let Some(spooler) = &self.spooler {
+            // The spooler ends after all who could send a command.
+            let _ = spooler.send(command);
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, effect: Effect) {
+        match effect {
+            Effect::Produce { bundle, copy } => self.produce_first(&bundle, copy),
+            Effect::Settle { bundle, cores, recorded } => self.settle_on_cores(bundle, cores, recorded),
+            Effect::Shed { clicks } => drop(self.metrics.shed_clicks.inc_by(u64::from(clicks))),
+            Effect::Acknowledged { bundle, after } => {
+                self.metrics.ack_seconds.observe(after.as_secs_f64());
+                if let Some(bundle) = bundle {
+                    self.recycle(bundle);
+                }
+                self.check_timers();
+            }
+            Effect::Late { partition, late } => self.show_late(partition, late),
+            Effect::Hanging(true) => error!(
+                waited = ?self.budget + DISK,
+                "spool disk hangs: redirects continue with their clicks in memory alone until the disk or Kafka has them"
+            ),
+            Effect::Hanging(false) => warn!("spool disk answers in time again"),
+            Effect::Blocked(_) | Effect::Spool { .. } | Effect::Erase(_) | Effect::Replay { .. } => {}
+        }
+    }
+
+    fn produce_first(self: &Arc<Self>, bundle: &Bundle, copy: BundleCopy) {
+        let recorder = Arc::clone(self);
+        let number = bundle.number;
+        let Bundle { id, partition, clicks, lines, .. } = bundle;
+        let taken = self.produce(*id, *partition, *clicks, lines, copy, move |acked| recorder.acked(number, acked));
         if let Err(error) = taken {
-            self.acked(bundle.number, Err(error));
+            self.producer.failed(&error);
+            self.handle(Event::NotTaken(number));
+            self.check_timers_everywhere();
         }
     }
 
     /// Hands a bundle to the Kafka client.
     ///
     /// # Errors
-    /// When it is refused at once.
+    /// When the client refuses it at once.
     pub(crate) fn produce(
         &self,
         id: Uuid,
         partition: i32,
         clicks: u32,
         lines: &[u8],
+        _copy: BundleCopy,
         acked: impl FnOnce(Acked) + Send + Sync + 'static,
     ) -> Result<(), BusError> {
-        let (mut text, count) = (Uuid::encode_buffer(), clicks.to_string());
+        let mut text = Uuid::encode_buffer();
+        let count = clicks.to_string();
         let record = Outgoing {
             topic: Topic::ClicksRaw,
             partition: Some(partition),
@@ -283,241 +337,134 @@ impl Recorder {
             value: Some(lines),
             headers: &[("count", count.as_bytes()), ("bundle", id.hyphenated().encode_lower(&mut text).as_bytes())],
         };
-        self.client.current().send(&record, acked)
+        self.producer.current().send(&record, acked)
     }
 
-    /// Kafka's answer; called from its client's thread.
-    fn acked(self: &Arc<Self>, number: Number, acked: Acked) {
-        let failure = acked.err();
-        let Some(flight) = self.flights.lock().all.remove(&number) else { return };
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let (bundle, stand) = (flight.bundle, flight.stand);
-        match &failure {
-            None => {
-                self.counts.ack_seconds.observe(bundle.since.elapsed().as_secs_f64());
-                if stand != Stand::Waiting {
-                    self.order(Order::Erase(number));
-                }
-                if stand != Stand::Settled {
-                    self.tell(&bundle, Some(Recorded::Yes));
-                }
-                self.in_time();
-                self.recycle(bundle);
-            }
-            // The client gave it up: the disk alone has it, and who waits is told
-            // once that is so.
-            Some(_) if self.keeper.is_some() => match stand {
-                Stand::Waiting => {
-                    if !self.spool(Arc::clone(&bundle), false) {
-                        self.kept(&bundle, false);
-                    }
-                }
-                Stand::Spooling | Stand::Settled => self.order(Order::Alone(number)),
-            },
-            Some(_) => {
-                self.counts.shed_clicks.inc_by(u64::from(bundle.clicks));
-                self.tell(&bundle, Some(Recorded::Unknown));
+    /// Takes Kafka's answer; called from its client's thread.
+    fn acked(self: &Arc<Self>, bundle: BundleNumber, acked: Acked) {
+        match acked {
+            Ok((_, offset)) => self.handle(Event::Acked { bundle, offset }),
+            Err(error) => {
+                self.producer.failed(&error);
+                self.handle(Event::GivenUp(bundle));
+                self.check_timers_everywhere();
             }
         }
-        if let Some(error) = failure {
-            self.client.failed(&error);
-            self.idle();
-        }
-        self.poke();
     }
 
-    /// The keeper's answer: whether a bundle is on disk.
-    pub(crate) fn kept(&self, bundle: &Bundle, stored: bool) {
-        let mut flights = self.flights.lock();
-        let flight = flights.all.get_mut(&bundle.number);
-        let before = flight.map(|flight| std::mem::replace(&mut flight.stand, Stand::Settled));
-        drop(flights);
-        if before == Some(Stand::Settled) {
-            // Nobody has waited for it any longer.
+    /// Takes the spooler's answer: a bundle is on disk.
+    pub(crate) fn stored(self: &Arc<Self>, bundle: BundleNumber) {
+        self.handle(Event::Stored(bundle));
+    }
+
+    /// Takes the spooler's answer: a bundle is not on disk.
+    pub(crate) fn not_stored(self: &Arc<Self>, bundle: BundleNumber) {
+        self.handle(Event::NotStored(bundle));
+        self.check_timers_everywhere();
+    }
+
+    fn show_late(&self, partition: u16, late: bool) {
+        let any = |recorder: &Self| recorder.late.iter().any(|late| late.load(Ordering::Relaxed));
+        let before = any(self);
+        if let Some(flag) = self.late.get(usize::from(partition)) {
+            flag.store(late, Ordering::Relaxed);
+        }
+        let after = any(self);
+        self.metrics.late.set(i64::from(after));
+        if before == after {
             return;
         }
-        if !stored {
-            self.counts.shed_clicks.inc_by(u64::from(bundle.clicks));
-        }
-        if bundle.since.elapsed() < self.budget + DISK && self.hanging.swap(false, Ordering::Relaxed) {
-            warn!("the disk answers in time again");
-        }
-        // Whoever Kafka's answer has told before does not listen any more.
-        self.tell(bundle, Some(if stored { Recorded::Yes } else { Recorded::Shed }));
-    }
-
-    /// What waits too long, for Kafka or for the disk, waits no longer.
-    pub(crate) fn lose_patience(&self) {
-        self.overdue(self.budget);
-        self.undisked();
-    }
-
-    /// Bundles that wait for longer than the budget are put on disk.
-    fn overdue(&self, budget: Duration) {
-        let now = Instant::now();
-        let mut flights = self.flights.lock();
-        while let Some(flight) = flights.first_waiting() {
-            if flight.bundle.since + budget > now {
-                break;
-            }
-            if self.keeper.is_none() {
-                flight.stand = Stand::Settled;
-                self.tell(&flight.bundle, Some(Recorded::Unknown));
-            } else if self.spool(Arc::clone(&flight.bundle), true) {
-                flights.spool_first();
-            } else {
-                self.shed(flight);
-            }
-        }
-        drop(flights);
-        if budget > Duration::ZERO && !self.late.swap(true, Ordering::Relaxed) {
-            self.counts.late.set(1);
-            match self.durability {
-                Durability::Spooled => warn!(?budget, "Kafka acknowledges late: clicks go to the spool"),
-                Durability::Acked => warn!(?budget, "Kafka acknowledges late: redirects are answered with 503"),
-                Durability::Async => warn!(?budget, "Kafka acknowledges late: clicks are in memory alone"),
-            }
+        let budget = self.budget;
+        match self.durability {
+            _ if !after => warn!("Kafka acknowledges in time again"),
+            Durability::Spooled => warn!(?budget, partition, "Kafka acknowledges late: clicks go to the spool"),
+            Durability::Acked => warn!(?budget, partition, "Kafka acknowledges late: redirects are answered with 503"),
+            Durability::Async => warn!(?budget, partition, "Kafka acknowledges late: clicks are in memory alone"),
         }
     }
 
-    /// Redirects whose clicks the disk takes too long for go on.
-    fn undisked(&self) {
-        let now = Instant::now();
-        let mut flights = self.flights.lock();
-        let mut any = false;
-        while let Some(flight) = flights.first_spooling() {
-            if flight.bundle.since + self.budget + DISK > now {
-                break;
-            }
-            any = true;
-            self.shed(flight);
-        }
-        drop(flights);
-        if any && !self.hanging.swap(true, Ordering::Relaxed) {
-            error!(
-                waited = ?self.budget + DISK,
-                "the spool's disk hangs: redirects go on without it; these clicks are lost if this process ends before \
-                 the disk or Kafka has them"
-            );
-        }
+    /// Whether a partition's acknowledgements come late.
+    pub(crate) fn is_late(&self, partition: i32) -> bool {
+        let late = usize::try_from(partition).ok().and_then(|partition| self.late.get(partition));
+        late.is_some_and(|late| late.load(Ordering::Relaxed))
     }
 
-    /// Where nothing is under way, nothing is late: or what the disk has would wait
-    /// for a click that Kafka acknowledges.
-    fn idle(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0 {
-            self.in_time();
-        }
-    }
-
-    /// An acknowledgement came: Kafka is late no more when nothing else is overdue.
-    fn in_time(&self) {
-        if !self.late.load(Ordering::Relaxed) {
-            return;
-        }
-        let oldest = self.flights.lock().all.first_key_value().map(|(_, flight)| flight.bundle.since);
-        let still = oldest.is_some_and(|since| since.elapsed() > self.budget);
-        if !still && self.late.swap(false, Ordering::Relaxed) {
-            self.counts.late.set(0);
-            warn!("Kafka acknowledges in time again");
-        }
-    }
-
-    /// Whether Kafka's acknowledgements come late.
-    pub(crate) fn is_late(&self) -> bool {
-        self.late.load(Ordering::Relaxed)
-    }
-
-    /// Takes notice of what the client has refused.
+    /// Renews the Kafka client where `error` says that it can do nothing more.
     pub(crate) fn failed(&self, error: &BusError) {
-        self.client.failed(error);
+        self.producer.failed(error);
     }
 
-    fn shed(&self, flight: &mut Flight) {
-        flight.stand = Stand::Settled;
-        self.counts.shed_clicks.inc_by(u64::from(flight.bundle.clicks));
-        self.tell(&flight.bundle, Some(Recorded::Shed));
-    }
-
-    /// Lets the keeper put a bundle on disk; says whether there is room for it to
-    /// wait.
-    fn spool(&self, bundle: Arc<Bundle>, queued: bool) -> bool {
-        let bytes = bundle.lines.len();
-        if self.ordered.fetch_add(bytes, Ordering::Relaxed) + bytes > DISK_BYTES {
-            self.ordered.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        self.order(Order::Put { bundle, queued });
-        true
-    }
-
-    /// The keeper has taken what it was given.
-    pub(crate) fn taken(&self, bundle: &Bundle) {
-        self.ordered.fetch_sub(bundle.lines.len(), Ordering::Relaxed);
-    }
-
-    fn order(&self, order: Order) {
-        if let Some(keeper) = &self.keeper {
-            // It ends after everyone who could give an order.
-            let _ = keeper.send(order);
-        }
-    }
-
-    fn tell(&self, bundle: &Bundle, recorded: Option<Recorded>) {
-        for (index, desk) in self.desks.iter().enumerate() {
-            if bundle.desks & desk_bit(index) != 0 {
-                // A desk that has closed has nobody who waits.
-                let _ = desk.send((bundle.number, recorded));
+    fn settle_on_cores(&self, bundle: BundleNumber, cores: u64, recorded: Recorded) {
+        for (index, core) in self.cores.iter().enumerate() {
+            if cores & core_bit(index) != 0 {
+                // A core that has ended has no visit that waits.
+                let _ = core.send(CoreMessage::Settled { bundle, recorded });
             }
         }
     }
 
-    /// Lets the desk that opened the open bundle look again when it is due.
-    fn poke(&self) {
+    /// Lets the core that opened the open bundle look again when that is due.
+    fn check_timers(&self) {
         let open = self.open.lock();
         if open.clicks > 0
-            && let Some(desk) = self.desks.get(open.opener)
+            && let Some(core) = self.cores.get(open.opener)
         {
-            let _ = desk.send((open.number, None));
+            let _ = core.send(CoreMessage::CheckTimers);
         }
     }
 
     fn recycle(&self, bundle: Arc<Bundle>) {
-        let Ok(mut bundle) = Arc::try_unwrap(bundle) else { return };
-        bundle.lines.clear();
+        let Ok(bundle) = Arc::try_unwrap(bundle) else { return };
+        let mut lines = bundle.lines;
+        lines.clear();
         let mut open = self.open.lock();
-        if open.spare.len() < SPARE && bundle.lines.capacity() <= 2 * FULL {
-            open.spare.push(bundle.lines);
+        if open.spare.len() < SPARE && lines.capacity() <= 2 * FULL {
+            open.spare.push(lines);
         }
     }
 
-    /// A core has nobody left who waits: what its desk has opened is sent, and the
-    /// others look after what it has looked after.
+    /// Closes the open bundle and wakes the other cores, which take over the timers of
+    /// one that has drained.
     pub(crate) fn leave(self: &Arc<Self>) {
-        self.send();
-        for desk in &self.desks {
-            // One that has closed has nothing to look after.
-            let _ = desk.send((Number::MAX, None));
+        self.close_bundle();
+        self.check_timers_everywhere();
+    }
+
+    fn check_timers_everywhere(&self) {
+        for core in &self.cores {
+            // A core that has ended has no timers.
+            let _ = core.send(CoreMessage::CheckTimers);
         }
     }
 
-    /// Hands on what is left and waits until Kafka has it, or the disk; gives back
-    /// how many bundles Kafka has not acknowledged.
+    /// Hands on the open bundle and waits until Kafka has all bundles, or the disk;
+    /// returns how many Kafka has not acknowledged. Blocks.
     pub(crate) fn close(self: &Arc<Self>, patience: Duration) -> usize {
-        self.send();
-        if self.keeper.is_none() || !self.is_late() {
-            let _ = self.client.current().drain(patience);
+        self.close_bundle();
+        let deadline = Instant::now() + patience;
+        while self.unacked.lock().is_worth_waiting_for() && Instant::now() < deadline {
+            thread::sleep(DRAIN_POLL);
         }
-        // The rest is put on disk before the keeper ends.
-        self.overdue(Duration::ZERO);
-        self.order(Order::Stop);
+        // The rest is put on disk before the spooler ends.
+        self.handle(Event::Closing);
+        self.command(SpoolCommand::Stop);
         self.in_flight.load(Ordering::Relaxed)
     }
 }
 
-/// Beyond 64 cores, some hear of what does not concern them.
-const fn desk_bit(index: usize) -> u64 {
-    1 << (index % 64)
+/// Draws a shard of a partition that is not late, if there is one, by two random numbers.
+fn draw_shard(late: &[bool], partition: u32, shard: u32) -> u16 {
+    // A partition beyond the last shard has none.
+    let partitions = u32::try_from(late.len()).unwrap_or(u32::MAX).clamp(1, u32::from(SHARDS));
+    let in_time: Vec<u32> =
+        (0..partitions).zip(late).filter(|(_, late)| !**late).map(|(partition, _)| partition).collect();
+    let partition = match in_time.len() {
+        0 => partition % partitions,
+        count => in_time[partition as usize % count],
+    };
+    // The shards of a partition are those that leave it as the remainder.
+    let shards = (u32::from(SHARDS) - partition).div_ceil(partitions);
+    u16::try_from(partition + partitions * (shard % shards)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -530,12 +477,15 @@ mod tests {
     use tokio::{runtime, task::spawn_local, time::timeout};
 
     use super::*;
-    use crate::visit::{Classified, CountsAs, RequestedPath, Visitor};
+    use crate::{
+        recording::core::CoreHandle,
+        visit::{CountsAs, RequestedPath, VisitRecord, Visitor},
+    };
 
     const VISITOR: Visitor<'static> = Visitor {
         host: None,
-        place: RequestedPath::Root,
-        counted: CountsAs::Click(ClickClass::Click),
+        path: RequestedPath::Root,
+        counts_as: CountsAs::Click(ClickClass::Click),
         ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         claims: None,
         user_agent: None,
@@ -546,29 +496,54 @@ mod tests {
 
     #[test]
     fn a_redirect_goes_on_where_neither_kafka_nor_the_disk_answers() {
-        // Nobody listens there, and nobody takes what is ordered.
+        // No broker listens at that address, and no spooler takes the commands.
         let bus = Bus::new(BusConfig { brokers: "127.0.0.1:1".to_owned(), ..BusConfig::default() });
-        let (keeper, _orders) = blocking::channel();
-        let counts = IngestMetrics::new(&Metrics::default());
-        let (recorder, mut seats) = Recorder::new(&bus, &Config::default(), counts.clone(), Some(keeper), 1).unwrap();
-        let (desk, told) = seats.remove(0).open();
+        let (spooler, _commands) = blocking::channel();
+        let metrics = IngestMetrics::new(&Metrics::default());
+        let (recorder, messages) = Recorder::new(&bus, &Config::default(), metrics.clone(), Some(spooler), 1).unwrap();
+        let handle = CoreHandle::all(&recorder, messages).remove(0);
+        let (core, messages) = handle.open();
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default()).unwrap();
         runtime.block_on(async {
-            let clerk = Rc::clone(&desk);
-            spawn_local(async move { clerk.run(told).await });
-            let seen = Classified { at: Timestamp::now(), class: ClickClass::Click, rate_limited: false };
+            let flusher = Rc::clone(&core);
+            spawn_local(async move { flusher.flush_loop(messages).await });
+            let visit = VisitRecord {
+                visitor: &VISITOR,
+                at: Timestamp::now(),
+                class: ClickClass::Click,
+                rate_limited: false,
+                tail: b"}".into(),
+            };
             for clicks in 1..=2 {
-                let pending = desk.record(&VISITOR, seen, b"}");
-                let outcome = timeout(Duration::from_secs(30), pending.outcome()).await;
+                let pending = core.record(&visit);
+                let outcome = timeout(Duration::from_secs(30), pending.recorded()).await;
                 assert_eq!(outcome, Ok(Recorded::Shed));
-                assert_eq!(counts.shed_clicks.get(), clicks);
+                assert_eq!(metrics.shed_clicks.get(), clicks);
             }
-            assert!(recorder.is_late());
-            // The disk answers after all: that is no second loss.
-            let bundle = Arc::clone(&recorder.flights.lock().all[&0].bundle);
-            recorder.kept(&bundle, false);
-            assert_eq!(counts.shed_clicks.get(), 2);
+            assert!(recorder.late.iter().any(|late| late.load(Ordering::Relaxed)));
+            // An answer of the disk that comes after all is no second loss.
+            recorder.not_stored(0);
+            assert_eq!(metrics.shed_clicks.get(), 2);
         });
+    }
+
+    #[test]
+    fn bundles_are_spread_over_the_partitions_that_answer() {
+        for (late, expected) in [
+            (&[false, false, false][..], &[0, 1, 2][..]),
+            (&[true, false, false], &[1, 2]),
+            (&[true, true, true], &[0, 1, 2]),
+            (&[true, true, false], &[2]),
+        ] {
+            let mut drawn: Vec<usize> = (0..300)
+                .map(|random| draw_shard(late, random, random * 7919))
+                .inspect(|shard| assert!(*shard < SHARDS))
+                .map(|shard| usize::from(shard) % late.len())
+                .collect();
+            drawn.sort_unstable();
+            drawn.dedup();
+            assert_eq!(drawn, expected, "{late:?}");
+        }
     }
 }

@@ -1,7 +1,6 @@
-//! The disk under the recorder: bundles that Kafka has not acknowledged in time,
-//! until it has. A redb file, whose commits are durable and atomic: after kill
-//! -9 it holds what was committed and nothing else, and a torn last write is not
-//! there.
+//! The file of the spool: bundles that Kafka has not acknowledged in time, until it
+//! has. It is a redb file, whose commits are durable and atomic: after kill -9 it holds
+//! the commits that returned and nothing else; a torn last write is not there.
 
 use std::{
     fs, io,
@@ -17,22 +16,23 @@ use redb::{
 use tracing::error;
 use uuid::Uuid;
 
-/// In the order in which they were spooled: partition, clicks, lines behind the
-/// bundle's id.
+use crate::recording::index::LeftBundle;
+
+/// The bundles in the order in which they were spooled, encoded as [`Spooled`].
 const BUNDLES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bundles");
-/// What stands before the lines: id, partition, clicks.
-const HEAD: usize = 16 + 4 + 4;
-/// How the name of a file begins that could not be read.
+/// The bytes before the lines: id, partition, clicks.
+const HEADER_BYTES: usize = 16 + 4 + 4;
+/// The beginning of the name of a file that could not be read.
 const DAMAGED: &str = "spool.damaged-";
-/// How long it is kept: as long as `clicks.raw` keeps clicks.
+/// How long such a file is kept: as long as `clicks.raw` keeps clicks.
 const KEPT_ASIDE: Duration = Duration::from_secs(72 * 3600);
-/// redb's cache; the spool is written and read once.
+/// The size of redb's cache; the spool is written and read once.
 const CACHE_BYTES: usize = 4 << 20;
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// Another process has it open.
+    /// Another process has the spool open.
     #[error(
         "the spool {} is in use by another process: give each redirector an `ingest.data_dir` of its own",
         path.display()
@@ -41,17 +41,17 @@ pub enum SpoolError {
         /// The file.
         path: PathBuf,
     },
-    /// The disk.
+    /// The disk refuses.
     #[error("the spool {}: {source}. See that `ingest.data_dir` can be written and the disk is not full", path.display())]
     Disk {
         /// The file.
         path: PathBuf,
-        /// What was said.
+        /// The error of the disk.
         source: Box<redb::Error>,
     },
 }
 
-/// A bundle as it is spooled: what Kafka gets, byte for byte.
+/// A bundle as it is spooled: Kafka gets the same, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spooled {
     pub(crate) id: Uuid,
@@ -65,8 +65,13 @@ impl Spooled {
         [id.as_bytes().as_slice(), &partition.to_be_bytes(), &clicks.to_be_bytes(), lines].concat()
     }
 
+    /// Reads the partition of an encoded bundle alone.
+    fn partition(bytes: &[u8]) -> Option<i32> {
+        bytes.get(16..20)?.try_into().ok().map(i32::from_be_bytes)
+    }
+
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (head, lines) = bytes.split_at_checked(HEAD)?;
+        let (head, lines) = bytes.split_at_checked(HEADER_BYTES)?;
         Some(Self {
             id: Uuid::from_slice(&head[..16]).ok()?,
             partition: i32::from_be_bytes(head[16..20].try_into().ok()?),
@@ -77,7 +82,7 @@ impl Spooled {
 }
 
 /// A bundle that is to be written.
-pub(crate) struct Put<'a> {
+pub(crate) struct SpoolPut<'a> {
     pub(crate) key: u64,
     pub(crate) id: Uuid,
     pub(crate) partition: i32,
@@ -87,14 +92,14 @@ pub(crate) struct Put<'a> {
 
 /// The open spool of this process.
 pub(crate) struct Spool {
-    /// None where it could not be opened again after an error.
+    /// None where the file could not be opened again after an error.
     database: Option<Database>,
     path: PathBuf,
 }
 
 impl Spool {
     /// Opens the spool in `dir`. A file that cannot be read is set aside, so that
-    /// redirects go on; it says so in the log.
+    /// redirects go on; the log says so.
     ///
     /// # Errors
     /// When another process has it open, or the disk refuses.
@@ -103,15 +108,15 @@ impl Spool {
         let disk = |source: redb::Error| SpoolError::Disk { path: path.clone(), source: Box::new(source) };
         fs::create_dir_all(dir).map_err(|error| disk(error.into()))?;
         forget_damaged(dir);
-        // A file that something else has written to is told from one that was only
-        // left in the middle.
+        // The check tells a file that something else has written to from one that was
+        // left in the middle of a commit.
         let open = || create(&path, true);
         let database = match open() {
             Ok(database) => database,
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(SpoolError::InUse { path }),
             Err(damaged) if is_damage(&damaged) => {
                 let aside = dir.join(format!("{DAMAGED}{}.redb", Uuid::now_v7()));
-                error!(error = %damaged, aside = %aside.display(), "the spool cannot be read: it is set aside");
+                error!(error = %damaged, aside = %aside.display(), "spool cannot be read: it is set aside");
                 fs::rename(&path, &aside).map_err(|error| disk(error.into()))?;
                 open().map_err(|error| disk(error.into()))?
             }
@@ -122,12 +127,12 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Opens it again after an error, with what it held.
+    /// Opens the file again after an error, with the bundles that it held.
     ///
     /// # Errors
-    /// When the disk still refuses; then it can be opened again later.
+    /// When the disk still refuses; the file can be opened again later.
     pub(crate) fn reopen(&mut self) -> Result<(), SpoolError> {
-        // Its lock goes with it.
+        // Dropping the database releases its lock.
         self.database = None;
         let opened = create(&self.path, false);
         self.database = Some(opened.map_err(|error| self.disk(error))?);
@@ -137,7 +142,7 @@ impl Spool {
     /// Replaces the file with an empty one.
     ///
     /// # Errors
-    /// When the disk refuses; then it can be opened again later.
+    /// When the disk refuses; the file can be opened again later.
     pub(crate) fn renew(&mut self) -> Result<(), SpoolError> {
         self.database = None;
         fs::remove_file(&self.path).map_err(|error| self.disk(redb::Error::from(error)))?;
@@ -153,11 +158,11 @@ impl Spool {
         SpoolError::Disk { path: self.path.clone(), source: Box::new(source.into()) }
     }
 
-    /// Adds and takes away in one commit, which is on disk when this returns.
+    /// Adds and erases bundles in one commit, which is on disk when this returns.
     ///
     /// # Errors
-    /// When the disk refuses; then nothing was changed.
-    pub(crate) fn write(&self, puts: &[Put<'_>], erased: &[u64]) -> Result<(), SpoolError> {
+    /// When the disk refuses; nothing is changed then.
+    pub(crate) fn write(&self, puts: &[SpoolPut<'_>], erased: &[u64]) -> Result<(), SpoolError> {
         let write = || -> Result<(), redb::Error> {
             let mut transaction = self.database()?.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
@@ -176,24 +181,25 @@ impl Spool {
         write().map_err(|error| self.disk(error))
     }
 
-    /// Every key, oldest first, with how many bytes it holds.
+    /// Lists the bundles, oldest first.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(crate) fn keys(&self) -> Result<Vec<(u64, u64)>, SpoolError> {
-        let read = || -> Result<Vec<(u64, u64)>, redb::Error> {
+    pub(crate) fn left(&self) -> Result<Vec<LeftBundle>, SpoolError> {
+        let read = || -> Result<Vec<LeftBundle>, redb::Error> {
             let table = self.database()?.begin_read()?.open_table(BUNDLES)?;
-            let mut keys = Vec::new();
+            let mut left = Vec::new();
             for entry in table.iter()? {
                 let (key, value) = entry?;
-                keys.push((key.value(), value.value().len() as u64));
+                let bytes = value.value().len() as u64;
+                left.push(LeftBundle { key: key.value(), bytes, partition: Spooled::partition(value.value()) });
             }
-            Ok(keys)
+            Ok(left)
         };
         read().map_err(|error| self.disk(error))
     }
 
-    /// A bundle.
+    /// Reads a bundle.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -206,15 +212,15 @@ impl Spool {
     }
 }
 
-/// Opens the file, or makes it, for its owner alone: it holds full addresses.
+/// Opens the file or makes it, for its owner alone: it holds full addresses.
 fn create(path: &Path, check: bool) -> Result<Database, DatabaseError> {
     let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let backend = FileBackend::new(file)?;
     Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(check).create_with_backend(backend)
 }
 
-/// Removes files that were set aside so long ago that Kafka, too, would have
-/// forgotten their addresses. Not to have done so keeps nobody from starting.
+/// Removes files that were set aside so long ago that Kafka, too, would have deleted
+/// their addresses. A failure does not keep the redirector from starting.
 fn forget_damaged(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let is_old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > KEPT_ASIDE);
@@ -241,8 +247,8 @@ mod tests {
 
     use super::*;
 
-    fn put(key: u64, lines: &[u8]) -> Put<'_> {
-        Put { key, id: Uuid::from_u128(u128::from(key)), partition: 3, clicks: 1, lines }
+    fn put(key: u64, lines: &[u8]) -> SpoolPut<'_> {
+        SpoolPut { key, id: Uuid::from_u128(u128::from(key)), partition: 3, clicks: 1, lines }
     }
 
     #[test]
@@ -253,7 +259,7 @@ mod tests {
         spool.write(&[put(4, b"d\n")], &[2]).unwrap();
         drop(spool);
         let spool = Spool::open(dir.path()).unwrap();
-        let keys: Vec<u64> = spool.keys().unwrap().into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<u64> = spool.left().unwrap().into_iter().map(|left| left.key).collect();
         assert_eq!(keys, [1, 3, 4]);
         let third = Spooled { id: Uuid::from_u128(3), partition: 3, clicks: 1, lines: b"c\n".to_vec() };
         assert_eq!(spool.get(3).unwrap(), Some(third));
@@ -267,7 +273,7 @@ mod tests {
         spool.write(&[put(1, b"a\n")], &[]).unwrap();
         spool.reopen().unwrap();
         spool.write(&[put(2, b"b\n")], &[]).unwrap();
-        assert_eq!(spool.keys().unwrap().len(), 2);
+        assert_eq!(spool.left().unwrap().len(), 2);
     }
 
     #[test]
@@ -285,7 +291,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         spool.write(&[put(2, b"b\n")], &[]).unwrap();
         drop(spool);
-        assert_eq!(Spool::open(dir.path()).unwrap().keys().unwrap().len(), 1);
+        assert_eq!(Spool::open(dir.path()).unwrap().left().unwrap().len(), 1);
     }
 
     #[test]

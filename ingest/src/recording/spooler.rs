@@ -1,11 +1,10 @@
-//! The thread that keeps the spool: it puts on disk what Kafka does not
-//! acknowledge in time, takes away what it has, and feeds it what lies on disk
-//! alone: bundles of a former process, and those that did not fit the client's
-//! queue. While this process lives, a bundle that the client has is never
-//! produced a second time.
+//! The thread that keeps the spool. It puts on disk the bundles that Kafka does not
+//! acknowledge in time, erases those that Kafka has, and produces those that are on disk
+//! alone: bundles of a former process, and those that did not fit into the Kafka client.
+//! While this process lives, a bundle that the client has is never produced a second
+//! time.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
     io,
     sync::{
         Arc,
@@ -19,198 +18,154 @@ use tracing::{error, info, warn};
 
 use crate::{
     metrics::IngestMetrics,
-    recording::recorder::{Bundle, Number, Recorder},
-    recording::spool::{Put, Spool, SpoolError, Spooled},
+    recording::{
+        bundle::{Bundle, BundleCopy, Handed, SpoolCommand},
+        index::{Admission, SpoolIndex},
+        recorder::Recorder,
+        spool::{Spool, SpoolError, SpoolPut, Spooled},
+    },
 };
 
-/// What goes into one commit at most.
-const GROUP: usize = 256;
+/// The most commands that one commit carries out.
+const BATCH: usize = 256;
 /// How long erasures wait for others: one that is lost costs a replay, which the
 /// enricher drops.
 const ERASE_AFTER: Duration = Duration::from_millis(200);
-/// How often it is looked whether the disk's own can be fed.
+/// The interval at which it is checked whether bundles can be produced from disk.
 const TICK: Duration = Duration::from_millis(50);
-/// How many of the disk's own are on their way to Kafka at once.
-const FEEDING: usize = 16;
-/// How often a file that has failed is opened again at most, and how long what
-/// cannot be fed rests.
+/// The pause before a file that has failed is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
-/// How often an empty file is made anew at most.
+/// The pause before an empty file is replaced again.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 
-/// What the keeper is told.
-pub(crate) enum Order {
-    /// Put it on disk; `queued` if the Kafka client has it as well.
-    Put { bundle: Arc<Bundle>, queued: bool },
-    /// Kafka has it.
-    Erase(Number),
-    /// The client gave it up.
-    Alone(Number),
-    /// What became of feeding Kafka that key.
-    Fed { key: u64, acked: bool },
-    /// Do what was ordered before, and end.
-    Stop,
-}
-
-/// The keeper's books.
-pub(crate) struct Keeper {
+/// The keeper of the spool.
+pub(crate) struct Spooler {
     spool: Spool,
-    max_bytes: u64,
-    counts: IngestMetrics,
+    index: SpoolIndex,
+    metrics: IngestMetrics,
     recorder: Arc<Recorder>,
-    orders: Sender<Order>,
-    next: u64,
-    /// How many bytes each key holds, and all of them.
-    sizes: HashMap<u64, u64>,
-    bytes: u64,
-    /// The keys of this process's bundles.
-    keys: HashMap<Number, u64>,
-    /// What lies on disk alone, to be fed.
-    alone: VecDeque<u64>,
-    feeding: usize,
-    /// Until when nothing is fed, after it failed.
-    rests_until: Option<Instant>,
+    /// The sender of the commands to this spooler itself.
+    commands: Sender<SpoolCommand>,
     erased: Vec<u64>,
     erased_since: Option<Instant>,
-    taking: Taking,
+    acceptance: Acceptance,
+    /// When nothing is read from disk until, after a read failed.
+    paused_until: Option<Instant>,
     /// When the file was opened last after an error.
     reopened: Instant,
-    /// When it was made anew last, and whether it has been written to since.
+    /// When the file was replaced last.
     renewed: Instant,
+    /// Whether the file has been written to since.
     used: bool,
 }
 
-/// Whether the spool takes bundles. Each change is told once.
+/// Whether the spool takes bundles. Each change is logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taking {
-    Yes,
-    /// It holds as much as it may.
+enum Acceptance {
+    Accepting,
+    /// The spool holds as much as it may.
     Full,
     /// The disk refuses.
     Broken,
 }
 
-impl Keeper {
-    /// The keeper of `spool`, with whatever a former process left there.
+/// A bundle that is being put on disk.
+struct NewEntry {
+    key: u64,
+    bundle: Arc<Bundle>,
+}
+
+impl Spooler {
+    /// Makes the spooler of `spool`, with the bundles that a former process left there.
     ///
     /// # Errors
     /// When the disk refuses.
     pub(crate) fn new(
         spool: Spool,
         max_bytes: u64,
-        counts: IngestMetrics,
+        metrics: IngestMetrics,
         recorder: Arc<Recorder>,
-        orders: Sender<Order>,
+        commands: Sender<SpoolCommand>,
     ) -> Result<Self, SpoolError> {
-        let left = spool.keys()?;
+        let left = spool.left()?;
         if !left.is_empty() {
-            info!(bundles = left.len(), "the spool holds bundles of a former process: they are produced again");
+            info!(bundles = left.len(), "spool holds bundles of a former process: they are replayed");
         }
-        let keeper = Self {
-            next: left.last().map_or(0, |(key, _)| key + 1),
-            bytes: left.iter().map(|(_, bytes)| bytes).sum(),
-            alone: left.iter().map(|(key, _)| *key).collect(),
-            sizes: left.into_iter().collect(),
+        let spooler = Self {
+            index: SpoolIndex::new(max_bytes, &left),
             spool,
-            max_bytes,
-            counts,
+            metrics,
             recorder,
-            orders,
-            keys: HashMap::new(),
-            feeding: 0,
-            rests_until: None,
+            commands,
             erased: Vec::new(),
             erased_since: None,
-            taking: Taking::Yes,
+            acceptance: Acceptance::Accepting,
+            paused_until: None,
             reopened: Instant::now(),
             renewed: Instant::now(),
             used: false,
         };
-        keeper.show();
-        Ok(keeper)
+        spooler.show();
+        Ok(spooler)
     }
 
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system has none to give.
-    pub(crate) fn start(mut self, orders: Receiver<Order>) -> io::Result<thread::JoinHandle<()>> {
-        thread::Builder::new().name("spool".to_owned()).spawn(move || self.run(&orders))
+    /// When the system has no thread to give.
+    pub(crate) fn start(mut self, commands: Receiver<SpoolCommand>) -> io::Result<thread::JoinHandle<()>> {
+        thread::Builder::new().name("spool".to_owned()).spawn(move || self.run(&commands))
     }
 
-    fn run(&mut self, orders: &Receiver<Order>) {
+    fn run(&mut self, commands: &Receiver<SpoolCommand>) {
         let mut stop = false;
         while !stop {
-            let waiting = !self.alone.is_empty() || self.erased_since.is_some() || self.used;
-            let first = if waiting {
-                match orders.recv_timeout(TICK) {
-                    Ok(order) => Some(order),
+            let has_timer = self.index.has_replays() || self.erased_since.is_some() || self.used;
+            let first = if has_timer {
+                match commands.recv_timeout(TICK) {
+                    Ok(command) => Some(command),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             } else {
-                let Ok(order) = orders.recv() else { return };
-                Some(order)
+                let Ok(command) = commands.recv() else { return };
+                Some(command)
             };
-            let group: Vec<Order> = first.into_iter().chain(orders.try_iter().take(GROUP - 1)).collect();
-            stop = self.group(group);
+            let batch: Vec<SpoolCommand> = first.into_iter().chain(commands.try_iter().take(BATCH - 1)).collect();
+            stop = self.apply_batch(batch);
             if !stop {
-                self.feed();
+                self.replay();
             }
             self.show();
         }
     }
 
-    /// Carries out orders in one commit; says whether it was told to end.
-    fn group(&mut self, group: Vec<Order>) -> bool {
+    /// Carries out commands in one commit; says whether one of them was to end.
+    fn apply_batch(&mut self, batch: Vec<SpoolCommand>) -> bool {
         let mut stop = false;
-        let done: HashSet<Number> = group
-            .iter()
-            .filter_map(|order| if let Order::Erase(number) = order { Some(*number) } else { None })
-            .collect();
-        let mut puts: Vec<(u64, Arc<Bundle>, bool)> = Vec::new();
-        for order in group {
-            if let Order::Put { bundle, .. } = &order {
-                self.recorder.taken(bundle);
-            }
-            match order {
-                // Kafka has it by now, and who waited was told.
-                Order::Put { bundle, .. } if done.contains(&bundle.number) => {}
-                Order::Put { bundle, queued } => {
-                    let bytes = bundle.lines.len() as u64;
-                    if self.bytes + bytes > self.room() {
-                        self.take(Taking::Full, "it is full");
-                        self.recorder.kept(&bundle, false);
-                        continue;
-                    }
-                    if self.taking == Taking::Full {
-                        self.take(Taking::Yes, "there is room again");
-                    }
-                    let key = self.next;
-                    self.next += 1;
-                    self.bytes += bytes;
-                    self.sizes.insert(key, bytes);
-                    self.keys.insert(bundle.number, key);
-                    puts.push((key, bundle, queued));
+        let mut puts = Vec::new();
+        for command in batch {
+            match command {
+                SpoolCommand::Put { bundle, .. } => {
+                    // A bundle that is gone is in Kafka.
+                    let Some(bundle) = bundle.upgrade() else { continue };
+                    puts.extend(self.admit(bundle));
                 }
-                Order::Erase(number) => {
-                    if let Some(key) = self.keys.remove(&number) {
+                SpoolCommand::Erase(number) => {
+                    if let Some(key) = self.index.erase(number) {
                         self.erase(key);
                     }
                 }
-                Order::Alone(number) => self.alone.extend(self.keys.remove(&number)),
-                Order::Fed { key, acked } => {
-                    self.feeding -= 1;
-                    if acked {
-                        self.counts.replayed_bundles.inc();
-                        self.erase(key);
-                    } else {
-                        // Behind the others: it may be the only one that cannot be fed.
-                        self.alone.push_back(key);
-                        self.rest();
-                    }
+                SpoolCommand::Replay { bundle, handed } => self.index.replay(bundle, handed),
+                SpoolCommand::Replayed { key, acked: true } => {
+                    self.metrics.replayed_bundles.inc();
+                    self.index.replayed(key);
+                    self.erase(key);
                 }
-                Order::Stop => stop = true,
+                SpoolCommand::Replayed { key, acked: false } => {
+                    self.index.not_replayed(key, Handed::Once, Instant::now());
+                }
+                SpoolCommand::Stop => stop = true,
             }
         }
         let due = self.erased_since.is_some_and(|since| since.elapsed() >= ERASE_AFTER);
@@ -221,19 +176,27 @@ impl Keeper {
         stop
     }
 
-    /// How many bytes it may hold. Once full, some must go before others come, or
-    /// it would be said with every bundle that it is full, or no longer.
-    const fn room(&self) -> u64 {
-        match self.taking {
-            Taking::Full => self.max_bytes / 10 * 9,
-            Taking::Yes | Taking::Broken => self.max_bytes,
+    fn admit(&mut self, bundle: Arc<Bundle>) -> Option<NewEntry> {
+        match self.index.admit(bundle.number, bundle.partition, bundle.lines.len() as u64) {
+            Admission::Key(key) => {
+                if self.acceptance == Acceptance::Full {
+                    self.set_acceptance(Acceptance::Accepting, "there is room again");
+                }
+                Some(NewEntry { key, bundle })
+            }
+            Admission::Full => {
+                self.set_acceptance(Acceptance::Full, "it is full");
+                self.recorder.not_stored(bundle.number);
+                None
+            }
         }
     }
 
-    fn commit(&mut self, puts: Vec<(u64, Arc<Bundle>, bool)>) {
-        let written: Vec<Put<'_>> = puts
+    fn commit(&mut self, entries: Vec<NewEntry>) {
+        // Kafka may have some by now: their erasure has been carried out above.
+        let written: Vec<SpoolPut<'_>> = entries
             .iter()
-            .map(|(key, bundle, _)| Put {
+            .map(|NewEntry { key, bundle }| SpoolPut {
                 key: *key,
                 id: bundle.id,
                 partition: bundle.partition,
@@ -245,32 +208,27 @@ impl Keeper {
             Ok(()) => {
                 self.erased.clear();
                 self.erased_since = None;
-                self.used |= !puts.is_empty();
-                if self.taking == Taking::Broken {
-                    self.take(Taking::Yes, "the disk takes them again");
+                self.used |= !entries.is_empty();
+                if self.acceptance == Acceptance::Broken {
+                    self.set_acceptance(Acceptance::Accepting, "the disk accepts writes again");
                 }
-                for (key, bundle, queued) in puts {
-                    self.counts.spooled_clicks.inc_by(u64::from(bundle.clicks));
-                    if !queued {
-                        self.keys.remove(&bundle.number);
-                        self.alone.push_back(key);
-                    }
-                    self.recorder.kept(&bundle, true);
+                for NewEntry { bundle, .. } in entries {
+                    self.metrics.spooled_clicks.inc_by(u64::from(bundle.clicks));
+                    self.recorder.stored(bundle.number);
                 }
             }
             Err(error) => {
-                self.take(Taking::Broken, &error.to_string());
-                for (key, bundle, _) in puts {
-                    self.keys.remove(&bundle.number);
-                    self.bytes -= self.sizes.remove(&key).unwrap_or_default();
-                    self.recorder.kept(&bundle, false);
+                self.set_acceptance(Acceptance::Broken, &error.to_string());
+                for NewEntry { bundle, .. } in entries {
+                    self.index.withdraw(bundle.number);
+                    self.recorder.not_stored(bundle.number);
                 }
                 self.reopen();
             }
         }
     }
 
-    /// redb does nothing more with a file that has failed it.
+    /// Opens the file again: redb refuses all work on a file that has failed.
     fn reopen(&mut self) {
         if self.reopened.elapsed() >= REOPEN_AFTER {
             self.reopened = Instant::now();
@@ -278,77 +236,77 @@ impl Keeper {
         }
     }
 
-    /// Makes an empty file anew: what was taken away stands in its free pages, full
-    /// addresses among it.
+    /// Replaces an empty file: erased bundles, with full addresses, are still readable in
+    /// its free pages.
     fn renew(&mut self) {
-        let empty = self.sizes.is_empty() && self.erased.is_empty();
+        let empty = self.index.len() == 0 && self.erased.is_empty();
         if !self.used || !empty || self.renewed.elapsed() < RENEW_AFTER {
             return;
         }
-        (self.renewed, self.used) = (Instant::now(), false);
+        self.renewed = Instant::now();
+        self.used = false;
         if let Err(error) = self.spool.renew() {
-            error!(%error, "the empty spool cannot be made anew");
+            error!(%error, "empty spool file cannot be replaced: erased clicks stay readable in it");
         }
     }
 
-    fn rest(&mut self) {
-        self.rests_until = Some(Instant::now() + REOPEN_AFTER);
-    }
-
-    fn take(&mut self, taking: Taking, why: &str) {
-        if std::mem::replace(&mut self.taking, taking) == taking {
+    fn set_acceptance(&mut self, acceptance: Acceptance, reason: &str) {
+        if std::mem::replace(&mut self.acceptance, acceptance) == acceptance {
             return;
         }
-        if taking == Taking::Yes {
-            warn!(why, "the spool takes clicks again");
+        if acceptance == Acceptance::Accepting {
+            warn!(reason, "spool accepts clicks again");
         } else {
-            error!(
-                why,
-                max_bytes = self.max_bytes,
-                "the spool takes no clicks: they are lost if this process ends before Kafka is back"
-            );
+            error!(reason, bytes = self.index.bytes(), "spool accepts no clicks: they are in memory alone");
         }
     }
 
     fn erase(&mut self, key: u64) {
-        self.bytes -= self.sizes.remove(&key).unwrap_or_default();
         self.erased.push(key);
         self.erased_since.get_or_insert_with(Instant::now);
     }
 
-    /// Produces what lies on disk alone, some at a time, once Kafka answers.
-    fn feed(&mut self) {
-        if self.rests_until.is_some_and(|until| until > Instant::now()) {
+    /// Produces bundles that are on disk alone, to partitions that answer.
+    fn replay(&mut self) {
+        let now = Instant::now();
+        if self.paused_until.is_some_and(|until| until > now) {
             return;
         }
-        while self.feeding < FEEDING && !self.recorder.is_late() {
-            let Some(key) = self.alone.pop_front() else { return };
+        let recorder = Arc::clone(&self.recorder);
+        while let Some((key, handed)) = self.index.next_replay(now, |partition| recorder.is_late(partition)) {
             let bundle = match self.spool.get(key) {
                 Ok(Some(bundle)) => bundle,
-                Ok(None) => continue,
+                Ok(None) => {
+                    self.index.set_aside(key);
+                    continue;
+                }
                 Err(error) => {
-                    error!(%error, "a spooled bundle cannot be read: it is tried again");
-                    self.alone.push_back(key);
+                    error!(%error, "spooled bundle cannot be read: retried");
+                    self.index.not_replayed(key, Handed::Never, now);
                     self.reopen();
-                    self.rest();
+                    self.paused_until = Some(now + REOPEN_AFTER);
                     return;
                 }
             };
-            let orders = self.orders.clone();
-            let fed = move |acked: bus::Acked| drop(orders.send(Order::Fed { key, acked: acked.is_ok() }));
+            let copy = match handed {
+                Handed::Never => BundleCopy::First,
+                Handed::Once => BundleCopy::Again { after: None },
+            };
+            let commands = self.commands.clone();
+            let acked = move |acked: bus::Acked| {
+                drop(commands.send(SpoolCommand::Replayed { key, acked: acked.is_ok() }));
+            };
             let Spooled { id, partition, clicks, lines } = &bundle;
-            if let Err(error) = self.recorder.produce(*id, *partition, *clicks, lines, fed) {
-                self.alone.push_front(key);
+            if let Err(error) = self.recorder.produce(*id, *partition, *clicks, lines, copy, acked) {
+                self.index.not_replayed(key, Handed::Never, now);
                 self.recorder.failed(&error);
-                return;
             }
-            self.feeding += 1;
         }
     }
 
     fn show(&self) {
-        self.counts.spool_bytes.set(i64::try_from(self.bytes).unwrap_or(i64::MAX));
-        self.counts.spool_bundles.set(i64::try_from(self.sizes.len()).unwrap_or(i64::MAX));
-        self.counts.spool_full.set(i64::from(self.taking != Taking::Yes));
+        self.metrics.spool_bytes.set(i64::try_from(self.index.bytes()).unwrap_or(i64::MAX));
+        self.metrics.spool_bundles.set(i64::try_from(self.index.len()).unwrap_or(i64::MAX));
+        self.metrics.spool_full.set(i64::from(self.acceptance != Acceptance::Accepting));
     }
 }

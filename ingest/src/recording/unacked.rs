@@ -1,78 +1,541 @@
-//! The bundles that wait for Kafka's acknowledgement, and where each stands.
+//! The rules for bundles that Kafka has not acknowledged: events in, effects out.
+//! Nothing here reads a clock, takes a lock or does I/O; the recorder carries the
+//! effects out, and `simulation.rs` plays Kafka and the disk.
+//!
+//! A bundle that is closed goes to the Kafka client. Where no acknowledgement comes
+//! within the budget, it goes to disk as well, and those who wait are told once it is
+//! there; if the disk takes longer than [`DISK`] beyond the budget, they wait no
+//! longer. A bundle leaves memory when Kafka or the disk has it, and not before.
+//!
+//! Each partition is on its own: it is late while its oldest bundle in the client is
+//! overdue, and takes a share of the client's memory and no more.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use crate::recording::recorder::{Bundle, Number};
+use crate::{
+    config::Durability,
+    recording::bundle::{Bundle, BundleCopy, BundleNumber, Handed, Recorded},
+};
 
-/// Where a bundle that Kafka has not acknowledged stands.
+/// How long beyond the budget a redirect waits for the disk.
+pub(crate) const DISK: Duration = Duration::from_secs(1);
+/// The pause before a disk that refuses, or a client that has failed, is tried again.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// The bytes of bundles in the Kafka client; each partition has a share.
+pub(crate) const CLIENT_BYTES: usize = 64 << 20;
+/// The bundles in the Kafka client; each partition has a share.
+pub(crate) const CLIENT_BUNDLES: usize = 65_536;
+
+/// The settings of the rules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnackedRules {
+    pub(crate) durability: Durability,
+    pub(crate) budget: Duration,
+    pub(crate) partitions: u16,
+    /// How many bytes of bundles may be in memory alone.
+    pub(crate) memory_bytes: usize,
+}
+
+/// A thing that happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A bundle was closed.
+    Closed(Arc<Bundle>),
+    /// The Kafka client did not take the bundle.
+    NotTaken(BundleNumber),
+    /// Kafka has acknowledged the bundle at `offset`.
+    Acked { bundle: BundleNumber, offset: i64 },
+    /// The Kafka client has given the bundle up: Kafka may have it or not.
+    GivenUp(BundleNumber),
+    /// The bundle is on disk.
+    Stored(BundleNumber),
+    /// The spool is full, or the disk refuses.
+    NotStored(BundleNumber),
+    /// The time of [`Unacked::next_timeout`] has come.
+    TimedOut,
+    /// The process ends: all that Kafka does not have must go to disk.
+    Closing,
+}
+
+/// A thing to do. Effects on the spool must be carried out in their order.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Hand the bundle to the Kafka client.
+    Produce { bundle: Arc<Bundle>, copy: BundleCopy },
+    /// Put the bundle on disk; `after` is the last offset that its partition had
+    /// acknowledged before Kafka can have got it.
+    Spool { bundle: Arc<Bundle>, after: Option<i64> },
+    /// Erase the bundle from disk.
+    Erase(BundleNumber),
+    /// Produce the bundle from disk.
+    Replay { bundle: BundleNumber, handed: Handed },
+    /// Tell the cores that wait.
+    Settle { bundle: BundleNumber, cores: u64, recorded: Recorded },
+    /// Clicks went on without Kafka and the disk.
+    Shed { clicks: u32 },
+    /// Kafka has acknowledged a bundle; its buffer is free.
+    Acknowledged { bundle: Option<Arc<Bundle>>, after: Duration },
+    /// A partition has become late, or answers in time again.
+    Late { partition: u16, late: bool },
+    /// The disk has begun to hang, or answers in time again.
+    Hanging(bool),
+    /// No partition answers and the disk refuses, or no longer so.
+    Blocked(bool),
+}
+
+/// Whether a bundle is in the Kafka client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stand {
-    /// It waits for the acknowledgement alone.
-    Waiting,
-    /// The keeper has it, to put it on disk; those who wait are not told yet.
-    Spooling,
-    /// Those who wait have been told.
-    Settled,
+enum ClientState {
+    Lacks,
+    Has,
 }
 
-pub(crate) struct Flight {
-    pub(crate) bundle: Arc<Bundle>,
-    pub(crate) stand: Stand,
+/// Whether a bundle is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DiskState {
+    /// The disk was not asked to take it.
+    NotAsked,
+    /// The spooler has the command.
+    Ordered,
+    Stored,
+    /// The disk did not take the bundle when it was asked last.
+    Refused,
 }
 
-/// What waits for Kafka's acknowledgement.
-#[derive(Default)]
-pub(crate) struct Flights {
-    /// Oldest first.
-    pub(crate) all: BTreeMap<Number, Flight>,
-    /// Those that stand [`Stand::Waiting`], oldest first, and some that no longer
-    /// do: in an outage of hours nobody looks through all the others for them.
-    waiting: VecDeque<Number>,
-    /// The same of those that stand [`Stand::Spooling`].
-    spooling: VecDeque<Number>,
+/// A bundle that Kafka has not acknowledged.
+#[derive(Debug)]
+struct UnackedBundle {
+    /// None once the disk has the bundle.
+    lines: Option<Arc<Bundle>>,
+    partition: u16,
+    bytes: usize,
+    clicks: u32,
+    since: Instant,
+    cores: u64,
+    after: Option<i64>,
+    client: ClientState,
+    handed: Handed,
+    disk: DiskState,
+    /// Whether those who wait have been told.
+    settled: bool,
 }
 
-impl Flights {
-    pub(crate) fn insert(&mut self, bundle: Arc<Bundle>, stand: Stand) {
-        match stand {
-            Stand::Waiting => self.waiting.push_back(bundle.number),
-            Stand::Spooling => self.spooling.push_back(bundle.number),
-            Stand::Settled => {}
+#[derive(Debug, Default)]
+struct PartitionState {
+    /// The bundles in the client, oldest first, and some that no longer are.
+    in_client: VecDeque<BundleNumber>,
+    client_bytes: usize,
+    client_bundles: usize,
+    /// The bundles in memory that wait for room in the client, and some that no longer do.
+    held: VecDeque<BundleNumber>,
+    late: bool,
+    acked: Option<i64>,
+}
+
+/// The bundles that Kafka has not acknowledged.
+#[derive(Debug)]
+pub(crate) struct Unacked {
+    rules: UnackedRules,
+    bundles: BTreeMap<BundleNumber, UnackedBundle>,
+    partitions: Vec<PartitionState>,
+    /// The bundles that wait for the acknowledgement alone, oldest first, and some that
+    /// no longer do: in an outage of hours the others are not searched for them.
+    waiting: VecDeque<BundleNumber>,
+    /// The same of bundles that wait for the disk.
+    spooling: VecDeque<BundleNumber>,
+    /// The same of bundles that the disk has refused.
+    refused: VecDeque<BundleNumber>,
+    memory_bytes: usize,
+    hanging: bool,
+    /// When a disk that refuses is asked again; none while it takes bundles.
+    disk_retry: Option<Instant>,
+    /// When a client that has refused a bundle is asked again.
+    client_retry: Option<Instant>,
+    blocked: bool,
+}
+
+impl Unacked {
+    pub(crate) fn new(rules: UnackedRules) -> Self {
+        Self {
+            rules,
+            bundles: BTreeMap::new(),
+            partitions: (0..rules.partitions).map(|_| PartitionState::default()).collect(),
+            waiting: VecDeque::new(),
+            spooling: VecDeque::new(),
+            refused: VecDeque::new(),
+            memory_bytes: 0,
+            hanging: false,
+            disk_retry: None,
+            client_retry: None,
+            blocked: false,
         }
-        self.all.insert(bundle.number, Flight { bundle, stand });
     }
 
-    /// The oldest that waited for the acknowledgement alone now waits for the disk.
-    pub(crate) fn spool_first(&mut self) {
-        if let Some(number) = self.waiting.pop_front()
-            && let Some(flight) = self.all.get_mut(&number)
+    /// How many bundles Kafka has not acknowledged.
+    pub(crate) fn len(&self) -> usize {
+        self.bundles.len()
+    }
+
+    /// How many bytes neither Kafka nor the disk has.
+    pub(crate) const fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// Whether memory takes no more bundles either.
+    pub(crate) fn is_full(&self) -> bool {
+        self.rules.durability != Durability::Acked && self.memory_bytes >= self.rules.memory_bytes
+    }
+
+    /// Whether bundles that are in memory alone may still reach Kafka or the disk soon.
+    pub(crate) fn is_worth_waiting_for(&self) -> bool {
+        self.memory_bytes > 0 && (!self.spools() || self.disk_retry.is_some() || self.any_in_time())
+    }
+
+    fn any_in_time(&self) -> bool {
+        let in_time = |bundle: &UnackedBundle| !self.partition(bundle.partition).late;
+        self.bundles.values().any(|bundle| bundle.disk != DiskState::Stored && in_time(bundle))
+    }
+
+    const fn spools(&self) -> bool {
+        matches!(self.rules.durability, Durability::Spooled)
+    }
+
+    fn partition(&self, partition: u16) -> &PartitionState {
+        &self.partitions[usize::from(partition)]
+    }
+
+    /// The time at which [`Event::TimedOut`] is due.
+    pub(crate) fn next_timeout(&mut self) -> Option<Instant> {
+        let ack = self.first_waiting().map(|(_, since)| since + self.rules.budget);
+        let disk = self.first_spooling().map(|(_, since)| since + self.rules.budget + DISK);
+        let disk_retry = if self.first_refused().is_some() { self.disk_retry } else { None };
+        [ack, disk, disk_retry, self.client_retry].into_iter().flatten().min()
+    }
+
+    /// Applies an event at `now`; `effects` gets the consequences.
+    pub(crate) fn handle(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Closed(bundle) => self.closed(bundle, now, effects),
+            Event::NotTaken(number) => {
+                self.client_retry = Some(now + RETRY_AFTER);
+                self.without_client(number, Handed::Never, effects);
+            }
+            Event::GivenUp(number) => {
+                self.client_retry = Some(now + RETRY_AFTER);
+                self.without_client(number, Handed::Once, effects);
+            }
+            Event::Acked { bundle, offset } => self.acked(bundle, offset, now, effects),
+            Event::Stored(number) => self.stored(number, now, effects),
+            Event::NotStored(number) => self.not_stored(number, now, effects),
+            Event::TimedOut => self.timed_out(now, effects),
+            Event::Closing => self.closing(effects),
+        }
+        let blocked = self.spools() && self.disk_retry.is_some() && self.partitions.iter().all(|state| state.late);
+        if blocked != self.blocked {
+            self.blocked = blocked;
+            effects.push(Effect::Blocked(blocked));
+        }
+    }
+
+    fn closed(&mut self, bundle: Arc<Bundle>, now: Instant, effects: &mut Vec<Effect>) {
+        let number = bundle.number;
+        let partition = u16::try_from(bundle.partition).unwrap_or_default();
+        let state = &mut self.partitions[usize::from(partition)];
+        state.held.push_back(number);
+        let late = state.late;
+        self.memory_bytes += bundle.lines.len();
+        let entry = UnackedBundle {
+            partition,
+            bytes: bundle.lines.len(),
+            clicks: bundle.clicks,
+            since: bundle.since,
+            cores: bundle.cores,
+            after: state.acked,
+            client: ClientState::Lacks,
+            handed: Handed::Never,
+            disk: DiskState::NotAsked,
+            settled: false,
+            lines: Some(bundle),
+        };
+        self.bundles.insert(number, entry);
+        // While a partition is late, its acknowledgement is not waited for first.
+        if self.spools() && late {
+            self.spool(number, effects);
+        }
+        self.hand_over(partition, now, effects);
+        if self.bundles.get(&number).is_some_and(|entry| entry.client == ClientState::Has) {
+            if self.bundles.get(&number).is_some_and(|entry| entry.disk == DiskState::NotAsked) {
+                self.waiting.push_back(number);
+            }
+        } else {
+            self.lacks_client(number, effects);
+        }
+    }
+
+    /// Hands the client as many held bundles of a partition as it has room for.
+    fn hand_over(&mut self, partition: u16, now: Instant, effects: &mut Vec<Effect>) {
+        if self.client_retry.is_some_and(|retry| retry > now) {
+            return;
+        }
+        let share = usize::from(self.rules.partitions.max(1));
+        let state = &mut self.partitions[usize::from(partition)];
+        while state.client_bytes < CLIENT_BYTES / share && state.client_bundles < CLIENT_BUNDLES / share {
+            let Some(number) = state.held.pop_front() else { return };
+            let Some(entry) = self.bundles.get_mut(&number) else { continue };
+            let (ClientState::Lacks, Some(bundle)) = (entry.client, &entry.lines) else { continue };
+            entry.client = ClientState::Has;
+            state.client_bytes += entry.bytes;
+            state.client_bundles += 1;
+            state.in_client.push_back(number);
+            let copy = match entry.handed {
+                Handed::Never => BundleCopy::First,
+                Handed::Once => BundleCopy::Again { after: entry.after },
+            };
+            effects.push(Effect::Produce { bundle: Arc::clone(bundle), copy });
+        }
+    }
+
+    /// The client does not have the bundle, or no longer.
+    fn without_client(&mut self, number: BundleNumber, handed: Handed, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.bundles.get_mut(&number).filter(|entry| entry.client == ClientState::Has) else {
+            return;
+        };
+        let partition = entry.partition;
+        let bytes = entry.bytes;
+        entry.client = ClientState::Lacks;
+        if handed == Handed::Once {
+            entry.handed = handed;
+        }
+        self.leave_client(partition, bytes);
+        self.partitions[usize::from(partition)].held.push_back(number);
+        self.lacks_client(number, effects);
+        self.look_for_lateness(partition, None, effects);
+    }
+
+    fn leave_client(&mut self, partition: u16, bytes: usize) {
+        let state = &mut self.partitions[usize::from(partition)];
+        state.client_bytes -= bytes;
+        state.client_bundles -= 1;
+    }
+
+    /// Decides on a bundle that is not in the client: the disk is asked, or those who
+    /// wait are told that it may not be recorded.
+    fn lacks_client(&mut self, number: BundleNumber, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.bundles.get_mut(&number) else { return };
+        match (self.rules.durability, entry.disk) {
+            (Durability::Spooled, DiskState::NotAsked) => self.spool(number, effects),
+            (Durability::Spooled, DiskState::Stored) => self.replay(number, effects),
+            (Durability::Spooled, DiskState::Ordered | DiskState::Refused) | (Durability::Async, _) => {}
+            (Durability::Acked, _) => {
+                settle(number, entry, Recorded::Unknown, effects);
+                effects.push(Effect::Shed { clicks: entry.clicks });
+                self.forget(number);
+            }
+        }
+    }
+
+    fn acked(&mut self, number: BundleNumber, offset: i64, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(mut entry) = self.forget(number) else { return };
+        if matches!(entry.disk, DiskState::Ordered | DiskState::Stored) {
+            effects.push(Effect::Erase(number));
+        }
+        settle(number, &mut entry, Recorded::Yes, effects);
+        let after = now.saturating_duration_since(entry.since);
+        effects.push(Effect::Acknowledged { bundle: entry.lines.take(), after });
+        if entry.client == ClientState::Has {
+            self.leave_client(entry.partition, entry.bytes);
+        }
+        let state = &mut self.partitions[usize::from(entry.partition)];
+        state.acked = state.acked.max(Some(offset));
+        self.look_for_lateness(entry.partition, Some(now), effects);
+        self.hand_over(entry.partition, now, effects);
+    }
+
+    /// Ends a partition's lateness where its oldest bundle in the client is not overdue
+    /// at `now`, or none is in the client.
+    fn look_for_lateness(&mut self, partition: u16, now: Option<Instant>, effects: &mut Vec<Effect>) {
+        let state = &mut self.partitions[usize::from(partition)];
+        let bundles = &self.bundles;
+        let has = |number: &BundleNumber| bundles.get(number).is_some_and(|entry| entry.client == ClientState::Has);
+        while state.in_client.pop_front_if(|number| !has(number)).is_some() {}
+        let oldest = state.in_client.front().and_then(|number| bundles.get(number));
+        let overdue = oldest.is_some_and(|oldest| {
+            now.is_none_or(|now| now.saturating_duration_since(oldest.since) > self.rules.budget)
+        });
+        if state.late && !overdue {
+            state.late = false;
+            effects.push(Effect::Late { partition, late: false });
+        }
+    }
+
+    fn stored(&mut self, number: BundleNumber, now: Instant, effects: &mut Vec<Effect>) {
+        if self.disk_retry.take().is_some() {
+            while let Some(number) = self.first_refused() {
+                self.spool(number, effects);
+            }
+        }
+        let Some(entry) = self.bundles.get_mut(&number) else { return };
+        if entry.disk != DiskState::Stored {
+            self.memory_bytes -= entry.bytes;
+        }
+        entry.disk = DiskState::Stored;
+        entry.lines = None;
+        let waited = !entry.settled;
+        let in_time = now.saturating_duration_since(entry.since) < self.rules.budget + DISK;
+        settle(number, entry, Recorded::Yes, effects);
+        if entry.client == ClientState::Lacks {
+            self.replay(number, effects);
+        }
+        self.answered(waited && in_time, effects);
+    }
+
+    fn not_stored(&mut self, number: BundleNumber, now: Instant, effects: &mut Vec<Effect>) {
+        self.disk_retry = Some(now + RETRY_AFTER);
+        let Some(entry) = self.bundles.get_mut(&number) else { return };
+        entry.disk = DiskState::Refused;
+        self.refused.push_back(number);
+        let waited = !entry.settled;
+        let in_time = now.saturating_duration_since(entry.since) < self.rules.budget + DISK;
+        shed(number, entry, effects);
+        self.answered(waited && in_time, effects);
+    }
+
+    /// The disk has answered about a bundle that somebody waited for.
+    fn answered(&mut self, in_time: bool, effects: &mut Vec<Effect>) {
+        if in_time && self.hanging {
+            self.hanging = false;
+            effects.push(Effect::Hanging(false));
+        }
+    }
+
+    fn timed_out(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while let Some((number, since)) = self.first_waiting() {
+            if since + self.rules.budget > now {
+                break;
+            }
+            self.overdue(number, effects);
+        }
+        while let Some((number, since)) = self.first_spooling() {
+            if since + self.rules.budget + DISK > now {
+                break;
+            }
+            if let Some(entry) = self.bundles.get_mut(&number) {
+                shed(number, entry, effects);
+            }
+            if !self.hanging {
+                self.hanging = true;
+                effects.push(Effect::Hanging(true));
+            }
+        }
+        if self.disk_retry.is_some_and(|retry| retry <= now)
+            && let Some(number) = self.first_refused()
         {
-            flight.stand = Stand::Spooling;
+            self.disk_retry = Some(now + RETRY_AFTER);
+            self.spool(number, effects);
+        }
+        if self.client_retry.is_some_and(|retry| retry <= now) {
+            self.client_retry = None;
+            for partition in 0..self.rules.partitions {
+                self.hand_over(partition, now, effects);
+            }
+        }
+    }
+
+    /// Kafka has not acknowledged the bundle within the budget.
+    fn overdue(&mut self, number: BundleNumber, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.bundles.get_mut(&number) else { return };
+        let partition = entry.partition;
+        match self.rules.durability {
+            Durability::Spooled => self.spool(number, effects),
+            Durability::Acked | Durability::Async => {
+                settle(number, entry, Recorded::Unknown, effects);
+            }
+        }
+        let state = &mut self.partitions[usize::from(partition)];
+        if !state.late {
+            state.late = true;
+            effects.push(Effect::Late { partition, late: true });
+        }
+    }
+
+    fn closing(&mut self, effects: &mut Vec<Effect>) {
+        if !self.spools() {
+            return;
+        }
+        let asked = |entry: &UnackedBundle| matches!(entry.disk, DiskState::Ordered | DiskState::Stored);
+        let numbers: Vec<BundleNumber> =
+            self.bundles.iter().filter(|(_, entry)| !asked(entry)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.spool(number, effects);
+        }
+    }
+
+    /// Asks the disk to take a bundle.
+    fn spool(&mut self, number: BundleNumber, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.bundles.get_mut(&number) else { return };
+        let Some(bundle) = &entry.lines else { return };
+        entry.disk = DiskState::Ordered;
+        if !entry.settled {
             self.spooling.push_back(number);
         }
+        effects.push(Effect::Spool { bundle: Arc::clone(bundle), after: entry.after });
     }
 
-    /// The oldest that waits for the acknowledgement alone.
-    pub(crate) fn first_waiting(&mut self) -> Option<&mut Flight> {
-        first(&mut self.all, &mut self.waiting, Stand::Waiting)
+    /// Leaves a bundle that the disk has to the spooler.
+    fn replay(&mut self, number: BundleNumber, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.forget(number) else { return };
+        effects.push(Effect::Replay { bundle: number, handed: entry.handed });
     }
 
-    /// The oldest that waits for the disk as well.
-    pub(crate) fn first_spooling(&mut self) -> Option<&mut Flight> {
-        first(&mut self.all, &mut self.spooling, Stand::Spooling)
+    fn forget(&mut self, number: BundleNumber) -> Option<UnackedBundle> {
+        let entry = self.bundles.remove(&number)?;
+        if entry.disk != DiskState::Stored {
+            self.memory_bytes -= entry.bytes;
+        }
+        Some(entry)
+    }
+
+    fn first_waiting(&mut self) -> Option<(BundleNumber, Instant)> {
+        first(&self.bundles, &mut self.waiting, |entry| entry.disk == DiskState::NotAsked && !entry.settled)
+    }
+
+    fn first_spooling(&mut self) -> Option<(BundleNumber, Instant)> {
+        first(&self.bundles, &mut self.spooling, |entry| entry.disk == DiskState::Ordered && !entry.settled)
+    }
+
+    fn first_refused(&mut self) -> Option<BundleNumber> {
+        first(&self.bundles, &mut self.refused, |entry| entry.disk == DiskState::Refused).map(|(number, _)| number)
     }
 }
 
-/// The first of `queue` that stands so; those before it are dropped there.
-fn first<'f>(
-    all: &'f mut BTreeMap<Number, Flight>,
-    queue: &mut VecDeque<Number>,
-    stand: Stand,
-) -> Option<&'f mut Flight> {
-    let stands = |number: &Number| all.get(number).is_some_and(|flight| flight.stand == stand);
-    while queue.pop_front_if(|number| !stands(number)).is_some() {}
-    all.get_mut(queue.front()?)
+/// Returns the first bundle of `queue` that is still in the queue's state, and when it
+/// was closed; removes the stale ones before it.
+fn first(
+    bundles: &BTreeMap<BundleNumber, UnackedBundle>,
+    queue: &mut VecDeque<BundleNumber>,
+    is_in_state: impl Fn(&UnackedBundle) -> bool,
+) -> Option<(BundleNumber, Instant)> {
+    while queue.pop_front_if(|number| !bundles.get(number).is_some_and(&is_in_state)).is_some() {}
+    let number = *queue.front()?;
+    Some((number, bundles.get(&number)?.since))
+}
+
+/// Tells those who wait for a bundle, once.
+fn settle(number: BundleNumber, entry: &mut UnackedBundle, recorded: Recorded, effects: &mut Vec<Effect>) {
+    if !entry.settled {
+        entry.settled = true;
+        effects.push(Effect::Settle { bundle: number, cores: entry.cores, recorded });
+    }
+}
+
+/// Lets those who wait for a bundle go on without Kafka and the disk.
+fn shed(number: BundleNumber, entry: &mut UnackedBundle, effects: &mut Vec<Effect>) {
+    if !entry.settled {
+        effects.push(Effect::Shed { clicks: entry.clicks });
+        settle(number, entry, Recorded::Shed, effects);
+    }
 }

@@ -157,7 +157,7 @@ impl DomainsWriter {
     }
 
     /// Keeps the domains like the topic, and a snapshot of them in `dir`.
-    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, counts: IngestMetrics) -> Result<Table, BusError> {
+    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, metrics: IngestMetrics) -> Result<Table, BusError> {
         bus.table("ingest", Topic::Domains, Some(dir), move |change| {
             let done = match change {
                 Change::Put { value, .. } => serde_json::from_slice::<Domain>(value)
@@ -169,7 +169,7 @@ impl DomainsWriter {
             if let Err(reason) = done {
                 error!(reason, "a domain cannot be read: write it anew through the API");
             }
-            counts.domains.set(i64::try_from(self.names.len()).unwrap_or(i64::MAX));
+            metrics.domains.set(i64::try_from(self.names.len()).unwrap_or(i64::MAX));
         })
     }
 }

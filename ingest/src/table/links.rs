@@ -66,7 +66,7 @@ impl LinksWriter {
 
     /// Keeps the links like the topic, and a snapshot of them in `dir`, so that the
     /// next redirector starts without Kafka.
-    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, counts: IngestMetrics) -> Result<Table, BusError> {
+    pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, metrics: IngestMetrics) -> Result<Table, BusError> {
         bus.table("ingest", Topic::Links, Some(dir), move |change| {
             let (key, done) = match change {
                 Change::Put { key, value } => (key, self.read(value)),
@@ -75,11 +75,11 @@ impl LinksWriter {
                 Change::CaughtUp => return info!(links = self.by_id.len(), "the redirector knows all links"),
             };
             if let Err(reason) = done {
-                counts.links_refused.inc();
+                metrics.links_refused.inc();
                 let link = String::from_utf8_lossy(key);
                 error!(%link, reason, "a link cannot be served: write it anew through the API");
             }
-            counts.links.set(i64::try_from(self.by_id.len()).unwrap_or(i64::MAX));
+            metrics.links.set(i64::try_from(self.by_id.len()).unwrap_or(i64::MAX));
         })
     }
 

@@ -1,6 +1,6 @@
-//! Where a redirect leads: what may stand in `Location`. A destination is
-//! checked once, when its link is read; a visit may add its query and its
-//! click's id to it and never changes what stands before them.
+//! The `Location` of a redirect. A destination is checked once, when its link is
+//! read; a visit may add its query and its click's id to it and never changes the
+//! address before them.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -8,10 +8,12 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 use schemas::{AppSchemes, ClickId};
 use url::Url;
 
-/// What is percent-encoded in a query that is passed on, besides what is not
-/// ASCII. Everything else stays as it came, `%` included.
+use crate::Config;
+
+/// The ASCII characters that are percent-encoded in a query that is passed on, as
+/// everything is that is not ASCII. The rest stays as it came, `%` included.
 const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
-/// What the URL parser may leave behind in paths that it does not look into.
+/// The characters that the URL parser may leave in paths that it does not parse.
 const SPACES: &AsciiSet = &CONTROLS.add(b' ');
 
 /// An address that no redirect may lead to.
@@ -23,18 +25,24 @@ pub(crate) enum LocationError {
     Scheme(String),
 }
 
-/// What the installation says of all redirects.
+/// The installation's rules for all redirects.
 #[derive(Clone, Debug)]
 pub(crate) struct LocationRules {
-    /// The schemes that they may lead to.
+    /// The schemes that a redirect may lead to.
     pub(crate) schemes: AppSchemes,
     /// The name under which a click's id is added.
     pub(crate) click_id_param: Arc<str>,
 }
 
+impl From<&Config> for LocationRules {
+    fn from(config: &Config) -> Self {
+        Self { schemes: config.app_schemes.clone(), click_id_param: config.click_id_param.as_str().into() }
+    }
+}
+
 impl LocationRules {
-    /// `url` as it can be sent: ASCII without spaces and controls. What it has
-    /// beyond is percent-encoded the way a browser would.
+    /// Returns `url` as it can be sent: ASCII without spaces and controls. Other
+    /// characters are percent-encoded the way a browser would.
     pub(crate) fn check<'u>(&self, url: &'u str) -> Result<Cow<'u, str>, LocationError> {
         if is_plain(url) {
             return Ok(Cow::Borrowed(url));
@@ -53,7 +61,7 @@ impl LocationRules {
         Ok(Cow::Owned(utf8_percent_encode(parsed.as_str(), SPACES).to_string()))
     }
 
-    /// `url` without a click's id: one that was copied from a browser has an old one.
+    /// Removes a click's id from `url`: an address copied from a browser has an old one.
     pub(crate) fn without_click_id<'u>(&self, url: &'u str) -> Cow<'u, str> {
         let (main, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
         let Some((base, query)) = main.split_once('?') else { return Cow::Borrowed(url) };
@@ -67,14 +75,14 @@ impl LocationRules {
     }
 }
 
-/// Whether `url` is of the kind that nearly all are, which no parser would refuse
-/// or spell differently: a start reads them by the million. Not everything that
-/// is plain to a parser is to this.
+/// Whether `url` is of the plain kind that no parser would refuse or spell
+/// differently. Nearly all are, and a start reads millions of them. The check is
+/// narrower than the parser.
 fn is_plain(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else { return false };
     let (host, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let name = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-');
-    // One that ends in a number is an IPv4 address, or wrong.
+    // A host that ends in a number is an IPv4 address, or wrong.
     let top = host.rsplit('.').next().unwrap_or_default();
     top.starts_with(|first: char| first.is_ascii_lowercase())
         && host.bytes().all(name)
@@ -85,32 +93,39 @@ fn is_plain(url: &str) -> bool {
 /// The value of a `Location`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location<'a> {
-    /// As [`LocationRules::check`] gave it.
+    /// The address as [`LocationRules::check`] returned it.
     url: &'a [u8],
     passed: Option<&'a str>,
-    click: Option<(&'a str, Option<ClickId>)>,
+    /// The parameter that tells the click's id.
+    click_id_param: Option<&'a str>,
+    click_id: Option<ClickId>,
 }
 
 impl<'a> Location<'a> {
-    /// That address, which [`LocationRules::check`] gave.
+    /// Makes a location of an address that [`LocationRules::check`] returned.
     pub(crate) const fn new(url: &'a [u8]) -> Self {
-        Self { url, passed: None, click: None }
+        Self { url, passed: None, click_id_param: None, click_id: None }
     }
 
-    /// The visit's query is merged into the address's; the address's own keys win.
+    /// Merges the visit's query into the address's; the address's own keys win.
     pub(crate) const fn passing(self, query: Option<&'a str>) -> Self {
         Self { passed: query, ..self }
     }
 
-    /// The click's id is added under the name `param`. Where nothing is recorded
-    /// there is none, and a visit's own is not passed on either.
-    pub(crate) const fn telling(self, param: &'a str, id: Option<ClickId>) -> Self {
-        Self { click: Some((param, id)), ..self }
+    /// Adds the click's id, once it is known, under the name `param`. A parameter of
+    /// that name in the visit's own query is never passed on.
+    pub(crate) const fn telling(self, param: &'a str) -> Self {
+        Self { click_id_param: Some(param), ..self }
     }
 
-    /// Appends it to `out`: ASCII without controls.
+    /// Sets the click's id; none where no visit is recorded.
+    pub(crate) const fn with_click_id(self, id: Option<ClickId>) -> Self {
+        Self { click_id: id, ..self }
+    }
+
+    /// Appends the location to `out`: ASCII without controls.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        if self.passed.is_none() && self.click.is_none() {
+        if self.passed.is_none() && self.click_id_param.is_none() {
             out.extend_from_slice(self.url);
             return;
         }
@@ -123,20 +138,20 @@ impl<'a> Location<'a> {
             Some(_) => "&",
         };
         if let Some(passed) = self.passed {
-            // Sorted, since both are as long as strangers and customers like.
+            // Sorted, because strangers and customers may make both as long as they like.
             let mut taken: Vec<Cow<'_, [u8]>> =
                 own.map(|own| own.split(|byte| *byte == b'&')).into_iter().flatten().map(key_of).collect();
-            taken.extend(self.click.map(|(param, _)| Cow::Borrowed(param.as_bytes())));
+            taken.extend(self.click_id_param.map(|param| Cow::Borrowed(param.as_bytes())));
             taken.sort_unstable();
             let pairs = passed.split('&').filter(|pair| !pair.is_empty());
-            // Most addresses have nothing that could win.
+            // Most addresses have no key that could win.
             for pair in pairs.filter(|pair| taken.is_empty() || taken.binary_search(&key(pair)).is_err()) {
                 out.extend_from_slice(joint.as_bytes());
                 utf8_percent_encode(pair, QUERY).for_each(|part| out.extend_from_slice(part.as_bytes()));
                 joint = "&";
             }
         }
-        if let Some((param, Some(id))) = self.click {
+        if let (Some(param), Some(id)) = (self.click_id_param, self.click_id) {
             out.extend_from_slice(joint.as_bytes());
             out.extend_from_slice(param.as_bytes());
             out.push(b'=');
@@ -150,7 +165,7 @@ fn key(pair: &str) -> Cow<'_, [u8]> {
     key_of(pair.as_bytes())
 }
 
-/// The key of a pair as whoever reads the query understands it.
+/// Decodes the key of a pair as the destination will.
 fn key_of(pair: &[u8]) -> Cow<'_, [u8]> {
     let key = &pair[..memchr::memchr(b'=', pair).unwrap_or(pair.len())];
     if memchr::memchr2(b'%', b'+', key).is_none() {
@@ -257,7 +272,8 @@ mod tests {
     #[test]
     fn a_clicks_id_is_told_under_its_name_alone() {
         let id = ClickId::new(Timestamp::from_millis(1_770_301_425_120), 42, 7);
-        let telling = |url, query, id| written(Location::new(url).passing(query).telling("ch_click_id", id));
+        let telling =
+            |url, query, id| written(Location::new(url).passing(query).telling("ch_click_id").with_click_id(id));
         assert_eq!(telling(b"https://a.example/#f", None, Some(id)), format!("https://a.example/?ch_click_id={id}#f"));
         assert_eq!(
             telling(b"https://a.example/?a", Some("ch_click_id=clk_other&b"), Some(id)),

@@ -47,14 +47,14 @@ pub(crate) struct VisitLimits {
     unknown: Option<Buckets>,
     orphans: Option<Buckets>,
     trusted: Vec<IpNet>,
-    counts: IngestMetrics,
+    metrics: IngestMetrics,
     epoch: Instant,
     /// When it was logged last, in milliseconds since the epoch; 0 for never.
     logged: AtomicU64,
 }
 
 impl VisitLimits {
-    pub(crate) fn new(config: &Config, counts: IngestMetrics) -> Self {
+    pub(crate) fn new(config: &Config, metrics: IngestMetrics) -> Self {
         let buckets = |per_minute, addresses, excess| {
             NonZeroU32::new(per_minute).map(|rate| Buckets::new(rate, addresses, excess))
         };
@@ -64,7 +64,7 @@ impl VisitLimits {
             unknown: buckets(config.unknown_per_min, ADDRESSES, Excess::Counted),
             orphans: buckets(config.orphans_per_min, 1, Excess::Refused),
             trusted: config.trusted_proxies.clone(),
-            counts,
+            metrics,
             epoch: Instant::now(),
             logged: AtomicU64::new(0),
         }
@@ -87,7 +87,7 @@ impl VisitLimits {
             if let Some(refused) = &self.refused
                 && refused.take(*ip, now) != Level::Within
             {
-                self.counts.too_many.inc();
+                self.metrics.too_many.inc();
                 return VisitPace::Refused {
                     retry_after_s: refused.interval().as_millis().div_ceil(1000).max(1) as u64,
                 };
@@ -97,21 +97,21 @@ impl VisitLimits {
             }
         }
         if pace == VisitPace::Marked {
-            self.counts.marked.inc();
+            self.metrics.marked.inc();
         }
         pace
     }
 
     /// A visitor has asked for what no link has.
     pub(crate) fn orphan(&self, rate_limit_keys: &[IpAddr]) -> OrphanVisit {
-        self.counts.orphans.inc();
+        self.metrics.orphans.inc();
         let now = Instant::now();
         let mut within = true;
         for ip in rate_limit_keys.iter().filter(|ip| self.is_visitor(**ip)) {
             let tries = self.unknown.as_ref().map_or(Level::Within, |unknown| unknown.take(*ip, now));
             within &= tries == Level::Within;
             if tries == Level::Crossed {
-                self.counts.enumerations.inc();
+                self.metrics.enumerations.inc();
                 self.log(*ip, now);
             }
         }
@@ -119,7 +119,7 @@ impl VisitLimits {
         let shared = IpAddr::from([0; 4]);
         let room = || self.orphans.as_ref().is_some_and(|orphans| orphans.take(shared, now) == Level::Within);
         if within && room() {
-            self.counts.orphans_recorded.inc();
+            self.metrics.orphans_recorded.inc();
             OrphanVisit::Recorded
         } else {
             OrphanVisit::Skipped
@@ -132,7 +132,7 @@ impl VisitLimits {
         let due = last == 0 || since - last.min(since) >= LOG_EVERY.as_millis() as u64;
         if due && self.logged.compare_exchange(last, since, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             let network = reduced(ip);
-            warn!(%network, "an address tries out slugs: clickhook_ingest_enumerations counts such addresses");
+            warn!(%network, "an address tries out slugs: clickhook_ingest_enumerations metrics such addresses");
         }
     }
 }
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(paces[5..10], [VisitPace::Marked; 5]);
         assert_eq!(paces[10..], [VisitPace::Refused { retry_after_s: 6 }; 2]);
         assert_eq!(limits.pace(&[ip("192.0.2.2")]), VisitPace::Usual);
-        assert_eq!((limits.counts.marked.get(), limits.counts.too_many.get()), (5, 2));
+        assert_eq!((limits.metrics.marked.get(), limits.metrics.too_many.get()), (5, 2));
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         let paces: Vec<VisitPace> =
             (0..10).map(|n| limits.pace(&[ip("192.0.2.1"), IpAddr::from([10, 66, 66, n])])).collect();
         assert_eq!((&paces[..5], &paces[5..]), (&[VisitPace::Usual; 5][..], &[VisitPace::Marked; 5][..]));
-        assert_eq!(limits.counts.marked.get(), 5);
+        assert_eq!(limits.metrics.marked.get(), 5);
     }
 
     #[test]
@@ -197,12 +197,12 @@ mod tests {
         for _ in 0..1000 {
             limits.orphan(&[ip("192.0.2.1")]);
         }
-        let counts = &limits.counts;
-        assert_eq!((counts.orphans.get(), counts.orphans_recorded.get(), counts.enumerations.get()), (1000, 10, 1));
+        let metrics = &limits.metrics;
+        assert_eq!((metrics.orphans.get(), metrics.orphans_recorded.get(), metrics.enumerations.get()), (1000, 10, 1));
         for n in 0..100_u8 {
             limits.orphan(&[IpAddr::from([198, 51, 100, n])]);
         }
-        assert_eq!((counts.orphans_recorded.get(), counts.enumerations.get()), (25, 1));
+        assert_eq!((metrics.orphans_recorded.get(), metrics.enumerations.get()), (25, 1));
     }
 
     #[test]

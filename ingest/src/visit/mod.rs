@@ -1,6 +1,5 @@
-//! What a request asks for, and what is written down of it: a pure function of
-//! the request and the address that it came from. Everything here is in the
-//! hands of strangers.
+//! The visit that a request is: a pure function of the request and the address that
+//! it came from. Strangers control everything that is read here.
 
 pub(crate) mod forwarded;
 pub(crate) mod limits;
@@ -23,83 +22,93 @@ const USER_AGENT_BYTES: usize = 1 << 10;
 const REFERER_BYTES: usize = 2 << 10;
 const QUERY_BYTES: usize = 4 << 10;
 
-/// `Sec-Purpose` is the standard (Fetch, "`Sec-Purpose` header"); the others are
-/// what older browsers and link previews send.
+/// Headers that announce a prefetch: `Sec-Purpose` is the standard (Fetch,
+/// "`Sec-Purpose` header"); older browsers and link previews send the others.
 const PURPOSES: [&str; 4] = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
 
-/// What a request asks for.
+/// A request by its method.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind<'r> {
-    /// To be redirected.
+    /// GET or HEAD: a visitor wants to be redirected.
     Visit(Visitor<'r>),
-    /// Something else.
+    /// Any other method.
     OtherMethod,
 }
 
-/// Which address is asked for.
+/// The address that a visitor asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RequestedPath<'r> {
     /// `/`
     Root,
-    /// A link's, if there is one.
+    /// A slug; a link may have it.
     Slug(Cow<'r, str>),
-    /// One that no link can have: the path.
+    /// A path that no link can have.
     Other(&'r str),
 }
 
 /// Whether a redirect is a click.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CountsAs {
-    /// It is, or a scan.
+    /// A click or a scan.
     Click(ClickClass),
-    /// It is not: only the headers were asked for.
+    /// No click: only the headers were asked for.
     Head,
-    /// It is not: nobody has clicked yet.
+    /// No click: the browser asked ahead, before any person clicked.
     Prefetch,
 }
 
-/// Who wants to be redirected, and how.
+/// A visitor who wants to be redirected.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Visitor<'r> {
     pub(crate) host: Option<&'r str>,
-    pub(crate) place: RequestedPath<'r>,
-    pub(crate) counted: CountsAs,
+    pub(crate) path: RequestedPath<'r>,
+    pub(crate) counts_as: CountsAs,
     pub(crate) ip: IpAddr,
-    /// Whom proxies claim it to be, where they disagree.
+    /// The two addresses that proxies claim for the visitor, where they disagree.
     pub(crate) claims: Option<[IpAddr; 2]>,
     pub(crate) user_agent: Option<Cow<'r, str>>,
     pub(crate) referer: Option<Cow<'r, str>>,
-    /// Without `qr`; never empty.
+    /// The query without `qr`; never empty.
     pub(crate) query: Option<Cow<'r, str>>,
     pub(crate) traceparent: Option<&'r str>,
 }
 
-/// What the redirector makes of a visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Classified {
+/// A visit that is to be recorded: one line of a bundle, but for its id.
+#[derive(Debug)]
+pub(crate) struct VisitRecord<'d> {
+    pub(crate) visitor: &'d Visitor<'d>,
     pub(crate) at: Timestamp,
     pub(crate) class: ClickClass,
     /// Whether the address asks for more than a person would.
     pub(crate) rate_limited: bool,
+    /// The end of the line, with the facts of the link.
+    pub(crate) tail: Cow<'d, [u8]>,
 }
 
 impl Visitor<'_> {
-    /// For whom is counted how fast is asked.
+    /// The addresses whose request rate is counted.
     pub(crate) fn rate_limit_keys(&self) -> &[IpAddr] {
         self.claims.as_ref().map_or(std::slice::from_ref(&self.ip), |claims| claims)
     }
+}
 
-    /// What is written down of the visit under `id`.
-    pub(crate) fn as_seen(&self, seen: Classified, id: ClickId) -> Visit<'_> {
+impl VisitRecord<'_> {
+    /// Appends the visit's line under `id` to `out`.
+    pub(crate) fn write_line(&self, id: ClickId, out: &mut Vec<u8>) {
+        self.visit(id).write_line(&self.tail, out);
+    }
+
+    fn visit(&self, id: ClickId) -> Visit<'_> {
+        let visitor = self.visitor;
         Visit {
             id,
-            class: seen.class,
-            rate_limited: seen.rate_limited,
-            ip: self.ip,
-            user_agent: self.user_agent.as_deref(),
-            referer: self.referer.as_deref(),
-            query: self.query.as_deref().map(|query| &query[..query.floor_char_boundary(QUERY_BYTES)]),
-            traceparent: self.traceparent,
+            class: self.class,
+            rate_limited: self.rate_limited,
+            ip: visitor.ip,
+            user_agent: visitor.user_agent.as_deref(),
+            referer: visitor.referer.as_deref(),
+            query: visitor.query.as_deref().map(|query| &query[..query.floor_char_boundary(QUERY_BYTES)]),
+            traceparent: visitor.traceparent,
         }
     }
 }
@@ -111,9 +120,9 @@ pub(crate) fn read<'r>(head: &RequestHead<'r>, peer: SocketAddr, trusted: &[IpNe
     }
     let headers = head.headers;
     let origin = origin(headers, peer.ip(), trusted);
-    let (place, scanned) = place(head.path);
+    let (path, scanned) = path(head.path);
     let (query, marked) = query(head.query);
-    let counted = if head.method == "HEAD" {
+    let counts_as = if head.method == "HEAD" {
         CountsAs::Head
     } else if is_prefetch(headers) {
         CountsAs::Prefetch
@@ -122,8 +131,8 @@ pub(crate) fn read<'r>(head: &RequestHead<'r>, peer: SocketAddr, trusted: &[IpNe
     };
     RequestKind::Visit(Visitor {
         host: origin.host.or(head.host),
-        place,
-        counted,
+        path,
+        counts_as,
         ip: origin.ip,
         claims: origin.claims,
         user_agent: text(headers, "user-agent", USER_AGENT_BYTES),
@@ -133,8 +142,8 @@ pub(crate) fn read<'r>(head: &RequestHead<'r>, peer: SocketAddr, trusted: &[IpNe
     })
 }
 
-/// What a path leads to, and whether it is the path of a QR code.
-fn place(path: &str) -> (RequestedPath<'_>, bool) {
+/// Reads a path, and whether it is the path of a QR code.
+fn path(path: &str) -> (RequestedPath<'_>, bool) {
     if path == "/" {
         return (RequestedPath::Root, false);
     }
@@ -146,7 +155,7 @@ fn place(path: &str) -> (RequestedPath<'_>, bool) {
     }
 }
 
-/// The query without `qr`, and whether it said `qr=1`.
+/// Removes `qr` from the query; says whether it was `qr=1`.
 fn query(query: Option<&str>) -> (Option<Cow<'_, str>>, bool) {
     let Some(query) = query else { return (None, false) };
     let is_qr = |pair: &&str| *pair == "qr" || pair.starts_with("qr=");
@@ -163,7 +172,7 @@ fn is_prefetch(headers: Headers<'_>) -> bool {
     PURPOSES.iter().any(|name| {
         headers.all(name).any(|value| {
             let value = value.to_ascii_lowercase();
-            // `preview` is what Safari's top sites and old Chrome prerendering say.
+            // Safari's top sites and old Chrome prerendering say `preview`.
             [b"prefetch".as_slice(), b"preview", b"prerender"]
                 .iter()
                 .any(|word| value.windows(word.len()).any(|window| window == *word))
@@ -171,7 +180,7 @@ fn is_prefetch(headers: Headers<'_>) -> bool {
     })
 }
 
-/// A header as text of at most `max` bytes; what is not UTF-8 is repaired.
+/// Reads a header as text of at most `max` bytes; bytes that are not UTF-8 are replaced.
 fn text<'r>(headers: Headers<'r>, name: &str, max: usize) -> Option<Cow<'r, str>> {
     let value = headers.get(name)?;
     // A character has at most 4 bytes: nothing behind these can matter.
@@ -254,17 +263,17 @@ mod tests {
         ] {
             visit(&request("GET", uri, &[]), |visitor| {
                 assert_eq!(
-                    (&visitor.place, visitor.counted),
+                    (&visitor.path, visitor.counts_as),
                     (&RequestedPath::Slug(slug.into()), CountsAs::Click(class)),
                     "{uri}"
                 );
             });
         }
         for uri in ["/q/", "/a/b", "/sale/", "/%ff", "/a%2Fb", "//"] {
-            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.place, RequestedPath::Other(uri)));
+            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.path, RequestedPath::Other(uri)));
         }
         for uri in ["/", "/?a", "/#a"] {
-            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.place, RequestedPath::Root, "{uri}"));
+            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.path, RequestedPath::Root, "{uri}"));
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             with(&request(method, "/sale", &[]), |head| {
@@ -304,7 +313,7 @@ mod tests {
             ("GET", &[("purpose", b"\xff")], CountsAs::Click(ClickClass::Click)),
         ] {
             let bytes = request(method, "/sale", headers);
-            visit(&bytes, |visitor| assert_eq!(visitor.counted, expected, "{method} {headers:?}"));
+            visit(&bytes, |visitor| assert_eq!(visitor.counts_as, expected, "{method} {headers:?}"));
         }
     }
 
@@ -320,8 +329,10 @@ mod tests {
             assert_eq!(long.user_agent.as_deref(), Some(&*"\u{fc}".repeat(512)));
             assert_eq!(long.referer.as_deref(), Some("a\u{fffd}b"));
             assert_eq!(long.query.as_deref().map(str::len), Some(5000));
-            let seen = Classified { at: Timestamp::from_millis(0), class: ClickClass::Click, rate_limited: false };
-            assert_eq!(long.as_seen(seen, ClickId::new(seen.at, 0, 0)).query.map(str::len), Some(4096));
+            let at = Timestamp::from_millis(0);
+            let tail = b"}".into();
+            let record = VisitRecord { visitor: long, at, class: ClickClass::Click, rate_limited: false, tail };
+            assert_eq!(record.visit(ClickId::new(at, 0, 0)).query.map(str::len), Some(4096));
         });
         let odd = format!("a{}", "\u{1f600}".repeat(2000));
         visit(&request("GET", "/s", &[("user-agent", odd.as_bytes()), ("referer", b"")]), |cut| {
