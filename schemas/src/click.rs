@@ -100,6 +100,18 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
+/// The header of a bundle of clicks with how many lines it has.
+pub const BUNDLE_COUNT_HEADER: &str = "count";
+/// The header of a bundle of clicks with its id.
+pub const BUNDLE_HEADER: &str = "bundle";
+/// The header of a bundle of clicks that may be a second copy: it was in a spool, or a
+/// Kafka client had given it up. A bundle without it is a first copy.
+pub const AGAIN_HEADER: &str = "again";
+/// The header, beside [`AGAIN_HEADER`], with the last offset of the partition that Kafka
+/// had acknowledged to the redirector when the bundle was closed: a first copy, if there
+/// is one, stands behind it. Missing where the redirector knew none.
+pub const AFTER_HEADER: &str = "after";
+
 /// What one visit adds to the part of a line that is the same for every visit
 /// of a link.
 #[derive(Clone, Copy, Debug)]

@@ -96,10 +96,6 @@ impl SpoolIndex {
         self.entries.len()
     }
 
-    pub(crate) const fn is_full(&self) -> bool {
-        self.full
-    }
-
     /// Whether a bundle waits to be produced from disk.
     pub(crate) fn has_replays(&self) -> bool {
         self.replays.values().any(|queue| !queue.keys.is_empty())

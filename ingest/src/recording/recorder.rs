@@ -18,7 +18,11 @@ use std::{
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
 use parking_lot::Mutex;
-use schemas::{Topic, ids::SHARDS};
+use schemas::{
+    Topic,
+    click::{AFTER_HEADER, AGAIN_HEADER, BUNDLE_COUNT_HEADER, BUNDLE_HEADER},
+    ids::SHARDS,
+};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -130,12 +134,7 @@ impl Recorder {
             opener: 0,
             spare: Vec::new(),
         };
-        let rules = UnackedRules {
-            durability: config.durability,
-            budget: config.budget(),
-            partitions,
-            memory_bytes: usize::MAX,
-        };
+        let rules = UnackedRules { durability: config.durability, budget: config.budget(), partitions };
         let kafka = bus.clone();
         let durability = config.durability;
         let recorder = Self {
@@ -299,7 +298,7 @@ impl Recorder {
                 "spool disk hangs: redirects continue with their clicks in memory alone until the disk or Kafka has them"
             ),
             Effect::Hanging(false) => warn!("spool disk answers in time again"),
-            Effect::Blocked(_) | Effect::Spool { .. } | Effect::Erase(_) | Effect::Replay { .. } => {}
+            Effect::Spool { .. } | Effect::Erase(_) | Effect::Replay { .. } => {}
         }
     }
 
@@ -325,17 +324,29 @@ impl Recorder {
         partition: i32,
         clicks: u32,
         lines: &[u8],
-        _copy: BundleCopy,
+        copy: BundleCopy,
         acked: impl FnOnce(Acked) + Send + Sync + 'static,
     ) -> Result<(), BusError> {
         let mut text = Uuid::encode_buffer();
+        let id = id.hyphenated().encode_lower(&mut text);
         let count = clicks.to_string();
+        let mut headers = vec![(BUNDLE_COUNT_HEADER, count.as_bytes()), (BUNDLE_HEADER, id.as_bytes())];
+        let after = match copy {
+            BundleCopy::First | BundleCopy::Again { after: None } => None,
+            BundleCopy::Again { after: Some(after) } => Some(after.to_string()),
+        };
+        if copy != BundleCopy::First {
+            headers.push((AGAIN_HEADER, b"1"));
+        }
+        if let Some(after) = &after {
+            headers.push((AFTER_HEADER, after.as_bytes()));
+        }
         let record = Outgoing {
             topic: Topic::ClicksRaw,
             partition: Some(partition),
             key: None,
             value: Some(lines),
-            headers: &[("count", count.as_bytes()), ("bundle", id.hyphenated().encode_lower(&mut text).as_bytes())],
+            headers: &headers,
         };
         self.producer.current().send(&record, acked)
     }

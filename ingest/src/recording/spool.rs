@@ -22,6 +22,10 @@ use crate::recording::index::LeftBundle;
 const BUNDLES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bundles");
 /// The bytes before the lines: id, partition, clicks.
 const HEADER_BYTES: usize = 16 + 4 + 4;
+/// The bit of the partition that says that an offset, [`Spooled::after`], follows the
+/// header. Files of releases that knew no such offset never have it: no partition is
+/// negative.
+const HAS_AFTER: u32 = 1 << 31;
 /// The beginning of the name of a file that could not be read.
 const DAMAGED: &str = "spool.damaged-";
 /// How long such a file is kept: as long as `clicks.raw` keeps clicks.
@@ -57,25 +61,40 @@ pub(crate) struct Spooled {
     pub(crate) id: Uuid,
     pub(crate) partition: i32,
     pub(crate) clicks: u32,
+    /// The last offset that Kafka had acknowledged on the partition when the bundle was
+    /// closed: a copy that Kafka has already stands behind it.
+    pub(crate) after: Option<i64>,
     pub(crate) lines: Vec<u8>,
 }
 
 impl Spooled {
-    fn encode(id: Uuid, partition: i32, clicks: u32, lines: &[u8]) -> Vec<u8> {
-        [id.as_bytes().as_slice(), &partition.to_be_bytes(), &clicks.to_be_bytes(), lines].concat()
-    }
-
     /// Reads the partition of an encoded bundle alone.
     fn partition(bytes: &[u8]) -> Option<i32> {
-        bytes.get(16..20)?.try_into().ok().map(i32::from_be_bytes)
+        let (partition, _) = Self::partition_field(bytes)?;
+        Some(partition)
+    }
+
+    /// Reads the partition, and whether an offset follows the header.
+    fn partition_field(bytes: &[u8]) -> Option<(i32, bool)> {
+        let field = u32::from_be_bytes(bytes.get(16..20)?.try_into().ok()?);
+        let partition = i32::try_from(field & !HAS_AFTER).ok()?;
+        Some((partition, field & HAS_AFTER != 0))
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (head, lines) = bytes.split_at_checked(HEADER_BYTES)?;
+        let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
+        let (partition, has_after) = Self::partition_field(header)?;
+        let (after, lines) = if has_after {
+            let (after, lines) = rest.split_first_chunk()?;
+            (Some(i64::from_be_bytes(*after)), lines)
+        } else {
+            (None, rest)
+        };
         Some(Self {
-            id: Uuid::from_slice(&head[..16]).ok()?,
-            partition: i32::from_be_bytes(head[16..20].try_into().ok()?),
-            clicks: u32::from_be_bytes(head[20..].try_into().ok()?),
+            id: Uuid::from_slice(&header[..16]).ok()?,
+            partition,
+            clicks: u32::from_be_bytes(header[20..].try_into().ok()?),
+            after,
             lines: lines.to_vec(),
         })
     }
@@ -87,7 +106,18 @@ pub(crate) struct SpoolPut<'a> {
     pub(crate) id: Uuid,
     pub(crate) partition: i32,
     pub(crate) clicks: u32,
+    pub(crate) after: Option<i64>,
     pub(crate) lines: &'a [u8],
+}
+
+impl SpoolPut<'_> {
+    fn encode(&self) -> Vec<u8> {
+        let partition = self.partition.unsigned_abs() | if self.after.is_some() { HAS_AFTER } else { 0 };
+        let after = self.after.map(i64::to_be_bytes);
+        let after = after.as_ref().map_or([].as_slice(), |after| after.as_slice());
+        let header = [self.id.as_bytes().as_slice(), &partition.to_be_bytes(), &self.clicks.to_be_bytes()].concat();
+        [&header, after, self.lines].concat()
+    }
 }
 
 /// The open spool of this process.
@@ -169,8 +199,7 @@ impl Spool {
             {
                 let mut table = transaction.open_table(BUNDLES)?;
                 for put in puts {
-                    let value = Spooled::encode(put.id, put.partition, put.clicks, put.lines);
-                    table.insert(put.key, value.as_slice())?;
+                    table.insert(put.key, put.encode().as_slice())?;
                 }
                 for key in erased {
                     table.remove(key)?;
@@ -248,7 +277,7 @@ mod tests {
     use super::*;
 
     fn put(key: u64, lines: &[u8]) -> SpoolPut<'_> {
-        SpoolPut { key, id: Uuid::from_u128(u128::from(key)), partition: 3, clicks: 1, lines }
+        SpoolPut { key, id: Uuid::from_u128(u128::from(key)), partition: 3, clicks: 1, after: None, lines }
     }
 
     #[test]
@@ -261,9 +290,30 @@ mod tests {
         let spool = Spool::open(dir.path()).unwrap();
         let keys: Vec<u64> = spool.left().unwrap().into_iter().map(|left| left.key).collect();
         assert_eq!(keys, [1, 3, 4]);
-        let third = Spooled { id: Uuid::from_u128(3), partition: 3, clicks: 1, lines: b"c\n".to_vec() };
+        let third = Spooled { id: Uuid::from_u128(3), partition: 3, clicks: 1, after: None, lines: b"c\n".to_vec() };
         assert_eq!(spool.get(3).unwrap(), Some(third));
         assert_eq!(spool.get(2).unwrap(), None);
+    }
+
+    #[test]
+    fn an_offset_is_kept_and_an_entry_of_a_former_release_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        for after in [0, 7, i64::MAX] {
+            spool.write(&[SpoolPut { after: Some(after), ..put(1, b"a\n") }], &[]).unwrap();
+            let read = spool.get(1).unwrap().unwrap();
+            assert_eq!(read.after, Some(after));
+            assert_eq!(read.partition, 3);
+            assert_eq!(read.lines, b"a\n");
+            assert_eq!(spool.left().unwrap()[0].partition, Some(3));
+        }
+        let former =
+            [Uuid::from_u128(9).as_bytes().as_slice(), &3_i32.to_be_bytes(), &2_u32.to_be_bytes(), b"b\n"].concat();
+        let read = Spooled::decode(&former).unwrap();
+        assert_eq!(read.after, None);
+        assert_eq!(read.partition, 3);
+        assert_eq!(read.clicks, 2);
+        assert_eq!(read.lines, b"b\n");
     }
 
     #[test]

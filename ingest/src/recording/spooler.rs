@@ -73,6 +73,7 @@ enum Acceptance {
 struct NewEntry {
     key: u64,
     bundle: Arc<Bundle>,
+    after: Option<i64>,
 }
 
 impl Spooler {
@@ -146,10 +147,10 @@ impl Spooler {
         let mut puts = Vec::new();
         for command in batch {
             match command {
-                SpoolCommand::Put { bundle, .. } => {
+                SpoolCommand::Put { bundle, after } => {
                     // A bundle that is gone is in Kafka.
                     let Some(bundle) = bundle.upgrade() else { continue };
-                    puts.extend(self.admit(bundle));
+                    puts.extend(self.admit(bundle, after));
                 }
                 SpoolCommand::Erase(number) => {
                     if let Some(key) = self.index.erase(number) {
@@ -176,13 +177,13 @@ impl Spooler {
         stop
     }
 
-    fn admit(&mut self, bundle: Arc<Bundle>) -> Option<NewEntry> {
+    fn admit(&mut self, bundle: Arc<Bundle>, after: Option<i64>) -> Option<NewEntry> {
         match self.index.admit(bundle.number, bundle.partition, bundle.lines.len() as u64) {
             Admission::Key(key) => {
                 if self.acceptance == Acceptance::Full {
                     self.set_acceptance(Acceptance::Accepting, "there is room again");
                 }
-                Some(NewEntry { key, bundle })
+                Some(NewEntry { key, bundle, after })
             }
             Admission::Full => {
                 self.set_acceptance(Acceptance::Full, "it is full");
@@ -196,11 +197,12 @@ impl Spooler {
         // Kafka may have some by now: their erasure has been carried out above.
         let written: Vec<SpoolPut<'_>> = entries
             .iter()
-            .map(|NewEntry { key, bundle }| SpoolPut {
+            .map(|NewEntry { key, bundle, after }| SpoolPut {
                 key: *key,
                 id: bundle.id,
                 partition: bundle.partition,
                 clicks: bundle.clicks,
+                after: *after,
                 lines: &bundle.lines,
             })
             .collect();
@@ -290,13 +292,13 @@ impl Spooler {
             };
             let copy = match handed {
                 Handed::Never => BundleCopy::First,
-                Handed::Once => BundleCopy::Again { after: None },
+                Handed::Once => BundleCopy::Again { after: bundle.after },
             };
             let commands = self.commands.clone();
             let acked = move |acked: bus::Acked| {
                 drop(commands.send(SpoolCommand::Replayed { key, acked: acked.is_ok() }));
             };
-            let Spooled { id, partition, clicks, lines } = &bundle;
+            let Spooled { id, partition, clicks, lines, .. } = &bundle;
             if let Err(error) = self.recorder.produce(*id, *partition, *clicks, lines, copy, acked) {
                 self.index.not_replayed(key, Handed::Never, now);
                 self.recorder.failed(&error);

@@ -36,8 +36,6 @@ pub(crate) struct UnackedRules {
     pub(crate) durability: Durability,
     pub(crate) budget: Duration,
     pub(crate) partitions: u16,
-    /// How many bytes of bundles may be in memory alone.
-    pub(crate) memory_bytes: usize,
 }
 
 /// A thing that happened.
@@ -83,8 +81,6 @@ pub(crate) enum Effect {
     Late { partition: u16, late: bool },
     /// The disk has begun to hang, or answers in time again.
     Hanging(bool),
-    /// No partition answers and the disk refuses, or no longer so.
-    Blocked(bool),
 }
 
 /// Whether a bundle is in the Kafka client.
@@ -155,7 +151,6 @@ pub(crate) struct Unacked {
     disk_retry: Option<Instant>,
     /// When a client that has refused a bundle is asked again.
     client_retry: Option<Instant>,
-    blocked: bool,
 }
 
 impl Unacked {
@@ -171,23 +166,12 @@ impl Unacked {
             hanging: false,
             disk_retry: None,
             client_retry: None,
-            blocked: false,
         }
     }
 
     /// How many bundles Kafka has not acknowledged.
     pub(crate) fn len(&self) -> usize {
         self.bundles.len()
-    }
-
-    /// How many bytes neither Kafka nor the disk has.
-    pub(crate) const fn memory_bytes(&self) -> usize {
-        self.memory_bytes
-    }
-
-    /// Whether memory takes no more bundles either.
-    pub(crate) fn is_full(&self) -> bool {
-        self.rules.durability != Durability::Acked && self.memory_bytes >= self.rules.memory_bytes
     }
 
     /// Whether bundles that are in memory alone may still reach Kafka or the disk soon.
@@ -233,11 +217,6 @@ impl Unacked {
             Event::NotStored(number) => self.not_stored(number, now, effects),
             Event::TimedOut => self.timed_out(now, effects),
             Event::Closing => self.closing(effects),
-        }
-        let blocked = self.spools() && self.disk_retry.is_some() && self.partitions.iter().all(|state| state.late);
-        if blocked != self.blocked {
-            self.blocked = blocked;
-            effects.push(Effect::Blocked(blocked));
         }
     }
 
