@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use ingest::probe::{LinkTableReader, LinkTable};
+use ingest::probe::{LinkTable, LinkTableReader};
 use serde::Serialize;
 
 use crate::catalogue;
