@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{connection::Connection, pipeline::Arrivals, process};
+use crate::{connection::Connection, process, receiver::Arrivals};
 
 /// Connections of the open load. With all of them waiting for an answer a click
 /// is sent late, and its latency says so.
@@ -31,7 +31,7 @@ const MAX_CONNECTIONS: usize = 1000;
 /// How long a visitor waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is followed, and with which markers.
+/// The link that is followed, and the markers of its clicks.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
@@ -69,7 +69,7 @@ pub(crate) enum Why {
     Silence,
 }
 
-/// What became of a load.
+/// The outcome of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Clicks {
     pub(crate) answered: Vec<Click>,

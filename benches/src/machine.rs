@@ -1,4 +1,4 @@
-//! What this runs on, and whether it had it to itself.
+//! The machine of a run, and whether other programs were busy on it.
 
 use std::{fs, num::NonZero, thread};
 

@@ -6,6 +6,7 @@ mod api;
 mod bare;
 mod catalogue;
 mod connection;
+mod context;
 mod cores;
 mod goal;
 mod kafka;
@@ -15,6 +16,7 @@ mod machine;
 mod outage;
 mod pipeline;
 mod process;
+mod receiver;
 mod redirect;
 mod requests;
 mod role;
@@ -23,14 +25,17 @@ mod table;
 mod turn;
 mod visitors;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use service::Shutdown;
 
-use crate::machine::Machine;
+use crate::{
+    context::{BenchContext, say},
+    machine::Machine,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,7 +56,7 @@ interface only. Ctrl-C stops everything. Close what else is busy on the machine 
 #[command(name = "bench", version, after_help = EXAMPLES)]
 struct Args {
     #[command(subcommand)]
-    what: Option<What>,
+    bench: Option<Bench>,
     /// Everything much shorter: shows that it works, measures little.
     #[arg(long, global = true)]
     quick: bool,
@@ -63,9 +68,9 @@ struct Args {
     clickhook: Option<PathBuf>,
 }
 
-/// What is measured; without it, everything.
+/// A bench to run.
 #[derive(Clone, Debug, Subcommand)]
-enum What {
+enum Bench {
     /// A redirect with its recorded, acknowledged click, beside nginx and bare hyper
     Redirect(redirect::Args),
     /// Links by the million: how soon they are known, what they take, what a redirect costs then
@@ -78,33 +83,7 @@ enum What {
     Pipeline(pipeline::Args),
 }
 
-/// What every bench is told.
-struct Common {
-    quick: bool,
-    binary: PathBuf,
-}
-
-impl Common {
-    fn new(quick: bool, clickhook: Option<PathBuf>) -> anyhow::Result<Self> {
-        let binary = match clickhook {
-            Some(binary) => binary,
-            None => std::env::current_exe().context("find the running program")?.with_file_name("clickhook"),
-        };
-        if !binary.is_file() {
-            bail!("there is no {}: build it with `make build`, or name it with --clickhook", binary.display());
-        }
-        // Children run in folders of their own.
-        let binary = std::path::absolute(&binary).with_context(|| format!("resolve {}", binary.display()))?;
-        Ok(Self { quick, binary })
-    }
-
-    /// How long something takes: as given, else as long as it is in full, or in short.
-    fn seconds(&self, given: Option<u64>, full: u64, short: u64) -> Duration {
-        Duration::from_secs(given.unwrap_or(if self.quick { short } else { full }))
-    }
-}
-
-/// What was measured.
+/// The report of one bench.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Report {
@@ -127,14 +106,14 @@ impl Report {
     }
 }
 
-impl What {
-    /// Everything, as it is measured by default: outages take half an hour.
+impl Bench {
+    /// Returns the benches that run by default: all but the outages, which take half an hour.
     fn all() -> Vec<Self> {
-        let of = |name| Args::parse_from(["bench", name]).what;
+        let of = |name| Args::parse_from(["bench", name]).bench;
         ["redirect", "links", "api", "pipeline"].into_iter().filter_map(of).collect()
     }
 
-    async fn run(&self, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
+    async fn run(&self, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
         Ok(match self {
             Self::Redirect(args) => Report::Redirect(Box::new(redirect::run(args, common, shutdown).await?)),
             Self::Links(args) => Report::Links(Box::new(links::run(args, common, shutdown).await?)),
@@ -161,17 +140,17 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<()> {
-    let common = Common::new(args.quick, args.clickhook)?;
+    let common = BenchContext::new(args.quick, args.clickhook)?;
     // Clients outlive their Kafka by a moment and would complain.
     service::telemetry::init(service::telemetry::Format::Text, "warn,librdkafka=off");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let chosen = args.what.map_or_else(What::all, |what| vec![what]);
+    let chosen = args.bench.map_or_else(Bench::all, |bench| vec![bench]);
     let reports = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("listen for signals")?;
         let mut reports = Vec::new();
-        for what in chosen {
+        for bench in chosen {
             warn_if_busy(&Machine::look());
-            let report = what.run(&common, &shutdown).await?;
+            let report = bench.run(&common, &shutdown).await?;
             if !args.json {
                 println!("{}", report.text());
             }
@@ -195,9 +174,4 @@ fn warn_if_busy(machine: &Machine) {
             machine.load_before
         ));
     }
-}
-
-/// What happens, for those who watch; the report alone goes to standard output.
-fn say(what: &str) {
-    eprintln!("bench: {what}");
 }

@@ -1,4 +1,4 @@
-//! What a process has used of the machine, by the kernel's own accounting
+//! The resources that a process has used, by the kernel's own accounting
 //! (proc(5)).
 
 use std::{collections::BTreeMap, fs, io, time::Duration};

@@ -1,4 +1,4 @@
-//! What browsers send when a link is followed, byte for byte the same for every
+//! The requests of browsers that follow a link, byte for byte the same for every
 //! server.
 
 use std::fmt::Write;

@@ -80,7 +80,7 @@ impl Role {
         self.child.kill().await.with_context(|| format!("kill `clickhook {}`", self.name))
     }
 
-    /// What its metric of that name says; nothing while it does not say.
+    /// Returns the value of the metric `name`, if the role gives one.
     pub(crate) async fn metric(&self, name: &'static str) -> Option<f64> {
         let url = format!("http://{}/metrics", self.health);
         let asked = spawn_blocking(move || {

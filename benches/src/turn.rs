@@ -42,7 +42,7 @@ struct Turn {
     kafka: Duration,
 }
 
-/// What was seen of one server under one load.
+/// The measurements of one server under one load.
 #[derive(Debug, Serialize)]
 pub(crate) struct Load {
     pub(crate) requests: usize,

@@ -39,7 +39,7 @@ pub(crate) enum Pace {
     PerSecond(u32),
 }
 
-/// What visitors ask for.
+/// The requests that visitors make.
 pub(crate) trait Script {
     /// The status of a good answer.
     const WANTED: u16;
@@ -48,7 +48,7 @@ pub(crate) trait Script {
     fn next(&mut self) -> &[u8];
 }
 
-/// What became of it.
+/// The answers that visitors had.
 #[derive(Debug, Default)]
 pub(crate) struct Visits {
     /// Of each request that was answered as wanted.
@@ -127,7 +127,7 @@ impl Moments {
     }
 }
 
-/// What a visitor does who was answered.
+/// The next step of a visitor after an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     AskAgain,

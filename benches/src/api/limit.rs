@@ -1,4 +1,4 @@
-//! What Kafka takes of the records that links come to be by, a link and its event
+//! The limit beside the API: Kafka alone takes the records of new links, a link and its event
 //! each, in one transaction after the other.
 
 use std::time::{Duration, Instant};

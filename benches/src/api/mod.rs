@@ -21,11 +21,10 @@ use self::{
     writes::Writes,
 };
 use crate::{
-    Common,
+    context::{BenchContext, say},
     kafka::{Control, Kafka},
     machine::Machine,
     process::{self, Who},
-    say,
     summary::Latency,
     visitors::{self, Pace},
 };
@@ -37,7 +36,7 @@ const GROUP: u16 = 1000;
 /// How long the import may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What can be chosen of `bench api`.
+/// The options of `bench api`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -59,7 +58,7 @@ struct Plan {
 }
 
 /// Measures the API, or stops it when told to.
-pub(crate) async fn run(args: &Args, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
+pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
     let machine = Machine::look();
     let plan = Plan {
         turn: common.seconds(args.seconds, 10, 3),
@@ -120,7 +119,7 @@ fn whose(control: &Control) -> anyhow::Result<[Who; 1]> {
     Ok([Who::Process(control.role.pid().context("control has ended")?)])
 }
 
-/// What writers saw, and how many writes they sent.
+/// The latencies that writers saw, and the number of writes.
 struct Written {
     seen: Writers,
     sent: u64,

@@ -1,4 +1,4 @@
-//! What `bench api` saw.
+//! The report of `bench api`.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{machine::Machine, summary::Latency, table::table};
 
-/// What so many writers saw, each of whom makes the next link when the last one is made.
+/// The measurements of a number of writers; each makes its next link when the last one is made.
 #[derive(Debug, Serialize)]
 pub(crate) struct Writers {
     pub(crate) writers: u16,

@@ -19,24 +19,24 @@ use tokio::{task::spawn_blocking, time::sleep};
 use self::report::{Known, Size};
 pub(crate) use self::report::{Report, text};
 use crate::{
-    Common, catalogue,
+    catalogue,
+    context::{BenchContext, say},
     cores::Cores,
     kafka::{Ingest, Kafka},
     machine::Machine,
     process::{self, Who},
-    say,
     turn::{self, Plan, Server},
     visitors::Pace,
 };
 
-/// What a link may take on disk (in Kafka, compressed, and in a snapshot) and in
+/// The room that a link may take on disk (in Kafka, compressed, and in a snapshot) and in
 /// memory while it is measured, amply.
 const DISK_BYTES: u64 = 1000;
 const MEMORY_BYTES: u64 = 1500;
 /// How long a redirector may take to know a million links before it is given up.
 const PATIENCE_A_MILLION: Duration = Duration::from_secs(60);
 
-/// What can be chosen of `bench links`.
+/// The options of `bench links`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -60,7 +60,7 @@ pub(crate) struct Args {
 
 impl Args {
     /// The sizes, smallest first.
-    fn sizes(&self, common: &Common) -> Vec<u64> {
+    fn sizes(&self, common: &BenchContext) -> Vec<u64> {
         let mut sizes = match (self.links.as_slice(), common.quick) {
             ([], true) => vec![1000, 100_000],
             ([], false) => vec![1000, 100_000, 1_000_000, 5_000_000],
@@ -73,7 +73,7 @@ impl Args {
 }
 
 /// Measures all sizes, or stops when told to.
-pub(crate) async fn run(args: &Args, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
+pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
     let machine = Machine::look();
     let sizes = args.sizes(common);
     let dir = tempfile::Builder::new().prefix("clickhook-bench-").tempdir().context("make a temporary folder")?;

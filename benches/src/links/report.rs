@@ -1,4 +1,4 @@
-//! What `bench links` saw, and which of its goals were met.
+//! The report of `bench links`, and which of its goals were met.
 
 use std::fmt::Write;
 
@@ -27,7 +27,7 @@ pub(crate) struct Known {
     pub(crate) peak_bytes: u64,
 }
 
-/// What was measured with so many links.
+/// The measurements with one number of links.
 #[derive(Debug, Serialize)]
 pub(crate) struct Size {
     pub(crate) links: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Report {
     seconds: u64,
     /// A redirector without links.
     empty: Known,
-    /// What a redirector keeps of a link for certain, on average: what a click copies, and the location.
+    /// The bytes of strings that a redirector keeps of a link on average: the part that a click copies, and the location.
     string_bytes: f64,
     sizes: Vec<Size>,
     goals: Vec<Goal>,

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is written and synced each time.
+/// The bytes that are written and synced each time.
 static BYTES: [u8; 8 << 10] = [0; 8 << 10];
 /// How often: seldom enough to be in nobody's way.
 const EVERY: Duration = Duration::from_millis(100);

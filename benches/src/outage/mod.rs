@@ -3,28 +3,27 @@
 //! is in ClickHouse afterwards, once.
 
 mod disk;
+mod plan;
 mod proof;
 mod report;
 mod rig;
 mod trial;
-
-use std::time::Duration;
 
 use anyhow::Context;
 use service::Shutdown;
 
 pub(crate) use self::report::{Report, text};
 use self::{
+    plan::Plan,
     rig::Rig,
     trial::{Outage, Trial},
 };
-use crate::{Common, machine::Machine, say};
+use crate::{
+    context::{BenchContext, say},
+    machine::Machine,
+};
 
-/// How long a redirect waits for Kafka, and how much longer it may take.
-const ACK_BUDGET_MS: u64 = 25;
-const ALLOWANCE_MS: u64 = 10;
-
-/// What can be chosen of `bench outage`.
+/// The options of `bench outage`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,19 +43,8 @@ pub(crate) struct Args {
     rate: u32,
 }
 
-/// What is to be done.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    rounds: u16,
-    outage: Duration,
-    rate: u32,
-    /// How long the load runs before an outage and after it.
-    before: Duration,
-    after: Duration,
-}
-
 /// Runs all rounds, or stops everything when told to.
-pub(crate) async fn run(args: &Args, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
+pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
     let plan = Plan {
         rounds: args.rounds.unwrap_or(if common.quick { 1 } else { 10 }),
         outage: common.seconds(args.outage_s, 60, 5),

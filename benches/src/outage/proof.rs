@@ -15,7 +15,7 @@ use super::rig::Rig;
 const CATCH_UP: Duration = Duration::from_secs(180);
 const QUIET: Duration = Duration::from_secs(3);
 
-/// What of a trial's clicks is in ClickHouse.
+/// The clicks of a trial that are in ClickHouse.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Proof {
     /// Clicks that were answered and are not there.
@@ -26,7 +26,7 @@ pub(crate) struct Proof {
     pub(crate) unanswered: usize,
 }
 
-/// What the table holds in the end.
+/// The rows of the table in the end.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Rows {
     pub(crate) rows: u64,
@@ -85,7 +85,7 @@ async fn look(rig: &Rig, markers: &Range<u32>) -> anyhow::Result<BTreeMap<u32, u
         .collect()
 }
 
-/// What the table holds.
+/// Reads the rows of the table.
 pub(crate) async fn rows(rig: &Rig) -> anyhow::Result<Rows> {
     let text = rig.query("SELECT count(), uniqExact(id), uniqExact(gclid) FROM clicks".to_owned()).await?;
     let numbers: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();

@@ -1,10 +1,14 @@
-//! What `bench outage` saw, and which of its goals were met.
+//! The report of `bench outage`, and which of its goals were met.
 
 use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
-use super::{ACK_BUDGET_MS, ALLOWANCE_MS, Plan, proof::Rows, trial::Trial};
+use super::{
+    plan::{ACK_BUDGET_MS, ALLOWANCE_MS, Plan},
+    proof::Rows,
+    trial::Trial,
+};
 use crate::{
     goal::{self, Goal},
     machine::Machine,

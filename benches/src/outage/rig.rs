@@ -1,4 +1,4 @@
-//! What is put to the test: a Kafka that can be taken away, a ClickHouse, and each
+//! The installation under test: a Kafka that can be taken away, a ClickHouse, and each
 //! role as a process of its own that is started again if it ends.
 
 use std::{
@@ -16,7 +16,7 @@ use service::vault::Vault;
 use testbed::free_address;
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::ACK_BUDGET_MS;
+use super::plan::ACK_BUDGET_MS;
 use crate::{catalogue, kafka::Kafka, role::Role};
 
 /// How long anything may take that is not measured.
@@ -98,7 +98,7 @@ impl Rig {
         .await
     }
 
-    /// What a metric of the redirector says.
+    /// Returns the value of a metric of the redirector.
     pub(crate) async fn ingest(&self, metric: &'static str) -> Option<f64> {
         self.roles.first()?.metric(metric).await
     }
@@ -152,7 +152,10 @@ impl Rig {
         for (role, (name, args)) in self.roles.iter_mut().zip(ROLES) {
             if role.has_ended() {
                 *self.restarts.entry(name).or_default() += 1;
-                crate::say(&format!("`clickhook {name}` has ended and is started again; {}", role.last_words()));
+                crate::context::say(&format!(
+                    "`clickhook {name}` has ended and is started again; {}",
+                    role.last_words()
+                ));
                 *role = Role::start(&self.binary, &self.dir, &self.settings, name, args)?;
             }
         }
@@ -192,7 +195,7 @@ impl Rig {
     /// The ends of the roles' logs: their folder does not outlive the run.
     pub(crate) fn last_words(&self) {
         for role in &self.roles {
-            crate::say(&format!("{}: {}", role.name, role.last_words()));
+            crate::context::say(&format!("{}: {}", role.name, role.last_words()));
         }
     }
 

@@ -11,8 +11,8 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::{
-    Plan,
     disk::Probe,
+    plan::Plan,
     proof::{self, Proof},
     rig::Rig,
 };
@@ -43,7 +43,7 @@ impl Outage {
     }
 }
 
-/// What came of an outage.
+/// The outcome of one outage.
 #[derive(Debug, Serialize)]
 pub(crate) struct Trial {
     pub(crate) round: u16,

@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Plan;
+use super::plan::Plan;
 use crate::{
     process::{self, Memory, Who},
     role::{command, last_lines, stop},
@@ -20,7 +20,7 @@ use crate::{
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What `clickhook up` takes and uses.
+/// The start of `clickhook up`, and the resources that it uses while idle.
 #[derive(Debug, Serialize)]
 pub(crate) struct Idle {
     /// On an empty folder.
@@ -39,7 +39,7 @@ pub(crate) struct Start {
     pub(crate) engines_ms: u64,
 }
 
-/// What a process uses while nobody clicks.
+/// The resources that an idle process uses.
 #[derive(Debug, Serialize)]
 pub(crate) struct IdleProcess {
     pub(crate) process: &'static str,
@@ -48,7 +48,7 @@ pub(crate) struct IdleProcess {
     pub(crate) memory: Memory,
 }
 
-/// What `up --json` says when it is ready.
+/// The line that `up --json` prints when it is ready.
 #[derive(Debug, Deserialize)]
 struct Facts {
     redirect: SocketAddr,

@@ -14,7 +14,7 @@ use schemas::Topic;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use super::Plan;
+use super::plan::Plan;
 use crate::{
     bare::BareServer,
     load::{self, Clicks, Target},
@@ -30,7 +30,7 @@ const MAX_RECORDS: usize = 10_000;
 /// How long the null hop may take to be assigned its partitions.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the machine can do.
+/// The limits of the machine.
 #[derive(Debug, Serialize)]
 pub(crate) struct Limits {
     /// The bare server under the steady load.

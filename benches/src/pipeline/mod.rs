@@ -4,23 +4,25 @@
 mod idle;
 mod limits;
 mod phase;
-mod receiver;
+mod plan;
 mod report;
 mod running;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use service::Shutdown;
 
-use self::{limits::Limits, phase::Phases, report::Settings, running::Pipeline};
-pub(crate) use self::{
-    receiver::Arrivals,
-    report::{Report, text},
+pub(crate) use self::report::{Report, text};
+use self::{limits::Limits, phase::Phases, plan::Plan, report::Settings, running::Pipeline};
+use crate::{
+    context::{BenchContext, say},
+    load,
+    machine::Machine,
+    process::Who,
 };
-use crate::{Common, load, machine::Machine, process::Who, say};
 
-/// What can be chosen of `bench pipeline`.
+/// The options of `bench pipeline`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Clicks a second of the steady load; they come at random moments.
@@ -50,23 +52,8 @@ pub(crate) struct Args {
     idle: Option<u64>,
 }
 
-/// What is to be measured.
-struct Plan {
-    rate: u32,
-    steady: Duration,
-    warm_up: Duration,
-    saturate: Duration,
-    connections: u16,
-    under_way: u32,
-    limit: Duration,
-    /// How long `up` may come to rest before it is watched, and for how long.
-    settle: Duration,
-    idle: Duration,
-    binary: PathBuf,
-}
-
 impl Args {
-    fn plan(&self, common: &Common) -> Plan {
+    fn plan(&self, common: &BenchContext) -> Plan {
         let seconds = |given, full, short| common.seconds(given, full, short);
         Plan {
             rate: self.rate,
@@ -84,7 +71,7 @@ impl Args {
 }
 
 /// Measures the pipeline, or stops everything when told to.
-pub(crate) async fn run(args: &Args, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
+pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
     let plan = &args.plan(common);
     let machine = Machine::look();
     let dir = tempfile::Builder::new().prefix("clickhook-bench-").tempdir().context("make a temporary folder")?;

@@ -53,7 +53,7 @@ pub(crate) struct Phase {
     pub(crate) stolen_percent: f64,
 }
 
-/// What a process used during a load.
+/// The resources that a process used during a load.
 #[derive(Debug, Serialize)]
 pub(crate) struct Used {
     pub(crate) process: &'static str,
@@ -182,7 +182,7 @@ impl<'a> Phases<'a> {
     }
 }
 
-/// What was spent between two moments.
+/// The resources spent between two moments.
 struct Spent {
     clicks: f64,
     wall: Duration,

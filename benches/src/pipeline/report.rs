@@ -5,10 +5,10 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{
-    Plan,
     idle::{Idle, Start},
     limits::Limits,
     phase::{Phase, Used},
+    plan::Plan,
 };
 use crate::{
     machine::Machine,
@@ -28,7 +28,7 @@ pub(crate) struct Report {
     pub(crate) idle: Option<Idle>,
 }
 
-/// What was asked for.
+/// The options of the run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Settings {
     pub(crate) rate_per_s: u32,

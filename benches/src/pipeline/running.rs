@@ -14,8 +14,7 @@ use service::vault::Vault;
 use testbed::free_address;
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::receiver::Receiver;
-use crate::{process::Who, role::Role};
+use crate::{process::Who, receiver::Receiver, role::Role};
 
 /// The link that is followed.
 pub(crate) const SLUG: &str = "bench";

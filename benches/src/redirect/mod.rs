@@ -5,6 +5,7 @@
 
 mod nginx;
 mod report;
+mod servers;
 mod stand;
 
 use std::path::Path;
@@ -16,25 +17,19 @@ use tokio::task::spawn_blocking;
 pub(crate) use self::report::{Report, text};
 use self::{
     report::Loads,
+    servers::{GENTLE, LINKS},
     stand::{Share, Stand},
 };
 use crate::{
-    Common, catalogue,
+    catalogue,
+    context::{BenchContext, say},
     kafka::Kafka,
     machine::Machine,
-    say,
     turn::{Load, Plan},
     visitors::Pace,
 };
 
-/// The servers, in this order everywhere.
-const SERVERS: [&str; 3] = ["bare hyper", "nginx", "ingest"];
-/// The gentle load, a second.
-const GENTLE: u32 = 500;
-/// Links that are followed.
-const LINKS: u64 = 1000;
-
-/// What can be chosen of `bench redirect`.
+/// The options of `bench redirect`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -57,7 +52,7 @@ pub(crate) struct Args {
 }
 
 /// Measures the servers, or stops them when told to.
-pub(crate) async fn run(args: &Args, common: &Common, shutdown: &Shutdown) -> anyhow::Result<Report> {
+pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
     let machine = Machine::look();
     let dir = tempfile::Builder::new().prefix("clickhook-bench-").tempdir().context("make a temporary folder")?;
     let plan = Plan {

@@ -1,10 +1,10 @@
-//! What `bench redirect` saw, and which of its goals were met.
+//! The report of `bench redirect`, and which of its goals were met.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{GENTLE, SERVERS};
+use super::servers::{GENTLE, SERVERS};
 use crate::{
     goal::{self, Goal},
     machine::Machine,

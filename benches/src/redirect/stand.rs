@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{LINKS, nginx::Nginx};
+use super::{nginx::Nginx, servers::LINKS};
 use crate::{
     bare::BareServer,
     cores::{self, Cores},
@@ -14,7 +14,7 @@ use crate::{
 use anyhow::Context;
 use bus::Bus;
 
-/// The servers, in the order of [`super::SERVERS`].
+/// The servers, in the order of [`super::servers::SERVERS`].
 pub(crate) struct Stand {
     servers: [Server; 3],
     /// Where the visitors are.

@@ -33,7 +33,7 @@ pub(crate) struct Arrival {
     pub(crate) times: u32,
 }
 
-/// What has arrived, by marker.
+/// The webhooks that have arrived, by marker.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
     by_marker: Mutex<Vec<Option<Arrival>>>,
@@ -67,7 +67,7 @@ impl Arrivals {
         self.unmarked.load(Ordering::Relaxed)
     }
 
-    /// What has come of these clicks, in their order.
+    /// Returns the arrivals of these clicks, in their order.
     pub(crate) fn of(&self, markers: impl Iterator<Item = u32>) -> Vec<Option<Arrival>> {
         let by_marker = self.by_marker.lock();
         markers.map(|marker| by_marker.get(marker as usize).copied().flatten()).collect()
