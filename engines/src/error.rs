@@ -1,4 +1,4 @@
-//! What can go wrong with the engines, in words for the person who starts them.
+//! The errors of the engines, in words for the person who starts them.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -21,7 +21,7 @@ pub enum Error {
     Incomplete {
         /// The installation.
         dir: PathBuf,
-        /// What it lacks.
+        /// The missing file or folder.
         missing: PathBuf,
     },
     /// Another process holds the data directory.
@@ -55,7 +55,7 @@ pub enum Error {
     Spawn {
         /// The child.
         engine: Engine,
-        /// What was to be run.
+        /// The program that was to be started.
         program: PathBuf,
         /// Why not.
         source: std::io::Error,
@@ -128,7 +128,7 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
 }
 
-/// What to do about last words that are known. Kafka says the first where a newer
+/// Returns the remedy for last words that are known. Kafka says the first where a newer
 /// one has written the folder: it reads no format but its own and older ones.
 fn hint(tail: &str) -> &'static str {
     if tail.contains("UnsupportedVersionException") {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{Engines, Error, Options, TEST_CLICKHOUSE_ENV, TEST_KAFKA_ENV};
 
-/// What the command may take to end after it was told to.
+/// The time in which the command must end after it was told to.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 /// Starts engines as `options` say, runs `command` with [`TEST_KAFKA_ENV`] and

@@ -7,7 +7,7 @@ use crate::Error;
 /// Names the folder that `make engines` installs into, and that we look in.
 pub const ENGINES_DIR_ENV: &str = "CLICKHOOK_ENGINES_DIR";
 
-/// What the licence of the city databases (CC BY 4.0) asks to be shown, with a
+/// The attribution that the licence of the city databases (CC BY 4.0) asks to be shown, with a
 /// link to db-ip.com, wherever their results are.
 pub const GEO_CITY_ATTRIBUTION: &str = "IP Geolocation by DB-IP";
 

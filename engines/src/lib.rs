@@ -50,7 +50,7 @@ pub const TEST_CLICKHOUSE_ENV: &str = "CLICKHOOK_TEST_CLICKHOUSE";
 pub struct Options {
     /// Where everything is kept; created if it is missing.
     pub data_dir: PathBuf,
-    /// What `make engines` installed; `None` looks for it, see [`Installed::locate`].
+    /// The folder that `make engines` installed into; `None` looks for it, see [`Installed::locate`].
     pub engines_dir: Option<PathBuf>,
     /// Brokers to use in place of a Kafka of our own (`host:port,host:port`).
     pub kafka: Option<String>,

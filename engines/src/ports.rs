@@ -27,7 +27,7 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// What is remembered. A missing or broken file only means other ports.
+    /// Reads the remembered ports. A missing or broken file only means other ports.
     pub(crate) fn load(path: &Path) -> Self {
         std::fs::read(path).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What the ClickHouse child itself runs. This is the one place with `unsafe`:
+//! The code that the ClickHouse child itself runs. This is the one place with `unsafe`:
 //! it calls into a C++ library.
 
 use std::ffi::{CString, OsString, c_char, c_int};
@@ -13,7 +13,7 @@ use crate::Error;
 /// holds the other side, so this process ends with it, however it ends.
 const QUERY: &str = "SYSTEM START LISTEN HTTP; SELECT count() FROM file('-', 'LineAsString', 'l String')";
 
-/// What the parent tells the child, by its command line.
+/// The parent's instructions to the child, passed on its command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
     pub(crate) lib: PathBuf,
