@@ -1,5 +1,5 @@
-//! What fuzzing starts from is what the tests know already: each target writes it
-//! into the folder that `scripts/fuzz` names.
+//! The seeds of the fuzzers are the inputs of the tests: each target writes them into
+//! the folder that `scripts/fuzz` names.
 
 use std::{env, fs, path::PathBuf};
 

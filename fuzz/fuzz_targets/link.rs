@@ -1,5 +1,5 @@
-//! Bodies of the API, to the link that is kept, to where it leads: the first line
-//! creates it, the last is a visitor's query, and those between change it.
+//! Bodies of API requests, up to the kept link and its destination: the first line
+//! creates the link, the last is a visitor's query, and those between change the link.
 
 #![no_main]
 

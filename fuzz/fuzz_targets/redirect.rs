@@ -1,9 +1,9 @@
-//! What a connection sends, to the answers and the recorded lines. The invariants
-//! stand in `ingest/src/fuzz.rs`.
+//! The bytes of a connection, up to the answers and the recorded lines. The invariants
+//! are in `ingest/src/fuzz.rs`.
 
 #![no_main]
 
-#[allow(dead_code, reason = "what is expected of them is the test's")]
+#[allow(dead_code, reason = "only the test uses the expected answers")]
 #[path = "../../ingest/tests/common/attacks.rs"]
 mod attacks;
 #[path = "../seeds.rs"]

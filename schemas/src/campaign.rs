@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CampaignId, Timestamp, WorkspaceId};
 
-/// The clicks at which a campaign has something to tell, where nobody chose any.
+/// The default milestones: the clicks at which a campaign announces its progress.
 pub const MILESTONES: [u64; 5] = [100, 500, 1_000, 5_000, 10_000];
 
-/// What a campaign is to reach.
+/// The goal of a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
@@ -22,27 +22,27 @@ pub enum Goal {
 /// A campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Campaign {
-    /// Its id.
+    /// The id of the campaign.
     pub id: CampaignId,
     /// The workspace that owns it.
     pub workspace: WorkspaceId,
-    /// What links name it by; unique in the workspace.
+    /// The name that links give as their campaign; unique in the workspace.
     pub name: String,
-    /// When it begins.
+    /// The time at which the campaign begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<Timestamp>,
-    /// When it ends.
+    /// The time at which the campaign ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Timestamp>,
-    /// What it is to reach.
+    /// The goal of the campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goal: Option<Goal>,
-    /// The clicks at which it has something to tell, in ascending order.
+    /// The clicks at which the campaign announces its progress, in ascending order.
     pub milestones: Vec<u64>,
-    /// When it was created.
+    /// The time at which the campaign was created.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
-    /// Counts its versions from 1.
+    /// The number of the version, from 1.
     pub revision: u64,
 }

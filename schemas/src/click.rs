@@ -1,5 +1,5 @@
-//! What the redirector writes down of a visit: one line of a bundle on
-//! `clicks.raw`. Only what was seen; what can be derived is the enricher's.
+//! The redirector's record of a visit: one line of a bundle on `clicks.raw`. The line
+//! has only the facts that the redirector saw; the enricher derives all others.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ pub struct Replayed {
     pub offset: i64,
 }
 
-/// What kind of visit a line tells of.
+/// The kind of visit that a line records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClickClass {
@@ -112,7 +112,7 @@ pub const AGAIN_HEADER: &str = "again";
 /// is one, stands behind it. Missing where the redirector knew none.
 pub const AFTER_HEADER: &str = "after";
 
-/// What one visit adds to the part of a line that is the same for every visit
+/// The facts that one visit adds to the part of a line that is the same for every visit
 /// of a link.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit<'a> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EndpointId, EventName, Filters, Timestamp, WorkspaceId, usermap::UserMap};
 
-/// Which events an endpoint asks for: a name, `link.*`, or `*`.
+/// A subscription of an endpoint to events: a name, `link.*`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Subscription {
@@ -17,7 +17,7 @@ pub enum Subscription {
     All,
 }
 
-/// A text that subscribes to nothing.
+/// The error of a text that names no event.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` names no event: give an event's name ({names}), a prefix such as `link.*`, or `*`", names = EventName::ALL.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "))]
 pub struct SubscriptionError(String);
@@ -59,15 +59,15 @@ impl Subscription {
     }
 }
 
-/// Whether deliveries are made.
+/// The state of an endpoint: only an active one gets deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndpointStatus {
-    /// They are.
+    /// Deliveries are made.
     Active,
-    /// Someone paused it.
+    /// A person paused the endpoint.
     Paused,
-    /// It answered 410, or failed for too long.
+    /// The endpoint answered 410, or failed for too long.
     Disabled,
 }
 
@@ -90,14 +90,14 @@ pub struct Endpoint {
     pub id: EndpointId,
     /// The workspace whose events it gets.
     pub workspace: WorkspaceId,
-    /// Where to.
+    /// The address that webhooks are sent to.
     pub url: String,
-    /// Which events.
+    /// The events that the endpoint subscribes to.
     pub events: Vec<Subscription>,
-    /// Which of those, by their facts.
+    /// The filters that choose among those events by their facts.
     #[serde(default, skip_serializing_if = "Filters::is_empty")]
     pub filters: Filters,
-    /// How long one exchange may take, body included.
+    /// The time that one exchange may take, body included.
     pub timeout_ms: u32,
     /// Headers that the customer wants added.
     #[serde(default, skip_serializing_if = "UserMap::is_empty")]
@@ -106,11 +106,11 @@ pub struct Endpoint {
     pub status: EndpointStatus,
     /// The signing secret (`whsec_…`), sealed.
     pub secret: SealedSecret,
-    /// When it was created.
+    /// The time at which the endpoint was created.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
-    /// Counts its versions from 1.
+    /// The number of the version, from 1.
     pub revision: u64,
 }
 

@@ -1,6 +1,6 @@
-//! Events: what receivers, tables and data teams are told, key for key in the
-//! order of docs/CONTRACTS.md §3, and the envelope in which they travel on `clicks`
-//! and `events`.
+//! Events as receivers, tables and data teams get them, key for key in the order of
+//! docs/CONTRACTS.md §3, and the envelope in which they travel on `clicks` and
+//! `events`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -68,20 +68,20 @@ impl fmt::Display for EventName {
     }
 }
 
-/// The body of an event: what is signed and sent, and what a row is made of.
+/// The body of an event, which is signed and sent, and from which a row is made.
 /// Absent facts are left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event<'a> {
-    /// Stable for ever: derived from the fact ([`EventId::of`]).
+    /// The id of the event, which never changes: it is derived from the fact ([`EventId::of`]).
     pub id: EventId,
-    /// What happened.
+    /// The type of the event.
     pub event: EventName,
-    /// When it happened.
+    /// The time of the event.
     pub timestamp: Timestamp,
-    /// The link that it happened to.
+    /// The link that the event is about.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkFacts<'a>>,
-    /// Who clicked.
+    /// The click or scan.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub click: Option<ClickFacts<'a>>,
     /// The campaign parameters that the visit carried.
@@ -90,7 +90,7 @@ pub struct Event<'a> {
     /// The ad that the visit came from.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub attribution: Option<Attribution<'a>>,
-    /// What an update changed.
+    /// The fields that an update changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Changes>,
     /// A sentence for people, in tests.
@@ -106,19 +106,19 @@ pub struct LinkFacts<'a> {
     /// The address that people share.
     #[serde(borrow)]
     pub short_url: Cow<'a, str>,
-    /// Where it leads.
+    /// The address that the link leads to.
     #[serde(borrow)]
     pub destination: Cow<'a, str>,
     /// The path of the short address.
     #[serde(borrow)]
     pub slug: Cow<'a, str>,
-    /// The campaign that it belongs to.
+    /// The campaign that the link belongs to.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<Cow<'a, str>>,
-    /// The audience that it was made for.
+    /// The audience that the link was made for.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<Cow<'a, str>>,
-    /// Labels.
+    /// The labels of the link.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Cow<'a, str>>,
 }
@@ -128,51 +128,51 @@ pub struct LinkFacts<'a> {
 pub struct ClickFacts<'a> {
     /// Its id.
     pub id: ClickId,
-    /// When the redirect was asked for.
+    /// The time at which the redirect was requested.
     pub timestamp: Timestamp,
     /// The visitor's address, reduced by `ip_mode`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<Cow<'a, str>>,
-    /// `User-Agent`.
+    /// The header `User-Agent`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<Cow<'a, str>>,
-    /// `Referer`.
+    /// The header `Referer`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub referer: Option<Cow<'a, str>>,
-    /// ISO 3166-1 alpha-2.
+    /// The country: ISO 3166-1 alpha-2.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub country: Option<Cow<'a, str>>,
-    /// ISO 3166-2 subdivision code where known, else its name.
+    /// The region: the ISO 3166-2 subdivision code where it is known, else its name.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub region: Option<Cow<'a, str>>,
-    /// City, in English.
+    /// The city, in English.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub city: Option<Cow<'a, str>>,
-    /// `desktop`, `mobile`, `tablet`, `tv`, `appliance` or `crawler`.
+    /// The kind of device: `desktop`, `mobile`, `tablet`, `tv`, `appliance` or `crawler`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Cow<'a, str>>,
-    /// Browser's name.
+    /// The browser's name.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub browser: Option<Cow<'a, str>>,
-    /// Browser's version.
+    /// The browser's version.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub browser_version: Option<Cow<'a, str>>,
-    /// Operating system.
+    /// The operating system.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub os: Option<Cow<'a, str>>,
-    /// Operating system's version.
+    /// The operating system's version.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<Cow<'a, str>>,
-    /// Where the visit came from: `utm_source`, else the referrer's known name
+    /// The source of the visit: `utm_source`, else the referrer's known name
     /// or host, else `direct`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Cow<'a, str>>,
     /// Whether a program followed the link.
     pub bot: bool,
-    /// How we know.
+    /// The reason why `bot` is true.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub bot_reason: Option<Cow<'a, str>>,
-    /// Tells visits of one day apart and identifies nobody.
+    /// The session that the visit belongs to. It tells visits of one day apart and identifies no person.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Cow<'a, str>>,
 }
@@ -180,19 +180,19 @@ pub struct ClickFacts<'a> {
 /// Campaign parameters (`utm_…`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Utm<'a> {
-    /// `utm_source`.
+    /// The parameter `utm_source`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Cow<'a, str>>,
-    /// `utm_medium`.
+    /// The parameter `utm_medium`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<Cow<'a, str>>,
-    /// `utm_campaign`.
+    /// The parameter `utm_campaign`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<Cow<'a, str>>,
-    /// `utm_term`.
+    /// The parameter `utm_term`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub term: Option<Cow<'a, str>>,
-    /// `utm_content`.
+    /// The parameter `utm_content`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Cow<'a, str>>,
 }
@@ -211,19 +211,19 @@ pub struct Attribution<'a> {
     pub fbclid: Option<Cow<'a, str>>,
 }
 
-/// A value before and after an update; what was or became absent is left out.
+/// A value before and after an update; an absent value is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
 pub struct Change<T> {
-    /// Before.
+    /// The value before the update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<T>,
-    /// After.
+    /// The value after the update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<T>,
 }
 
-/// What an update of a link changed.
+/// The fields of a link that an update changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs, reason = "each is the field of Link with that name")]
 pub struct Changes {
@@ -265,20 +265,20 @@ pub struct Changes {
     pub metadata: Option<Change<UserMap>>,
 }
 
-/// How an event travels on `clicks` and `events`: beside its body, what routes
-/// and counts it but is never delivered. `E` is [`Event`] to write one, and
-/// `&RawValue` to read the body's exact bytes.
+/// The envelope in which an event travels on `clicks` and `events`: beside the body it
+/// has the facts that route and count the event but are never delivered. `E` is
+/// [`Event`] for writing, and `&RawValue` for reading the body's exact bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope<'a, E> {
     /// Version of the format: 1.
     pub v: u8,
-    /// The workspace that it belongs to.
+    /// The workspace that the event belongs to.
     #[serde(borrow)]
     pub workspace: Cow<'a, str>,
     /// The address hashed under the day's key, for telling bursts.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub ip_key: Option<Cow<'a, str>>,
-    /// The one endpoint that it is meant for: a test. No other gets it, and no
+    /// The one endpoint that a test is for. No other endpoint gets the event, and no
     /// table counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointId>,

@@ -1,6 +1,6 @@
-//! Filters: which of the events that an endpoint subscribes to it really gets.
-//! AND over keys, OR inside a list; an unknown key is refused when the endpoint
-//! is written, never ignored.
+//! Filters choose among the events that an endpoint subscribes to. All keys must
+//! match, and of a list one value. An unknown key is refused when the endpoint is
+//! written, and never ignored.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
 
@@ -46,7 +46,7 @@ filter_keys! {
     Bot = "bot";
 }
 
-/// A filter that means nothing.
+/// The error of a filter that has no meaning.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     /// No fact has that name.
@@ -69,18 +69,18 @@ impl FromStr for FilterKey {
     }
 }
 
-/// What an endpoint filters by. Without a word about `bot`, humans only.
+/// The filters of an endpoint. Without the key `bot`, only events of humans pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters(BTreeMap<FilterKey, Vec<String>>);
 
 impl Filters {
-    /// Whether nothing is filtered by (but bots, as always).
+    /// Returns whether no filter is set. Events of bots are then left out by default.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds that `key` must be one of `values`.
+    /// Adds the filter that `key` must be one of `values`.
     ///
     /// # Errors
     /// When `key` is `bot` and a value is neither `true` nor `false`.
@@ -94,8 +94,8 @@ impl Filters {
         Ok(())
     }
 
-    /// Whether `event` passes. A fact that the event does not have passes no
-    /// filter on it; events without a click pass the default for bots.
+    /// Returns whether `event` passes. A fact that the event does not have passes no
+    /// filter on that fact; events without a click pass the default for bots.
     #[must_use]
     pub fn pass(&self, event: &Event<'_>) -> bool {
         let humans_only = !self.0.contains_key(&FilterKey::Bot);
@@ -150,7 +150,7 @@ impl<'de> Deserialize<'de> for Filters {
     }
 }
 
-/// A single value is as good as a list of one, and `true` as good as `"true"`.
+/// A single value, which means a list with that value, or a list. `true` means `"true"`.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a text, true, false, or a list of them")]
 enum OneOrMany {

@@ -1,6 +1,6 @@
-//! Ids: what they look like (`lnk_`, `ep_`, `clk_`, `evt_`, `att_` and 26
-//! characters of Crockford base32), how they are minted, and how an event's id
-//! is derived from the fact that it tells of, so that no retry can mint another.
+//! Ids: their form (`lnk_`, `ep_`, `clk_`, `evt_`, `att_` and 26
+//! characters of Crockford base32), the way in which they are minted, and the
+//! derivation of an event's id from its fact, so that no retry can mint another.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -53,7 +53,7 @@ macro_rules! prefixed_id {
         pub struct $name(u128);
 
         impl $name {
-            /// What every id of this kind starts with.
+            /// The prefix of every id of this kind.
             pub const PREFIX: &'static str = $prefix;
 
             /// The id with these 128 bits.
@@ -109,8 +109,8 @@ macro_rules! prefixed_id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Text;
-                impl de::Visitor<'_> for Text {
+                struct IdVisitor;
+                impl de::Visitor<'_> for IdVisitor {
                     type Value = $name;
                     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                         f.write_str(concat!($kind, " id"))
@@ -119,7 +119,7 @@ macro_rules! prefixed_id {
                         text.parse().map_err(E::custom)
                     }
                 }
-                deserializer.deserialize_str(Text)
+                deserializer.deserialize_str(IdVisitor)
             }
         }
     };
@@ -181,7 +181,7 @@ macro_rules! minted {
 }
 minted!(LinkId, EndpointId, AttemptId, DomainId, KeyId, CampaignId, ConversionId);
 
-/// How many shards a click id can name: partition = shard mod partitions.
+/// The number of shards that a click id can name: partition = shard mod partitions.
 pub const SHARDS: u16 = 4096;
 
 impl ClickId {
@@ -192,7 +192,7 @@ impl ClickId {
         Self(uuid_v7(at, shard, random))
     }
 
-    /// Which shard the click belongs to, 0 to 4095.
+    /// Returns the shard that the click belongs to, 0 to 4095.
     #[must_use]
     pub const fn shard(self) -> u16 {
         ((self.0 >> 64) & 0xfff) as u16
@@ -204,7 +204,7 @@ impl ClickId {
         (self.shard() % partitions) as i32
     }
 
-    /// When the click was seen.
+    /// Returns the time at which the click was seen.
     #[must_use]
     pub const fn timestamp(self) -> Timestamp {
         Timestamp::from_millis((self.0 >> 80) as i64)
@@ -273,7 +273,7 @@ impl FromStr for WorkspaceId {
 }
 
 impl Default for WorkspaceId {
-    /// The workspace that exists where nobody has made one.
+    /// Returns the workspace `default`, which exists before any other is made.
     fn default() -> Self {
         Self::new("default")
     }

@@ -1,6 +1,6 @@
 //! All keys of the installation, found by the secret that a caller shows. Only
-//! hashes are kept, so that nothing here is worth stealing; whoever follows the
-//! topic `keys` can tell callers from strangers without asking anybody.
+//! hashes are kept, so that nothing here is worth stealing. Each process that follows the
+//! topic `keys` can check callers without a request to another process.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Key, KeyId, Timestamp};
 
-/// What is kept of a secret: its SHA-256, in hexadecimal.
+/// Returns the SHA-256 of a secret in hexadecimal, the only form in which it is kept.
 #[must_use]
 pub fn hash(secret: &str) -> String {
     hex::encode(Sha256::digest(secret))
@@ -36,7 +36,7 @@ impl Keyring {
         self.keys.insert(key.id, Arc::new(key));
     }
 
-    /// Takes a key away.
+    /// Removes a key.
     pub fn delete(&mut self, id: KeyId) {
         let Some(key) = self.keys.remove(&id) else { return };
         for hash in hashes(&key) {
@@ -47,8 +47,8 @@ impl Keyring {
     /// The key that `secret` opens at `at`, expired ones and replaced secrets left out.
     #[must_use]
     pub fn find(&self, secret: &str, at: Timestamp) -> Option<Arc<Key>> {
-        // What a caller can choose is hashed before it is compared, so how long
-        // the comparison takes tells them nothing of a secret.
+        // The caller's text is hashed before it is compared, so the duration of the
+        // comparison tells nothing about a secret.
         let from = (hash(secret), KeyId::from_bits(0));
         self.by_hash
             .range(&from..)
@@ -64,13 +64,13 @@ impl Keyring {
         self.keys.get(&id)
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

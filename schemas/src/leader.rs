@@ -1,6 +1,6 @@
-//! Who leads the control plane, and where others reach it: the one record on
-//! `leader`. A new leader writes it in its term's first transaction, so that
-//! whoever reads it committed reads of a leader that had taken over by then.
+//! The leader of the control plane and its address: the one record on `leader`. A new
+//! leader writes the record in its term's first transaction, so that a committed
+//! record always names a leader that had taken over.
 
 use serde::{Deserialize, Serialize};
 

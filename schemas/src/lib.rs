@@ -1,6 +1,6 @@
-//! The words of clickhook: what a link, a click, an event, an endpoint, a
-//! delivery and an attempt are, how they are named, and what they look like as
-//! JSON. No I/O happens here, and every other crate speaks in these types.
+//! The vocabulary of clickhook: links, clicks, events, endpoints, deliveries and
+//! attempts, with their ids and their JSON. No I/O happens here, and every other crate
+//! uses these types.
 
 pub mod campaign;
 pub mod click;

@@ -1,6 +1,6 @@
-//! A link as the control plane keeps it: a record on `links`, and what the API
-//! shows. Everything that may be absent has a default, so that records of an
-//! earlier version are read as what they meant.
+//! A link as the control plane keeps it and the API shows it: a record on `links`.
+//! Every field that may be absent has a default, so that records of an earlier version
+//! keep their meaning.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,47 +10,48 @@ use crate::{LinkId, Timestamp, WorkspaceId, event::LinkFacts, usermap::UserMap};
 /// A short link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Link {
-    /// Its id.
+    /// The id of the link.
     pub id: LinkId,
     /// The workspace that owns it.
     pub workspace: WorkspaceId,
-    /// The host that it answers on; absent where it answers on every host that no
-    /// domain claims.
+    /// The host that the link answers on; absent where the link answers on every host
+    /// that no domain claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
     /// The path of its short address, without the slash.
     pub slug: String,
-    /// Where it leads.
+    /// The address that the link leads to.
     pub destination: String,
     /// The address that people share.
     pub short_url: String,
-    /// The campaign that it belongs to.
+    /// The campaign that the link belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<String>,
-    /// The audience that it was made for.
+    /// The audience that the link was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<String>,
-    /// Labels.
+    /// The labels of the link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// What the redirect answers: 301, 302, 307 or 308.
+    /// The status of the redirect: 301, 302, 307 or 308.
     pub status_code: u16,
     /// Before this moment the link is unknown to visitors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<Timestamp>,
-    /// From this moment on it is expired.
+    /// From this moment on the link is expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// Where visitors of the expired link are sent.
+    /// The address that visitors of the expired link are sent to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_url: Option<String>,
-    /// After this many clicks and scans, programs' included, it is expired.
-    /// Approximate: they are counted once a second where ClickHouse has them, so
-    /// that visits of the next 2 s or so are still redirected, and all of them
-    /// while ClickHouse is away.
+    /// The number of clicks and scans, programs' included, after which the link is
+    /// expired. The limit is approximate: visits are counted once a second in
+    /// ClickHouse, so that those of the next 2 s or so are still redirected, and all
+    /// visits while ClickHouse is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_clicks: Option<u64>,
-    /// When `max_clicks` was seen to be reached. Another `max_clicks` clears it.
+    /// The time at which `max_clicks` was found to be reached. Another `max_clicks`
+    /// clears it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exhausted_at: Option<Timestamp>,
     /// Whether visitors are turned away as from an unknown link.
@@ -62,7 +63,7 @@ pub struct Link {
     /// Whether the visit's query is merged into the destination's.
     #[serde(default = "yes")]
     pub passthrough: bool,
-    /// What the redirect tells the browser to tell the destination.
+    /// The `Referrer-Policy` that the redirect sends to the browser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referrer_policy: Option<ReferrerPolicy>,
     /// The customer's own facts.
@@ -71,11 +72,11 @@ pub struct Link {
     /// The customer's own id, unique in the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
-    /// When it was created.
+    /// The time at which the link was created.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
-    /// Counts the link's versions from 1: what its ETag is made of.
+    /// The number of the link's version, from 1; its ETag is made of it.
     pub revision: u64,
 }
 
@@ -107,7 +108,7 @@ const fn yes() -> bool {
 }
 
 impl Link {
-    /// The link as events tell of it.
+    /// Returns the link as events show it.
     #[must_use]
     pub fn facts(&self) -> LinkFacts<'_> {
         LinkFacts {

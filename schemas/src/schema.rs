@@ -1,5 +1,5 @@
-//! JSON Schemas (draft 2020-12) of the types that read and write themselves; those
-//! of all others are derived from what serde is told.
+//! JSON Schemas (draft 2020-12) of the types with their own serde code; the schemas of
+//! all other types are derived from their serde attributes.
 
 use std::borrow::Cow;
 

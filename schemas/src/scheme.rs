@@ -1,4 +1,4 @@
-//! Which addresses a redirect may lead to: `http`, `https`, and the schemes of
+//! The schemes that a redirect may lead to: `http`, `https`, and the schemes of
 //! apps that the installation allows by name. One type for the API, which
 //! refuses others, and the redirector, which never sends them.
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// Schemes that run or read something on the visitor's machine, or that a
-/// browser refuses to be redirected to. Nobody can allow them.
+/// browser refuses to be redirected to. No installation can allow them.
 const NEVER: [&str; 10] =
     ["javascript", "data", "vbscript", "file", "filesystem", "blob", "about", "view-source", "chrome", "jar"];
 
@@ -19,10 +19,10 @@ pub struct AppSchemes(Arc<[String]>);
 /// A text that cannot be allowed as an app's scheme.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SchemeError {
-    /// It is no scheme.
+    /// The text is no scheme.
     #[error("`{0}` is no scheme: a small letter, then small letters, digits, `+`, `-` and `.`, without the colon")]
     Form(String),
-    /// It is one that must not be allowed, or that always is.
+    /// The scheme must never be allowed, or always is.
     #[error("`{0}` is no app's scheme: http and https are always allowed, what runs in a browser never is")]
     Never(String),
 }
@@ -34,7 +34,7 @@ impl AppSchemes {
         matches!(scheme, "http" | "https") || self.names().any(|allowed| allowed == scheme)
     }
 
-    /// Those that are allowed besides `http` and `https`, without the colon.
+    /// Returns the schemes that are allowed besides `http` and `https`, without the colon.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }

@@ -1,5 +1,5 @@
-//! Where a topic's name is decided, with what it holds and how long it keeps it
-//! (docs/CONTRACTS.md §5). Nothing else in the project spells a topic's name.
+//! The topics with their names, contents and retentions (docs/CONTRACTS.md §5). No
+//! other place in the project spells a topic's name.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A topic of the pipeline, without the installation's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {
-    /// Bundles of what the redirector saw; partition by shard. NDJSON of
+    /// Bundles of visits that the redirector saw; partition by shard. NDJSON of
     /// [`RawClick`](crate::RawClick), headers `count` and `bundle`.
     ClicksRaw,
     /// Finished click and scan events, written by the enricher alone; partition
@@ -30,13 +30,13 @@ pub enum Topic {
     Domains,
     /// The control plane's keys, by id. [`Key`](crate::Key), or a tombstone.
     Keys,
-    /// When each key was last used, by its id. [`KeyUse`](crate::workspace::KeyUse).
+    /// The time of each key's last use, by the key's id. [`KeyUse`](crate::workspace::KeyUse).
     KeyUses,
     /// The control plane's campaigns, by id. [`Campaign`](crate::Campaign), or a tombstone.
     Campaigns,
-    /// What repeated calls are answered with, by workspace and `Idempotency-Key`.
+    /// The answers to calls that may be repeated, by workspace and `Idempotency-Key`.
     Idempotency,
-    /// Who leads the control plane, and where others reach it. [`Leader`](crate::leader::Leader).
+    /// The leader of the control plane with its address. [`Leader`](crate::leader::Leader).
     Leader,
     /// Bundles that say `again` and were accepted, by their id, so that a first copy
     /// that arrives later is dropped. [`Replayed`](crate::Replayed).
@@ -49,22 +49,22 @@ pub enum Topic {
     /// Deliveries waiting for their next attempt or a slow endpoint's turn,
     /// keyed by endpoint. [`Delivery`](crate::Delivery).
     Delay,
-    /// What could not be processed or delivered. [`Dead`](crate::Dead).
+    /// Records and deliveries that were given up. [`Dead`](crate::Dead).
     Dead,
 }
 
-/// What Kafka does with a topic's old records.
+/// The way in which Kafka treats a topic's old records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleanup {
-    /// They are deleted after this long.
+    /// Records are deleted after this time.
     After(Duration),
     /// The last record of each key is kept for good.
     Compact,
-    /// The last record of each key is kept, and deleted after this long.
+    /// The last record of each key is kept, and deleted after this time.
     CompactFor(Duration),
 }
 
-/// How many partitions a topic has.
+/// The number of a topic's partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
     /// Exactly one: its order is the truth, or its assignment elects a leader.
@@ -121,7 +121,7 @@ impl Topic {
         }
     }
 
-    /// What becomes of old records.
+    /// Returns the way in which Kafka treats old records.
     #[must_use]
     pub const fn cleanup(self) -> Cleanup {
         match self {
@@ -143,13 +143,14 @@ impl Topic {
             // As long as `clicks.raw` keeps the bundles.
             Self::Replayed => Cleanup::CompactFor(Duration::from_secs(72 * 3600)),
             Self::Daykeys => Cleanup::After(Duration::from_secs(48 * 3600)),
-            // The delay and 14 days, so that an outage that long loses no retry.
+            // 14 days and the default retry delay, so that an outage of 14 days loses no
+            // retry.
             Self::Delay => Cleanup::After(Duration::from_secs(14 * 24 * 3600 + 60)),
             Self::Dead => Cleanup::After(Duration::from_secs(90 * 24 * 3600)),
         }
     }
 
-    /// How many partitions.
+    /// Returns the number of partitions.
     #[must_use]
     pub const fn spread(self) -> Spread {
         match self {
@@ -174,8 +175,8 @@ impl Topic {
         }
     }
 
-    /// How much of a delete-policy topic one segment file may span: a record
-    /// outlives its retention by up to this, so short retentions roll quickly.
+    /// Returns the time that one segment file of a topic may span. A record outlives its
+    /// retention by up to this time, so topics with short retentions have short segments.
     #[must_use]
     pub const fn segment(self) -> Duration {
         match self {
@@ -211,7 +212,7 @@ impl Topics {
         format!("{}.{role}", self.prefix)
     }
 
-    /// Which topic a full name is, if it is one of ours.
+    /// Returns the topic with a full name, if it is one of this installation's topics.
     #[must_use]
     pub fn parse(&self, name: &str) -> Option<Topic> {
         let suffix = name.strip_prefix(&self.prefix)?.strip_prefix('.')?;

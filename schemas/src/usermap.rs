@@ -1,7 +1,7 @@
 //! A map from text to text that a customer filled in. Receivers often verify a
 //! body that they parsed and wrote again in JavaScript, where keys that look
-//! like array indexes come first in ascending order (ECMA-262, `OrdinaryOwnPropertyKeys`):
-//! so that is the order in which we write them.
+//! like array indexes come first in ascending order (ECMA-262, `OrdinaryOwnPropertyKeys`).
+//! Keys are written in that order, so that such a body keeps its bytes.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 /// A key in the order in which JavaScript enumerates it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-struct Key(String);
+struct UserKey(String);
 
-impl Key {
+impl UserKey {
     /// The array index that the key is, if it is one: 0 to 2^32 - 2, canonical.
     fn index(&self) -> Option<u32> {
         let index = self.0.parse::<u32>().ok()?;
@@ -21,7 +21,7 @@ impl Key {
     }
 }
 
-impl Ord for Key {
+impl Ord for UserKey {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self.index(), other.index()) {
             (Some(a), Some(b)) => a.cmp(&b),
@@ -32,7 +32,7 @@ impl Ord for Key {
     }
 }
 
-impl PartialOrd for Key {
+impl PartialOrd for UserKey {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -41,16 +41,16 @@ impl PartialOrd for Key {
 /// Text to text, in an order that survives `JSON.stringify(JSON.parse(…))`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct UserMap(BTreeMap<Key, String>);
+pub struct UserMap(BTreeMap<UserKey, String>);
 
 impl UserMap {
-    /// Whether nothing is in it.
+    /// Returns whether the map is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -64,7 +64,7 @@ impl UserMap {
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for UserMap {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        Self(entries.into_iter().map(|(key, value)| (Key(key.into()), value.into())).collect())
+        Self(entries.into_iter().map(|(key, value)| (UserKey(key.into()), value.into())).collect())
     }
 }
 

@@ -1,6 +1,6 @@
-//! Who owns what: workspaces, the domains that their links answer on, and the
-//! keys that their people and programs call the API with. Records on
-//! `workspaces`, `domains` and `keys`.
+//! Ownership: workspaces, the domains that their links answer on, and the keys with
+//! which their people and programs call the API. Records on `workspaces`, `domains`
+//! and `keys`.
 
 use std::borrow::Cow;
 
@@ -15,24 +15,24 @@ use crate::{DomainId, KeyId, Timestamp, WorkspaceId};
 pub struct Workspace {
     /// Its id, which people choose: a short name.
     pub id: WorkspaceId,
-    /// What people call it.
+    /// The name for people.
     pub name: String,
-    /// When it was created.
+    /// The time of its creation.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
-    /// Counts its versions from 1.
+    /// The number of the version, from 1.
     pub revision: u64,
 }
 
-/// Whether `Sale` and `sale` are two slugs.
+/// The meaning of case in slugs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SlugCase {
-    /// They are.
+    /// `Sale` and `sale` are two slugs.
     #[default]
     Sensitive,
-    /// They are one: slugs are kept and looked up in lower case.
+    /// `Sale` and `sale` are one slug: slugs are kept and looked up in lower case.
     Insensitive,
 }
 
@@ -45,7 +45,7 @@ impl SlugCase {
         match self {
             Self::Sensitive => slug,
             Self::Insensitive if !slug.chars().any(char::is_uppercase) => slug,
-            // Lower-casing can make what composes anew.
+            // Lower-casing can give characters that NFC composes again.
             Self::Insensitive => Cow::Owned(slug.to_lowercase().nfc().collect()),
         }
     }
@@ -66,29 +66,29 @@ pub struct Domain {
     /// Whether case tells slugs apart. Fixed when the domain is created.
     #[serde(default)]
     pub slug_case: SlugCase,
-    /// Where `/` leads.
+    /// The address that `/` leads to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_url: Option<String>,
-    /// Where addresses lead that no link has.
+    /// The address that paths without a link lead to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback_url: Option<String>,
-    /// Where expired links lead that have no address of their own for that.
+    /// The address that expired links lead to which have no `expired_url` of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_url: Option<String>,
-    /// What a DNS TXT record at `_clickhook.<name>` must say to prove it.
+    /// The text that a DNS TXT record at `_clickhook.<name>` must have to prove the domain.
     pub verification: String,
-    /// When it was proven, or vouched for. A domain serves nothing before.
+    /// The time at which the domain was proven, or vouched for. Before, it serves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Timestamp>,
-    /// When it was created.
+    /// The time of its creation.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
-    /// Counts its versions from 1.
+    /// The number of the version, from 1.
     pub revision: u64,
 }
 
-/// What a key may do.
+/// A right of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -109,7 +109,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// As it is written.
+    /// Returns the name of the scope.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -124,33 +124,33 @@ impl Scope {
     }
 }
 
-/// A key to the API. What is called is its secret, of which only the hash is kept.
+/// A key to the API. Callers send its secret, of which only the hash is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// Its id.
     pub id: KeyId,
     /// The workspace that it opens.
     pub workspace: WorkspaceId,
-    /// What people call it.
+    /// The name of the key, for people.
     pub name: String,
-    /// What it may do.
+    /// The rights of the key.
     pub scopes: Vec<Scope>,
     /// SHA-256 of the secret, in hexadecimal. The secret has 256 random bits, so
     /// that a slow hash would protect nothing.
     pub hash: String,
-    /// How the secret begins, for people to tell keys apart.
+    /// The beginning of the secret, by which people tell keys apart.
     pub hint: String,
-    /// After a rotation: the secret before, and until when it still opens.
+    /// After a rotation: the secret before, which still opens until its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<PreviousSecret>,
-    /// From when on it opens nothing.
+    /// The time from which the secret opens nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// When it was created.
+    /// The time of its creation.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
-    /// Counts its versions from 1.
+    /// The number of the version, from 1.
     pub revision: u64,
 }
 
@@ -159,7 +159,7 @@ pub struct Key {
 pub struct PreviousSecret {
     /// SHA-256, in hexadecimal.
     pub hash: String,
-    /// From when on it opens nothing.
+    /// The time from which the secret opens nothing.
     pub expires_at: Timestamp,
 }
 
@@ -184,8 +184,8 @@ impl Key {
     }
 }
 
-/// When a key was last used: a record on `key_uses`, written by whoever was
-/// called, at most once a minute.
+/// The time of a key's last use: a record on `key_uses`, written by the process that
+/// was called, at most once a minute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyUse {
     /// Version of the format: 1.

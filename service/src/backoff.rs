@@ -1,5 +1,4 @@
-//! How long to wait before trying again: longer each time, never in step with
-//! others.
+//! Retry delays that grow, with jitter so that processes do not retry at once.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ impl Backoff {
         Self { min, max, next: min }
     }
 
-    /// How long to wait now.
+    /// Returns the next delay.
     #[allow(clippy::should_implement_trait, reason = "an endless sequence that is never iterated over")]
     pub fn next(&mut self) -> Duration {
         let delay = self.next;
@@ -26,7 +25,7 @@ impl Backoff {
         delay.mul_f64(rand::random_range(0.9..1.1))
     }
 
-    /// Starts again from `min`: it worked.
+    /// Starts again from `min`, after a success.
     pub const fn reset(&mut self) {
         self.next = self.min;
     }

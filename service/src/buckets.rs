@@ -1,8 +1,8 @@
-//! Token buckets by address, for strangers who ask for too much: a table of fixed
-//! size that takes no lock, whatever comes in. Each bucket holds a minute's worth and
+//! Token buckets by address, against unknown callers with too many requests: a table
+//! of fixed size that takes no lock under any load. Each bucket holds a minute's worth and
 //! is one number, the moment at which it is full again (GCRA, as in ATM's
-//! generic cell rate algorithm). Where the table is full, the bucket that is
-//! fullest makes room, so that who is forgotten is who has asked for least.
+//! generic cell rate algorithm). Where the table is full, the fullest bucket is
+//! replaced, so that the address with the fewest requests is forgotten.
 
 use std::{
     collections::hash_map::RandomState,
@@ -22,27 +22,29 @@ const MINUTE: u64 = 60_000 * UNITS_PER_MS;
 /// Addresses that share a cache line, and the only ones that make room for each
 /// other.
 const WAYS: usize = 8;
-/// How often a change is tried while others change the same line.
+/// The tries to change a bucket while other threads change the same line.
 const TRIES: usize = 8;
 
-/// What becomes of what is above a bucket's rate.
+/// The treatment of requests above a bucket's rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
-    /// It is turned away and costs nothing, so that the rest goes on at the rate.
+    /// Such a request is refused and takes no token, so that the address goes on at its
+    /// rate.
     Refused,
-    /// It goes on and counts, up to another minute's worth: an address is above
-    /// its rate until it slows down.
+    /// Such a request is served and takes a token, up to another minute's worth: an
+    /// address is above its rate until it slows down.
     Counted,
 }
 
-/// How an address stands after it has asked once more.
+/// The level of an address after one more request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Within its rate.
+    /// The address is within its rate.
     Within,
-    /// Above it from now on. Only told with [`Excess::Counted`].
+    /// The address is above its rate since this request. Only returned with
+    /// [`Excess::Counted`].
     Crossed,
-    /// Above it.
+    /// The address is above its rate.
     Above,
 }
 
@@ -55,13 +57,13 @@ pub struct Buckets {
     lines: Box<[Line]>,
     hasher: RandomState,
     epoch: Instant,
-    /// What a token takes to come back.
+    /// The time after which a token comes back.
     interval: u64,
     excess: Excess,
 }
 
 impl Buckets {
-    /// Buckets for at least so many addresses at a time, 8 bytes each.
+    /// Returns buckets for at least `addresses` addresses at a time, 8 bytes each.
     #[must_use]
     pub fn new(per_minute: NonZeroU32, addresses: usize, excess: Excess) -> Self {
         let lines = addresses.div_ceil(WAYS).max(1);
@@ -74,7 +76,7 @@ impl Buckets {
         }
     }
 
-    /// How long a token takes to come back.
+    /// Returns the time after which a token comes back.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         Duration::from_millis(self.interval.div_ceil(UNITS_PER_MS))
@@ -112,12 +114,12 @@ impl Buckets {
                 return level;
             }
         }
-        // Nobody is turned away because others are busy.
+        // No request is refused because others are busy.
         Level::Within
     }
 }
 
-/// The bucket with that tag, or the one to make room.
+/// Returns the bucket with that tag, or the one to replace.
 fn find(cells: &[AtomicU64; WAYS], tag: u64) -> Option<(&AtomicU64, u64)> {
     let found = cells.iter().map(|cell| (cell, cell.load(Relaxed)));
     found.clone().find(|(_, bits)| bits & !TIME == tag).or_else(|| found.min_by_key(|(_, bits)| bits & TIME))
@@ -199,7 +201,7 @@ mod tests {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        // One whose every try was disturbed goes on without a token.
+        // A request whose every try was disturbed is served without a token.
         assert!((500..=520).contains(&within), "{within}");
     }
 }

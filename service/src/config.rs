@@ -1,13 +1,13 @@
 //! Configuration: one TOML file over compiled-in defaults, overridden by
 //! `CLICKHOOK_<SECTION>_<KEY>` variables. Everything is checked before anything
-//! starts, and what is wrong is named with its key, its value and what is allowed.
+//! starts, and an error names the key, its value and the allowed values.
 
 use std::{fmt::Display, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-/// What every variable begins with.
+/// The prefix of every variable.
 const PREFIX: &str = "CLICKHOOK_";
 
 /// A value that the configuration must not have.
@@ -20,7 +20,7 @@ pub enum ConfigError {
         key: String,
         /// The value.
         value: String,
-        /// What is allowed instead.
+        /// The values that are allowed.
         allowed: String,
     },
     /// A key is unknown, or its value has the wrong type.
@@ -28,7 +28,7 @@ pub enum ConfigError {
     Key {
         /// The key with its section.
         key: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// The file is not TOML.
@@ -36,7 +36,7 @@ pub enum ConfigError {
     Syntax {
         /// The file.
         path: String,
-        /// What is wrong, with the line.
+        /// The reason, with the line.
         reason: String,
     },
     /// The file cannot be read.
@@ -44,7 +44,7 @@ pub enum ConfigError {
     File {
         /// The file.
         path: String,
-        /// Why.
+        /// The error of the system.
         source: std::io::Error,
     },
 }
@@ -83,7 +83,8 @@ where
         merge(&mut merged, given);
     }
     for (name, text) in env {
-        // Longer section names first, so that none hides behind its prefix.
+        // The longest matching section wins, so that a section whose name begins with
+        // another's can be set.
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let rest = rest.to_lowercase();
         let section = sections

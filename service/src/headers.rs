@@ -1,5 +1,5 @@
-//! What callers of an API say in headers: who they are, and under which key they
-//! may ask again.
+//! The headers in which callers of an API send their key and their
+//! `Idempotency-Key`.
 
 use axum::http::{HeaderMap, header};
 
@@ -37,7 +37,7 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     })
 }
 
-/// What is wrong with an `Idempotency-Key`.
+/// Returns the problem of a wrong `Idempotency-Key`.
 #[must_use]
 pub fn wrong_idempotency_key(reason: impl Into<String>) -> Problem {
     Problem::invalid(vec![FieldError::new("Idempotency-Key", reason)])

@@ -1,5 +1,5 @@
-//! Whether a process is ready for traffic: the sum of its parts, each of which
-//! says what it waits for.
+//! The readiness of a process for traffic: it is ready when all its parts are. A part
+//! that is not ready gives the reason.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,7 +27,7 @@ pub struct Part {
 }
 
 impl Health {
-    /// A part named `name`, which is starting.
+    /// Adds a part named `name`, which is starting.
     #[must_use]
     pub fn part(&self, name: &str) -> Part {
         let part = Part { name: name.to_owned(), health: self.clone() };
@@ -35,13 +35,13 @@ impl Health {
         part
     }
 
-    /// What the parts that are not ready wait for; empty when all are ready.
+    /// Returns the reasons of the parts that are not ready; none when all are ready.
     #[must_use]
     pub fn waiting(&self) -> BTreeMap<String, String> {
         self.parts.lock().iter().filter_map(|(name, why)| Some((name.clone(), why.clone()?))).collect()
     }
 
-    /// Whether every part is ready.
+    /// Returns whether every part is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.parts.lock().values().all(Option::is_none)
@@ -63,12 +63,12 @@ impl Health {
 }
 
 impl Part {
-    /// It is ready.
+    /// Marks the part as ready.
     pub fn ready(&self) {
         self.health.set(&self.name, None);
     }
 
-    /// It is not, because of `why`.
+    /// Marks the part as not ready because of `why`.
     pub fn not_ready(&self, why: &str) {
         self.health.set(&self.name, Some(why.to_owned()));
     }

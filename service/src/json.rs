@@ -1,27 +1,26 @@
-//! Reading JSON that a caller sent: what is wrong with it is answered with the
-//! field, or the place.
+//! Reading JSON that a caller sent: an error names the field, or the place.
 
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::problem::{FieldError, Kind, Problem};
 
-/// How much of what a caller wrote comes back to them in an answer.
+/// The longest excerpt of a caller's text in an answer.
 const ECHO_CHARS: usize = 1_000;
 
-/// Why bytes do not say what they should.
+/// The reason why bytes cannot be read as the wanted type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// They are no JSON.
+    /// The bytes are no JSON.
     Syntax {
-        /// Why.
+        /// The reason, in words.
         reason: String,
         /// The line, from 1.
         line: usize,
         /// The column, from 1.
         column: usize,
     },
-    /// They are other JSON than is wanted.
+    /// The bytes are JSON, but not of the wanted type.
     Field(FieldError),
 }
 
@@ -36,22 +35,22 @@ impl From<Unread> for Problem {
     }
 }
 
-/// What `bytes` say, for the body of a request: an object.
+/// Reads the body of a request, which must be an object.
 ///
 /// # Errors
-/// [`Kind::Malformed`] with the place where they are no JSON, [`Kind::Invalid`]
-/// with the field where they are none that is wanted.
+/// [`Kind::Malformed`] with the place where the bytes are no JSON,
+/// [`Kind::Invalid`] with the field where they are not of the wanted type.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     read(bytes).map_err(Problem::from)
 }
 
-/// What `bytes` say: an object.
+/// Reads an object from `bytes`.
 ///
 /// # Errors
-/// When they are no JSON, or none that is wanted.
+/// When the bytes are no JSON, or not of the wanted type.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unread> {
     // serde takes an array for a struct too, its values for the fields in their
-    // order: nobody means that.
+    // order. No caller means that.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(Unread::Field(FieldError::new("(body)", "is an array, must be an object")));
     }

@@ -1,8 +1,7 @@
-//! What every process of clickhook has: configuration, telemetry, a port for
-//! health and metrics, a way to be told to stop, backoff, the vault that keeps
-//! secrets sealed at rest, and what those share that answer callers: problems,
-//! the reading of headers and of JSON, and limits on how often one calls (`limit.rs` for callers
-//! that are known, `buckets.rs` for strangers).
+//! The common parts of all processes of clickhook: configuration, telemetry, a port for
+//! health and metrics, the signal to stop, backoff, the vault that keeps secrets sealed
+//! at rest, and the common parts of the APIs: problems, the reading of headers and of
+//! JSON, and rate limits (`limit.rs` for known callers, `buckets.rs` for unknown ones).
 
 pub mod admin;
 mod backoff;

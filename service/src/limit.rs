@@ -1,5 +1,5 @@
-//! How often one caller may call: so many times a second on average, with a
-//! burst above it (GCRA, which the crate `governor` computes).
+//! The rate limit of a caller: a number of calls a second on average, with a burst
+//! above it (GCRA, which the crate `governor` computes).
 
 use std::{
     hash::Hash,
@@ -13,11 +13,11 @@ use governor::{
 };
 use parking_lot::Mutex;
 
-/// How often callers who have been silent are forgotten.
+/// The interval at which callers without recent calls are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// Limits each caller for itself. It remembers those who called of late: give it
-/// callers of whom there are so many and no more, such as keys that are known.
+/// Limits each caller on its own. It remembers every recent caller, so use it for a
+/// bounded set of callers, such as known keys.
 pub struct Limiter<K: Hash + Eq + Clone> {
     limiter: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
@@ -25,8 +25,8 @@ pub struct Limiter<K: Hash + Eq + Clone> {
 }
 
 impl<K: Hash + Eq + Clone> Limiter<K> {
-    /// One that lets each caller call `per_second` times a second, and `burst`
-    /// times at once after a while of silence.
+    /// Returns a limiter that allows each caller `per_second` calls a second, and
+    /// `burst` calls at once after a pause.
     #[must_use]
     pub fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
         let quota = Quota::per_second(per_second).allow_burst(burst);
@@ -41,7 +41,7 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     /// Counts a call of `caller`.
     ///
     /// # Errors
-    /// When it comes too early: how long to wait.
+    /// When the call comes too early; the error is the time to wait.
     pub fn check(&self, caller: &K) -> Result<(), Duration> {
         if let Some(mut swept) = self.swept.try_lock()
             && swept.elapsed() >= SWEEP

@@ -1,5 +1,5 @@
-//! What an API answers when it does not do what it was asked to: a problem
-//! (RFC 9457) that names the field, the reason and what would do.
+//! The answer of an API to a request that it refuses or cannot serve: a problem
+//! (RFC 9457) that names the field, the reason and the remedy.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use serde::Serialize;
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What is wrong with a field.
+/// The error of one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
     /// The field, as a path: `tags[3]`, `metadata.color`.
     pub field: String,
-    /// What is wrong, and what would do.
+    /// The reason why the value is wrong, and the values that are allowed.
     pub reason: String,
 }
 
@@ -31,42 +31,42 @@ impl FieldError {
     }
 }
 
-/// A line of many that is not taken, and keeps no other from being taken.
+/// A line that is refused. The other lines of the request are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RejectedLine {
-    /// Its number, from 1.
+    /// The number of the line, from 1.
     pub line: u64,
-    /// What is wrong.
+    /// The errors of its fields.
     pub errors: Vec<FieldError>,
 }
 
 /// A kind of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// 400: what was sent cannot be read.
+    /// 400: the request cannot be read.
     Malformed,
-    /// 401: who calls is not known.
+    /// 401: the caller is not known.
     Unauthorized,
-    /// 403: who calls is known, and may not.
+    /// 403: the caller is known, but has no right to do this.
     Forbidden,
-    /// 404: there is no such thing, or not for this caller.
+    /// 404: the resource does not exist, or not for this caller.
     NotFound,
-    /// 405: there is such a thing, but this cannot be done to it.
+    /// 405: the resource exists, but does not support the method.
     MethodNotAllowed,
-    /// 409: something else has it already.
+    /// 409: another resource already uses the value.
     Conflict,
-    /// 412: it is not the version that the caller knows.
+    /// 412: the resource has another version than the caller knows.
     Changed,
-    /// 413: more was sent than is read.
+    /// 413: the request is larger than the limit.
     TooLarge,
     /// 422: a field has a value that is not allowed.
     Invalid,
-    /// 429: the caller asks too often.
+    /// 429: the caller sends too many requests.
     Limited {
-        /// When to ask again.
+        /// The seconds after which the caller may ask again.
         retry_after_s: u32,
     },
-    /// 503: it would be done at another time.
+    /// 503: the service cannot do this at present; a later request may succeed.
     Unavailable,
 }
 
@@ -86,7 +86,7 @@ impl Kind {
         Self::Unavailable,
     ];
 
-    /// The status that it is answered with.
+    /// Returns the status of the answer.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
@@ -104,21 +104,23 @@ impl Kind {
         }
     }
 
-    /// Its `type` and `title`.
+    /// Returns the `type` and the `title`.
     #[must_use]
     pub const fn name(self) -> (&'static str, &'static str) {
         match self {
             Self::Malformed => ("urn:clickhook:problem:malformed", "The request cannot be read"),
             Self::Unauthorized => ("urn:clickhook:problem:unauthorized", "The API key is missing or wrong"),
             Self::Forbidden => ("urn:clickhook:problem:forbidden", "The API key may not do this"),
-            Self::NotFound => ("urn:clickhook:problem:not-found", "There is no such thing"),
-            Self::MethodNotAllowed => ("urn:clickhook:problem:method-not-allowed", "This cannot be done here"),
-            Self::Conflict => ("urn:clickhook:problem:conflict", "Something else has it already"),
-            Self::Changed => ("urn:clickhook:problem:changed", "It was changed in the meantime"),
+            Self::NotFound => ("urn:clickhook:problem:not-found", "The resource does not exist"),
+            Self::MethodNotAllowed => {
+                ("urn:clickhook:problem:method-not-allowed", "The method is not allowed for this resource")
+            }
+            Self::Conflict => ("urn:clickhook:problem:conflict", "The value is already in use"),
+            Self::Changed => ("urn:clickhook:problem:changed", "The resource was changed in the meantime"),
             Self::TooLarge => ("urn:clickhook:problem:too-large", "The request is too large"),
             Self::Invalid => ("urn:clickhook:problem:invalid", "A field has a value that is not allowed"),
             Self::Limited { .. } => ("urn:clickhook:problem:rate-limited", "Too many requests"),
-            Self::Unavailable => ("urn:clickhook:problem:unavailable", "Not now"),
+            Self::Unavailable => ("urn:clickhook:problem:unavailable", "Temporarily unavailable"),
         }
     }
 }
@@ -128,9 +130,9 @@ impl Kind {
 pub struct Problem {
     /// Its kind.
     pub kind: Kind,
-    /// What happened this time, to what, and what would do.
+    /// The cause in this case, and the remedy.
     pub detail: String,
-    /// What is wrong with which field.
+    /// The errors of single fields.
     pub errors: Vec<FieldError>,
 }
 
@@ -141,7 +143,8 @@ impl Problem {
         Self { kind, detail: detail.into(), errors: Vec::new() }
     }
 
-    /// The caller asks too often, and may again after `wait`.
+    /// Returns the problem of a caller with too many requests, who may ask again after
+    /// `wait`.
     #[must_use]
     pub fn limited(detail: impl Into<String>, wait: Duration) -> Self {
         let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -149,20 +152,20 @@ impl Problem {
         Self::new(Kind::Limited { retry_after_s }, detail)
     }
 
-    /// Fields have values that are not allowed.
+    /// Returns the problem of fields with values that are not allowed.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
-        Self { kind: Kind::Invalid, detail: format!("Not allowed: {}", fields.join(", ")), errors }
+        Self { kind: Kind::Invalid, detail: format!("Values are not allowed for: {}", fields.join(", ")), errors }
     }
 
-    /// A field has a value that something else has.
+    /// Returns the problem of a field with a value that another resource uses.
     #[must_use]
     pub fn conflict(field: &str, reason: String) -> Self {
         Self { kind: Kind::Conflict, detail: reason.clone(), errors: vec![FieldError::new(field, reason)] }
     }
 
-    /// It would be done at another time.
+    /// Returns the problem of a service that is temporarily unavailable.
     #[must_use]
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(Kind::Unavailable, detail)
@@ -173,16 +176,16 @@ impl Problem {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
 pub struct ProblemBody<'a> {
-    /// Which kind of problem it is: what programs look at.
+    /// The kind of problem, for programs.
     r#type: &'a str,
     /// The kind in words.
     title: &'a str,
     /// The status of the answer.
     #[schemars(range(min = 400, max = 599))]
     status: u16,
-    /// What happened this time, to what, and what would do.
+    /// The cause in this case, and the remedy.
     detail: &'a str,
-    /// What is wrong with which field.
+    /// The errors of single fields.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }
@@ -217,7 +220,7 @@ impl Problem {
 
     fn response(&self, body: &impl Serialize) -> Response {
         let mut response = (self.kind.status(), Json(body)).into_response();
-        // For whoever counts answers.
+        // The metrics of answers read the kind from here.
         response.extensions_mut().insert(self.kind);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));

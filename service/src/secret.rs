@@ -6,7 +6,7 @@ use std::fmt;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use zeroize::Zeroizing;
 
-/// What every secret begins with.
+/// The prefix of every secret.
 pub const PREFIX: &str = "whsec_";
 
 /// A signing secret.

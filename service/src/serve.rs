@@ -1,6 +1,5 @@
-//! Serving HTTP/1.1 to strangers: so many connections and no more, none that
-//! takes its time with a request's head, and a drain that lets what is under way
-//! finish.
+//! Serving HTTP/1.1 to unknown clients: a bounded number of connections, a time limit
+//! for a request's head, and a drain in which requests under way finish.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,20 +20,20 @@ use tracing::{debug, warn};
 
 use crate::Shutdown;
 
-/// How long accepting rests after it failed: mostly for want of descriptors.
+/// The pause after a failed accept, usually `EMFILE`.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// The longest head of a request that is read.
 const HEAD_BYTES: usize = 64 << 10;
 
-/// What callers cannot exceed.
+/// The limits of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections that are served at once; more wait to be accepted.
+    /// The connections that are served at once; further ones wait to be accepted.
     pub connections: usize,
-    /// How long a connection may take to send a request's head, the first as
-    /// well as the next one on a connection that is kept alive.
+    /// The time in which a connection must send a request's head, the first as well as
+    /// the next one on a connection that is kept alive.
     pub header_timeout: Duration,
-    /// How long connections may take to finish once told to stop.
+    /// The time in which connections must finish after the signal to stop.
     pub drain: Duration,
 }
 
@@ -64,7 +63,7 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: 
                 continue;
             }
         };
-        // An answer is one write: nothing would follow for which to wait.
+        // An answer is one write, so waiting for more data would only delay it.
         let _ = stream.set_nodelay(true);
         let routes = TowerToHyperService::new(routes.clone());
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {

@@ -1,4 +1,4 @@
-//! How a process is told to stop: one flag that everything watches.
+//! The signal to stop: one flag that every part of a process watches.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::info;
 
-/// Tells whoever holds a clone that it is time to drain and stop.
+/// The signal to drain and stop, shared by all its clones.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     flag: Arc<watch::Sender<bool>>,
@@ -21,13 +21,13 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// One that has not been triggered.
+    /// Returns a signal that has not been triggered.
     #[must_use]
     pub fn new() -> Self {
         Self { flag: Arc::new(watch::channel(false).0) }
     }
 
-    /// One that SIGINT, SIGTERM and a terminal that is closed (SIGHUP) trigger. Must
+    /// Returns a signal that SIGINT, SIGTERM and SIGHUP (a closed terminal) trigger. Must
     /// be called inside a runtime.
     ///
     /// # Errors
@@ -49,18 +49,18 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Tells everyone to stop.
+    /// Triggers the signal.
     pub fn trigger(&self) {
         self.flag.send_replace(true);
     }
 
-    /// Whether it was triggered.
+    /// Returns whether the signal was triggered.
     #[must_use]
     pub fn is_triggered(&self) -> bool {
         *self.flag.borrow()
     }
 
-    /// Waits until it is triggered.
+    /// Waits until the signal is triggered.
     pub async fn wait(&self) {
         // The sender lives in self, so the channel cannot close.
         let _ = self.flag.subscribe().wait_for(|triggered| *triggered).await;

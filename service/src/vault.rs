@@ -17,25 +17,25 @@ pub struct Vault {
     key_id: String,
 }
 
-/// Why a secret cannot be sealed or opened.
+/// The error of a secret that cannot be opened, or of a key that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// The installation's key is not one.
+    /// The text is no installation key.
     #[error(
         "the installation key is not 64 hexadecimal digits: set CLICKHOOK_INSTALLATION_KEY to the output of `openssl rand -hex 32`"
     )]
     Key,
-    /// It was sealed under another key.
+    /// The secret was sealed under another key.
     #[error(
         "sealed under installation key {sealed}, but the key given is {given}: set CLICKHOOK_INSTALLATION_KEY to the key that sealed it"
     )]
     OtherKey {
         /// The id of the key that sealed it.
         sealed: String,
-        /// The id of ours.
+        /// The id of the key that was given.
         given: String,
     },
-    /// It is damaged, or belongs to another record.
+    /// The secret is damaged, or belongs to another record.
     #[error("a sealed secret does not open: it is damaged, or belongs to another record")]
     Damaged,
 }

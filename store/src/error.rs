@@ -1,29 +1,29 @@
-//! What can go wrong with ClickHouse, and whose fault it is: a row's, or the
-//! moment's.
+//! The errors of ClickHouse, divided into those that a row causes and those that pass
+//! with time.
 
 use std::time::Duration;
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// ClickHouse cannot be reached, or the connection broke. What was asked for
-    /// may have happened.
+    /// ClickHouse cannot be reached, or the connection broke. The query may
+    /// have been executed.
     #[error("ClickHouse at {url} cannot be reached: {reason}. Is it running, and is `clickhouse.url` right?")]
     Unreachable {
-        /// Its address.
+        /// The address of ClickHouse.
         url: String,
-        /// What the client said.
+        /// The error of the client.
         reason: String,
     },
-    /// ClickHouse did not answer in time. What was asked for may have happened.
+    /// ClickHouse did not answer in time. The query may have been executed.
     #[error("ClickHouse at {url} did not answer within {} ms", limit.as_millis())]
     Silent {
-        /// Its address.
+        /// The address of ClickHouse.
         url: String,
-        /// How long it was waited for.
+        /// The time limit of the request.
         limit: Duration,
     },
-    /// ClickHouse said no.
+    /// ClickHouse refused the query.
     #[error("ClickHouse refuses (code {code}): {reason}")]
     Refused {
         /// ClickHouse's error code (`ErrorCodes.cpp`); 0 if it named none.
@@ -41,24 +41,24 @@ pub enum StoreError {
         database: String,
         /// Its version.
         found: u32,
-        /// The newest version that we know.
+        /// The newest version that this program knows.
         known: u32,
     },
 }
 
-/// Whose fault it is that an insert was not taken.
+/// The cause of a failed insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A row's: the same block will never be taken.
+    /// A row: the same block will never be taken.
     Row,
-    /// The moment's: memory, too many parts, the network, a missing table or
+    /// The present state: memory, too many parts, the network, a missing table or
     /// right. The same block may be taken later.
     Moment,
 }
 
-/// Codes with which ClickHouse refuses a block for what is in it. Everything
-/// else is waited out; so is `CANNOT_READ_ALL_DATA`, which a connection that broke
-/// half-way through a block brings forth.
+/// The codes with which ClickHouse refuses a block for its content. All other errors
+/// are retried, also `CANNOT_READ_ALL_DATA`, which a connection that broke
+/// half-way through a block causes.
 const ROW_CODES: &[u32] = &[
     6,   // CANNOT_PARSE_TEXT
     25,  // CANNOT_PARSE_ESCAPE_SEQUENCE
@@ -98,7 +98,7 @@ impl StoreError {
         }
     }
 
-    /// Whose fault it is.
+    /// Returns the cause of the error.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

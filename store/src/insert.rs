@@ -1,8 +1,8 @@
-//! Putting a block of rows in, and looking whether it is there.
+//! Inserting a block of rows, and finding out which rows are present.
 //!
-//! One insert is one block, and so one part for each month that it touches;
-//! a part is there whole or not at all, but the parts of a block that touches
-//! two months are not one: whoever is in doubt looks for rows, not for blocks.
+//! One insert is one block, and so one part for each month that it touches. A part is
+//! inserted whole or not at all, but of a block that touches two months only one part
+//! may be there. After an uncertain insert, look for rows and not for blocks.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -18,25 +18,25 @@ const ONE_BLOCK: &str = "10000000";
 /// A block of rows to be inserted.
 #[derive(Clone, Debug)]
 pub struct Insertion {
-    /// Into which table.
+    /// The table that the rows go to.
     pub table: Table,
     /// The rows, as [`rows`](crate::rows) writes them.
     pub rows: Bytes,
-    /// ClickHouse takes a block with the same token once, as long as it
-    /// remembers the token.
+    /// The deduplication token. ClickHouse takes a block with the same token once, as
+    /// long as it remembers the token.
     pub token: String,
-    /// What the query is called in `system.processes`.
+    /// The id of the query in `system.processes`.
     pub query_id: String,
 }
 
-/// A stretch of a table in which rows are looked for.
+/// The offsets of a partition, and the times, between which rows are looked for.
 #[derive(Clone, Debug)]
 pub struct Span<'a> {
-    /// In which table.
+    /// The table of the rows.
     pub table: Table,
-    /// From which topic the rows came.
+    /// The topic that the rows came from.
     pub topic: &'a str,
-    /// From which partition.
+    /// The partition that the rows came from.
     pub partition: u16,
     /// The first offset.
     pub first: u64,
@@ -44,7 +44,7 @@ pub struct Span<'a> {
     pub last: u64,
     /// The earliest time of a row.
     pub since: Timestamp,
-    /// The latest.
+    /// The latest time of a row.
     pub until: Timestamp,
 }
 
@@ -53,8 +53,8 @@ impl Store {
     /// a block with its token was there before.
     ///
     /// # Errors
-    /// When ClickHouse refused the block, or did not say: then it may be there,
-    /// or still on its way.
+    /// When ClickHouse refused the block, or did not answer: then the block may be
+    /// there, or still on its way.
     pub async fn insert(&self, insertion: Insertion) -> Result<(), StoreError> {
         let sql = format!("INSERT INTO {} ({}) FORMAT RowBinary", insertion.table.name(), insertion.table.columns());
         let mut insert = self
@@ -79,7 +79,7 @@ impl Store {
         .await
     }
 
-    /// The rows that are in a stretch, each by its offset and id.
+    /// Returns the rows of a span that are present, each by its offset and id.
     ///
     /// # Errors
     /// When ClickHouse does not answer.
@@ -101,8 +101,8 @@ impl Store {
         Ok(self.timed(query.fetch_all::<(u64, String)>()).await?.into_iter().collect())
     }
 
-    /// Ends the queries whose id begins with `prefix`, and returns when none is
-    /// left: what they did, they have done.
+    /// Ends the queries whose id begins with `prefix`, and returns when none is left, so
+    /// that they can insert nothing later.
     ///
     /// # Errors
     /// When ClickHouse does not answer, or one is left after the time of an insert.

@@ -2,9 +2,10 @@
 //!
 //! It knows how to connect ([`StoreConfig`]), which tables there are
 //! ([`Table`], `migrations/`), how a row is laid out ([`rows`]), how a block of
-//! rows is inserted and looked for ([`Insertion`]), and what the statistics
-//! and limits ask ([`LinkClicks`], [`Store::link_totals`]). What it does not know is Kafka: which offsets a block holds
-//! and when it counts as stored is decided in `dispatcher/src/warehouse`.
+//! rows is inserted and looked for ([`Insertion`]), and the queries of the statistics
+//! and limits ([`LinkClicks`], [`Store::link_totals`]). It does not know Kafka:
+//! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
+//! counts as stored.
 
 mod config;
 mod error;

@@ -24,7 +24,7 @@ const MIGRATIONS: &[Migration] = &[
 /// The newest version that this program knows.
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
-/// What a migration did.
+/// The changes that a migration made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migrated {
     /// Names of the migrations that were applied now.
@@ -33,12 +33,12 @@ pub struct Migrated {
     pub retained: Vec<&'static str>,
 }
 
-/// "Somebody else has just made it": `TABLE_ALREADY_EXISTS`, `DATABASE_ALREADY_EXISTS`.
+/// The codes for a table that another process has just made: `TABLE_ALREADY_EXISTS`, `DATABASE_ALREADY_EXISTS`.
 const ALREADY: [u32; 2] = [57, 82];
 
 impl Store {
     /// Makes the database and its tables, and sets how long they keep rows.
-    /// What stands already is left as it is. Safe to run from several processes
+    /// Existing tables are left as they are. Safe to run from several processes
     /// at once.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Store {
         Ok(Migrated { applied, retained: self.retain().await? })
     }
 
-    /// Sets how long tables keep rows, where it is not so already.
+    /// Sets the retention of tables where it differs from the configured one.
     async fn retain(&self) -> Result<Vec<&'static str>, StoreError> {
         let mut retained = Vec::new();
         for table in Table::ALL {
@@ -98,7 +98,7 @@ impl Store {
             };
             let altered = self.timed(self.query(&statement).execute()).await;
             if let Err(error) = altered {
-                // Two that remove the same TTL: the second finds none.
+                // Where two processes remove the same TTL, the second finds none.
                 let gone = days == 0 && error.code().is_some();
                 if !gone {
                     return Err(error);

@@ -1,55 +1,55 @@
 //! ClickHouse's RowBinary: a row is its columns' values one after the other
 //! (<https://clickhouse.com/docs/interfaces/formats/RowBinary>). Rows are written
 //! once, straight from borrowed text, and kept as bytes, so that a block can be
-//! inserted again or cut in two without being written anew.
+//! inserted again or cut in two without being written again.
 
 /// Appends values to a block of rows.
 pub struct RowWriter<'a>(&'a mut Vec<u8>);
 
 impl<'a> RowWriter<'a> {
-    /// Appends to `block`.
+    /// Returns a writer that appends to `block`.
     pub const fn new(block: &'a mut Vec<u8>) -> Self {
         Self(block)
     }
 
-    /// `UInt8`, `Bool`, or the number behind an `Enum8`.
+    /// Appends a `UInt8`, a `Bool`, or the number behind an `Enum8`.
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.0.push(value);
         self
     }
 
-    /// `UInt16`.
+    /// Appends a `UInt16`.
     pub fn u16(&mut self, value: u16) -> &mut Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    /// `UInt32`.
+    /// Appends a `UInt32`.
     pub fn u32(&mut self, value: u32) -> &mut Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    /// `UInt64`.
+    /// Appends a `UInt64`.
     pub fn u64(&mut self, value: u64) -> &mut Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    /// `DateTime64(3)`: milliseconds since the epoch.
+    /// Appends a `DateTime64(3)`: milliseconds since the epoch.
     pub fn millis(&mut self, value: i64) -> &mut Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    /// `String`, also where it is of low cardinality.
+    /// Appends a `String`, also where it is of low cardinality.
     pub fn text(&mut self, value: &str) -> &mut Self {
         self.length(value.len());
         self.0.extend_from_slice(value.as_bytes());
         self
     }
 
-    /// `Array(String)`.
+    /// Appends an `Array(String)`.
     pub fn texts<'t>(&mut self, values: impl ExactSizeIterator<Item = &'t str>) -> &mut Self {
         self.length(values.len());
         for value in values {
@@ -58,7 +58,7 @@ impl<'a> RowWriter<'a> {
         self
     }
 
-    /// A length as unsigned LEB128.
+    /// Appends a length as unsigned LEB128.
     fn length(&mut self, length: usize) {
         let mut left = length;
         while left >= 0x80 {

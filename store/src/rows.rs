@@ -1,4 +1,4 @@
-//! How an event or an attempt becomes a row. An absent fact is an empty text:
+//! Events and attempts as rows. An absent fact is an empty text:
 //! `Nullable` columns cost ClickHouse a second file each, and no fact here is
 //! ever present and empty.
 
@@ -6,7 +6,7 @@ use schemas::{Attempt, ClickFacts, Envelope, Event, EventName, LinkFacts, Outcom
 
 use crate::RowWriter;
 
-/// Where a row came from.
+/// The record that a row came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source<'a> {
     /// The topic's full name.
@@ -23,13 +23,13 @@ impl Source<'_> {
     }
 }
 
-/// Why an event is no row.
+/// The reason why an event or attempt cannot be a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRow {
-    /// It is no click and no scan, or lacks the facts of one.
+    /// The event is no click and no scan, or lacks the facts of one.
     #[error("not a click or scan with its link")]
     NoClick,
-    /// Its time lies outside of what `DateTime64` can hold.
+    /// Its time is outside the range of `DateTime64`.
     #[error("its timestamp is not between 1970 and 2299")]
     Time,
 }

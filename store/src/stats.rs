@@ -1,5 +1,5 @@
-//! What the statistics ask. Each question is phrased as a roll-up's projection
-//! is (`migrations/0001_clicks.sql`), so that ClickHouse answers it from there.
+//! The queries of the statistics. Each is phrased like the projection of a roll-up
+//! (`migrations/0001_clicks.sql`), so that ClickHouse answers it from the projection.
 
 use clickhouse::Row;
 use schemars::JsonSchema;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Store, StoreError};
 
-/// How often a link was followed.
+/// The visits of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize, JsonSchema)]
 pub struct LinkClicks {
     /// Every visit, programs included.
@@ -21,7 +21,7 @@ pub struct LinkClicks {
 }
 
 impl Store {
-    /// How often a link of `workspace` was clicked, scans not included.
+    /// Returns the clicks of a link of `workspace`, scans not included.
     ///
     /// # Errors
     /// When ClickHouse does not answer.
@@ -29,7 +29,7 @@ impl Store {
         self.link_visits(workspace, link, "click").await
     }
 
-    /// How often the QR code of a link of `workspace` was scanned.
+    /// Returns the scans of the QR code of a link of `workspace`.
     ///
     /// # Errors
     /// When ClickHouse does not answer.

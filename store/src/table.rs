@@ -6,7 +6,7 @@
 pub enum Table {
     /// Clicks and scans.
     Clicks,
-    /// What happened to links themselves.
+    /// Changes of links.
     LinkEvents,
     /// Attempts to deliver webhooks.
     Deliveries,

@@ -1,7 +1,6 @@
-//! How often many links were followed in all: what a link's `max_clicks` is held
-//! against. Phrased as the projection `by_link` is (`migrations/0001_clicks.sql`),
-//! so that it costs a row for each hour in which a link was followed, however
-//! often it was.
+//! The total visits of many links, which are compared with each link's `max_clicks`.
+//! The query is phrased like the projection `by_link` (`migrations/0001_clicks.sql`),
+//! so that it reads one row for each hour in which a link had visits.
 
 use std::collections::HashMap;
 
@@ -11,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{Store, StoreError};
 
-/// What was counted of a link.
+/// The total of one link.
 #[derive(Row, Deserialize)]
 struct Total {
     link_id: LinkId,
@@ -19,12 +18,12 @@ struct Total {
 }
 
 impl Store {
-    /// For how many links [`Store::link_totals`] may be asked at once: the question
-    /// travels in an address, and addresses have an end.
+    /// The most links for which [`Store::link_totals`] may be called at once: the query's
+    /// parameters are part of a URL, whose length is limited.
     pub const TOTALS_AT_ONCE: usize = 250;
 
-    /// How often each of some links was clicked or scanned in its workspace,
-    /// programs included; those that never were are left out.
+    /// Returns the clicks and scans of each of some links in its workspace, programs
+    /// included; links without visits are left out.
     ///
     /// # Errors
     /// When ClickHouse does not answer.

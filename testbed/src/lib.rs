@@ -1,6 +1,6 @@
-//! What integration tests and the bench share: the engines that `make test` started, a topic
-//! prefix and a database of one's own, and waiting for a condition instead of
-//! sleeping.
+//! The common parts of the integration tests and the bench: the engines that
+//! `make test` started, a topic prefix and a database of one's own, and waiting for a
+//! condition instead of sleeping.
 
 pub mod mutate;
 
@@ -14,7 +14,7 @@ use std::{
 use bus::{Bus, BusConfig, Isolation, Membership};
 use schemas::Topic;
 
-/// How long anything may take before a test gives up on it.
+/// The time after which a test gives up waiting.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 fn engine(variable: &str) -> String {
@@ -98,7 +98,7 @@ pub struct Read {
     pub key: String,
     /// Its value, as text.
     pub value: String,
-    /// The value of the header `traceparent`, `bundle` and `count`, where there is one.
+    /// The values of the headers `traceparent`, `bundle` and `count`, where they exist.
     pub headers: BTreeMap<&'static str, String>,
 }
 

@@ -1,9 +1,9 @@
-//! Inputs that are nearly right: what a fuzzer does without its eyes, the same
-//! each time, for a test that takes a second. `make fuzz` looks further.
+//! Inputs that are nearly right, as from a fuzzer without coverage: the same ones each
+//! time, for a test that takes a second. `make fuzz` searches further.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-/// What inputs are made of, and what often goes wrong.
+/// The pieces of usual inputs, and pieces that often cause errors.
 const WORDS: [&[u8]; 40] = [
     b"\r\n",
     b"\n",

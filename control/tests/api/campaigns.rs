@@ -1,4 +1,4 @@
-//! Campaigns.
+//! Tests of the campaigns of the API.
 
 use serde_json::json;
 
