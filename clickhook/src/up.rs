@@ -313,7 +313,10 @@ fn greet(engines: &Engines, addresses: Addresses, data_dir: &Path, admin: &Kept,
     if admin.fresh {
         say!("  admin key   {} (kept in {})", admin.key, key.display());
     }
-    say!("\n{}, db-ip.com (CC BY 4.0)\nCtrl-C drains and stops everything.", engines::GEO_CITY_ATTRIBUTION);
+    say!(
+        "\n{}, db-ip.com (CC BY 4.0); countries by NRO, nro.net (CC BY 4.0)\nCtrl-C drains and stops everything.",
+        engines::GEO_CITY_ATTRIBUTION
+    );
 }
 
 fn announce(engines: &Engines, addresses: Addresses, data_dir: &Path, took: Took) {

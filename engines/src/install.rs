@@ -78,7 +78,7 @@ pub fn geo_city_ipv6(engines_dir: &Path) -> Option<PathBuf> {
 }
 
 /// The database of countries for IPv4 and IPv6 addresses, in MaxMind's format,
-/// if `engines_dir` has it. It is in the public domain (CC0).
+/// if `engines_dir` has it. Its data is by the NRO, which asks for attribution: CC BY 4.0.
 pub fn geo_country(engines_dir: &Path) -> Option<PathBuf> {
     existing(engines_dir.join("country/geo-whois-asn-country.mmdb"))
 }

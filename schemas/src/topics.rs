@@ -116,7 +116,7 @@ impl Topic {
             Self::Replayed => "replayed",
             Self::Daykeys => "daykeys",
             Self::Attempts => "attempts",
-            Self::Delay => "delay.1m",
+            Self::Delay => "delay",
             Self::Dead => "dead",
         }
     }

@@ -44,7 +44,7 @@ async fn what_is_refused_is_named() {
     assert_eq!(
         several.body,
         json!({"type": "urn:clickhook:problem:invalid", "title": "A field has a value that is not allowed", "status": 422,
-            "detail": "Not allowed: slug, destination", "errors": [
+            "detail": "Values are not allowed for: slug, destination", "errors": [
             {"field": "slug", "reason": "`q` is reserved: choose another"},
             {"field": "destination", "reason": "begins with javascript:, must begin with http:// or https://"}]})
     );
