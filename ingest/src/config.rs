@@ -29,6 +29,17 @@ pub enum Durability {
     Async,
 }
 
+/// The answer to a click that neither Kafka, nor the disk, nor memory takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// 503 with `Retry-After`: every redirect is a recorded click.
+    #[default]
+    Refuse,
+    /// The redirect; its click is lost, and counted as lost.
+    Redirect,
+}
+
 /// The redirector's configuration. The defaults are what production starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -63,8 +74,11 @@ pub struct Config {
     /// Where the redirector keeps what must survive it; each process has its own.
     pub data_dir: PathBuf,
     /// How many bytes of clicks the spool takes. Beyond them redirects go on, and
-    /// their clicks are in memory alone.
+    /// their clicks are in memory alone, up to 64 MiB.
     pub spool_max_bytes: u64,
+    /// The answer to clicks that neither Kafka, nor the disk, nor memory takes:
+    /// `refuse` or `redirect`.
+    pub when_full: WhenFull,
     /// Connections that are served at once; more wait to be accepted. At least one a
     /// thread, each of which keeps room for the next one.
     pub max_connections: usize,
@@ -109,6 +123,7 @@ impl Default for Config {
             ack_timeout_ms: 5_000,
             data_dir: PathBuf::from("./data/ingest"),
             spool_max_bytes: 2 << 30,
+            when_full: WhenFull::Refuse,
             max_connections: 20_000,
             header_timeout_ms: 30_000,
             intake_listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8082)),

@@ -35,7 +35,7 @@ use std::{
 };
 
 use bus::{Bus, BusError, Table, TableProgress};
-pub use config::{Config, Durability};
+pub use config::{Config, Durability, WhenFull};
 pub use recording::spool::SpoolError;
 use service::{ConfigError, Part, Process, Shutdown};
 use tokio::{
@@ -137,6 +137,7 @@ pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running
     let Process { metrics: registry, health, shutdown } = process;
     config.validate()?;
     let part = health.part("links");
+    let clicks = health.part("clicks");
     let metrics = IngestMetrics::new(&registry);
     let address = config.listen;
     let listen_error = |source| Error::Listen { address, source };
@@ -146,7 +147,7 @@ pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running
         let bus = bus.clone();
         let config = config.clone();
         let metrics = metrics.clone();
-        let opened = spawn_blocking(move || Recording::open(&bus, &config, &metrics, config.cores())).await;
+        let opened = spawn_blocking(move || Recording::open(&bus, &config, &metrics, clicks, config.cores())).await;
         opened.map_err(|error| Error::Thread(io::Error::other(error)))??
     };
     let listeners = edge::serve::listen(address, config.cores()).map_err(listen_error)?;
@@ -193,16 +194,17 @@ impl Recording {
         bus: &Bus,
         config: &Config,
         metrics: &IngestMetrics,
+        readiness: Part,
         cores: usize,
     ) -> Result<(Self, Vec<CoreHandle>), Error> {
         if config.durability != Durability::Spooled {
-            let (recorder, messages) = Recorder::new(bus, config, metrics.clone(), None, cores)?;
+            let (recorder, messages) = Recorder::new(bus, config, metrics.clone(), None, readiness, cores)?;
             let handles = CoreHandle::all(&recorder, messages);
             return Ok((Self { recorder, spooler: None }, handles));
         }
         let spool = Spool::open(&config.data_dir)?;
         let (sender, commands) = mpsc::channel();
-        let (recorder, messages) = Recorder::new(bus, config, metrics.clone(), Some(sender.clone()), cores)?;
+        let (recorder, messages) = Recorder::new(bus, config, metrics.clone(), Some(sender.clone()), readiness, cores)?;
         let handles = CoreHandle::all(&recorder, messages);
         let spooler = Spooler::new(spool, config.spool_max_bytes, metrics.clone(), Arc::clone(&recorder), sender)?;
         let spooler = spooler.start(commands).map_err(Error::Thread)?;

@@ -36,6 +36,9 @@ pub(crate) struct IngestMetrics {
     pub(crate) late: Gauge,
     pub(crate) spooled_clicks: Counter,
     pub(crate) shed_clicks: Counter,
+    pub(crate) refused_clicks: Counter,
+    pub(crate) lost_clicks: Counter,
+    pub(crate) memory_bytes: Gauge,
     pub(crate) replayed_bundles: Counter,
     pub(crate) spool_bundles: Gauge,
     pub(crate) spool_bytes: Gauge,
@@ -95,6 +98,16 @@ impl IngestMetrics {
                 "clickhook_ingest_shed_clicks",
                 "Clicks that neither Kafka nor the disk took while their visitors waited",
             ),
+            refused_clicks: metrics.counter(
+                "clickhook_ingest_refused_clicks",
+                "Clicks answered with 503 because neither Kafka, nor the disk, nor memory took them",
+            ),
+            lost_clicks: metrics.counter(
+                "clickhook_ingest_lost_clicks",
+                "Clicks that were redirected although neither Kafka, nor the disk, nor memory took them",
+            ),
+            memory_bytes: metrics
+                .gauge("clickhook_ingest_memory_bytes", "Bytes of clicks that neither Kafka nor the disk has yet"),
             replayed_bundles: metrics
                 .counter("clickhook_ingest_replayed_bundles", "Bundles that only the disk had, and Kafka has now"),
             spool_bundles: metrics.gauge("clickhook_ingest_spool_bundles", "Bundles on disk"),

@@ -24,7 +24,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    Config,
+    Config, WhenFull,
     edge::connection,
     http::{
         Persistence, RequestHead,
@@ -227,6 +227,23 @@ impl EdgeCore {
         let tables = redirects.view();
         let request = visit::read(head, peer, &redirects.config.trusted_proxies);
         let decision = redirects.decide(&request, &tables, at);
+        if let Some(visit) = decision.visit()
+            && self.recorder.is_full()
+        {
+            match (visit.class.counts(), redirects.config.when_full) {
+                (true, WhenFull::Refuse) => {
+                    self.metrics().refused_clicks.inc();
+                    RedirectResponse::Unavailable.write(context, out);
+                }
+                (true, WhenFull::Redirect) => {
+                    self.metrics().lost_clicks.inc();
+                    decision.write(None, context, out);
+                }
+                // A visit that is no click was never promised to be recorded.
+                (false, _) => decision.write(None, context, out),
+            }
+            return Answered { click: None, after };
+        }
         let recorded = decision.visit().map(|visit| (visit.class, self.recorder.record(visit)));
         decision.write(recorded.as_ref().map(|(_, pending)| pending.id), context, out);
         let awaited = recorded.filter(|(class, _)| class.counts());

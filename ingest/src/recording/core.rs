@@ -134,6 +134,11 @@ impl CoreRecorder {
         }
     }
 
+    /// Whether clicks cannot be recorded at present.
+    pub(crate) fn is_full(&self) -> bool {
+        self.recorder.is_full()
+    }
+
     /// Sends the open bundle and gives the other cores this one's timers: the core's
     /// connections have ended.
     pub(crate) fn leave(&self) {

@@ -23,6 +23,7 @@ use schemas::{
     click::{AFTER_HEADER, AGAIN_HEADER, BUNDLE_COUNT_HEADER, BUNDLE_HEADER},
     ids::SHARDS,
 };
+use service::Part;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -41,6 +42,9 @@ use crate::{
 const WINDOW: Duration = Duration::from_millis(2);
 /// How long a bundle collects while Kafka does not answer.
 const LONGEST: Duration = Duration::from_millis(4);
+/// How many bytes of bundles may be in memory alone, beyond the client, the disk and the
+/// bundle that is open: then visits are not recorded any more.
+const MEMORY_BYTES: usize = 64 << 20;
 /// The size in bytes from which a bundle is sent at once.
 const FULL: usize = 128 << 10;
 /// How many emptied buffers are kept for the next bundles.
@@ -87,6 +91,9 @@ pub(crate) struct Recorder {
     unacked: Mutex<Unacked>,
     /// How many bundles Kafka has not acknowledged.
     in_flight: AtomicUsize,
+    /// Whether neither Kafka, nor the disk, nor memory takes another click.
+    full: AtomicBool,
+    readiness: Part,
     /// Whether each partition is late.
     late: Vec<AtomicBool>,
     cores: Vec<mpsc::UnboundedSender<CoreMessage>>,
@@ -119,8 +126,10 @@ impl Recorder {
         config: &Config,
         metrics: IngestMetrics,
         spooler: Option<blocking::Sender<SpoolCommand>>,
+        readiness: Part,
         cores: usize,
     ) -> Result<NewRecorder, BusError> {
+        readiness.ready();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
         let partitions = bus.partitions(Topic::ClicksRaw);
         let now = Instant::now();
@@ -134,7 +143,12 @@ impl Recorder {
             opener: 0,
             spare: Vec::new(),
         };
-        let rules = UnackedRules { durability: config.durability, budget: config.budget(), partitions };
+        let rules = UnackedRules {
+            durability: config.durability,
+            budget: config.budget(),
+            partitions,
+            memory_bytes: MEMORY_BYTES,
+        };
         let kafka = bus.clone();
         let durability = config.durability;
         let recorder = Self {
@@ -145,6 +159,8 @@ impl Recorder {
             open: Mutex::new(open),
             unacked: Mutex::new(Unacked::new(rules)),
             in_flight: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+            readiness,
             late: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
             cores: senders,
             spooler,
@@ -179,6 +195,23 @@ impl Recorder {
             true => Added::First,
             false => Added::Another,
         })
+    }
+
+    /// Whether neither Kafka, nor the disk, nor memory takes another click. A click that
+    /// was added before is kept all the same.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    fn show_full(&self, full: bool) {
+        if full {
+            error!(
+                bytes = MEMORY_BYTES,
+                "memory full: neither Kafka, nor the disk, nor memory takes clicks; `ingest.when_full` decides on redirects"
+            );
+        } else {
+            warn!("clicks are recorded again");
+        }
     }
 
     /// Whether redirects wait until their clicks are recorded.
@@ -253,6 +286,11 @@ impl Recorder {
             let mut unacked = self.unacked.lock();
             unacked.handle(event, Instant::now(), &mut effects);
             self.in_flight.store(unacked.len(), Ordering::Relaxed);
+            self.metrics.memory_bytes.set(i64::try_from(unacked.memory_bytes()).unwrap_or(i64::MAX));
+            let full = unacked.is_full();
+            if self.full.swap(full, Ordering::Relaxed) != full {
+                self.show_full(full);
+            }
             // Under the lock, so that the spooler gets its commands in their order.
             effects.retain(|effect| !self.command_spooler(effect));
         }
@@ -298,6 +336,11 @@ impl Recorder {
                 "spool disk hangs: redirects continue with their clicks in memory alone until the disk or Kafka has them"
             ),
             Effect::Hanging(false) => warn!("spool disk answers in time again"),
+            Effect::Blocked(true) => {
+                self.readiness
+                    .not_ready("no partition of clicks.raw acknowledges in time, and the spool takes no clicks");
+            }
+            Effect::Blocked(false) => self.readiness.ready(),
             Effect::Spool { .. } | Effect::Erase(_) | Effect::Replay { .. } => {}
         }
     }
@@ -511,7 +554,9 @@ mod tests {
         let bus = Bus::new(BusConfig { brokers: "127.0.0.1:1".to_owned(), ..BusConfig::default() });
         let (spooler, _commands) = blocking::channel();
         let metrics = IngestMetrics::new(&Metrics::default());
-        let (recorder, messages) = Recorder::new(&bus, &Config::default(), metrics.clone(), Some(spooler), 1).unwrap();
+        let readiness = service::Health::default().part("clicks");
+        let (recorder, messages) =
+            Recorder::new(&bus, &Config::default(), metrics.clone(), Some(spooler), readiness, 1).unwrap();
         let handle = CoreHandle::all(&recorder, messages).remove(0);
         let (core, messages) = handle.open();
         let runtime =

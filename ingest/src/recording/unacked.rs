@@ -36,6 +36,8 @@ pub(crate) struct UnackedRules {
     pub(crate) durability: Durability,
     pub(crate) budget: Duration,
     pub(crate) partitions: u16,
+    /// How many bytes of bundles may be in memory alone.
+    pub(crate) memory_bytes: usize,
 }
 
 /// A thing that happened.
@@ -81,6 +83,8 @@ pub(crate) enum Effect {
     Late { partition: u16, late: bool },
     /// The disk has begun to hang, or answers in time again.
     Hanging(bool),
+    /// No partition answers and the disk refuses, or no longer so.
+    Blocked(bool),
 }
 
 /// Whether a bundle is in the Kafka client.
@@ -151,6 +155,7 @@ pub(crate) struct Unacked {
     disk_retry: Option<Instant>,
     /// When a client that has refused a bundle is asked again.
     client_retry: Option<Instant>,
+    blocked: bool,
 }
 
 impl Unacked {
@@ -166,12 +171,23 @@ impl Unacked {
             hanging: false,
             disk_retry: None,
             client_retry: None,
+            blocked: false,
         }
     }
 
     /// How many bundles Kafka has not acknowledged.
     pub(crate) fn len(&self) -> usize {
         self.bundles.len()
+    }
+
+    /// How many bytes neither Kafka nor the disk has.
+    pub(crate) const fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// Whether memory takes no more bundles either.
+    pub(crate) fn is_full(&self) -> bool {
+        self.rules.durability != Durability::Acked && self.memory_bytes >= self.rules.memory_bytes
     }
 
     /// Whether bundles that are in memory alone may still reach Kafka or the disk soon.
@@ -217,6 +233,11 @@ impl Unacked {
             Event::NotStored(number) => self.not_stored(number, now, effects),
             Event::TimedOut => self.timed_out(now, effects),
             Event::Closing => self.closing(effects),
+        }
+        let blocked = self.spools() && self.disk_retry.is_some() && self.partitions.iter().all(|state| state.late);
+        if blocked != self.blocked {
+            self.blocked = blocked;
+            effects.push(Effect::Blocked(blocked));
         }
     }
 
@@ -352,11 +373,15 @@ impl Unacked {
     }
 
     fn stored(&mut self, number: BundleNumber, now: Instant, effects: &mut Vec<Effect>) {
+        self.is_on_disk(number, now, effects);
         if self.disk_retry.take().is_some() {
             while let Some(number) = self.first_refused() {
                 self.spool(number, effects);
             }
         }
+    }
+
+    fn is_on_disk(&mut self, number: BundleNumber, now: Instant, effects: &mut Vec<Effect>) {
         let Some(entry) = self.bundles.get_mut(&number) else { return };
         if entry.disk != DiskState::Stored {
             self.memory_bytes -= entry.bytes;
@@ -516,5 +541,71 @@ fn shed(number: BundleNumber, entry: &mut UnackedBundle, effects: &mut Vec<Effec
     if !entry.settled {
         effects.push(Effect::Shed { clicks: entry.clicks });
         settle(number, entry, Recorded::Shed, effects);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const BUDGET: Duration = Duration::from_millis(25);
+
+    fn rules() -> UnackedRules {
+        UnackedRules { durability: Durability::Spooled, budget: BUDGET, partitions: 2, memory_bytes: 1000 }
+    }
+
+    fn bundle(number: BundleNumber, partition: i32, since: Instant) -> Event {
+        let (id, lines) = (Uuid::from_u128(u128::from(number)), vec![b'x'; 400]);
+        Event::Closed(Arc::new(Bundle { number, id, partition, clicks: 1, lines, since, cores: 1 }))
+    }
+
+    fn apply(unacked: &mut Unacked, event: Event, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        unacked.handle(event, now, &mut effects);
+        effects
+    }
+
+    #[test]
+    fn a_bundle_that_neither_client_nor_disk_takes_stays_in_memory_until_one_does() {
+        let now = Instant::now();
+        let mut unacked = Unacked::new(rules());
+        for number in 0..3 {
+            apply(&mut unacked, bundle(number, 0, now), now);
+            apply(&mut unacked, Event::NotTaken(number), now);
+            let effects = apply(&mut unacked, Event::NotStored(number), now);
+            assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle { recorded: Recorded::Shed, .. })));
+        }
+        assert_eq!(unacked.memory_bytes(), 1200);
+        assert!(unacked.is_full());
+        // One bundle that the disk takes lets the others be tried again.
+        let effects = apply(&mut unacked, Event::Stored(0), now);
+        assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Spool { .. })).count(), 2);
+        assert!(!unacked.is_full());
+        // The client is tried again as well, and what Kafka has is forgotten.
+        let later = now + RETRY_AFTER;
+        let effects = apply(&mut unacked, Event::TimedOut, later);
+        assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Produce { .. })).count(), 2);
+        for number in 1..3 {
+            apply(&mut unacked, Event::Acked { bundle: number, offset: 5 }, later);
+        }
+        assert_eq!(unacked.len(), 0);
+        assert_eq!(unacked.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn a_partition_is_late_on_its_own() {
+        let now = Instant::now();
+        let mut unacked = Unacked::new(rules());
+        apply(&mut unacked, bundle(0, 0, now), now);
+        apply(&mut unacked, bundle(1, 1, now), now);
+        apply(&mut unacked, Event::Acked { bundle: 1, offset: 9 }, now);
+        let effects = apply(&mut unacked, Event::TimedOut, now + BUDGET);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Late { partition: 0, late: true })));
+        let effects = apply(&mut unacked, bundle(2, 1, now + BUDGET), now + BUDGET);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Spool { .. })), "{effects:?}");
+        let effects = apply(&mut unacked, bundle(3, 0, now + BUDGET), now + BUDGET);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Spool { after: None, .. })), "{effects:?}");
     }
 }
