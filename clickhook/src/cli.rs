@@ -103,6 +103,9 @@ enum EnginesCommand {
         /// Where the engines keep their data; a temporary folder if none.
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
+        /// Brokers of the Kafka; several are a cluster that keeps three replicas.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+        brokers: u16,
         /// The command.
         #[arg(required = true, trailing_var_arg = true)]
         command: Vec<OsString>,
@@ -147,7 +150,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(args),
         Command::Stats(args) => stats::run(args).map(|()| ExitCode::SUCCESS),
         Command::Offsets(command) => offsets::run(command).map(|()| ExitCode::SUCCESS),
-        Command::Engines(EnginesCommand::Exec { data_dir, command }) => exec(data_dir, &command),
+        Command::Engines(EnginesCommand::Exec { data_dir, brokers, command }) => exec(data_dir, brokers, &command),
     }
 }
 
@@ -160,12 +163,13 @@ fn run_roles(args: &RoleArgs, roles: Vec<roles::Role>) -> anyhow::Result<ExitCod
     runtime()?.block_on(roles::run_alone(roles, config)).map(|()| ExitCode::SUCCESS)
 }
 
-fn exec(data_dir: Option<PathBuf>, command: &[OsString]) -> anyhow::Result<ExitCode> {
+fn exec(data_dir: Option<PathBuf>, brokers: u16, command: &[OsString]) -> anyhow::Result<ExitCode> {
     telemetry::init(telemetry::Format::Text, "warn");
     let temporary =
         tempfile::Builder::new().prefix("clickhook-engines-").tempdir().context("make a temporary folder")?;
     let data_dir = data_dir.unwrap_or_else(|| temporary.path().to_owned());
-    let code = runtime()?.block_on(engines::exec(engines::Options::new(data_dir), command))?;
+    let options = engines::Options { brokers, ..engines::Options::new(data_dir) };
+    let code = runtime()?.block_on(engines::exec(options, command))?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

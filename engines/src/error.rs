@@ -42,6 +42,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The data directory belongs to a Kafka of another size.
+    #[error("the data directory {dir} has a Kafka of {found} brokers, not of {asked}; run it with that number, or choose another directory", dir = .dir.display())]
+    Brokers {
+        /// The data directory.
+        dir: PathBuf,
+        /// The number of brokers that it was made for.
+        found: usize,
+        /// The number of brokers that was asked for.
+        asked: usize,
+    },
     /// No free loopback port was found.
     #[error("no free port on 127.0.0.1 between {from} and {to}; stop what listens there")]
     NoPort {

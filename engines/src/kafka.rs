@@ -1,4 +1,5 @@
-//! Apache Kafka as a child: one node, broker and controller in one JVM (KRaft).
+//! Apache Kafka as children: one node, or a cluster of several. Each is a broker and
+//! a controller in one JVM (KRaft).
 
 use std::fs;
 use std::io;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use crate::data_dir::{DataDir, write_atomically};
 use crate::install::Installed;
 use crate::log_file::LogFile;
-use crate::probe::{KafkaProbe, Probe};
+use crate::ports::BrokerPorts;
+use crate::probe::{KafkaProbe, Probe, WaitsFor};
 use crate::supervisor::{Spec, Stop};
 use crate::{Engine, Error};
 
@@ -20,55 +22,98 @@ const JAVA_ARGS: &str = include_str!("kafka/java.args");
 /// Closing its logs in order spares the next start the recovery.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
-/// Writes Kafka's configuration, formats its folder if it is new, and says how
-/// it is run.
-pub(crate) fn prepare(
-    data_dir: &DataDir,
-    installed: &Installed,
-    broker_port: u16,
-    controller_port: u16,
-) -> Result<Spec, Error> {
-    let dir = data_dir.path().join("kafka");
-    let log_dir = dir.join("data");
-    fs::create_dir_all(&log_dir).map_err(|source| Error::io("create", &log_dir, source))?;
-    let temporary = empty_dir(dir.join("tmp"))?;
-    let cluster_id = cluster_id(&installed.kafka().join("formatted"), &log_dir)?;
+/// A node of a cluster is small: several share a laptop with everything else.
+const CLUSTER_HEAP: &str = "-Xmx192m";
 
-    let config = dir.join("server.properties");
-    let filled_in = CONFIG
-        .replace("@log_dir@", &log_dir.to_string_lossy().replace('\\', "\\\\"))
-        .replace("@broker_port@", &broker_port.to_string())
-        .replace("@controller_port@", &controller_port.to_string());
-    write_atomically(&config, &filled_in)?;
-    let logging = dir.join("log4j2.properties");
-    write_atomically(&logging, LOGGING)?;
-
-    // Its classpath is relative, so Java runs in the folder with the jars.
-    let mut args = vec!["@classpath.args".to_owned()];
-    args.extend(JAVA_ARGS.lines().map(str::to_owned));
-    // Without it, or with another Java than it was made by, the start is slower.
-    if installed.kafka().join("classes.jsa").exists() {
-        args.push("-XX:SharedArchiveFile=classes.jsa".into());
+/// Writes the configuration of each node, formats its folder if it is new, and
+/// says how it is run. A node has a folder of its own in the data directory: the
+/// first `kafka`, the others `kafka-2` and so on.
+pub(crate) fn prepare(data_dir: &DataDir, installed: &Installed, ports: &[BrokerPorts]) -> Result<Vec<Spec>, Error> {
+    let voters: Vec<String> =
+        ports.iter().zip(1..).map(|(ports, id)| format!("{id}@127.0.0.1:{}", ports.controllers)).collect();
+    let voters = voters.join(",");
+    let mut cluster_id = None;
+    let mut specs = Vec::new();
+    for (own, id) in ports.iter().zip(1..) {
+        let name = if id == 1 { "kafka".to_owned() } else { format!("kafka-{id}") };
+        let node = Node { id, name, ports: *own, voters: &voters, brokers: ports.len() };
+        let log_dir = data_dir.path().join(&node.name).join("data");
+        fs::create_dir_all(&log_dir).map_err(|source| Error::io("create", &log_dir, source))?;
+        let cluster = format(&installed.kafka().join("formatted"), &log_dir, id, cluster_id.take())?;
+        specs.push(node.prepare(data_dir, installed, &log_dir, &cluster)?);
+        cluster_id = Some(cluster);
     }
-    let marker = config.to_string_lossy().into_owned();
-    args.extend([
-        format!("-Djava.io.tmpdir={}", temporary.display()),
-        format!("-Dlog4j2.configurationFile={}", logging.display()),
-        "kafka.Kafka".into(),
-        marker.clone(),
-    ]);
+    Ok(specs)
+}
 
-    Ok(Spec {
-        engine: Engine::Kafka,
-        program: installed.java(),
-        args: args.into_iter().map(Into::into).collect(),
-        current_dir: installed.kafka(),
-        marker,
-        record: data_dir.run().join("kafka.json"),
-        log: LogFile::new(data_dir.logs().join("kafka.log"), data_dir.log_max_bytes()),
-        probe: Probe::Kafka(KafkaProbe { port: broker_port, cluster_id }),
-        stop: Stop::Terminate(STOP_WITHIN),
-    })
+/// One of the brokers, which is also one of the controllers.
+struct Node<'a> {
+    id: u16,
+    name: String,
+    ports: BrokerPorts,
+    voters: &'a str,
+    brokers: usize,
+}
+
+impl Node<'_> {
+    fn prepare(
+        &self,
+        data_dir: &DataDir,
+        installed: &Installed,
+        log_dir: &Path,
+        cluster_id: &str,
+    ) -> Result<Spec, Error> {
+        let dir = data_dir.path().join(&self.name);
+        let temporary = empty_dir(dir.join("tmp"))?;
+        let config = dir.join("server.properties");
+        write_atomically(&config, &self.config(log_dir))?;
+        let logging = dir.join("log4j2.properties");
+        write_atomically(&logging, LOGGING)?;
+
+        // Its classpath is relative, so Java runs in the folder with the jars.
+        let mut args = vec!["@classpath.args".to_owned()];
+        args.extend(JAVA_ARGS.lines().map(str::to_owned));
+        if self.brokers > 1 {
+            args.push(CLUSTER_HEAP.into());
+        }
+        // Without it, or with another Java than it was made by, the start is slower.
+        if installed.kafka().join("classes.jsa").exists() {
+            args.push("-XX:SharedArchiveFile=classes.jsa".into());
+        }
+        let marker = config.to_string_lossy().into_owned();
+        args.extend([
+            format!("-Djava.io.tmpdir={}", temporary.display()),
+            format!("-Dlog4j2.configurationFile={}", logging.display()),
+            "kafka.Kafka".into(),
+            marker.clone(),
+        ]);
+        let port = self.ports.clients;
+        let cluster_id = cluster_id.to_owned();
+        let waits_for = if self.brokers == 1 { WaitsFor::Coordinators } else { WaitsFor::ProducerIds };
+        Ok(Spec {
+            engine: Engine::Kafka,
+            program: installed.java(),
+            args: args.into_iter().map(Into::into).collect(),
+            current_dir: installed.kafka(),
+            marker,
+            record: data_dir.run().join(format!("{}.json", self.name)),
+            log: LogFile::new(data_dir.logs().join(format!("{}.log", self.name)), data_dir.log_max_bytes()),
+            probe: Probe::Kafka(KafkaProbe { port, cluster_id, waits_for }),
+            stop: Stop::Terminate(STOP_WITHIN),
+        })
+    }
+
+    fn config(&self, log_dir: &Path) -> String {
+        let replicas = self.brokers.min(3);
+        CONFIG
+            .replace("@log_dir@", &log_dir.to_string_lossy().replace('\\', "\\\\"))
+            .replace("@broker_port@", &self.ports.clients.to_string())
+            .replace("@controller_port@", &self.ports.controllers.to_string())
+            .replace("@node_id@", &self.id.to_string())
+            .replace("@voters@", self.voters)
+            .replace("@replicas@", &replicas.to_string())
+            .replace("@min_isr@", &replicas.saturating_sub(1).max(1).to_string())
+    }
 }
 
 /// Java's folder for temporary files. Kafka's compressors unpack libraries there,
@@ -81,10 +126,11 @@ fn empty_dir(dir: PathBuf) -> Result<PathBuf, Error> {
     Ok(dir)
 }
 
-/// The id of the cluster in `log_dir`. A new folder is formatted by copying what
-/// Kafka's own tool wrote when Kafka was installed, under ids of its own: the
-/// same outcome as running the tool, a JVM start sooner.
-fn cluster_id(formatted: &Path, log_dir: &Path) -> Result<String, Error> {
+/// Formats `log_dir` if it is new, and gives back the id of its cluster. A new
+/// folder is formatted by copying what Kafka's own tool wrote when Kafka was
+/// installed, under ids of its own: the same outcome as running the tool, a JVM
+/// start sooner. Without `cluster_id`, the cluster is new, too.
+fn format(formatted: &Path, log_dir: &Path, node_id: u16, cluster_id: Option<String>) -> Result<String, Error> {
     let properties = log_dir.join("meta.properties");
     let found = match fs::read_to_string(&properties) {
         Ok(found) => found,
@@ -94,7 +140,8 @@ fn cluster_id(formatted: &Path, log_dir: &Path) -> Result<String, Error> {
             let checkpoint = log_dir.join("bootstrap.checkpoint");
             fs::copy(formatted.join("bootstrap.checkpoint"), &checkpoint)
                 .map_err(|source| Error::io("write", &checkpoint, source))?;
-            let new = with_new_ids(&template)?;
+            let cluster_id = cluster_id.map_or_else(random_id, Ok)?;
+            let new = with_ids(&template, node_id, &cluster_id)?;
             // Last: with it, the folder counts as formatted.
             write_atomically(&properties, &new)?;
             new
@@ -106,11 +153,13 @@ fn cluster_id(formatted: &Path, log_dir: &Path) -> Result<String, Error> {
         .ok_or_else(|| Error::io("find a cluster.id in", &properties, io::ErrorKind::InvalidData.into()))
 }
 
-fn with_new_ids(template: &str) -> Result<String, Error> {
+fn with_ids(template: &str, node_id: u16, cluster_id: &str) -> Result<String, Error> {
     let mut lines = Vec::new();
     for line in template.lines() {
         lines.push(match line.split_once('=') {
-            Some((key @ ("cluster.id" | "directory.id"), _)) => format!("{key}={}\n", random_id()?),
+            Some((key @ "cluster.id", _)) => format!("{key}={cluster_id}\n"),
+            Some((key @ "directory.id", _)) => format!("{key}={}\n", random_id()?),
+            Some((key @ "node.id", _)) => format!("{key}={node_id}\n"),
             _ => format!("{line}\n"),
         });
     }
@@ -156,11 +205,16 @@ mod tests {
         )
         .unwrap();
         fs::write(formatted.path().join("bootstrap.checkpoint"), "x").unwrap();
-        let id = cluster_id(formatted.path(), log_dir.path()).unwrap();
+        let id = format(formatted.path(), log_dir.path(), 1, None).unwrap();
         assert_eq!(id.len(), 22);
         assert_ne!(id, "old");
-        assert_eq!(cluster_id(formatted.path(), log_dir.path()).unwrap(), id);
+        assert_eq!(format(formatted.path(), log_dir.path(), 1, None).unwrap(), id);
         let written = fs::read_to_string(log_dir.path().join("meta.properties")).unwrap();
         assert!(written.contains("node.id=1\n") && !written.contains("old"), "{written}");
+
+        let second = tempfile::tempdir().unwrap();
+        assert_eq!(format(formatted.path(), second.path(), 2, Some(id.clone())).unwrap(), id);
+        let written = fs::read_to_string(second.path().join("meta.properties")).unwrap();
+        assert!(written.contains("node.id=2\n"), "{written}");
     }
 }

@@ -13,6 +13,7 @@
 //! data_dir/run/*.json   which child processes are ours (see `record`)
 //! data_dir/logs/*.log   what the children print
 //! data_dir/kafka        Kafka's configuration and logs (the records)
+//! data_dir/kafka-2      the second broker's, if there are several
 //! data_dir/clickhouse   ClickHouse's configuration and tables
 //! ```
 
@@ -37,8 +38,9 @@ pub use engine::Engine;
 pub use error::Error;
 pub use exec::exec;
 pub use install::{ENGINES_DIR_ENV, GEO_CITY_ATTRIBUTION, Installed, geo_city, geo_city_ipv6, geo_country};
-use ports::Ports;
+use ports::{BrokerPorts, Listening, Ports};
 use supervisor::{Spec, Supervised};
+use tokio::task::JoinSet;
 
 /// Where tests and benches find the brokers that [`exec`] started for them.
 pub const TEST_KAFKA_ENV: &str = "CLICKHOOK_TEST_KAFKA";
@@ -54,6 +56,9 @@ pub struct Options {
     pub engines_dir: Option<PathBuf>,
     /// Brokers to use in place of a Kafka of our own (`host:port,host:port`).
     pub kafka: Option<String>,
+    /// How many brokers a Kafka of our own has: one, or a cluster of several for
+    /// those who take some of them away. Fixed when the data directory is made.
+    pub brokers: u16,
     /// A ClickHouse to use in place of one of our own (its HTTP URL).
     pub clickhouse: Option<String>,
     /// The program that becomes ClickHouse by calling [`clickhouse::run_child`];
@@ -72,6 +77,7 @@ impl Options {
             data_dir: data_dir.into(),
             engines_dir: None,
             kafka: None,
+            brokers: 1,
             clickhouse: None,
             exe: None,
             clickhouse_args_prefix: vec![clickhouse::SUBCOMMAND.into()],
@@ -89,13 +95,23 @@ pub struct Pids {
     pub clickhouse: Option<u32>,
 }
 
+/// A broker of a Kafka of our own.
+#[derive(Debug)]
+enum Broker {
+    Running(Supervised),
+    /// Killed by [`Engines::kill_broker`]; what starts it again.
+    Killed(Spec),
+    /// It cannot be started again.
+    Lost,
+}
+
 /// Running engines. Dropping this without [`Engines::shutdown`] also ends the
 /// children, but nobody waits for them and they are killed with the runtime.
 #[derive(Debug)]
 pub struct Engines {
     kafka_brokers: String,
     clickhouse_url: String,
-    kafka: Option<Supervised>,
+    brokers: Vec<Broker>,
     clickhouse: Option<Supervised>,
     // Last: the next holder may come only when the children are gone.
     data_dir: DataDir,
@@ -126,17 +142,21 @@ impl Engines {
 
         let kafka = async {
             let (Some(installed), None) = (installed, &options.kafka) else { return Ok(None) };
-            let found = start_on_free_ports([remembered.kafka, remembered.kafka_controller], |[broker, controller]| {
-                kafka::prepare(&data_dir, installed, broker, controller)
-            });
-            found.await.map(Some)
+            let asked = usize::from(options.brokers.max(1));
+            let mut preferred = remembered.brokers();
+            if !preferred.is_empty() && preferred.len() != asked {
+                return Err(Error::Brokers { dir: data_dir.path().to_owned(), found: preferred.len(), asked });
+            }
+            preferred.resize(asked, BrokerPorts::default());
+            let choose = || BrokerPorts::choose(&preferred);
+            start_on_free_ports(choose, |ports| kafka::prepare(&data_dir, installed, ports)).await.map(Some)
         };
         let clickhouse = async {
             let (Some(installed), None) = (installed, &options.clickhouse) else { return Ok(None) };
-            let found = start_on_free_ports([remembered.clickhouse], |[port]| {
-                clickhouse::prepare(&data_dir, installed, &exe, &options.clickhouse_args_prefix, port)
-            });
-            found.await.map(Some)
+            let choose = || Ok(ports::choose(&[remembered.clickhouse])?[0]);
+            let prefix = &options.clickhouse_args_prefix;
+            let prepare = |port: &u16| Ok(vec![clickhouse::prepare(&data_dir, installed, &exe, prefix, *port)?]);
+            start_on_free_ports(choose, prepare).await.map(Some)
         };
         // Not try_join: the one that did start must be stopped before we return.
         let (kafka, clickhouse) = match tokio::join!(kafka, clickhouse) {
@@ -147,20 +167,27 @@ impl Engines {
             }
         };
 
-        let mut ports = remembered;
-        if let Some((_, [broker, controller])) = &kafka {
-            (ports.kafka, ports.kafka_controller) = (*broker, *controller);
+        let mut ports = remembered.clone();
+        if let Some((_, chosen)) = &kafka
+            && let Some((first, more)) = chosen.split_first()
+        {
+            ports.first_broker = *first;
+            ports.more_brokers = more.to_vec();
         }
-        if let Some((_, [http])) = &clickhouse {
+        if let Some((_, http)) = &clickhouse {
             ports.clickhouse = *http;
         }
         ports.save(&data_dir.ports_file())?;
 
+        let own_brokers = || {
+            let addresses = ports.brokers();
+            addresses.iter().map(|ports| format!("127.0.0.1:{}", ports.clients)).collect::<Vec<_>>().join(",")
+        };
         Ok(Self {
-            kafka_brokers: options.kafka.unwrap_or_else(|| format!("127.0.0.1:{}", ports.kafka)),
+            kafka_brokers: options.kafka.unwrap_or_else(own_brokers),
             clickhouse_url: options.clickhouse.unwrap_or_else(|| format!("http://127.0.0.1:{}", ports.clickhouse)),
-            kafka: kafka.map(|(kafka, _)| kafka),
-            clickhouse: clickhouse.map(|(clickhouse, _)| clickhouse),
+            brokers: kafka.into_iter().flat_map(|(brokers, _)| brokers).map(Broker::Running).collect(),
+            clickhouse: clickhouse.and_then(|(mut children, _)| children.pop()),
             data_dir,
         })
     }
@@ -178,10 +205,38 @@ impl Engines {
 
     /// The children's process ids at this moment.
     pub fn pids(&self) -> Pids {
-        Pids {
-            kafka: self.kafka.as_ref().and_then(Supervised::pid),
-            clickhouse: self.clickhouse.as_ref().and_then(Supervised::pid),
+        Pids { kafka: self.broker_pid(0), clickhouse: self.clickhouse.as_ref().and_then(Supervised::pid) }
+    }
+
+    /// The process id of a broker of our own, counted from 0, while it runs.
+    pub fn broker_pid(&self, broker: usize) -> Option<u32> {
+        match self.brokers.get(broker)? {
+            Broker::Running(broker) => broker.pid(),
+            Broker::Killed(_) | Broker::Lost => None,
         }
+    }
+
+    /// Kills a broker with SIGKILL, and does not start it again before
+    /// [`Engines::start_broker`].
+    pub async fn kill_broker(&mut self, broker: usize) {
+        let Some(broker) = self.brokers.get_mut(broker) else { return };
+        if let Broker::Running(running) = std::mem::replace(broker, Broker::Lost) {
+            *broker = running.kill().await.map_or(Broker::Lost, Broker::Killed);
+        }
+    }
+
+    /// Starts a broker again that was killed, on its data and its ports, and returns
+    /// when it answers.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_broker(&mut self, broker: usize) -> Result<(), Error> {
+        let Some(broker) = self.brokers.get_mut(broker) else { return Ok(()) };
+        match std::mem::replace(broker, Broker::Lost) {
+            Broker::Killed(spec) => *broker = Broker::Running(Supervised::start(spec).await?),
+            other => *broker = other,
+        }
+        Ok(())
     }
 
     /// Where the children's logs are.
@@ -192,40 +247,74 @@ impl Engines {
     /// Stops the children and frees the data directory. Call it when nothing
     /// uses them any more: a client of a stopped broker retries and complains.
     pub async fn shutdown(self) {
-        let stop = |child: Option<Supervised>| async {
-            if let Some(child) = child {
-                child.stop().await;
-            }
-        };
-        tokio::join!(stop(self.clickhouse), stop(self.kafka));
+        let brokers = self.brokers.into_iter().filter_map(|broker| match broker {
+            Broker::Running(broker) => Some(broker),
+            Broker::Killed(_) | Broker::Lost => None,
+        });
+        // At once: a broker that stops hands over to those that are still there.
+        stop_all(brokers.chain(self.clickhouse)).await;
         drop(self.data_dir);
     }
 }
 
-async fn stop_started<P>(started: Result<Option<(Supervised, P)>, Error>) -> Result<(), Error> {
-    if let Some((child, _)) = started? {
-        child.stop().await;
+async fn stop_all(children: impl IntoIterator<Item = Supervised>) {
+    let mut stopping = JoinSet::new();
+    for child in children {
+        stopping.spawn(child.stop());
+    }
+    stopping.join_all().await;
+}
+
+async fn stop_started<P>(started: Result<Option<(Vec<Supervised>, P)>, Error>) -> Result<(), Error> {
+    if let Some((children, _)) = started? {
+        stop_all(children).await;
     }
     Ok(())
 }
 
-/// Starts a child on the `preferred` ports where they are free, on others where
-/// not. Somebody may take a port between our look and the child's bind, so a
-/// child that failed while one of its ports is taken gets another chance.
-async fn start_on_free_ports<const N: usize>(
-    preferred: [u16; N],
-    prepare: impl Fn([u16; N]) -> Result<Spec, Error>,
-) -> Result<(Supervised, [u16; N]), Error> {
+/// Starts children on ports that are free. Somebody may take a port between our
+/// look and a child's bind, so children that failed while one of their ports is
+/// taken get another chance.
+async fn start_on_free_ports<P: Listening + std::fmt::Debug>(
+    choose: impl Fn() -> Result<P, Error>,
+    prepare: impl Fn(&P) -> Result<Vec<Spec>, Error>,
+) -> Result<(Vec<Supervised>, P), Error> {
     let mut attempts_left = 3;
     loop {
-        let ports = ports::choose(preferred)?;
+        let ports = choose()?;
         attempts_left -= 1;
-        match Supervised::start(prepare(ports)?).await {
-            Ok(child) => return Ok((child, ports)),
-            Err(error) if attempts_left > 0 && !ports.iter().all(|port| ports::is_free(*port)) => {
+        match start_all(prepare(&ports)?).await {
+            Ok(children) => return Ok((children, ports)),
+            Err(error) if attempts_left > 0 && ports.is_taken() => {
                 tracing::warn!(%error, ?ports, "a port was taken by somebody else, trying others");
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Starts children side by side: a controller of several waits for the others. Of
+/// children that do not all come up none is left. In the order of `specs`.
+async fn start_all(specs: Vec<Spec>) -> Result<Vec<Supervised>, Error> {
+    let mut starting = JoinSet::new();
+    for (at, spec) in specs.into_iter().enumerate() {
+        starting.spawn(async move { (at, Supervised::start(spec).await) });
+    }
+    let mut started = starting.join_all().await;
+    started.sort_unstable_by_key(|(at, _)| *at);
+    let mut children = Vec::new();
+    let mut failed = None;
+    for (_, outcome) in started {
+        match outcome {
+            Ok(child) => children.push(child),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        None => Ok(children),
+        Some(error) => {
+            stop_all(children).await;
+            Err(error)
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) struct Supervised {
     /// 0 while it is down.
     pid: Arc<AtomicU32>,
     stop: watch::Sender<()>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Spec>,
 }
 
 impl Supervised {
@@ -73,15 +73,23 @@ impl Supervised {
         Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
     }
 
-    pub(crate) async fn stop(self) {
+    /// Stops the child. Gives back how it was run, for another start.
+    pub(crate) async fn stop(self) -> Option<Spec> {
         drop(self.stop);
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "a supervisor panicked");
+        self.task.await.inspect_err(|error| tracing::error!(%error, "a supervisor panicked")).ok()
+    }
+
+    /// Kills the child with SIGKILL, and does not start it again.
+    pub(crate) async fn kill(self) -> Option<Spec> {
+        if let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            // An error means that it is gone, which the wait sees too.
+            let _ = kill_process(pid, Signal::KILL);
         }
+        self.stop().await
     }
 }
 
-async fn supervise(spec: Spec, first: Running, pid: Arc<AtomicU32>, mut stopped: watch::Receiver<()>) {
+async fn supervise(spec: Spec, first: Running, pid: Arc<AtomicU32>, mut stopped: watch::Receiver<()>) -> Spec {
     let mut running = first;
     let mut backoff = BACKOFF_FIRST;
     let mut look_at_log = interval(LOOK_AT_LOG_EVERY);
@@ -98,7 +106,7 @@ async fn supervise(spec: Spec, first: Running, pid: Arc<AtomicU32>, mut stopped:
                 running.stop(&spec).await;
                 pid.store(0, Ordering::Relaxed);
                 remove_record(&spec);
-                return;
+                return spec;
             }
         };
         pid.store(0, Ordering::Relaxed);
@@ -127,7 +135,7 @@ async fn supervise(spec: Spec, first: Running, pid: Arc<AtomicU32>, mut stopped:
             // Dropping the launch kills what it may have started.
             _ = stopped.changed() => {
                 remove_record(&spec);
-                return;
+                return spec;
             }
         };
         pid.store(running.pid, Ordering::Relaxed);

@@ -20,7 +20,7 @@ fn pid(pid: u32) -> Pid {
 
 /// Puts something into both engines that can be looked for later.
 fn remember(brokers: &str, url: &str) {
-    create_topic(brokers, "kept");
+    create_topic(brokers, "kept", 1);
     query(url, "CREATE TABLE kept (n UInt64) ENGINE = MergeTree ORDER BY n").unwrap();
     query(url, "INSERT INTO kept SELECT number FROM numbers(1000)").unwrap();
 }

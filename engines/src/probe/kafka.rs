@@ -21,6 +21,17 @@ const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
 pub(crate) struct KafkaProbe {
     pub(crate) port: u16,
     pub(crate) cluster_id: String,
+    pub(crate) waits_for: WaitsFor,
+}
+
+/// How far a broker must have come to count as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// A controller leads: enough for one of several brokers, whose groups and
+    /// transactions may be another's.
+    ProducerIds,
+    /// All groups and transactions are loaded, as a broker alone must.
+    Coordinators,
 }
 
 impl KafkaProbe {
@@ -34,6 +45,9 @@ impl KafkaProbe {
         let is_ours = named_in(&metadata).is_some_and(|(brokers, cluster)| brokers > 0 && cluster == self.cluster_id);
         if !is_ours || !hands_out_producer_ids(&ask(&mut connection, &producer_id_request()).await?) {
             return Ok(false);
+        }
+        if self.waits_for == WaitsFor::ProducerIds {
+            return Ok(true);
         }
         for kind in [CoordinatorKind::Group, CoordinatorKind::Transaction] {
             if !has_coordinator(&ask(&mut connection, &coordinator_request(kind)).await?) {

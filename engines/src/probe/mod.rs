@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 pub(crate) use clickhouse::ClickHouseProbe;
-pub(crate) use kafka::KafkaProbe;
+pub(crate) use kafka::{KafkaProbe, WaitsFor};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
