@@ -303,13 +303,17 @@ impl Bus {
             .set("isolation.level", isolation.as_str())
             .create_with_context(context)
             .map_err(BusError::new("make a consumer"))?;
+        let mut query_config = self.admin_config();
+        // Lag then counts what an open transaction hides, too: it would be 0 while a
+        // transaction that never ends holds every reader up.
+        query_config.set("isolation.level", "read_uncommitted");
         Ok(Consumer {
             inner,
             topics,
             group: group.to_owned(),
             read: read.to_vec(),
             joined: AtomicBool::new(false),
-            query_config: self.admin_config(),
+            query_config,
             query_client: OnceLock::new(),
         })
     }

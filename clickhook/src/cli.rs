@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use service::telemetry;
 
 use crate::{
-    commands::{self, campaigns, conversions, domains, endpoints, keys, links, offsets, stats, trigger, workspaces},
+    commands::{
+        self, campaigns, conversions, dead, domains, endpoints, keys, links, offsets, stats, trigger, workspaces,
+    },
     config::{self, Config},
     listen, roles, up, verify,
 };
@@ -69,6 +71,9 @@ enum Command {
     Verify(verify::Args),
     /// Ask how often a link was followed.
     Stats(stats::StatsArgs),
+    /// List and show dead letters, and decide on bundles that may be second copies.
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Choose where a consumer group reads on, where only a person can decide.
     #[command(subcommand)]
     Offsets(offsets::Command),
@@ -149,6 +154,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Trigger(args) => trigger::run(args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => verify::run(args),
         Command::Stats(args) => stats::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Dead(command) => runtime()?.block_on(dead::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Offsets(command) => offsets::run(command).map(|()| ExitCode::SUCCESS),
         Command::Engines(EnginesCommand::Exec { data_dir, brokers, command }) => exec(data_dir, brokers, &command),
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod campaigns;
 pub(crate) mod conversions;
+pub(crate) mod dead;
 pub(crate) mod domains;
 pub(crate) mod endpoints;
 pub(crate) mod import;

@@ -1,0 +1,188 @@
+//! `clickhook dead`: records that were given up, and the decision of a person on
+//! bundles of clicks that cannot be told from a second copy.
+
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use bus::{Bus, Outgoing, Partition};
+use clap::Subcommand;
+use schemas::{Dead, RawClick, Topic};
+use uuid::Uuid;
+
+use crate::{cli::RoleArgs, config};
+
+/// Commands on dead letters.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List dead letters: their place, time, origin and reason.
+    Ls {
+        #[command(flatten)]
+        role: RoleArgs,
+    },
+    /// Show a dead letter whole.
+    Show {
+        /// The place that `ls` prints: partition:offset.
+        place: String,
+        #[command(flatten)]
+        role: RoleArgs,
+    },
+    /// Count a bundle of clicks that cannot be told from a second copy: its visits
+    /// are produced as an ordinary bundle.
+    #[command(after_help = "Example:\n  clickhook dead replay 2:17")]
+    Replay {
+        /// The place that `ls` prints: partition:offset.
+        place: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        role: RoleArgs,
+    },
+}
+
+/// How long Kafka may take for a replayed bundle.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs `clickhook dead …`.
+pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Ls { role } => tokio::task::block_in_place(|| list(&connect(&role)?)),
+        Command::Show { place, role } => {
+            let dead = tokio::task::block_in_place(|| find(&connect(&role)?, &place))?;
+            say!("{}", serde_json::to_string_pretty(&dead)?);
+            Ok(())
+        }
+        Command::Replay { place, yes, role } => {
+            let bus = connect(&role)?;
+            let dead = tokio::task::block_in_place(|| find(&bus, &place))?;
+            replay(&bus, &dead, yes).await
+        }
+    }
+}
+
+fn connect(role: &RoleArgs) -> anyhow::Result<Bus> {
+    Ok(Bus::new(config::load(role.config.as_deref())?.kafka))
+}
+
+fn list(bus: &Bus) -> anyhow::Result<()> {
+    let reader = bus.log_reader("dead")?;
+    for index in 0..i32::from(bus.partitions(Topic::Dead)) {
+        let partition = Partition { topic: Topic::Dead, index };
+        reader.read(
+            partition,
+            reader.range(partition)?,
+            || false,
+            |record| {
+                let place = format!("{index}:{}", record.offset());
+                match serde_json::from_slice::<Dead>(record.value().unwrap_or_default()) {
+                    Ok(Dead { at, origin, reason, .. }) => {
+                        say!("{place}\t{at}\t{}[{}]@{}\t{reason}", origin.topic, origin.partition, origin.offset);
+                    }
+                    Err(error) => say!("{place}\tnot a dead letter: {error}"),
+                }
+                true
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn find(bus: &Bus, place: &str) -> anyhow::Result<Dead> {
+    let parsed = place.split_once(':').and_then(|(index, offset)| Some((index.parse().ok()?, offset.parse().ok()?)));
+    let (index, offset): (i32, i64) =
+        parsed.context("a place is partition:offset, as `clickhook dead ls` prints it")?;
+    let reader = bus.log_reader("dead")?;
+    let partition = Partition { topic: Topic::Dead, index };
+    let range = reader.range(partition)?;
+    ensure!(range.contains(&offset), "no dead letter is at {place}: the log holds {} to {}", range.start, range.end);
+    let mut found = None;
+    reader.read(
+        partition,
+        offset..offset + 1,
+        || false,
+        |record| {
+            found = Some(serde_json::from_slice(record.value().unwrap_or_default()));
+            false
+        },
+    )?;
+    found.with_context(|| format!("no dead letter is at {place}"))?.context("the record is not a dead letter")
+}
+
+async fn replay(bus: &Bus, dead: &Dead, yes: bool) -> anyhow::Result<()> {
+    let lines = bundle_lines(bus, dead)?;
+    let count = lines.lines().count();
+    let count_text = count.to_string();
+    say!("bundle {}: {}", dead.origin.bundle.as_deref().unwrap_or("without an id"), dead.reason);
+    say!("{count} visits are produced with truncated addresses. If a first copy was counted, they are counted twice.");
+    if !yes && !confirm("Produce them? [y/N] ")? {
+        say!("nothing was produced");
+        return Ok(());
+    }
+    let producer = bus.producer("dead", Duration::ZERO, PATIENCE)?;
+    let id = Uuid::now_v7().to_string();
+    let out = Outgoing {
+        topic: Topic::ClicksRaw,
+        partition: Some(dead.origin.partition),
+        key: None,
+        value: Some(lines.as_bytes()),
+        headers: &[("count", count_text.as_bytes()), ("bundle", id.as_bytes())],
+    };
+    let (partition, offset) = producer.produce(&out).await?;
+    say!("produced as bundle {id}: {}[{partition}]@{offset}", bus.topics().name(Topic::ClicksRaw));
+    Ok(())
+}
+
+/// Returns the lines of a whole bundle of clicks.
+fn bundle_lines<'a>(bus: &Bus, dead: &'a Dead) -> anyhow::Result<&'a str> {
+    let is_bundle = dead.origin.topic == bus.topics().name(Topic::ClicksRaw) && dead.origin.line.is_none();
+    if !is_bundle {
+        bail!("only whole bundles of {} can be replayed", bus.topics().name(Topic::ClicksRaw));
+    }
+    let lines = dead.payload.as_deref().context("the dead letter has no payload")?;
+    for line in lines.lines() {
+        let _: RawClick<'_> = serde_json::from_str(line).context("a line of the bundle was cut or is no click")?;
+    }
+    Ok(lines)
+}
+
+fn confirm(question: &str) -> io::Result<bool> {
+    let mut out = io::stdout();
+    write!(out, "{question}")?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::BusConfig;
+    use schemas::{Origin, Timestamp};
+
+    use super::*;
+
+    const LINE: &str = concat!(
+        r#"{"v":1,"id":"clk_01KGQ7ZJ4GE01A80000000002A","class":"click","ip":"203.0.113.0","workspace":"default","#,
+        r#""link":{"id":"lnk_0000000000000000000000000Z","short_url":"https://go.acme.co/sale","#,
+        r#""destination":"https://acme.com/","slug":"sale"}}"#,
+    );
+
+    fn dead(topic: &str, line: Option<u32>, payload: &str) -> Dead {
+        let origin = Origin { topic: topic.to_owned(), partition: 0, offset: 7, line, bundle: None };
+        let at = Timestamp::from_millis(0);
+        Dead { v: 1, reason: String::new(), at, origin, payload: Some(payload.to_owned()), delivery: None }
+    }
+
+    #[test]
+    fn only_a_whole_bundle_of_clicks_can_be_replayed() {
+        let bus = Bus::new(BusConfig::default());
+        let lines = format!("{LINE}\n{LINE}\n");
+        assert_eq!(bundle_lines(&bus, &dead("clickhook.clicks.raw", None, &lines)).unwrap(), lines);
+        assert!(bundle_lines(&bus, &dead("clickhook.clicks.raw", Some(1), &lines)).is_err());
+        assert!(bundle_lines(&bus, &dead("clickhook.clicks", None, &lines)).is_err());
+        assert!(bundle_lines(&bus, &dead("clickhook.clicks.raw", None, &lines[..lines.len() - 9])).is_err());
+    }
+}
