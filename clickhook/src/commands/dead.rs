@@ -160,7 +160,7 @@ fn confirm(question: &str) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use bus::BusConfig;
-    use schemas::{Origin, Timestamp};
+    use schemas::{DeadOrigin, Timestamp};
 
     use super::*;
 
@@ -171,9 +171,9 @@ mod tests {
     );
 
     fn dead(topic: &str, line: Option<u32>, payload: &str) -> Dead {
-        let origin = Origin { topic: topic.to_owned(), partition: 0, offset: 7, line, bundle: None };
+        let origin = DeadOrigin { topic: topic.to_owned(), partition: 0, offset: 7, line, bundle: None };
         let at = Timestamp::from_millis(0);
-        Dead { v: 1, reason: String::new(), at, origin, payload: Some(payload.to_owned()), delivery: None }
+        Dead::of_record(String::new(), at, origin, payload)
     }
 
     #[test]
