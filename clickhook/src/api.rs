@@ -1,5 +1,5 @@
-//! The API's client, as the commands use it: requests with the admin key, and
-//! problems told in words.
+//! The client of the API that the commands use: requests with the admin key, and
+//! problems as readable text.
 
 use std::{io::Read, path::PathBuf, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::keys;
 /// How long the API may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where the API is and who asks.
+/// The arguments of every command that calls the API.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ApiArgs {
-    /// The API.
+    /// The address of the API.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081", env = "CLICKHOOK_API", global = true)]
     api: String,
     /// A file with the API key, where `CLICKHOOK_ADMIN_KEY` is not set.
@@ -28,13 +28,13 @@ pub(crate) struct ApiArgs {
 }
 
 /// A client of the API.
-pub(crate) struct Api {
+pub(crate) struct ApiClient {
     agent: ureq::Agent,
     base: String,
     authorization: String,
 }
 
-/// What a request does.
+/// The method of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Method {
     Get,
@@ -44,8 +44,8 @@ pub(crate) enum Method {
 }
 
 impl ApiArgs {
-    /// The client.
-    pub(crate) fn client(&self) -> anyhow::Result<Api> {
+    /// Returns a client with the key of the environment or the key file.
+    pub(crate) fn client(&self) -> anyhow::Result<ApiClient> {
         let key = match std::env::var(keys::ADMIN_KEY) {
             Ok(key) => key,
             Err(_) => keys::read(&self.key_file).with_context(|| {
@@ -57,11 +57,11 @@ impl ApiArgs {
         };
         let agent =
             ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
-        Ok(Api { agent, base: self.api.trim_end_matches('/').to_owned(), authorization: format!("Bearer {key}") })
+        Ok(ApiClient { agent, base: self.api.trim_end_matches('/').to_owned(), authorization: format!("Bearer {key}") })
     }
 }
 
-impl Api {
+impl ApiClient {
     /// Sends a request and reads the answer.
     pub(crate) fn call<T: DeserializeOwned>(
         &self,
@@ -88,8 +88,7 @@ impl Api {
         read(&mut answer, path)
     }
 
-    /// Posts what `body` gives until it ends, however long that takes, and reads
-    /// the answer.
+    /// Posts `body` to its end, however long that takes, and reads the answer.
     pub(crate) fn stream<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -113,7 +112,7 @@ impl Api {
         read(&mut answer, path)
     }
 
-    /// Everything of a list, page by page.
+    /// Reads every page of a list.
     pub(crate) fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
         let mut all = Vec::new();
         let mut cursor = String::new();
@@ -138,12 +137,13 @@ fn read<T: DeserializeOwned>(answer: &mut ureq::http::Response<ureq::Body>, path
     serde_json::from_str(text).with_context(|| format!("the API's answer to {path} is not what was expected"))
 }
 
-/// A problem (RFC 9457) in words.
+/// Returns a problem (RFC 9457) as readable text.
 fn problem(status: u16, text: &str) -> String {
     let Ok(problem) = serde_json::from_str::<Value>(text) else { return format!("the API answers {status}: {text}") };
     let mut words = problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or("refused").to_owned();
     for error in problem["errors"].as_array().into_iter().flatten() {
-        let (field, reason) = (error["field"].as_str().unwrap_or("?"), error["reason"].as_str().unwrap_or("?"));
+        let field = error["field"].as_str().unwrap_or("?");
+        let reason = error["reason"].as_str().unwrap_or("?");
         words.push_str(&format!("\n  {field}: {reason}"));
     }
     words

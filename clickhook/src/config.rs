@@ -17,6 +17,7 @@ pub(crate) struct Config {
     pub(crate) kafka: BusConfig,
     pub(crate) clickhouse: StoreConfig,
     pub(crate) links: LinksConfig,
+    pub(crate) endpoints: EndpointsConfig,
     pub(crate) ingest: ingest::Config,
     pub(crate) control: control::Config,
     pub(crate) enricher: enricher::Config,
@@ -26,7 +27,7 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
 }
 
-/// `[links]`: what the API and the redirector must agree on.
+/// The section `[links]`: settings on which the API and the redirector must agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LinksConfig {
@@ -34,11 +35,21 @@ pub(crate) struct LinksConfig {
     pub(crate) app_schemes: AppSchemes,
 }
 
-/// `[metrics]`.
+/// The section `[endpoints]`: settings on which the API and the dispatcher must agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct EndpointsConfig {
+    /// Whether endpoints may be plain HTTP.
+    pub(crate) allow_http: bool,
+    /// Whether endpoints may be in private networks or on this machine.
+    pub(crate) allow_private: bool,
+}
+
+/// The section `[metrics]`: the address of health and metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct MetricsConfig {
-    /// Where `/healthz`, `/readyz` and `/metrics` are served.
+    /// The address at which `/healthz`, `/readyz` and `/metrics` are served.
     pub(crate) listen: SocketAddr,
 }
 
@@ -48,17 +59,18 @@ impl Default for MetricsConfig {
     }
 }
 
-/// `[log]`.
+/// The section `[log]`: the format and the choice of log lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LogConfig {
     /// `text` or `json`.
     pub(crate) format: LogFormat,
-    /// Which lines, as in `info` or `info,bus=debug`; `RUST_LOG` overrides it.
-    pub(crate) filter: String,
+    /// The lines that are logged, as in `info` or `info,bus=debug`; `RUST_LOG`
+    /// overrides it. Each command has a default of its own: `up` logs less than a role.
+    pub(crate) filter: Option<String>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LogFormat {
@@ -77,23 +89,59 @@ impl From<LogFormat> for telemetry::Format {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self { format: LogFormat::Text, filter: None }
     }
 }
 
-/// The configuration by the file, if one is given, and the environment, checked.
+/// Reads the configuration from the file, if one is given, and the environment, and
+/// checks it.
 pub(crate) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
-    let mut config: Config = service::config::load(&Config::default(), file, std::env::vars())?;
+    let mut config = read(file, std::env::vars())?;
     if let Ok(key) = std::env::var(crate::keys::ADMIN_KEY) {
         config.control.admin_key = key;
     }
-    config.ingest.app_schemes = config.links.app_schemes.clone();
-    config.control.app_schemes = config.links.app_schemes.clone();
+    config.share();
     config.validate()?;
     Ok(config)
 }
 
+fn read(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    service::config::load(&Config::default(), file, env).map_err(name_new_place)
+}
+
+/// Replaces the error about a setting that has moved to `[endpoints]` by one that names
+/// its new place.
+fn name_new_place(error: ConfigError) -> ConfigError {
+    let ConfigError::Key { key, reason } = &error else { return error };
+    for section in ["control", "webhook"] {
+        for setting in ["allow_http", "allow_private"] {
+            let is_in_section = key.split('.').next() == Some(section);
+            if is_in_section && reason.starts_with(&format!("unknown field `{setting}`")) {
+                return ConfigError::Key {
+                    key: format!("{section}.{setting}"),
+                    reason: format!(
+                        "this setting is now endpoints.{setting} (CLICKHOOK_ENDPOINTS_{}), one for the API and the \
+                         dispatcher: set it there",
+                        setting.to_uppercase()
+                    ),
+                };
+            }
+        }
+    }
+    error
+}
+
 impl Config {
+    /// Copies the settings on which several roles must agree into the roles' sections.
+    pub(crate) fn share(&mut self) {
+        self.ingest.app_schemes = self.links.app_schemes.clone();
+        self.control.app_schemes = self.links.app_schemes.clone();
+        self.control.allow_http = self.endpoints.allow_http;
+        self.control.allow_private = self.endpoints.allow_private;
+        self.webhook.allow_http = self.endpoints.allow_http;
+        self.webhook.allow_private = self.endpoints.allow_private;
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         if !(1..=schemas::ids::SHARDS).contains(&self.kafka.partitions) {
             let allowed = format!("1 to {}, the number of shards", schemas::ids::SHARDS);
@@ -135,5 +183,42 @@ mod tests {
         for key in keys(&toml::Table::try_from(Config::default()).unwrap()) {
             assert!(written.contains(&key), "config.default.toml says nothing of {key}");
         }
+    }
+
+    #[test]
+    fn what_endpoints_may_be_is_one_setting_for_both_roles() {
+        let mut config = read(None, [("CLICKHOOK_ENDPOINTS_ALLOW_HTTP".to_owned(), "true".to_owned())]).unwrap();
+        config.share();
+        assert!(config.control.allow_http);
+        assert!(config.webhook.allow_http);
+        assert!(!config.control.allow_private);
+        assert!(!config.webhook.allow_private);
+    }
+
+    #[test]
+    fn a_setting_that_has_moved_is_refused_with_its_new_place() {
+        for section in ["control", "webhook"] {
+            for setting in ["allow_http", "allow_private"] {
+                let old = format!("{section}.{setting}: ");
+                let now = format!("endpoints.{setting} (CLICKHOOK_ENDPOINTS_{})", setting.to_uppercase());
+                let variable = format!("CLICKHOOK_{section}_{setting}").to_uppercase();
+                let by_variable = read(None, [(variable, "true".to_owned())]).unwrap_err().to_string();
+                let file = tempfile::NamedTempFile::new().unwrap();
+                std::fs::write(file.path(), format!("[{section}]\n{setting} = true\n")).unwrap();
+                let by_file = read(Some(file.path()), []).unwrap_err().to_string();
+                for error in [by_variable, by_file] {
+                    assert!(error.starts_with(&old), "{error}");
+                    assert!(error.contains(&now), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_filter_that_is_set_is_told_from_none() {
+        assert_eq!(Config::default().log.filter, None);
+        let variable = ("CLICKHOOK_LOG_FILTER".to_owned(), "info".to_owned());
+        let config = read(None, [variable]).unwrap();
+        assert_eq!(config.log.filter.as_deref(), Some("info"));
     }
 }

@@ -1,5 +1,5 @@
-//! The two keys of an installation: the one that its people call the API with,
-//! and the one that its secrets are sealed under. `up` makes and keeps them;
+//! The two keys of an installation: the admin key of the API, and the key that seals
+//! its secrets. `up` makes and keeps them;
 //! elsewhere their absence is an error that says what to set.
 
 use std::{
@@ -12,9 +12,9 @@ use std::{
 use anyhow::{Context, bail};
 use service::vault::Vault;
 
-/// Sets the API's admin key.
+/// The variable that sets the admin key of the API.
 pub(crate) const ADMIN_KEY: &str = "CLICKHOOK_ADMIN_KEY";
-/// Sets the key that secrets are sealed under.
+/// The variable that sets the key that seals secrets.
 pub(crate) const INSTALLATION_KEY: &str = "CLICKHOOK_INSTALLATION_KEY";
 
 /// A key that is kept in a file, and whether it was just made.
@@ -23,7 +23,7 @@ pub(crate) struct Kept {
     pub(crate) fresh: bool,
 }
 
-/// The key in `path`, made by `make` where there is none yet. Only its owner can
+/// Returns the key in `path`, made by `make` where there is none yet. Only its owner can
 /// read the file, and two processes that start at once agree on one key.
 pub(crate) fn keep(path: &Path, make: impl FnOnce() -> String) -> anyhow::Result<Kept> {
     let key = make();
@@ -39,7 +39,7 @@ pub(crate) fn keep(path: &Path, make: impl FnOnce() -> String) -> anyhow::Result
     }
 }
 
-/// The key in `path`.
+/// Reads the key in `path`.
 pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     let key = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let key = key.trim().to_owned();
@@ -49,12 +49,12 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     Ok(key)
 }
 
-/// A fresh admin key: 256 random bits.
+/// Makes an admin key of 256 random bits.
 pub(crate) fn mint_admin_key() -> String {
     format!("chk_{}", hex::encode(rand::random::<[u8; 32]>()))
 }
 
-/// The vault of the installation key in the environment.
+/// Returns the vault of the installation key in the environment.
 pub(crate) fn vault_from_env() -> anyhow::Result<Vault> {
     let Ok(key) = std::env::var(INSTALLATION_KEY) else {
         bail!(

@@ -9,14 +9,12 @@ mod cli;
 mod commands;
 mod config;
 mod keys;
-mod listen;
 mod roles;
 mod up;
-mod verify;
 
 use std::process::ExitCode;
 
-/// A redirect takes a third of a microsecond less than with the system's.
+/// The allocator: a redirect takes a third of a microsecond less than with the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

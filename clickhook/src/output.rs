@@ -1,6 +1,6 @@
-//! What commands print: a readable table for people, JSON for programs.
+//! The output of commands: a readable table for people, JSON for programs.
 
-/// Prints a line. Whoever has closed the other end, as `head` does, wants no more.
+/// Prints a line. An output that the reader has closed, as `head` does, is no error.
 macro_rules! say {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -11,10 +11,10 @@ macro_rules! say {
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-/// What is printed of a thing: titles, each with a JSON pointer into it.
+/// The fields that are printed of a JSON value: titles, each with a JSON pointer.
 pub(crate) type Columns<'a> = &'a [(&'a str, &'a str)];
 
-/// Prints a row for each thing.
+/// Prints a table with a row for each value.
 pub(crate) fn table(rows: &[Value], columns: Columns<'_>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -25,18 +25,18 @@ pub(crate) fn table(rows: &[Value], columns: Columns<'_>) {
     say!("{table}");
 }
 
-/// Prints one thing, a line a fact.
-pub(crate) fn facts(thing: &Value, facts: Columns<'_>) {
+/// Prints one value, a line a field.
+pub(crate) fn facts(value: &Value, facts: Columns<'_>) {
     let width = facts.iter().map(|(title, _)| title.len()).max().unwrap_or_default();
     for (title, pointer) in facts {
-        let value = cell(thing.pointer(pointer));
+        let value = cell(value.pointer(pointer));
         if !value.is_empty() {
             say!("{title:width$}  {value}");
         }
     }
 }
 
-/// Prints JSON.
+/// Prints a value as JSON.
 pub(crate) fn json(value: &Value) {
     say!("{value:#}");
 }

@@ -2,12 +2,12 @@
 //! inside `up`. Every role is built the same way: configuration, what it shares,
 //! run until told to stop, drain.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use bus::Bus;
-use clap::ValueEnum;
-use service::{Backoff, Process, Shutdown, vault::Vault};
+use clap::{Args, ValueEnum};
+use service::{Backoff, Process, Shutdown, telemetry, vault::Vault};
 use store::Store;
 use tokio::{
     sync::watch,
@@ -16,22 +16,46 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::{config::Config, keys};
+use crate::{
+    config::{self, Config},
+    keys,
+};
 
-/// How long a redirector lets Kafka say whether the topics stand before it starts
-/// all the same.
+/// The time that a redirector waits for Kafka to check the topics before it starts
+/// without the check.
 const CHECKED_WITHIN: Duration = Duration::from_millis(250);
 
-/// A role.
+/// The log lines of a role, if `log.filter` is not set.
+const FILTER: &str = "info";
+
+/// The arguments of every command that reads the configuration of a role.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RoleArgs {
+    /// The configuration: TOML over the defaults that `clickhook check-config`
+    /// prints. Variables `CLICKHOOK_<SECTION>_<KEY>` override it.
+    #[arg(long, value_name = "FILE", env = "CLICKHOOK_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl RoleArgs {
+    /// Reads the configuration and starts the log as it says.
+    pub(crate) fn load(&self) -> anyhow::Result<Config> {
+        let config = config::load(self.config.as_deref())?;
+        telemetry::init(config.log.format.into(), config.log.filter.as_deref().unwrap_or(FILTER));
+        Ok(config)
+    }
+}
+
+/// A role of the pipeline: a part that can run in a process of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum PipelineRole {
     Ingest,
     Control,
     Enricher,
     Dispatcher(Half),
 }
 
-/// A half of the dispatcher: they share nothing, so that an outage of one sink
+/// A half of the dispatcher. The halves share nothing, so that an outage of one sink
 /// never stalls the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Half {
@@ -39,9 +63,9 @@ pub(crate) enum Half {
     Warehouse,
 }
 
-/// The clients and the process that roles are run with.
+/// The clients and the process that a role runs with.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct RoleContext {
     pub(crate) bus: Bus,
     pub(crate) store: Store,
     /// Only the roles that seal or open secrets have one.
@@ -53,10 +77,10 @@ pub(crate) struct Shared {
 /// stop. A single role that fails ends the process, whose supervisor is the machine's.
 /// Of two halves each is restarted alone, so that neither ends the other without its
 /// drain.
-pub(crate) async fn run_alone(roles: Vec<Role>, config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run_alone(roles: Vec<PipelineRole>, config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     let bus = Bus::new(config.kafka.clone());
-    let waits_for_kafka = !roles.contains(&Role::Ingest);
+    let waits_for_kafka = !roles.contains(&PipelineRole::Ingest);
     let mut check = pin!(check_topics(bus.clone(), waits_for_kafka));
     let mut checked = true;
     if !waits_for_kafka {
@@ -72,8 +96,9 @@ pub(crate) async fn run_alone(roles: Vec<Role>, config: Config) -> anyhow::Resul
     } else {
         (&mut check).await?;
     }
-    let needs_vault = roles.iter().any(|role| matches!(role, Role::Control | Role::Dispatcher(Half::Webhook)));
-    let shared = Shared {
+    let needs_vault =
+        roles.iter().any(|role| matches!(role, PipelineRole::Control | PipelineRole::Dispatcher(Half::Webhook)));
+    let shared = RoleContext {
         bus,
         store: Store::new(config.clickhouse.clone())?,
         vault: if needs_vault { Some(Arc::new(keys::vault_from_env()?)) } else { None },
@@ -106,7 +131,7 @@ pub(crate) async fn run_alone(roles: Vec<Role>, config: Config) -> anyhow::Resul
 
 /// Runs roles until shutdown, each under a supervisor of its own. If a supervisor
 /// panics, the other roles drain before this fails.
-async fn run_side_by_side(roles: &[Role], config: &Config, shared: &Shared) -> anyhow::Result<()> {
+async fn run_side_by_side(roles: &[PipelineRole], config: &Config, shared: &RoleContext) -> anyhow::Result<()> {
     let mut supervisors = JoinSet::new();
     for role in roles {
         let (bound, _) = watch::channel(None);
@@ -135,7 +160,7 @@ async fn check_topics(bus: Bus, waits_for_kafka: bool) -> anyhow::Result<()> {
     }
 }
 
-/// Where a role listens, once it does.
+/// The addresses at which a running role listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
     Ingest { redirect: SocketAddr, intake: SocketAddr },
@@ -143,7 +168,7 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    /// Sets the configuration to it, for the next start.
+    /// Sets the addresses in the configuration, for the next start.
     fn keep(self, config: &mut Config) {
         match self {
             Self::Ingest { redirect, intake } => {
@@ -155,22 +180,22 @@ impl Bound {
     }
 }
 
-/// Runs a role until `shutdown`, drained.
+/// Runs a role until shutdown, and drains it.
 pub(crate) async fn run(
-    role: Role,
+    role: PipelineRole,
     config: Config,
-    shared: Shared,
+    shared: RoleContext,
     listening: impl FnOnce(Bound),
 ) -> anyhow::Result<()> {
-    let Shared { bus, store, vault, process } = shared;
+    let RoleContext { bus, store, vault, process } = shared;
     let vault = || vault.clone().context("this role needs the installation key");
     match role {
-        Role::Ingest => {
+        PipelineRole::Ingest => {
             let running = ingest::start(config.ingest, bus, process).await?;
             listening(Bound::Ingest { redirect: running.local_addr(), intake: running.intake_addr() });
             running.wait().await?;
         }
-        Role::Control => {
+        PipelineRole::Control => {
             if config.control.admin_key.is_empty() {
                 bail!(
                     "no admin key: set {} to a long random text, such as the output of `openssl rand -hex 32`",
@@ -183,16 +208,25 @@ pub(crate) async fn run(
             listening(Bound::Control { api: running.local_addr() });
             running.wait().await?;
         }
-        Role::Enricher => enricher::run(config.enricher, bus, process).await?,
-        Role::Dispatcher(Half::Webhook) => dispatcher::webhook::run(config.webhook, bus, vault()?, process).await?,
-        Role::Dispatcher(Half::Warehouse) => dispatcher::warehouse::run(config.warehouse, bus, store, process).await?,
+        PipelineRole::Enricher => enricher::run(config.enricher, bus, process).await?,
+        PipelineRole::Dispatcher(Half::Webhook) => {
+            dispatcher::webhook::run(config.webhook, bus, vault()?, process).await?;
+        }
+        PipelineRole::Dispatcher(Half::Warehouse) => {
+            dispatcher::warehouse::run(config.warehouse, bus, store, process).await?;
+        }
     }
     Ok(())
 }
 
-/// Runs a role again whenever it fails, until `shutdown`, and `tell`s where it
-/// listens. Alone in a process, a role's supervisor is the machine's.
-pub(crate) async fn supervise(role: Role, mut config: Config, shared: Shared, tell: watch::Sender<Option<Bound>>) {
+/// Runs a role again whenever it fails, until `shutdown`, and sends
+/// its addresses to `tell`. Alone in a process, a role's supervisor is the machine's.
+pub(crate) async fn supervise(
+    role: PipelineRole,
+    mut config: Config,
+    shared: RoleContext,
+    tell: watch::Sender<Option<Bound>>,
+) {
     let shutdown = shared.process.shutdown.clone();
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     while !shutdown.is_triggered() {

@@ -19,21 +19,26 @@ use tokio::{sync::watch, task::JoinHandle};
 use tracing::{info, warn};
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, EndpointsConfig},
     keys::{self, Kept},
-    roles::{self, Bound, Half, Role, Shared},
+    roles::{self, Bound, Half, PipelineRole, RoleContext},
 };
 
 /// How long the roles may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// The log lines of `up`, if `log.filter` is not set: its own output says the rest.
+const FILTER: &str = "warn,librdkafka=error";
 /// How long Kafka's clients may take to let go of it.
 const LET_GO_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs everything until Ctrl-C.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  clickhook up\n  clickhook up --data-dir /var/lib/clickhook --redirect 0.0.0.0:80\n  clickhook up --kafka broker-1:9092,broker-2:9092 --clickhouse http://clickhouse:8123\n\nCtrl-C drains and stops everything. After a crash, start it again: nothing is lost."
-)]
+#[command(after_help = r"Examples:
+  clickhook up
+  clickhook up --data-dir /var/lib/clickhook --redirect 0.0.0.0:80
+  clickhook up --kafka broker-1:9092,broker-2:9092 --clickhouse http://clickhouse:8123
+
+Ctrl-C drains and stops everything. After a crash, start it again: nothing is lost.")]
 pub(crate) struct UpArgs {
     /// Where everything is kept.
     #[arg(long, value_name = "DIR", default_value = "./data", env = "CLICKHOOK_DATA_DIR")]
@@ -76,10 +81,7 @@ struct Stages {
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut config = config::load(args.config.as_deref())?;
-    telemetry::init(
-        config.log.format.into(),
-        if config.log.filter == "info" { "warn,librdkafka=error" } else { &config.log.filter },
-    );
+    telemetry::init(config.log.format.into(), config.log.filter.as_deref().unwrap_or(FILTER));
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     refuse_taken(&args)?;
 
@@ -140,13 +142,13 @@ fn installation_key(data_dir: &Path) -> anyhow::Result<Arc<Vault>> {
     Ok(Arc::new(Vault::from_hex(&key)?))
 }
 
-/// What `up` decides: its engines, its addresses, and that endpoints on this
-/// machine and without TLS are allowed.
+/// Sets what `up` decides itself: its engines, its addresses, and that endpoints on
+/// this machine and without TLS are allowed.
 fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str) {
     config.kafka.brokers = engines.kafka_brokers();
     config.clickhouse.url = engines.clickhouse_url();
     if args.kafka.is_none() {
-        // The data directory is locked, and its Kafka ours: nobody else is this instance.
+        // The data directory is locked, and its Kafka ours: no other process is this instance.
         config.kafka.instance.get_or_insert_with(|| "up".to_owned());
     }
     config.ingest.data_dir = args.data_dir.join("ingest");
@@ -154,17 +156,15 @@ fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str)
     config.ingest.intake_listen = args.intake;
     config.control.listen = args.api;
     if args.api.ip().is_unspecified() && config.control.advertise.is_empty() {
-        // It leads alone: nobody else forwards to it.
+        // It leads alone: no other instance forwards to it.
         config.control.advertise = format!("localhost:{}", args.api.port().max(1));
     }
     admin_key.clone_into(&mut config.control.admin_key);
     if config.control.short_url_base == control::Config::default().short_url_base && args.redirect.port() != 0 {
         config.control.short_url_base = format!("http://{}", readable(args.redirect));
     }
-    config.control.allow_http = true;
-    config.control.allow_private = true;
-    config.webhook.allow_http = true;
-    config.webhook.allow_private = true;
+    config.endpoints = EndpointsConfig { allow_http: true, allow_private: true };
+    config.share();
     if config.enricher.geo_city.is_empty()
         && config.enricher.geo_country.is_empty()
         && let Ok(installed) = Installed::locate(None)
@@ -218,20 +218,20 @@ async fn serve(
     let spawn = |role, config: &Config, stage: &Shutdown| -> (JoinHandle<()>, watch::Receiver<Option<Bound>>) {
         let (tell, told) = watch::channel(None);
         let process = process.stopped_by(stage);
-        let shared = Shared { bus: bus.clone(), store: store.clone(), vault: Some(Arc::clone(vault)), process };
+        let shared = RoleContext { bus: bus.clone(), store: store.clone(), vault: Some(Arc::clone(vault)), process };
         (tokio::spawn(roles::supervise(role, config.clone(), shared, tell)), told)
     };
-    let (ingest, mut ingest_bound) = spawn(Role::Ingest, &config, &stages.front);
+    let (ingest, mut ingest_bound) = spawn(PipelineRole::Ingest, &config, &stages.front);
     tokio::select! {
         intake = reachable_intake(args.intake, &mut ingest_bound) => {
             config.control.intake_url = intake.map(|intake| format!("http://{intake}")).unwrap_or_default();
         }
         () = shutdown.wait() => {}
     }
-    let (control, mut control_bound) = spawn(Role::Control, &config, &stages.front);
-    let (enricher, _) = spawn(Role::Enricher, &config, &stages.enricher);
-    let (webhook, _) = spawn(Role::Dispatcher(Half::Webhook), &config, &stages.dispatcher);
-    let (warehouse, _) = spawn(Role::Dispatcher(Half::Warehouse), &config, &stages.dispatcher);
+    let (control, mut control_bound) = spawn(PipelineRole::Control, &config, &stages.front);
+    let (enricher, _) = spawn(PipelineRole::Enricher, &config, &stages.enricher);
+    let (webhook, _) = spawn(PipelineRole::Dispatcher(Half::Webhook), &config, &stages.dispatcher);
+    let (warehouse, _) = spawn(PipelineRole::Dispatcher(Half::Warehouse), &config, &stages.dispatcher);
 
     let up = async {
         let (ingest, control) = (bound(&mut ingest_bound).await, bound(&mut control_bound).await);

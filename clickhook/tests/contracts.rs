@@ -122,8 +122,10 @@ fn settings_are_as_documented() {
         }
     }
     // A setting without a default stands there as a comment.
-    assert!(defaults.contains("\n# instance = "));
-    settings.insert("kafka.instance".to_owned(), "–".to_owned());
+    for (section, key) in [("kafka", "instance"), ("log", "filter")] {
+        assert!(defaults.contains(&format!("\n# {key} = ")), "config.default.toml lacks {key}");
+        settings.insert(format!("{section}.{key}"), "–".to_owned());
+    }
     assert_same_names("setting", settings.keys());
     for (name, cells) in documented("setting") {
         assert_eq!(cells[1], settings[&name], "default of {name}");

@@ -28,10 +28,6 @@ pub struct Config {
     pub slug_chars: u8,
     /// The secret of the key that may do everything; at least 16 characters.
     pub admin_key: String,
-    /// Whether endpoints may be plain HTTP.
-    pub allow_http: bool,
-    /// Whether endpoints may be in private networks or on this machine.
-    pub allow_private: bool,
     /// The average requests a second that a key may make; 0 for no limit.
     pub rate_per_s: u32,
     /// The requests that a key may make at once after a pause.
@@ -39,6 +35,13 @@ pub struct Config {
     /// The schemes of `links.app_schemes`, which the redirector has too, so that every accepted link is served.
     #[serde(skip)]
     pub app_schemes: AppSchemes,
+    /// The value of `endpoints.allow_http`, which the dispatcher has too: whether endpoints may be plain HTTP.
+    #[serde(skip)]
+    pub allow_http: bool,
+    /// The value of `endpoints.allow_private`, which the dispatcher has too: whether endpoints may be in private
+    /// networks or on this machine.
+    #[serde(skip)]
+    pub allow_private: bool,
 }
 
 impl Default for Config {

@@ -90,10 +90,8 @@ impl Pipeline {
             // So that the visitors' addresses differ.
             ("CLICKHOOK_INGEST_TRUSTED_PROXIES", "[\"127.0.0.0/8\"]".to_owned()),
             ("CLICKHOOK_CONTROL_LISTEN", self.api.to_string()),
-            ("CLICKHOOK_CONTROL_ALLOW_HTTP", "true".to_owned()),
-            ("CLICKHOOK_CONTROL_ALLOW_PRIVATE", "true".to_owned()),
-            ("CLICKHOOK_WEBHOOK_ALLOW_HTTP", "true".to_owned()),
-            ("CLICKHOOK_WEBHOOK_ALLOW_PRIVATE", "true".to_owned()),
+            ("CLICKHOOK_ENDPOINTS_ALLOW_HTTP", "true".to_owned()),
+            ("CLICKHOOK_ENDPOINTS_ALLOW_PRIVATE", "true".to_owned()),
             // What the burst makes spill comes back within the run.
             ("CLICKHOOK_WEBHOOK_RETRY_DELAY_MS", "1000".to_owned()),
             ("CLICKHOOK_ENRICHER_GEO_CITY", list(cities.into_iter().flatten().collect())),

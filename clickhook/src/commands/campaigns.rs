@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::things::{Common, Things, given};
+use super::resource::{ListGetDelete, ResourceSpec, json_object};
 use crate::api::ApiArgs;
 
-const CAMPAIGNS: Things = Things {
+const CAMPAIGNS: ResourceSpec = ResourceSpec {
     path: "/v1/campaigns",
     facts: &[
         ("id", "/id"),
@@ -19,15 +19,14 @@ const CAMPAIGNS: Things = Things {
     columns: &[("id", "/id"), ("name", "/name"), ("starts", "/starts_at"), ("ends", "/ends_at"), ("goal", "/goal")],
 };
 
-/// What can be done with campaigns.
+/// The subcommands of `clickhook campaigns`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CampaignsCommand {
     /// Create a campaign; links name it by its name.
-    #[command(
-        after_help = "Example:\n  clickhook campaigns create --name winter --ends-at 2027-02-01T00:00:00Z --goal-clicks 10000"
-    )]
+    #[command(after_help = r"Example:
+  clickhook campaigns create --name winter --ends-at 2027-02-01T00:00:00Z --goal-clicks 10000")]
     Create {
-        /// What links name it by.
+        /// The name by which links refer to it.
         #[arg(long)]
         name: String,
         /// When it begins (RFC 3339).
@@ -42,24 +41,24 @@ pub(crate) enum Command {
         /// How many conversions it is to reach.
         #[arg(long, value_name = "N")]
         goal_conversions: Option<u64>,
-        /// The clicks at which it has something to tell, in ascending order.
+        /// The numbers of clicks at which an event is sent, in ascending order.
         #[arg(long, value_name = "N,…", value_delimiter = ',')]
         milestones: Option<Vec<u64>>,
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Listing, showing and deleting.
+    /// Lists, shows and deletes.
     #[command(flatten)]
-    Common(Common),
+    Stored(ListGetDelete),
 }
 
 /// Runs `clickhook campaigns …`.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: CampaignsCommand) -> anyhow::Result<()> {
     match command {
-        Command::Create { name, starts_at, ends_at, goal_clicks, goal_conversions, milestones, api } => {
+        CampaignsCommand::Create { name, starts_at, ends_at, goal_clicks, goal_conversions, milestones, api } => {
             let clicks = goal_clicks.map(|clicks| json!({"clicks": clicks}));
             let goal = clicks.or_else(|| goal_conversions.map(|conversions| json!({"conversions": conversions})));
-            let body = given([
+            let body = json_object([
                 ("name", Some(name.into())),
                 ("starts_at", starts_at.map(Into::into)),
                 ("ends_at", ends_at.map(Into::into)),
@@ -68,6 +67,6 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             ]);
             CAMPAIGNS.create(&api, &body)
         }
-        Command::Common(common) => common.run(&CAMPAIGNS),
+        CampaignsCommand::Stored(command) => command.run(&CAMPAIGNS),
     }
 }

@@ -12,11 +12,11 @@ use clap::Subcommand;
 use schemas::{Dead, RawClick, Topic};
 use uuid::Uuid;
 
-use crate::{cli::RoleArgs, config};
+use crate::{config, roles::RoleArgs};
 
 /// Commands on dead letters.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum DeadCommand {
     /// List dead letters: their place, time, origin and reason.
     Ls {
         #[command(flatten)]
@@ -47,15 +47,15 @@ pub(crate) enum Command {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs `clickhook dead …`.
-pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) async fn run(command: DeadCommand) -> anyhow::Result<()> {
     match command {
-        Command::Ls { role } => tokio::task::block_in_place(|| list(&connect(&role)?)),
-        Command::Show { place, role } => {
+        DeadCommand::Ls { role } => tokio::task::block_in_place(|| list(&connect(&role)?)),
+        DeadCommand::Show { place, role } => {
             let dead = tokio::task::block_in_place(|| find(&connect(&role)?, &place))?;
             say!("{}", serde_json::to_string_pretty(&dead)?);
             Ok(())
         }
-        Command::Replay { place, yes, role } => {
+        DeadCommand::Replay { place, yes, role } => {
             let bus = connect(&role)?;
             let dead = tokio::task::block_in_place(|| find(&bus, &place))?;
             replay(&bus, &dead, yes).await

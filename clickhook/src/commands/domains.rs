@@ -3,10 +3,10 @@
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::things::{Common, Things, given};
+use super::resource::{ListGetDelete, ResourceSpec, json_object};
 use crate::api::ApiArgs;
 
-const DOMAINS: Things = Things {
+const DOMAINS: ResourceSpec = ResourceSpec {
     path: "/v1/domains",
     facts: &[
         ("id", "/id"),
@@ -28,21 +28,20 @@ const DOMAINS: Things = Things {
     ],
 };
 
-/// Whether case tells slugs apart.
+/// The choice whether upper and lower case make different slugs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum SlugCase {
+pub(crate) enum SlugCaseArg {
     Sensitive,
     Insensitive,
 }
 
-/// What can be done with domains.
+/// The subcommands of `clickhook domains`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum DomainsCommand {
     /// Create a domain. It serves nothing until it is verified: put its TXT record at
     /// `_clickhook.<name>`, then run `clickhook domains verify`.
-    #[command(
-        after_help = "Example:\n  clickhook domains create --name go.acme.example --fallback-url https://acme.example/ --default"
-    )]
+    #[command(after_help = r"Example:
+  clickhook domains create --name go.acme.example --fallback-url https://acme.example/ --default")]
     Create {
         /// The host name.
         #[arg(long)]
@@ -52,7 +51,7 @@ pub(crate) enum Command {
         default: bool,
         /// Whether `Sale` and `sale` are two slugs; fixed from then on.
         #[arg(long, value_enum, default_value = "sensitive")]
-        slug_case: SlugCase,
+        slug_case: SlugCaseArg,
         /// Where `/` leads.
         #[arg(long, value_name = "URL")]
         root_url: Option<String>,
@@ -66,7 +65,9 @@ pub(crate) enum Command {
         api: ApiArgs,
     },
     /// Look for a domain's TXT record, and let it serve.
-    #[command(after_help = "Examples:\n  clickhook domains verify dom_…\n  clickhook domains verify dom_… --vouch")]
+    #[command(after_help = r"Examples:
+  clickhook domains verify dom_…
+  clickhook domains verify dom_… --vouch")]
     Verify {
         /// Its id (`dom_…`).
         id: String,
@@ -76,20 +77,20 @@ pub(crate) enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Listing, showing and deleting.
+    /// Lists, shows and deletes.
     #[command(flatten)]
-    Common(Common),
+    Stored(ListGetDelete),
 }
 
 /// Runs `clickhook domains …`.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: DomainsCommand) -> anyhow::Result<()> {
     match command {
-        Command::Create { name, default, slug_case, root_url, fallback_url, expired_url, api } => {
+        DomainsCommand::Create { name, default, slug_case, root_url, fallback_url, expired_url, api } => {
             let slug_case = match slug_case {
-                SlugCase::Sensitive => "sensitive",
-                SlugCase::Insensitive => "insensitive",
+                SlugCaseArg::Sensitive => "sensitive",
+                SlugCaseArg::Insensitive => "insensitive",
             };
-            let body = given([
+            let body = json_object([
                 ("name", Some(name.into())),
                 ("is_default", Some(default.into())),
                 ("slug_case", Some(slug_case.into())),
@@ -99,7 +100,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             ]);
             DOMAINS.create(&api, &body)
         }
-        Command::Verify { id, vouch, api } => DOMAINS.act(&api, &id, "verify", &json!({"vouch": vouch})),
-        Command::Common(common) => common.run(&DOMAINS),
+        DomainsCommand::Verify { id, vouch, api } => DOMAINS.act(&api, &id, "verify", &json!({"vouch": vouch})),
+        DomainsCommand::Stored(command) => command.run(&DOMAINS),
     }
 }

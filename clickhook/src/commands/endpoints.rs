@@ -11,10 +11,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use super::{
-    show,
-    things::{Common, Things},
-};
+use super::resource::{ListGetDelete, ResourceSpec, show};
 use crate::{
     api::{ApiArgs, Method},
     output::Columns,
@@ -28,15 +25,16 @@ const FACTS: Columns<'static> = &[
     ("status", "/status"),
     ("secret", "/secret"),
 ];
-const ENDPOINTS: Things = Things { path: "/v1/endpoints", facts: FACTS, columns: FACTS.split_at(5).0 };
+const ENDPOINTS: ResourceSpec = ResourceSpec { path: "/v1/endpoints", facts: FACTS, columns: FACTS.split_at(5).0 };
 
-/// What can be done with endpoints.
+/// The subcommands of `clickhook endpoints`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum EndpointsCommand {
     /// Create an endpoint; its secret is shown this once.
-    #[command(
-        after_help = "Examples:\n  clickhook endpoints create --url http://127.0.0.1:9000/ --events link.clicked\n  clickhook endpoints create --url https://example.com/hook --events 'link.*' --filter country=DE --filter country=AT\n  clickhook endpoints create --url https://example.com/hook --events '*' --filter bot=true --filter bot=false"
-    )]
+    #[command(after_help = r"Examples:
+  clickhook endpoints create --url http://127.0.0.1:9000/ --events link.clicked
+  clickhook endpoints create --url https://example.com/hook --events 'link.*' --filter country=DE --filter country=AT
+  clickhook endpoints create --url https://example.com/hook --events '*' --filter bot=true --filter bot=false")]
     Create {
         /// Where webhooks are sent to.
         #[arg(long)]
@@ -55,23 +53,27 @@ pub(crate) enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Stop deliveries; what happens meanwhile is recorded as skipped.
+    /// Stop deliveries to an endpoint; what happens meanwhile is recorded as skipped.
+    #[command(after_help = r"Example:
+  clickhook endpoints pause ep_…")]
     Pause {
         /// Its id (`ep_…`).
         id: String,
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Deliver again.
+    /// Deliver to a paused endpoint again.
+    #[command(after_help = r"Example:
+  clickhook endpoints resume ep_…")]
     Resume {
         /// Its id (`ep_…`).
         id: String,
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Listing, showing and deleting.
+    /// Lists, shows and deletes.
     #[command(flatten)]
-    Common(Common),
+    Stored(ListGetDelete),
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -81,9 +83,9 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// Runs `clickhook endpoints …`.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
     let (api, endpoint): (ApiArgs, Value) = match command {
-        Command::Create { url, events, filters, secret_file, api } => {
+        EndpointsCommand::Create { url, events, filters, secret_file, api } => {
             let mut grouped = Map::new();
             for (key, value) in filters {
                 if let Value::Array(values) = grouped.entry(key).or_insert_with(|| json!([])) {
@@ -91,7 +93,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
                 }
             }
             let body = json!({"url": url, "events": events, "filters": grouped});
-            // Before there is an endpoint whose secret is shown this once.
+            // The file is opened first: the secret is shown only once, when the endpoint is created.
             let file = secret_file.map(|path| open_secret(&path).map(|file| (path, file))).transpose()?;
             let mut endpoint: Value = api.client()?.call(Method::Post, "/v1/endpoints", Some(&body))?;
             if let Some((path, mut file)) = file {
@@ -103,9 +105,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             }
             (api, endpoint)
         }
-        Command::Pause { id, api } => (api.clone(), status(&api, &id, "paused")?),
-        Command::Resume { id, api } => (api.clone(), status(&api, &id, "active")?),
-        Command::Common(common) => return common.run(&ENDPOINTS),
+        EndpointsCommand::Pause { id, api } => (api.clone(), status(&api, &id, "paused")?),
+        EndpointsCommand::Resume { id, api } => (api.clone(), status(&api, &id, "active")?),
+        EndpointsCommand::Stored(command) => return command.run(&ENDPOINTS),
     };
     show(&api, &endpoint, FACTS);
     Ok(())
@@ -115,11 +117,11 @@ fn status(api: &ApiArgs, id: &str, status: &str) -> anyhow::Result<Value> {
     api.client()?.call(Method::Patch, &format!("/v1/endpoints/{id}"), Some(&json!({"status": status})))
 }
 
-/// A file for its owner's eyes alone.
+/// Opens a file that only its owner can read.
 fn open_secret(path: &Path) -> anyhow::Result<fs::File> {
     let open = || -> io::Result<fs::File> {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        // One that was there may be open to others.
+        // A file that existed before may be readable by others.
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         Ok(file)
     };

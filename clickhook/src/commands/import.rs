@@ -18,7 +18,7 @@ use crate::{
     output::{self, Columns},
 };
 
-/// What is imported, and how.
+/// The arguments of `clickhook links import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
     /// NDJSON: a link a line, as `POST /v1/links` takes it. `-` reads what is piped in.
@@ -33,10 +33,10 @@ pub(crate) struct ImportArgs {
 
 const FACTS: Columns<'_> =
     &[("created", "/created"), ("updated", "/updated"), ("unchanged", "/unchanged"), ("rejected", "/rejected_total")];
-/// How often the bar is drawn anew while nothing moves.
+/// The interval at which the progress bar is redrawn while no data moves.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Imports; fails the command if a line was rejected.
+/// Runs `clickhook links import`. The exit code is a failure if a line was rejected.
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let (reader, bytes) = open(&args.file)?;
     let client = args.api.client()?;
@@ -59,11 +59,11 @@ fn open(file: &Path) -> anyhow::Result<(Box<dyn Read>, Option<u64>)> {
     }
     let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
     let metadata = opened.metadata().with_context(|| format!("read {}", file.display()))?;
-    // A pipe has a name, but no length.
+    // A named pipe has no length.
     Ok((Box::new(opened), metadata.is_file().then_some(metadata.len())))
 }
 
-/// A bar for people who wait; nothing where nobody watches.
+/// Returns a progress bar, hidden where standard error is no terminal.
 fn bar(bytes: Option<u64>) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

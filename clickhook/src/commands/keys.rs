@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::things::{Common, Things, given};
+use super::resource::{ListGetDelete, ResourceSpec, json_object};
 use crate::api::ApiArgs;
 
-const KEYS: Things = Things {
+const KEYS: ResourceSpec = ResourceSpec {
     path: "/v1/keys",
     facts: &[
         ("id", "/id"),
@@ -26,56 +26,58 @@ const KEYS: Things = Things {
     ],
 };
 
-/// What can be done with keys.
+/// The subcommands of `clickhook keys`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum KeysCommand {
     /// Create a key; its secret is shown this once.
-    #[command(
-        after_help = "Examples:\n  clickhook keys create --name crm --scope links,stats\n  clickhook keys create --name shop --scope conversions --expires-at 2027-01-01T00:00:00Z\n  clickhook keys create --name network --scope postback"
-    )]
+    #[command(after_help = r"Examples:
+  clickhook keys create --name crm --scope links,stats
+  clickhook keys create --name shop --scope conversions --expires-at 2027-01-01T00:00:00Z
+  clickhook keys create --name network --scope postback")]
     Create {
-        /// What people call it.
+        /// The name that people call it by.
         #[arg(long)]
         name: String,
-        /// What it may do: links, endpoints, conversions, stats, admin; or postback alone. Several
+        /// The scopes that it has: links, endpoints, conversions, stats, admin; or postback alone. Several
         /// with commas between.
         #[arg(long = "scope", value_delimiter = ',', required = true)]
         scopes: Vec<String>,
-        /// From when on it opens nothing (RFC 3339).
+        /// The time at which it stops being accepted (RFC 3339).
         #[arg(long, value_name = "TIME")]
         expires_at: Option<String>,
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Give a key a new secret; the one before opens for a while longer.
-    #[command(after_help = "Example:\n  clickhook keys rotate key_… --overlap-s 3600")]
+    /// Give a key a new secret; the old one is accepted for a while longer.
+    #[command(after_help = r"Example:
+  clickhook keys rotate key_… --overlap-s 3600")]
     Rotate {
         /// Its id (`key_…`).
         id: String,
-        /// How many seconds the secret before still opens [default: a day]
+        /// How many seconds the old secret is still accepted [default: a day]
         #[arg(long, value_name = "S")]
         overlap_s: Option<u32>,
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Listing, showing and deleting (a deleted key opens nothing).
+    /// Lists, shows and deletes (a deleted key is not accepted).
     #[command(flatten)]
-    Common(Common),
+    Stored(ListGetDelete),
 }
 
 /// Runs `clickhook keys …`.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: KeysCommand) -> anyhow::Result<()> {
     match command {
-        Command::Create { name, scopes, expires_at, api } => {
+        KeysCommand::Create { name, scopes, expires_at, api } => {
             let expires_at = expires_at.map(Into::into);
             let body =
-                given([("name", Some(name.into())), ("scopes", Some(scopes.into())), ("expires_at", expires_at)]);
+                json_object([("name", Some(name.into())), ("scopes", Some(scopes.into())), ("expires_at", expires_at)]);
             KEYS.create(&api, &body)
         }
-        Command::Rotate { id, overlap_s, api } => {
-            let body = given([("overlap_s", overlap_s.map(|seconds| json!(seconds)))]);
+        KeysCommand::Rotate { id, overlap_s, api } => {
+            let body = json_object([("overlap_s", overlap_s.map(|seconds| json!(seconds)))]);
             KEYS.act(&api, &id, "rotate", &body)
         }
-        Command::Common(common) => common.run(&KEYS),
+        KeysCommand::Stored(command) => command.run(&KEYS),
     }
 }

@@ -7,8 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     import::{self, ImportArgs},
-    show,
-    things::{Common, Things},
+    resource::{ListGetDelete, ResourceSpec, show},
 };
 use crate::{
     api::{ApiArgs, Method},
@@ -22,50 +21,50 @@ const COLUMNS: Columns<'static> = &[
     ("campaign", "/campaign"),
     ("tags", "/tags"),
 ];
-const LINKS: Things = Things { path: "/v1/links", facts: COLUMNS, columns: COLUMNS };
+const LINKS: ResourceSpec = ResourceSpec { path: "/v1/links", facts: COLUMNS, columns: COLUMNS };
 
-/// What can be done with links.
+/// The subcommands of `clickhook links`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum LinksCommand {
     /// Create a link.
-    #[command(
-        after_help = "Example:\n  clickhook links create --slug sale --to https://example.com/ --campaign winter --tag social"
-    )]
+    #[command(after_help = r"Example:
+  clickhook links create --slug sale --to https://example.com/ --campaign winter --tag social")]
     Create {
         #[command(flatten)]
-        fields: Fields,
+        fields: LinkFields,
         #[command(flatten)]
         api: ApiArgs,
     },
     /// Create and change links by the million, from a file. A link whose
     /// `external_id`, or domain and slug, is there already is changed: an import
     /// can be repeated. Exits with 1 if lines were rejected.
-    #[command(after_help = "\
-Examples:
+    #[command(after_help = r#"Examples:
   clickhook links import links.ndjson
   zcat links.ndjson.gz | clickhook links import - --json
 
 A line:
-  {\"external_id\":\"42\",\"slug\":\"sale\",\"destination\":\"https://example.com/\",\"tags\":[\"q1\"]}")]
+  {"external_id":"42","slug":"sale","destination":"https://example.com/","tags":["q1"]}"#)]
     Import(ImportArgs),
     /// Change a link.
+    #[command(after_help = r"Example:
+  clickhook links update lnk_… --to https://example.com/new")]
     Update {
         /// Its id (`lnk_…`).
         id: String,
         #[command(flatten)]
-        fields: Fields,
+        fields: LinkFields,
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Listing, showing and deleting.
+    /// Lists, shows and deletes.
     #[command(flatten)]
-    Common(Common),
+    Stored(ListGetDelete),
 }
 
-/// What a link has.
+/// The fields of a link that can be set.
 #[derive(Debug, Args)]
-pub(crate) struct Fields {
-    /// Where it leads.
+pub(crate) struct LinkFields {
+    /// The address that it leads to.
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// The path of the short address; made up if none is given.
@@ -106,7 +105,7 @@ pub(crate) struct Fields {
     external_id: Option<String>,
 }
 
-impl Fields {
+impl LinkFields {
     fn body(self) -> Value {
         let mut body = Map::new();
         let texts = [
@@ -138,19 +137,19 @@ impl Fields {
 }
 
 /// Runs `clickhook links …`.
-pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: LinksCommand) -> anyhow::Result<ExitCode> {
     let (api, link): (ApiArgs, Value) = match command {
-        Command::Create { fields, api } => {
+        LinksCommand::Create { fields, api } => {
             let link = api.client()?.call(Method::Post, "/v1/links", Some(&fields.body()))?;
             (api, link)
         }
-        Command::Update { id, fields, api } => {
+        LinksCommand::Update { id, fields, api } => {
             let link = api.client()?.call(Method::Patch, &format!("/v1/links/{id}"), Some(&fields.body()))?;
             (api, link)
         }
-        Command::Import(args) => return import::run(&args),
-        Command::Common(common) => {
-            common.run(&LINKS)?;
+        LinksCommand::Import(args) => return import::run(&args),
+        LinksCommand::Stored(command) => {
+            command.run(&LINKS)?;
             return Ok(ExitCode::SUCCESS);
         }
     };

@@ -6,13 +6,14 @@ use bus::{Bus, LogEnd, OffsetScope};
 use clap::{Subcommand, ValueEnum};
 use schemas::{Topic, Topics};
 
-use crate::{cli::RoleArgs, config};
+use crate::{config, roles::RoleArgs};
 
-/// What can be done with offsets.
+/// The subcommands of `clickhook offsets`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum OffsetsCommand {
     /// Set where a group reads on that has lost its place. Stop its processes first.
-    #[command(after_help = "Example:\n  clickhook offsets set --group warehouse --topic clicks --to earliest")]
+    #[command(after_help = r"Example:
+  clickhook offsets set --group warehouse --topic clicks --to earliest")]
     Set {
         /// The group, without the installation's prefix: enricher, webhook.clicks,
         /// webhook.events, webhook.delay, warehouse.
@@ -23,7 +24,7 @@ pub(crate) enum Command {
         topic: String,
         /// At the first record that is still there, or behind the last.
         #[arg(long, value_enum)]
-        to: To,
+        to: OffsetTarget,
         /// In every partition, also where the group knows where to read on: with
         /// `earliest` its work is done again, with `latest` what waits is left out.
         #[arg(long)]
@@ -36,26 +37,26 @@ pub(crate) enum Command {
 /// The groups whose offsets a person may have to choose.
 const GROUPS: [&str; 5] = ["enricher", "webhook.clicks", "webhook.events", "webhook.delay", "warehouse"];
 
-/// An end of a log.
+/// The end of a log at which a group continues.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum To {
-    /// Nothing that is still there is left out.
+pub(crate) enum OffsetTarget {
+    /// The group continues at the first record that is still there.
     Earliest,
-    /// What is there now is left out.
+    /// The group continues behind the last record: the present records are left out.
     Latest,
 }
 
 /// Runs `clickhook offsets …`.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
-    let Command::Set { group, topic, to, all, role } = command;
+pub(crate) fn run(command: OffsetsCommand) -> anyhow::Result<()> {
+    let OffsetsCommand::Set { group, topic, to, all, role } = command;
     let bus = Bus::new(config::load(role.config.as_deref())?.kafka);
     let Some(topic) = parse(bus.topics(), &topic) else {
         let known: Vec<&str> = Topic::ALL.iter().map(|topic| topic.suffix()).collect();
         bail!("no topic is called `{topic}`: known are {}", known.join(", "));
     };
     let edge = match to {
-        To::Earliest => LogEnd::Earliest,
-        To::Latest => LogEnd::Latest,
+        OffsetTarget::Earliest => LogEnd::Earliest,
+        OffsetTarget::Latest => LogEnd::Latest,
     };
     let group = group.strip_prefix(&bus.topics().group("")).unwrap_or(&group);
     if !GROUPS.contains(&group) {

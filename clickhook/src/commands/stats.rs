@@ -4,12 +4,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::show;
-use crate::api::{Api, ApiArgs, Method};
+use super::resource::show;
+use crate::api::{ApiArgs, ApiClient, Method};
 
-/// Of which link.
+/// The arguments of `clickhook stats`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  clickhook stats sale\n  clickhook stats lnk_01JC… --json")]
+#[command(after_help = r"Examples:
+  clickhook stats sale
+  clickhook stats lnk_01JC… --json")]
 pub(crate) struct StatsArgs {
     /// The link: its id (`lnk_…`) or its slug.
     link: String,
@@ -30,7 +32,7 @@ pub(crate) fn run(args: StatsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn by_slug(api: &Api, slug: &str) -> anyhow::Result<String> {
+fn by_slug(api: &ApiClient, slug: &str) -> anyhow::Result<String> {
     let links = api.list("/v1/links")?;
     let mut found = links.iter().filter(|link| link["slug"] == slug);
     let Some(link) = found.next() else { bail!("no link has the slug `{slug}`: see `clickhook links ls`") };

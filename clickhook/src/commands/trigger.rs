@@ -1,4 +1,4 @@
-//! `clickhook trigger`: a sample of any event, signed and sent for real.
+//! `clickhook trigger`: sends a sample of any event through the real path, signed.
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -10,11 +10,11 @@ use crate::{
     output,
 };
 
-/// Which event, and where to.
+/// The arguments of `clickhook trigger`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  clickhook trigger link.clicked\n  clickhook trigger webhook.test --endpoint ep_01JC…"
-)]
+#[command(after_help = r"Examples:
+  clickhook trigger link.clicked
+  clickhook trigger webhook.test --endpoint ep_01JC…")]
 pub(crate) struct TriggerArgs {
     /// The event's name.
     event: EventName,

@@ -2,39 +2,40 @@
 
 use clap::Subcommand;
 
-use super::things::{Common, Things, given};
+use super::resource::{ListGetDelete, ResourceSpec, json_object};
 use crate::api::ApiArgs;
 
 const COLUMNS: crate::output::Columns<'static> = &[("id", "/id"), ("name", "/name"), ("created", "/created_at")];
-const WORKSPACES: Things = Things { path: "/v1/workspaces", facts: COLUMNS, columns: COLUMNS };
+const WORKSPACES: ResourceSpec = ResourceSpec { path: "/v1/workspaces", facts: COLUMNS, columns: COLUMNS };
 
-/// What can be done with workspaces; all of it takes an operator's key.
+/// The subcommands of `clickhook workspaces`; all of it takes an operator's key.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum WorkspacesCommand {
     /// Create a workspace.
-    #[command(after_help = "Example:\n  clickhook workspaces create --id acme --name 'Acme Outdoor'")]
+    #[command(after_help = r"Example:
+  clickhook workspaces create --id acme --name 'Acme Outdoor'")]
     Create {
         /// A short name that stays: a-z, 0-9 and -.
         #[arg(long)]
         id: String,
-        /// What people call it; its id if none is given.
+        /// The name that people call it by; its id if none is given.
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Listing, showing and deleting (only an empty one).
+    /// Lists, shows and deletes (only an empty one).
     #[command(flatten)]
-    Common(Common),
+    Stored(ListGetDelete),
 }
 
 /// Runs `clickhook workspaces …`.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: WorkspacesCommand) -> anyhow::Result<()> {
     match command {
-        Command::Create { id, name, api } => {
-            let body = given([("id", Some(id.into())), ("name", name.map(Into::into))]);
+        WorkspacesCommand::Create { id, name, api } => {
+            let body = json_object([("id", Some(id.into())), ("name", name.map(Into::into))]);
             WORKSPACES.create(&api, &body)
         }
-        Command::Common(common) => common.run(&WORKSPACES),
+        WorkspacesCommand::Stored(command) => command.run(&WORKSPACES),
     }
 }

@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 use crate::{
     roles::Installation,
-    support::{Api, PHONE, eventually, folder, http},
+    support::{PHONE, PipelineApi, eventually, folder, http},
 };
 
-/// What a visitor of `/slug` at the customer's domain is answered.
-struct Visit {
+/// The answer to a visitor of `/slug` at the customer's domain.
+struct VisitAnswer {
     status: u16,
     location: String,
 }
 
-fn visit(redirector: SocketAddr, domain: &str, slug: &str) -> Visit {
+fn visit(redirector: SocketAddr, domain: &str, slug: &str) -> VisitAnswer {
     let answer = http()
         .get(format!("http://{redirector}/{slug}"))
         .header("host", domain)
@@ -24,12 +24,12 @@ fn visit(redirector: SocketAddr, domain: &str, slug: &str) -> Visit {
         .call()
         .unwrap();
     let location = answer.headers().get("location").map(|location| location.to_str().unwrap().to_owned());
-    Visit { status: answer.status().as_u16(), location: location.unwrap_or_default() }
+    VisitAnswer { status: answer.status().as_u16(), location: location.unwrap_or_default() }
 }
 
-fn key(admin: &Api, scope: &str, address: SocketAddr) -> Api {
+fn key(admin: &PipelineApi, scope: &str, address: SocketAddr) -> PipelineApi {
     let made = admin.post("/v1/keys", &json!({"name": scope, "scopes": [scope]}));
-    Api::with(address, made["secret"].as_str().unwrap())
+    PipelineApi::with(address, made["secret"].as_str().unwrap())
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_key_makes_a_link_whose_click_becomes_a_sale() {
         process.until_ready("a role is ready");
     }
 
-    let admin = Api::new(control.serves);
+    let admin = PipelineApi::new(control.serves);
     let (maker, shop) = (key(&admin, "links", control.serves), key(&admin, "conversions", control.serves));
     let domain = admin.post("/v1/domains", &json!({"name": "go.acme.example"}));
     let domain = domain["id"].as_str().unwrap();

@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    roles::{Installation, Process},
+    roles::{Installation, RoleProcess},
     support::{ADMIN_KEY, eventually, folder, http},
 };
 
@@ -24,9 +24,9 @@ const WRITERS: usize = 16;
 const BETWEEN: usize = 15;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a writer was told of a slug.
+/// The outcome of a writer's request for a slug.
 #[derive(Debug)]
-enum Told {
+enum SlugOutcome {
     /// It is this link.
     Created(String),
     /// Another has it.
@@ -35,9 +35,9 @@ enum Told {
     Unknown,
 }
 
-/// What all writers share.
+/// The state that all writers share.
 #[derive(Default)]
-struct Shared {
+struct WritersState {
     stop: AtomicBool,
     /// How many answers there were.
     answers: AtomicUsize,
@@ -46,7 +46,7 @@ struct Shared {
 /// Asks for one slug after the other until told to stop; gives back what it was
 /// told of each. A call whose outcome is not known is repeated under its
 /// `Idempotency-Key`.
-fn write(writer: usize, addresses: [SocketAddr; 2], shared: &Shared) -> Vec<Told> {
+fn write(writer: usize, addresses: [SocketAddr; 2], shared: &WritersState) -> Vec<SlugOutcome> {
     let (agent, mut told) = (http(), Vec::new());
     while !shared.stop.load(Ordering::Relaxed) {
         let n = told.len();
@@ -71,9 +71,9 @@ fn write(writer: usize, addresses: [SocketAddr; 2], shared: &Shared) -> Vec<Told
             match status {
                 201 => {
                     let link: Value = serde_json::from_str(&text).unwrap();
-                    break Told::Created(link["id"].as_str().unwrap().to_owned());
+                    break SlugOutcome::Created(link["id"].as_str().unwrap().to_owned());
                 }
-                409 => break if known { Told::Taken } else { Told::Unknown },
+                409 => break if known { SlugOutcome::Taken } else { SlugOutcome::Unknown },
                 503 => {
                     known = false;
                     thread::sleep(Duration::from_millis(20));
@@ -95,7 +95,7 @@ fn get(address: SocketAddr, path: &str) -> (u16, Value) {
     (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::Null))
 }
 
-fn until_answers(shared: &Shared, more: usize) {
+fn until_answers(shared: &WritersState, more: usize) {
     let goal = shared.answers.load(Ordering::Relaxed) + more;
     eventually("writers are answered", PATIENCE, || (shared.answers.load(Ordering::Relaxed) >= goal).then_some(()));
 }
@@ -107,10 +107,10 @@ fn a_slug_has_one_owner_and_no_acknowledged_write_is_lost_whichever_leader_is_ki
     let names = ["control-0", "control-1"];
     let addresses = [testbed::free_address(), testbed::free_address()];
     let start = |which: usize| installation.start_at("control", addresses[which], names[which]);
-    let mut processes: Vec<Option<Process>> = vec![Some(start(0)), Some(start(1))];
-    let running = |processes: &[Option<Process>]| {
+    let mut processes: Vec<Option<RoleProcess>> = vec![Some(start(0)), Some(start(1))];
+    let running = |processes: &[Option<RoleProcess>]| {
         eventually("one leads and both are ready", PATIENCE, || {
-            let all: Vec<&Process> = processes.iter().flatten().collect();
+            let all: Vec<&RoleProcess> = processes.iter().flatten().collect();
             (all.len() == 2 && all.iter().all(|process| process.is_ready())).then_some(())?;
             all.iter().position(|process| process.leads())
         })
@@ -118,7 +118,7 @@ fn a_slug_has_one_owner_and_no_acknowledged_write_is_lost_whichever_leader_is_ki
     let first = running(&processes);
     println!("{} leads first", names[first]);
 
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(WritersState::default());
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let shared = Arc::clone(&shared);
@@ -156,7 +156,7 @@ fn a_slug_has_one_owner_and_no_acknowledged_write_is_lost_whichever_leader_is_ki
     }
     until_answers(&shared, BETWEEN * WRITERS);
     shared.stop.store(true, Ordering::Relaxed);
-    let told: Vec<Vec<Told>> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+    let told: Vec<Vec<SlugOutcome>> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
     running(&processes);
 
     let slugs = told.iter().map(Vec::len).max().unwrap();
@@ -165,14 +165,14 @@ fn a_slug_has_one_owner_and_no_acknowledged_write_is_lost_whichever_leader_is_ki
         let owners: Vec<&String> = told
             .iter()
             .filter_map(|told| match told.get(n)? {
-                Told::Created(id) => Some(id),
-                Told::Taken | Told::Unknown => None,
+                SlugOutcome::Created(id) => Some(id),
+                SlugOutcome::Taken | SlugOutcome::Unknown => None,
             })
             .collect();
         if let [id] = owners.as_slice() {
             acknowledged.insert(format!("s{n}"), (*id).clone());
         } else {
-            let explained = told.iter().any(|told| matches!(told.get(n), Some(Told::Unknown)));
+            let explained = told.iter().any(|told| matches!(told.get(n), Some(SlugOutcome::Unknown)));
             assert!(owners.is_empty() && explained, "s{n} was given to {owners:?}");
             unknown.insert(format!("s{n}"));
         }

@@ -13,22 +13,23 @@ use engines::Engines;
 use tokio::runtime::Runtime;
 
 use crate::{
-    roles::{Installation, Process},
-    support::{Api, Load, Receiver, check_promise, eventually, folder, set_up, until_redirects},
+    roles::{Installation, RoleProcess},
+    support::{ClickReceiver, PipelineApi, Visitors, check_promise, eventually, folder, set_up, until_redirects},
 };
 
 /// Redirects that Kafka is away for: some seconds, longer than its session with
 /// its controller, so that it comes back as one that was given up.
 const VISITS: usize = 1500;
 
-struct Kafka {
+/// A Kafka that the test kills and starts again.
+struct OutageKafka {
     runtime: Runtime,
     dir: PathBuf,
     /// None while it is killed.
     engines: Option<Engines>,
 }
 
-impl Kafka {
+impl OutageKafka {
     fn start(dir: &Path) -> Self {
         let mut kafka = Self { runtime: Runtime::new().unwrap(), dir: dir.join("kafka"), engines: None };
         kafka.start_again();
@@ -64,7 +65,7 @@ impl Kafka {
     }
 }
 
-impl Drop for Kafka {
+impl Drop for OutageKafka {
     fn drop(&mut self) {
         self.stop();
     }
@@ -73,12 +74,12 @@ impl Drop for Kafka {
 #[test]
 fn no_redirect_fails_while_kafka_is_away_and_no_click_is_lost_or_doubled() {
     let (_keep, dir) = folder();
-    let mut kafka = Kafka::start(&dir);
+    let mut kafka = OutageKafka::start(&dir);
     let installation = Installation::new(dir, kafka.brokers());
-    let receiver = Receiver::start();
+    let receiver = ClickReceiver::start();
     let control = installation.start("control");
     control.until_ready("control is the leader");
-    set_up(&Api::new(control.serves), "sale", &receiver);
+    set_up(&PipelineApi::new(control.serves), "sale", &receiver);
     let mut ingest = installation.start("ingest");
     let others = ["enricher", "dispatcher"].map(|role| installation.start(role));
     for process in std::iter::once(&ingest).chain(&others) {
@@ -87,7 +88,7 @@ fn no_redirect_fails_while_kafka_is_away_and_no_click_is_lost_or_doubled() {
     until_redirects(ingest.serves, "sale");
     until(&ingest, "the links are on disk", "clickhook_ingest_links_snapshot 1");
 
-    let load = Load::start(vec![ingest.serves], "sale", 4);
+    let load = Visitors::start(vec![ingest.serves], "sale", 4);
     load.wait_for(300);
     kafka.signal("-STOP");
     load.wait_for(VISITS);
@@ -123,11 +124,11 @@ fn no_redirect_fails_while_kafka_is_away_and_no_click_is_lost_or_doubled() {
     check_promise(&answered, &kafka.brokers(), prefix, &testbed::clickhouse(), database, &receiver);
 }
 
-fn until(process: &Process, what: &str, metric: &str) {
+fn until(process: &RoleProcess, what: &str, metric: &str) {
     eventually(what, Duration::from_secs(60), || process.says(metric).then_some(()));
 }
 
-fn until_back(ingest: &Process) {
+fn until_back(ingest: &RoleProcess) {
     until(ingest, "Kafka acknowledges in time", "clickhook_ingest_kafka_late 0");
     until(ingest, "nothing is on disk alone", "clickhook_ingest_spool_bundles 0");
 }

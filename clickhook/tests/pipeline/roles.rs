@@ -11,18 +11,19 @@ use std::{
 use testbed::free_address;
 
 use crate::support::{
-    ADMIN_KEY, Api, BINARY, Load, Receiver, check_promise, eventually, folder, http, set_up, until_redirects,
+    ADMIN_KEY, BINARY, ClickReceiver, PipelineApi, Visitors, check_promise, eventually, folder, http, set_up,
+    until_redirects,
 };
 
 /// One role in a process of its own.
-pub(crate) struct Process {
+pub(crate) struct RoleProcess {
     child: Child,
     metrics: SocketAddr,
     /// Where it serves, if it does.
     pub(crate) serves: SocketAddr,
 }
 
-impl Process {
+impl RoleProcess {
     pub(crate) fn is_ready(&self) -> bool {
         let answer = http().get(format!("http://{}/readyz", self.metrics)).call();
         answer.is_ok_and(|answer| answer.status() == 200)
@@ -50,7 +51,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for RoleProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -98,34 +99,32 @@ impl Installation {
             .env("CLICKHOOK_CLICKHOUSE_DATABASE", &self.database)
             .env("CLICKHOOK_ADMIN_KEY", ADMIN_KEY)
             .env("CLICKHOOK_INSTALLATION_KEY", "11".repeat(32))
-            .env("CLICKHOOK_CONTROL_ALLOW_HTTP", "true")
-            .env("CLICKHOOK_CONTROL_ALLOW_PRIVATE", "true")
-            .env("CLICKHOOK_WEBHOOK_ALLOW_HTTP", "true")
-            .env("CLICKHOOK_WEBHOOK_ALLOW_PRIVATE", "true")
+            .env("CLICKHOOK_ENDPOINTS_ALLOW_HTTP", "true")
+            .env("CLICKHOOK_ENDPOINTS_ALLOW_PRIVATE", "true")
             .env("CLICKHOOK_WEBHOOK_RETRY_DELAY_MS", "500")
             .stdin(Stdio::null());
         command
     }
 
-    pub(crate) fn start(&self, role: &str) -> Process {
+    pub(crate) fn start(&self, role: &str) -> RoleProcess {
         self.spawn(self.command(role), role, free_address())
     }
 
     /// Starts a role with settings of its own.
-    pub(crate) fn start_with(&self, role: &str, settings: &[(&str, String)]) -> Process {
+    pub(crate) fn start_with(&self, role: &str, settings: &[(&str, String)]) -> RoleProcess {
         let mut command = self.command(role);
         command.envs(settings.iter().map(|(key, value)| (key, value)));
         self.spawn(command, role, free_address())
     }
 
     /// Starts a role at an address, under a name that it keeps over restarts.
-    pub(crate) fn start_at(&self, role: &str, serves: SocketAddr, name: &str) -> Process {
+    pub(crate) fn start_at(&self, role: &str, serves: SocketAddr, name: &str) -> RoleProcess {
         let mut command = self.command(role);
         command.env("CLICKHOOK_KAFKA_INSTANCE", name);
         self.spawn(command, role, serves)
     }
 
-    fn spawn(&self, mut command: Command, role: &str, serves: SocketAddr) -> Process {
+    fn spawn(&self, mut command: Command, role: &str, serves: SocketAddr) -> RoleProcess {
         let (metrics, log) = (free_address(), self.log(role));
         let given = command.get_envs().any(|(key, _)| key == "CLICKHOOK_INGEST_INTAKE_LISTEN");
         if !given {
@@ -139,7 +138,7 @@ impl Installation {
             .stderr(log)
             .spawn()
             .unwrap();
-        Process { child, metrics, serves }
+        RoleProcess { child, metrics, serves }
     }
 
     fn log(&self, role: &str) -> File {
@@ -152,16 +151,16 @@ impl Installation {
 fn three_of_each_side_by_side_lose_and_double_nothing() {
     let (_keep, dir) = folder();
     let installation = Installation::new(dir, testbed::kafka());
-    let receiver = Receiver::start();
+    let receiver = ClickReceiver::start();
 
     let control = installation.start("control");
     control.until_ready("control is the leader");
-    set_up(&Api::new(control.serves), "sale", &receiver);
+    set_up(&PipelineApi::new(control.serves), "sale", &receiver);
     // A second stands by, and forwards.
     let standby = installation.start("control");
 
-    let ingest: Vec<Process> = (0..3).map(|_| installation.start("ingest")).collect();
-    let mut others: Vec<Process> = ["enricher", "dispatcher"]
+    let ingest: Vec<RoleProcess> = (0..3).map(|_| installation.start("ingest")).collect();
+    let mut others: Vec<RoleProcess> = ["enricher", "dispatcher"]
         .iter()
         .flat_map(|role| (0..3).map(|_| installation.start(role)).collect::<Vec<_>>())
         .collect();
@@ -172,7 +171,7 @@ fn three_of_each_side_by_side_lose_and_double_nothing() {
         until_redirects(process.serves, "sale");
     }
 
-    let load = Load::start(ingest.iter().map(|process| process.serves).collect(), "sale", 6);
+    let load = Visitors::start(ingest.iter().map(|process| process.serves).collect(), "sale", 6);
     load.wait_for(300);
     standby.until_ready("a standby knows the leader");
     control.kill();
@@ -183,7 +182,7 @@ fn three_of_each_side_by_side_lose_and_double_nothing() {
     }
     let answered = load.stop();
     let links = eventually("the standby has taken over", Duration::from_secs(60), || {
-        Some(Api::new(standby.serves).get("/v1/links")).filter(|links| links["data"].is_array())
+        Some(PipelineApi::new(standby.serves).get("/v1/links")).filter(|links| links["data"].is_array())
     });
     assert_eq!(links["data"].as_array().map(Vec::len), Some(1), "{links}");
 

@@ -120,13 +120,13 @@ impl Drop for Up {
 }
 
 /// The API of a pipeline.
-pub(crate) struct Api {
+pub(crate) struct PipelineApi {
     agent: ureq::Agent,
     base: String,
     authorization: String,
 }
 
-impl Api {
+impl PipelineApi {
     /// As its operator.
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self::with(address, ADMIN_KEY)
@@ -155,18 +155,18 @@ impl Api {
     }
 }
 
-/// What a receiver got: for each click's marker, the event ids under which it came.
-pub(crate) type Received = BTreeMap<String, BTreeSet<String>>;
+/// The clicks that a receiver got: for each click's marker, the event ids under which it came.
+pub(crate) type ReceivedClicks = BTreeMap<String, BTreeSet<String>>;
 
 /// A receiver of webhooks that takes everything.
-pub(crate) struct Receiver {
+pub(crate) struct ClickReceiver {
     pub(crate) address: SocketAddr,
-    received: Arc<Mutex<Received>>,
+    received: Arc<Mutex<ReceivedClicks>>,
 }
 
-impl Receiver {
+impl ClickReceiver {
     pub(crate) fn start() -> Self {
-        let received = Arc::<Mutex<Received>>::default();
+        let received = Arc::<Mutex<ReceivedClicks>>::default();
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -189,14 +189,14 @@ impl Receiver {
         Self { address, received }
     }
 
-    pub(crate) fn received(&self) -> Received {
+    pub(crate) fn received(&self) -> ReceivedClicks {
         self.received.lock().unwrap().clone()
     }
 }
 
-/// What visitors have seen so far.
+/// The numbers of visits so far.
 #[derive(Default)]
-struct Seen {
+struct VisitCounts {
     answered: AtomicUsize,
     /// Anything but a redirect.
     failed: AtomicUsize,
@@ -205,17 +205,17 @@ struct Seen {
 }
 
 /// People who follow a link, each visit with a marker of its own.
-pub(crate) struct Load {
+pub(crate) struct Visitors {
     stop: Arc<AtomicBool>,
     target: Arc<RwLock<Vec<SocketAddr>>>,
-    seen: Arc<Seen>,
+    seen: Arc<VisitCounts>,
     threads: Vec<JoinHandle<Vec<String>>>,
 }
 
-impl Load {
+impl Visitors {
     pub(crate) fn start(targets: Vec<SocketAddr>, slug: &str, visitors: usize) -> Self {
         let (stop, target, seen) =
-            (Arc::<AtomicBool>::default(), Arc::new(RwLock::new(targets)), Arc::<Seen>::default());
+            (Arc::<AtomicBool>::default(), Arc::new(RwLock::new(targets)), Arc::<VisitCounts>::default());
         let threads = (0..visitors)
             .map(|visitor| {
                 let (stop, target, seen) = (Arc::clone(&stop), Arc::clone(&target), Arc::clone(&seen));
@@ -260,7 +260,13 @@ impl Load {
     }
 }
 
-fn visit(visitor: usize, slug: &str, stop: &AtomicBool, target: &RwLock<Vec<SocketAddr>>, seen: &Seen) -> Vec<String> {
+fn visit(
+    visitor: usize,
+    slug: &str,
+    stop: &AtomicBool,
+    target: &RwLock<Vec<SocketAddr>>,
+    seen: &VisitCounts,
+) -> Vec<String> {
     let agent = http();
     let mut markers = Vec::new();
     let mut visits = 0_usize;
@@ -338,7 +344,7 @@ pub(crate) fn check_promise(
     prefix: &str,
     clickhouse: &str,
     database: &str,
-    receiver: &Receiver,
+    receiver: &ClickReceiver,
 ) {
     let patience = Duration::from_secs(60);
     let clicks = committed(brokers, prefix, 4, answered);
@@ -363,7 +369,7 @@ pub(crate) fn check_promise(
 }
 
 /// Creates a link with `slug` and an endpoint for everything at `receiver`.
-pub(crate) fn set_up(api: &Api, slug: &str, receiver: &Receiver) -> Value {
+pub(crate) fn set_up(api: &PipelineApi, slug: &str, receiver: &ClickReceiver) -> Value {
     let link = api.post("/v1/links", &json!({"slug": slug, "destination": "https://example.com/"}));
     let url = format!("http://{}/", receiver.address);
     api.post("/v1/endpoints", &json!({"url": url, "events": ["*"]}));

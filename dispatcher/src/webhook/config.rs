@@ -9,11 +9,6 @@ use service::ConfigError;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether endpoints may have private, loopback and other addresses that are
-    /// not on the public internet.
-    pub allow_private: bool,
-    /// Whether endpoints may be reached without TLS.
-    pub allow_http: bool,
     /// Exchanges with one endpoint that may be in flight at once.
     pub max_in_flight: usize,
     /// Deliveries that may wait in one endpoint's lane, however slow the endpoint is.
@@ -33,6 +28,14 @@ pub struct Config {
     pub keep_alive_ms: u64,
     /// The time that deliveries in flight have to finish when the process stops.
     pub drain_ms: u64,
+    /// The value of `endpoints.allow_private`, which the API has too: whether endpoints
+    /// may have private, loopback and other addresses that are not on the public internet.
+    #[serde(skip)]
+    pub allow_private: bool,
+    /// The value of `endpoints.allow_http`, which the API has too: whether endpoints may
+    /// be reached without TLS.
+    #[serde(skip)]
+    pub allow_http: bool,
 }
 
 impl Default for Config {

@@ -102,9 +102,9 @@ pub(super) struct Policy {
 /// The reason why no connection was made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RefusedAddress {
-    #[error("{address} is {what}, and webhooks go to the public internet only (`webhook.allow_private` allows it)")]
+    #[error("{address} is {what}, and webhooks go to the public internet only (`endpoints.allow_private` allows it)")]
     Address { address: IpAddr, what: &'static str },
-    #[error("its address does not begin with https:// (`webhook.allow_http` allows it)")]
+    #[error("its address does not begin with https:// (`endpoints.allow_http` allows it)")]
     Plain,
     #[error("its name has no address")]
     NoAddress,

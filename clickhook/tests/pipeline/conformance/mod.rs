@@ -15,7 +15,7 @@ use crate::{
     support::{ADMIN_KEY, folder},
 };
 
-/// What is checked of every answer.
+/// The checks that are made of every answer.
 const CHECKS: &str = "no_server_error,status_code_conformance,content_type_conformance,\
     response_schema_conformance,response_headers_conformance,unsupported_method";
 /// How many requests are made up for an operation in each phase, and how long all

@@ -184,7 +184,7 @@ fn check(endpoint: &Endpoint, rules: EndpointRules, checker: &mut Checker) {
 fn check_url(text: &str, rules: EndpointRules, checker: &mut Checker) {
     let Some(url) = checker.http_url("url", text, URL_BYTES) else { return };
     if url.scheme() == "http" && !rules.allow_http {
-        checker.wrong("url", "must begin with https:// (`control.allow_http` allows http)");
+        checker.wrong("url", "must begin with https:// (`endpoints.allow_http` allows http)");
     }
     if !url.username().is_empty() || url.password().is_some() {
         checker.wrong("url", "has a user or password: put them into `headers` as Authorization");
@@ -199,7 +199,7 @@ fn check_url(text: &str, rules: EndpointRules, checker: &mut Checker) {
         None => false,
     };
     if private && !rules.allow_private {
-        checker.wrong("url", "is in a private network or on this machine (`control.allow_private` allows it)");
+        checker.wrong("url", "is in a private network or on this machine (`endpoints.allow_private` allows it)");
     }
 }
 

@@ -1,5 +1,5 @@
-//! `clickhook listen`: a receiver on this machine that verifies what comes,
-//! prints a line for each event, explains what does not verify, and can be told
+//! `clickhook listen`: a receiver on this machine that verifies webhooks,
+//! prints a line for each event, explains why a webhook does not verify, and can be told
 //! to fail, hang or be slow.
 
 use std::{
@@ -29,14 +29,20 @@ use serde_json::json;
 use service::Shutdown;
 use tokio::net::TcpListener;
 
-use crate::verify::SecretArgs;
+use super::verify::SecretArgs;
 
 /// Receive webhooks on this machine, verify and print them.
 #[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  clickhook listen --port 9000 --secret-file listen.secret &\n  clickhook endpoints create --url http://127.0.0.1:9000/ --secret-file listen.secret\n\n  clickhook listen --fail 503             # see how deliveries are tried again\n  clickhook listen --json --count 1 | jq  # one event, for a program\n\nWhat verifies is answered with 200, what does not with 401. The file with the secret is\nread at each request, so this may be started before the endpoint is created."
-)]
-pub(crate) struct Args {
+#[command(after_help = r"Examples:
+  clickhook listen --port 9000 --secret-file listen.secret &
+  clickhook endpoints create --url http://127.0.0.1:9000/ --secret-file listen.secret
+
+  clickhook listen --fail 503             # see how deliveries are tried again
+  clickhook listen --json --count 1 | jq  # one event, for a program
+
+A webhook that verifies is answered with 200, any other with 401. The file with the secret is
+read at each request, so this may be started before the endpoint is created.")]
+pub(crate) struct ListenArgs {
     /// The port to listen on, on this machine alone; 0 takes a free one.
     #[arg(long, default_value_t = 9000, conflicts_with = "addr")]
     port: u16,
@@ -51,14 +57,14 @@ pub(crate) struct Args {
     /// Never answer.
     #[arg(long, conflicts_with = "fail")]
     hang: bool,
-    /// Answer only after so many milliseconds.
+    /// Answer only after this number of milliseconds.
     #[arg(long, value_name = "MS")]
     slow: Option<u64>,
     /// Print a JSON object a line, with headers and body; the rest goes to
     /// standard error.
     #[arg(long)]
     json: bool,
-    /// Exit after so many webhooks.
+    /// Exit after this number of webhooks.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
@@ -69,24 +75,25 @@ const BODY_BYTES: usize = 16 * 1024 * 1024;
 const GRACE: Duration = Duration::from_secs(1);
 
 struct Listener {
-    args: Args,
+    args: ListenArgs,
     received: AtomicU64,
     enough: Shutdown,
 }
 
-/// What became of a webhook's signatures.
-enum Verdict {
+/// The result of checking a webhook's signatures.
+enum SignatureCheck {
     Verified,
-    /// There was nothing to verify it with.
+    /// It could not be checked, for this reason.
     Unverified(String),
+    /// It is not genuine, for this reason.
     Wrong(String),
 }
 
-/// Receives until enough webhooks have come, or for ever.
+/// Receives until `--count` webhooks have come, or for ever.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<()> {
     let addr = args.addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)));
     let socket = TcpListener::bind(addr).await.with_context(|| {
         format!("listen on {addr}: is it taken by another process? Choose another with --port, or 0 for a free one")
@@ -105,7 +112,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let serving = axum::serve(socket, router).with_graceful_shutdown(async move { stop.wait().await });
     tokio::select! {
         served = serving => served.context("receive webhooks"),
-        // What hangs is not waited for.
+        // Requests that hang are not waited for.
         () = async { enough.wait().await; tokio::time::sleep(GRACE).await } => Ok(()),
     }
 }
@@ -132,7 +139,7 @@ async fn receive(State(listener): State<Arc<Listener>>, request: Request<Body>) 
     };
     let printed = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
     let received = listener.received.fetch_add(1, Ordering::Relaxed) + 1;
-    // Nobody reads on, as behind `| head -1`, or enough have come.
+    // The reader has closed the output, as `head -1` does, or enough have come.
     if printed.is_err() || listener.args.count.is_some_and(|count| received >= count) {
         listener.enough.trigger();
     }
@@ -140,18 +147,18 @@ async fn receive(State(listener): State<Arc<Listener>>, request: Request<Body>) 
 }
 
 impl Listener {
-    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Verdict {
+    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> SignatureCheck {
         match self.args.secret.signer() {
             Ok(Some(signer)) => match verify(&signer, headers, body, Age::At(Timestamp::now())) {
-                Ok(()) => Verdict::Verified,
-                Err(fault) => Verdict::Wrong(fault.to_string()),
+                Ok(()) => SignatureCheck::Verified,
+                Err(fault) => SignatureCheck::Wrong(fault.to_string()),
             },
-            Ok(None) => Verdict::Unverified("no secret to verify it with".to_owned()),
-            Err(error) => Verdict::Unverified(format!("{error:#}")),
+            Ok(None) => SignatureCheck::Unverified("no secret to verify it with".to_owned()),
+            Err(error) => SignatureCheck::Unverified(format!("{error:#}")),
         }
     }
 
-    async fn answer(&self, verdict: &Verdict) -> Response {
+    async fn answer(&self, verdict: &SignatureCheck) -> Response {
         if self.args.hang {
             return std::future::pending().await;
         }
@@ -163,15 +170,15 @@ impl Listener {
             return (status, "told to fail").into_response();
         }
         match verdict {
-            Verdict::Verified | Verdict::Unverified(_) => StatusCode::OK.into_response(),
-            Verdict::Wrong(fault) => (StatusCode::UNAUTHORIZED, fault.clone()).into_response(),
+            SignatureCheck::Verified | SignatureCheck::Unverified(_) => StatusCode::OK.into_response(),
+            SignatureCheck::Wrong(fault) => (StatusCode::UNAUTHORIZED, fault.clone()).into_response(),
         }
     }
 }
 
-/// One line for people: when, what, of which link, from where, and whether it is
-/// true; a second one where it is not.
-fn as_line(verdict: &Verdict, headers: &HeaderMap, body: &[u8]) -> String {
+/// Returns a line for people: the time, the event, its link, the visitor and whether
+/// it is genuine; a second line gives the reason where it is not.
+fn as_line(verdict: &SignatureCheck, headers: &HeaderMap, body: &[u8]) -> String {
     // The day is today.
     let now = Timestamp::now().to_string();
     let mut parts = vec![now.get(11..23).unwrap_or(&now).to_owned()];
@@ -199,19 +206,19 @@ fn as_line(verdict: &Verdict, headers: &HeaderMap, body: &[u8]) -> String {
     }
     parts.extend(text(headers, ATTEMPT).map(|attempt| format!("attempt {attempt}")));
     parts.push(match verdict {
-        Verdict::Verified => "verified ✓".to_owned(),
-        Verdict::Unverified(why) => format!("not verified: {why}"),
-        Verdict::Wrong(fault) => format!("NOT GENUINE ✗\n    {fault}"),
+        SignatureCheck::Verified => "verified ✓".to_owned(),
+        SignatureCheck::Unverified(why) => format!("not verified: {why}"),
+        SignatureCheck::Wrong(fault) => format!("NOT GENUINE ✗\n    {fault}"),
     });
-    // What came from outside must not steer the terminal.
+    // Text from outside must not steer the terminal.
     parts.join("  ").replace(|letter: char| letter.is_control() && letter != '\n', "�")
 }
 
-fn as_json(verdict: &Verdict, headers: &HeaderMap, body: &[u8]) -> String {
+fn as_json(verdict: &SignatureCheck, headers: &HeaderMap, body: &[u8]) -> String {
     let (verified, fault) = match verdict {
-        Verdict::Verified => (Some(true), None),
-        Verdict::Unverified(why) => (None, Some(why)),
-        Verdict::Wrong(fault) => (Some(false), Some(fault)),
+        SignatureCheck::Verified => (Some(true), None),
+        SignatureCheck::Unverified(why) => (None, Some(why)),
+        SignatureCheck::Wrong(fault) => (Some(false), Some(fault)),
     };
     let headers: serde_json::Map<_, _> = headers
         .iter()
@@ -245,10 +252,10 @@ mod tests {
     fn a_line_says_what_happened_and_whether_it_is_true() {
         let mut headers = HeaderMap::new();
         headers.insert(ATTEMPT, "2".parse().unwrap());
-        let line = as_line(&Verdict::Verified, &headers, &body(EventName::LinkClicked));
+        let line = as_line(&SignatureCheck::Verified, &headers, &body(EventName::LinkClicked));
         let (_, rest) = line.split_once("  ").unwrap();
         assert_eq!(rest, "link.clicked  https://go.acme.co/sale  US mobile Safari instagram  attempt 2  verified ✓");
-        let line = as_line(&Verdict::Wrong("because".to_owned()), &headers, &body(EventName::WebhookTest));
+        let line = as_line(&SignatureCheck::Wrong("because".to_owned()), &headers, &body(EventName::WebhookTest));
         assert!(
             line.contains("webhook.test  This is a test.") && line.ends_with("NOT GENUINE ✗\n    because"),
             "{line}"
@@ -262,9 +269,9 @@ mod tests {
             link.short_url = "\u{1b}[2J".into();
         }
         let body = serde_json::to_vec(&event).unwrap();
-        let line = as_line(&Verdict::Verified, &HeaderMap::new(), &body);
+        let line = as_line(&SignatureCheck::Verified, &HeaderMap::new(), &body);
         assert!(!line.contains('\u{1b}'), "{line:?}");
-        let line = as_line(&Verdict::Unverified("no secret".to_owned()), &HeaderMap::new(), b"hello");
+        let line = as_line(&SignatureCheck::Unverified("no secret".to_owned()), &HeaderMap::new(), b"hello");
         assert!(line.contains("5 bytes that is no event") && line.ends_with("not verified: no secret"), "{line}");
     }
 
@@ -273,7 +280,8 @@ mod tests {
         let body = body(EventName::LinkClicked);
         let mut headers = HeaderMap::new();
         headers.insert("webhook-id", "evt_1".parse().unwrap());
-        let line: serde_json::Value = serde_json::from_str(&as_json(&Verdict::Verified, &headers, &body)).unwrap();
+        let line: serde_json::Value =
+            serde_json::from_str(&as_json(&SignatureCheck::Verified, &headers, &body)).unwrap();
         assert_eq!(line["body"].as_str().unwrap().as_bytes(), body);
         assert_eq!(line["verified"], true);
         assert_eq!(line["headers"]["webhook-id"], "evt_1");

@@ -1,5 +1,5 @@
-//! `clickhook verify`: whether a webhook that was saved to files is ours, and if
-//! not, why.
+//! `clickhook verify`: says whether a webhook that was saved to files is genuine, and
+//! if not, why.
 
 use std::{
     fs,
@@ -18,10 +18,15 @@ use service::secret::Secret;
 
 /// Verify a webhook that was saved to files.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exits with 0 if it verifies, and with 1 and the likely cause if it does not.\n\nExamples:\n  clickhook verify --body body.json --headers headers.txt --secret-file listen.secret\n  clickhook verify --body body.json --headers headers.txt --secret whsec_… --ignore-age\n\nThe file with the headers has a `name: value` a line, as curl and most servers print\nthem, or is a JSON object, as in the lines of `clickhook listen --json`."
-)]
-pub(crate) struct Args {
+#[command(after_help = r"Exits with 0 if it verifies, and with 1 and the likely cause if it does not.
+
+Examples:
+  clickhook verify --body body.json --headers headers.txt --secret-file listen.secret
+  clickhook verify --body body.json --headers headers.txt --secret whsec_… --ignore-age
+
+The file with the headers has a `name: value` a line, as curl and most servers print
+them, or is a JSON object, as in the lines of `clickhook listen --json`.")]
+pub(crate) struct VerifyArgs {
     /// The body, byte for byte as it came.
     #[arg(long, value_name = "FILE")]
     body: PathBuf,
@@ -35,7 +40,7 @@ pub(crate) struct Args {
     ignore_age: bool,
 }
 
-/// How a tool is told an endpoint's secret.
+/// The arguments that give a tool an endpoint's secret.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SecretArgs {
     /// The endpoint's secret (`whsec_…`). Other users of this machine can see
@@ -54,15 +59,15 @@ fn secret(text: &str) -> Result<Secret, String> {
 }
 
 impl SecretArgs {
-    /// The file that the secret is in, if it is in one.
+    /// Returns the file that holds the secret, if one was named.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.secret_file.as_deref()
     }
 
-    /// What verifies under the secret; nothing if none was given, or its file is
-    /// not there (yet).
+    /// Returns the signer of the secret; `None` if none was given, or its file does
+    /// not exist (yet).
     pub(crate) fn signer(&self) -> anyhow::Result<Option<Signer>> {
-        // A file was named on purpose; a variable may just be lying about.
+        // A file was named on purpose; a variable may be left over.
         if let Some(path) = &self.secret_file {
             return match fs::read_to_string(path) {
                 Ok(text) => {
@@ -81,8 +86,8 @@ impl SecretArgs {
 ///
 /// # Errors
 /// When a file cannot be read, or no secret was given.
-pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { body, headers, secret, ignore_age } = args;
+pub(crate) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let VerifyArgs { body, headers, secret, ignore_age } = args;
     let body = fs::read(&body).with_context(|| format!("read the body from {}", body.display()))?;
     let name = headers.display().to_string();
     let read = fs::read_to_string(headers).map_err(Into::into).and_then(|text| parse(&text));
@@ -106,7 +111,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Headers from lines of `name: value`, or from a JSON object (or one that has
+/// Parses headers from lines of `name: value`, or from a JSON object (or one that has
 /// them under `headers`).
 fn parse(text: &str) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
@@ -146,9 +151,9 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Command {
+    struct VerifyLine {
         #[command(flatten)]
-        args: Args,
+        args: VerifyArgs,
     }
 
     const BODY: &str = r#"{"id":"evt_1"}"#;
@@ -176,7 +181,7 @@ mod tests {
             line.extend([flag.to_owned(), path(file)]);
         }
         line.extend(more.iter().map(ToString::to_string));
-        run(Command::parse_from(line).args).unwrap() == ExitCode::SUCCESS
+        run(VerifyLine::parse_from(line).args).unwrap() == ExitCode::SUCCESS
     }
 
     #[test]
