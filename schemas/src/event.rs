@@ -2,71 +2,14 @@
 //! docs/CONTRACTS.md §3, and the envelope in which they travel on `clicks` and
 //! `events`.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClickId, EndpointId, EventId, LinkId, Timestamp, link::ReferrerPolicy, usermap::UserMap};
-
-macro_rules! event_names {
-    ($($variant:ident = $name:literal, $description:literal;)*) => {
-        /// The name of an event type.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-        pub enum EventName {
-            $(#[doc = $description] #[serde(rename = $name)] $variant,)*
-        }
-
-        impl EventName {
-            /// Every event type.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The name on the wire.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// One sentence for people.
-            #[must_use]
-            pub const fn description(self) -> &'static str {
-                match self { $(Self::$variant => $description,)* }
-            }
-        }
-    };
-}
-
-event_names! {
-    LinkClicked = "link.clicked", "Someone followed a link.";
-    QrScanned = "qr.scanned", "Someone scanned a link's QR code.";
-    LinkCreated = "link.created", "A link was created.";
-    LinkUpdated = "link.updated", "A link was changed; `changes` says what.";
-    LinkDeleted = "link.deleted", "A link was deleted.";
-    WebhookTest = "webhook.test", "A test that someone sent to an endpoint.";
-}
-
-/// A text that is no event's name.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no event: known are {known}", known = EventName::ALL.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "))]
-pub struct EventNameError(String);
-
-impl FromStr for EventName {
-    type Err = EventNameError;
-
-    fn from_str(text: &str) -> Result<Self, EventNameError> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|name| name.as_str() == text)
-            .ok_or_else(|| EventNameError(text.chars().take(64).collect()))
-    }
-}
-
-impl fmt::Display for EventName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::{
+    ClickId, EndpointId, EventId, LinkId, Timestamp, event_name::EventName, link::ReferrerPolicy, usermap::UserMap,
+};
 
 /// The body of an event, which is signed and sent, and from which a row is made.
 /// Absent facts are left out.

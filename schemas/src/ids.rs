@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
-use crate::{Timestamp, event::EventName};
+use crate::{Timestamp, event_name::EventName};
 
 /// Crockford's alphabet: no I, L, O or U, in ascending order, so that encoded
 /// ids sort like the numbers they stand for.

@@ -9,6 +9,7 @@ pub mod dead;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;
+pub mod event_name;
 pub mod filter;
 pub mod idempotency;
 pub mod ids;
@@ -29,7 +30,8 @@ pub use conversion::RawConversion;
 pub use dead::{Dead, DeadOrigin};
 pub use delivery::{Attempt, Delivery, Outcome};
 pub use endpoint::{Endpoint, EndpointStatus, SealedSecret};
-pub use event::{Attribution, ClickFacts, Envelope, Event, EventName, LinkFacts, Utm};
+pub use event::{Attribution, ClickFacts, Envelope, Event, LinkFacts, Utm};
+pub use event_name::EventName;
 pub use filter::Filters;
 pub use ids::{
     AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, WorkspaceId,
