@@ -10,7 +10,8 @@ use crate::{Delivery, Timestamp};
 /// 4,000,000 bytes from clickhook's producers; the rest of a dead letter needs less
 /// than the difference.
 const PAYLOAD_BYTES: usize = 3_500_000;
-/// The bytes that an excerpt of the content may take as a JSON string.
+/// The bytes of content that an excerpt has at most. As a JSON string, each of them
+/// takes up to six.
 const EXCERPT_BYTES: usize = 256 << 10;
 /// The bytes that a reason may take as a JSON string. ClickHouse's errors can quote
 /// the row that they are about.
@@ -79,17 +80,13 @@ impl Dead {
     }
 
     /// Returns the dead letter of a delivery. A delivery whose body Kafka would not
-    /// take cannot be tried again: the dead letter has its body, cut, as the payload.
+    /// take cannot be tried again: the dead letter has an excerpt of its body as the
+    /// payload.
     #[must_use]
     pub fn of_delivery(reason: String, at: Timestamp, origin: DeadOrigin, delivery: Delivery) -> Self {
-        if fitting(&delivery.body, PAYLOAD_BYTES).len() < delivery.body.len() {
-            let reason = format!(
-                "{reason}; the body of {} for {} is too large for Kafka and is cut",
-                delivery.event_id, delivery.endpoint
-            );
-            return Self::of_record(reason, at, origin, &delivery.body);
-        }
-        Self { delivery: Some(delivery), ..Self::without_content(reason, at, origin) }
+        let whole = Self { delivery: Some(delivery), ..Self::without_content(reason, at, origin) };
+        let fits = |delivery: &Delivery| fitting(&delivery.body, PAYLOAD_BYTES).len() == delivery.body.len();
+        if whole.delivery.as_ref().is_some_and(fits) { whole } else { whole.with_excerpt() }
     }
 
     /// Returns a smaller version of a dead letter that Kafka refused for its size, as
@@ -98,15 +95,22 @@ impl Dead {
     /// out.
     #[must_use]
     pub fn smaller(self) -> Option<Self> {
-        let content = match (self.delivery, self.payload) {
-            (Some(delivery), _) => delivery.body,
-            (None, Some(payload)) => payload,
-            (None, None) => return None,
-        };
-        let kept = fitting(&content, EXCERPT_BYTES);
-        let payload = (kept.len() < content.len()).then(|| kept.to_owned());
-        let payload_bytes = self.payload_bytes.or(Some(content.len() as u64));
-        Some(Self { payload, payload_bytes, delivery: None, ..self })
+        (self.delivery.is_some() || self.payload.is_some()).then(|| self.with_excerpt())
+    }
+
+    /// Replaces the content by an excerpt of it, and an excerpt by nothing. The reason
+    /// says once that the content was cut, and names a delivery that is left out.
+    fn with_excerpt(mut self) -> Self {
+        if let Some(delivery) = self.delivery.take() {
+            self.reason += &format!("; its content was cut: {} for {}", delivery.event_id, delivery.endpoint);
+            self.payload = Some(delivery.body);
+        }
+        if let Some(content) = self.payload.take() {
+            self.payload_bytes = self.payload_bytes.or(Some(content.len() as u64));
+            let end = content.floor_char_boundary(EXCERPT_BYTES);
+            self.payload = (end < content.len()).then(|| content[..end].to_owned());
+        }
+        self
     }
 
     fn without_content(mut reason: String, at: Timestamp, mut origin: DeadOrigin) -> Self {
