@@ -9,6 +9,7 @@
 
 mod admin;
 mod client;
+mod committed_reader;
 mod config;
 mod consumer;
 mod error;
@@ -25,6 +26,7 @@ mod table;
 mod transaction_pair;
 
 pub use admin::{LogEnd, MigratedTopics, OffsetScope};
+pub use committed_reader::CommittedReader;
 pub use config::{Bus, BusConfig};
 pub use consumer::{Assigned, Assignments, Commit, Consumer, GroupMetadata, Isolation, Membership, Revoked};
 pub use error::BusError;

@@ -9,15 +9,15 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{RecvTimeoutError, channel},
+        mpsc::{Receiver, channel},
     },
     thread,
     time::{Duration, Instant},
 };
 
 use bus::{
-    Assigned, Assignments, Bus, BusError, Change, Commit, Isolation, KeyUses, Membership, Outgoing, Revoked, Table,
-    Transaction,
+    Assigned, Assignments, Bus, BusError, Change, Commit, CommittedReader, Isolation, KeyUses, Membership, Outgoing,
+    Revoked, Table, Transaction,
 };
 use parking_lot::Mutex;
 use schemas::{Timestamp, Topic, leader};
@@ -122,6 +122,8 @@ impl Candidate {
         let election = Arc::new(Election { leadership: Arc::clone(&self.leadership), elected: Mutex::new(None) });
         let read = [Topic::Links];
         let owner = Arc::clone(&election);
+        // The first term need not wait until its reader has connected.
+        let mut reader = Some(self.connected_reader()?);
         let consumer = self.bus.consumer(CONTROL, &read, Isolation::Committed, Membership::Static, owner)?;
         self.leadership.stand_by();
         let mut leading: Option<Term> = None;
@@ -150,7 +152,7 @@ impl Candidate {
                     if let Err(error) = consumer.commit_later(&[commit]) {
                         debug!(%error, "the election's offset was not committed");
                     }
-                    leading = Some(self.begin_term()?);
+                    leading = Some(self.begin_term(reader.take())?);
                 }
                 (None, Some(_)) => {
                     info!("the election was lost: standing by");
@@ -169,28 +171,48 @@ impl Candidate {
         outcome.and(ended)
     }
 
+    /// Starts a thread that makes a reader of the committed state, and connects it.
+    fn connected_reader(&self) -> Result<ConnectedReader, TermError> {
+        let bus = self.bus.clone();
+        let connect = move || {
+            let reader = bus.committed_reader(CONTROL)?;
+            reader.connect(State::TOPICS);
+            Ok(reader)
+        };
+        Ok(thread::Builder::new().name("leader".to_owned()).spawn(connect)?)
+    }
+
     /// Starts the thread of a term.
-    fn begin_term(&self) -> Result<Term, TermError> {
+    fn begin_term(&self, reader: Option<ConnectedReader>) -> Result<Term, TermError> {
+        let reader = reader.map_or_else(|| self.connected_reader(), Ok)?;
         let stop = Arc::new(AtomicBool::new(false));
         let term = self.leadership.term();
         let candidate = self.clone();
         let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("leader".to_owned()).spawn(move || candidate.lead(term, &stopped))?;
+        let thread =
+            thread::Builder::new().name("leader".to_owned()).spawn(move || candidate.lead(term, reader, &stopped))?;
         Ok(Term { number: term, stop, thread })
     }
 
     /// Leads until the term is to end. Runs on a thread of its own.
-    fn lead(&self, term: u64, stop: &AtomicBool) -> Result<(), TermError> {
+    fn lead(&self, term: u64, reader: ConnectedReader, stop: &AtomicBool) -> Result<(), TermError> {
         self.leadership.set_unavailable("elected: reading the committed state".to_owned());
+        let uses = self.follow_key_uses()?;
         let transaction = self.bus.transaction(CONTROL, Duration::ZERO)?;
-        // An open transaction hides the records committed behind it, so the reading waits until each has ended.
-        self.bus.wait_for_open_transactions(CONTROL, State::TOPICS)?;
-        let Some((mut state, uses)) = self.read_state(stop)? else { return Ok(()) };
+        debug!("the transactional id is taken");
+        let reader = reader.join().map_err(|_| TermError::Panicked)??;
+        let Some(mut state) = self.read_state(&reader, stop)? else { return Ok(()) };
+        debug!("the committed state is read");
+        // Stopping the reader's clients takes a moment, for which the term need not wait.
+        thread::spawn(move || drop(reader));
+        if !uses.wait(stop) {
+            return Ok(());
+        }
+        debug!("the uses of keys are read");
         self.ensure_defaults(&mut state, &transaction)?;
         let links = state.links.len();
         let endpoints = state.endpoints.len();
         show_sizes(&state, &self.metrics);
-        self.announce(&transaction)?;
         let (leader, changes) = ActiveLeader::new(state, Arc::clone(&uses.known));
         if !self.leadership.become_leader(term, Arc::clone(&leader)) {
             return Ok(());
@@ -205,10 +227,11 @@ impl Candidate {
             metrics: &self.metrics,
             stop,
         };
-        let outcome = writer.run();
+        // Changes wait in the writer's queue until the announcement is committed.
+        let outcome = self.announce(&transaction).and_then(|()| Ok(writer.run()?));
         self.metrics.leading.set(0);
         self.leadership.step_down();
-        Ok(outcome?)
+        outcome
     }
 
     /// Produces the record that names the leader, in a transaction of this term, so that only a leader that has taken over
@@ -233,56 +256,54 @@ impl Candidate {
     }
 
     /// Reads the committed state; returns nothing if the term is to end first.
-    fn read_state(&self, stop: &AtomicBool) -> Result<Option<(State, FollowedKeyUses)>, TermError> {
-        let (sender, receiver) = channel();
-        let state = Arc::new(Mutex::new(State::default()));
-        let mut tables: Vec<Table> = Vec::new();
-        for &topic in State::TOPICS {
-            let state = Arc::clone(&state);
-            let sender = sender.clone();
-            tables.push(self.bus.table(CONTROL, topic, None, move |change| {
-                let outcome = match change {
-                    Change::CaughtUp => Ok(true),
-                    change => state.lock().apply_record(topic, &change).map(|()| false),
-                };
-                // The receiver is gone once everything has been read.
-                match outcome {
-                    Ok(false) => {}
-                    Ok(true) => drop(sender.send(Ok(()))),
-                    Err(reason) => drop(sender.send(Err(TermError::Record { topic: topic.suffix(), reason }))),
-                }
-            })?);
-        }
-        let known = Arc::new(KeyUses::default());
-        let uses = Arc::clone(&known);
-        let followed = self.bus.table(CONTROL, Topic::KeyUses, None, move |change| {
-            uses.read(&change);
-            if change == Change::CaughtUp {
-                let _ = sender.send(Ok(()));
+    fn read_state(&self, reader: &CommittedReader, stop: &AtomicBool) -> Result<Option<State>, TermError> {
+        let mut state = State::default();
+        let mut refused = None;
+        let stopped = || stop.load(Ordering::Acquire);
+        let whole = reader.read(State::TOPICS, stopped, |topic, change| {
+            if let (None, Err(reason)) = (&refused, state.apply_record(topic, &change)) {
+                refused = Some(TermError::Record { topic: topic.suffix(), reason });
             }
         })?;
-        let mut waiting = tables.len() + 1;
-        while waiting > 0 {
-            match receiver.recv_timeout(POLL_TIMEOUT) {
-                Ok(caught_up) => {
-                    caught_up?;
-                    waiting -= 1;
-                }
-                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Acquire) => return Ok(None),
-                Err(_) => {}
+        refused.map_or_else(|| Ok(whole.then_some(state)), Err)
+    }
+
+    /// Follows the uses of keys.
+    fn follow_key_uses(&self) -> Result<FollowedKeyUses, TermError> {
+        let known = Arc::new(KeyUses::default());
+        let uses = Arc::clone(&known);
+        let (sender, caught_up) = channel();
+        let table = self.bus.table(CONTROL, Topic::KeyUses, None, move |change| {
+            uses.read(&change);
+            if change == Change::CaughtUp {
+                // The receiver is gone where the term has ended meanwhile.
+                let _ = sender.send(());
             }
-        }
-        // Stopping a table takes a moment, for which the term need not wait.
-        thread::spawn(move || drop(tables));
-        let state = std::mem::take(&mut *state.lock());
-        Ok(Some((state, FollowedKeyUses { known, _table: followed })))
+        })?;
+        Ok(FollowedKeyUses { known, caught_up, _table: table })
     }
 }
+
+/// The thread that makes a reader and connects it.
+type ConnectedReader = thread::JoinHandle<Result<CommittedReader, BusError>>;
 
 /// The uses of keys, which a leader follows during its term, since other processes write them too.
 struct FollowedKeyUses {
     known: Arc<KeyUses>,
+    caught_up: Receiver<()>,
     _table: Table,
+}
+
+impl FollowedKeyUses {
+    /// Waits until the uses are known; returns false if the term is to end first.
+    fn wait(&self, stop: &AtomicBool) -> bool {
+        while self.caught_up.recv_timeout(POLL_TIMEOUT).is_err() {
+            if stop.load(Ordering::Acquire) {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// A term of this instance.
