@@ -18,7 +18,6 @@ mod money;
 pub mod probe;
 mod recording;
 mod redirect;
-mod renewed_producer;
 mod table;
 mod visit;
 

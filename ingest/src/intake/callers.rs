@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::http::HeaderMap;
-use bus::{Change, KeyUses};
+use bus::{Change, KeyUses, Producer};
 use parking_lot::RwLock;
 use schemas::{Key, KeyId, Keyring, Scope, Timestamp};
 use service::{
@@ -20,8 +20,6 @@ use service::{
 };
 use tracing::error;
 
-use crate::renewed_producer::RenewedProducer;
-
 /// The keys, and who called with them.
 pub(crate) struct Callers {
     keys: RwLock<Keyring>,
@@ -29,17 +27,17 @@ pub(crate) struct Callers {
     complete: AtomicBool,
     limiter: Limiter<KeyId>,
     uses: KeyUses,
-    client: Arc<RenewedProducer>,
+    producer: Producer,
 }
 
 impl Callers {
-    pub(crate) fn new(client: Arc<RenewedProducer>, per_second: NonZeroU32) -> Self {
+    pub(crate) fn new(producer: Producer, per_second: NonZeroU32) -> Self {
         Self {
             keys: RwLock::default(),
             complete: AtomicBool::new(false),
             limiter: Limiter::new(per_second, per_second),
             uses: KeyUses::default(),
-            client,
+            producer,
         }
     }
 
@@ -112,7 +110,7 @@ impl Callers {
                 wait,
             ));
         }
-        self.uses.used(key.id, now, &self.client.current());
+        self.uses.used(key.id, now, &self.producer);
         Ok(key)
     }
 }

@@ -33,7 +33,7 @@ use tokio::{net::TcpListener, runtime, sync::oneshot};
 use tracing::info;
 
 use self::{api::IntakeState, callers::Callers, metrics::IntakeMetrics, outbox::ConversionOutbox};
-use crate::{Config, Error, renewed_producer::RenewedProducer};
+use crate::{Config, Error};
 
 /// How long Kafka may collect conversions before it is sent them: many callers
 /// at once share a batch, and one alone hardly waits.
@@ -66,10 +66,8 @@ pub(crate) fn start(
 
     let metrics = IntakeMetrics::new(registry);
     let patience = Duration::from_millis(config.intake_ack_timeout_ms);
-    let kafka = bus.clone();
-    let client = RenewedProducer::new(move || kafka.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES))?;
-    let client = Arc::new(client);
-    let callers = Arc::new(Callers::new(Arc::clone(&client), config.intake_rate_per_s));
+    let producer = bus.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES)?;
+    let callers = Arc::new(Callers::new(producer.clone(), config.intake_rate_per_s));
     let part = health.part("keys");
     let table = follow(bus, &config.data_dir, Arc::clone(&callers), metrics.clone(), part)?;
     let limits = Limits {
@@ -78,7 +76,7 @@ pub(crate) fn start(
         drain: Duration::from_millis(config.drain_timeout_ms),
     };
     let open = metrics.connections.clone();
-    let outbox = ConversionOutbox::new(bus.clone(), client, patience, metrics.ack_seconds.clone());
+    let outbox = ConversionOutbox::new(bus.clone(), producer, patience, metrics.ack_seconds.clone());
     let routes = api::routes(Arc::new(IntakeState { callers, outbox, currency: config.postback_currency()?, metrics }));
 
     let (tell, done) = oneshot::channel();

@@ -1,16 +1,11 @@
 //! Handing conversions to Kafka, and waiting until it has them all.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use bus::{Bus, BusError, Outgoing};
+use bus::{Bus, BusError, Outgoing, Producer};
 use prometheus_client::metrics::histogram::Histogram;
 use schemas::{RawConversion, Topic};
 use tokio::{sync::mpsc, time::timeout};
-
-use crate::renewed_producer::RenewedProducer;
 
 /// Why conversions may not be on the topic.
 #[derive(Debug, thiserror::Error)]
@@ -29,36 +24,22 @@ pub(crate) enum NotRecorded {
 /// Where conversions leave the process.
 pub(crate) struct ConversionOutbox {
     bus: Bus,
-    client: Arc<RenewedProducer>,
+    producer: Producer,
     patience: Duration,
     ack_seconds: Histogram,
 }
 
 impl ConversionOutbox {
     /// One that waits `patience` for Kafka.
-    pub(crate) const fn new(
-        bus: Bus,
-        client: Arc<RenewedProducer>,
-        patience: Duration,
-        ack_seconds: Histogram,
-    ) -> Self {
-        Self { bus, client, patience, ack_seconds }
+    pub(crate) const fn new(bus: Bus, producer: Producer, patience: Duration, ack_seconds: Histogram) -> Self {
+        Self { bus, producer, patience, ack_seconds }
     }
 
     /// Records conversions, each in the partition of its click, and waits until
     /// Kafka has all of them.
     pub(crate) async fn record(&self, conversions: &[RawConversion], trace: Option<&str>) -> Result<(), NotRecorded> {
-        let recorded = self.produce(conversions, trace).await;
-        if let Err(NotRecorded::Bus(error)) = &recorded {
-            self.client.failed(error);
-        }
-        recorded
-    }
-
-    async fn produce(&self, conversions: &[RawConversion], trace: Option<&str>) -> Result<(), NotRecorded> {
         let begun = Instant::now();
         let (tell, mut told) = mpsc::unbounded_channel();
-        let producer = self.client.current();
         let mut headers: Vec<(&str, &[u8])> = vec![("content-type", b"application/json")];
         headers.extend(trace.map(|trace| ("traceparent", trace.as_bytes())));
         for conversion in conversions {
@@ -71,7 +52,7 @@ impl ConversionOutbox {
                 headers: &headers,
             };
             let tell = tell.clone();
-            producer.send(&record, move |acked| drop(tell.send(acked)))?;
+            self.producer.send(&record, move |acked| drop(tell.send(acked)))?;
         }
         let all = async {
             for _ in conversions {

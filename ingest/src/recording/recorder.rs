@@ -35,7 +35,6 @@ use crate::{
         bundle::{Bundle, BundleCopy, BundleNumber, CoreMessage, Recorded, SpoolCommand, core_bit},
         unacked::{CLIENT_BYTES, DISK, Effect, Event, Unacked, UnackedRules},
     },
-    renewed_producer::RenewedProducer,
 };
 
 /// How long a bundle collects at least, counted from the one before.
@@ -83,7 +82,7 @@ pub(crate) enum Added {
 
 /// The recorder of the process, which all cores share.
 pub(crate) struct Recorder {
-    producer: Arc<RenewedProducer>,
+    producer: Producer,
     durability: Durability,
     budget: Duration,
     metrics: IngestMetrics,
@@ -149,11 +148,9 @@ impl Recorder {
             partitions,
             memory_bytes: MEMORY_BYTES,
         };
-        let kafka = bus.clone();
-        let durability = config.durability;
         let recorder = Self {
-            producer: Arc::new(RenewedProducer::new(move || producer(&kafka, durability))?),
-            durability,
+            producer: producer(bus, config.durability)?,
+            durability: config.durability,
             budget: config.budget(),
             metrics,
             open: Mutex::new(open),
@@ -350,8 +347,7 @@ impl Recorder {
         let number = bundle.number;
         let Bundle { id, partition, clicks, lines, .. } = bundle;
         let taken = self.produce(*id, *partition, *clicks, lines, copy, move |acked| recorder.acked(number, acked));
-        if let Err(error) = taken {
-            self.producer.failed(&error);
+        if taken.is_err() {
             self.handle(Event::NotTaken(number));
             self.check_timers_everywhere();
         }
@@ -391,15 +387,14 @@ impl Recorder {
             value: Some(lines),
             headers: &headers,
         };
-        self.producer.current().send(&record, acked)
+        self.producer.send(&record, acked)
     }
 
     /// Takes Kafka's answer; called from its client's thread.
     fn acked(self: &Arc<Self>, bundle: BundleNumber, acked: Acked) {
         match acked {
             Ok((_, offset)) => self.handle(Event::Acked { bundle, offset }),
-            Err(error) => {
-                self.producer.failed(&error);
+            Err(_) => {
                 self.handle(Event::GivenUp(bundle));
                 self.check_timers_everywhere();
             }
@@ -441,11 +436,6 @@ impl Recorder {
     pub(crate) fn is_late(&self, partition: i32) -> bool {
         let late = usize::try_from(partition).ok().and_then(|partition| self.late.get(partition));
         late.is_some_and(|late| late.load(Ordering::Relaxed))
-    }
-
-    /// Renews the Kafka client where `error` says that it can do nothing more.
-    pub(crate) fn failed(&self, error: &BusError) {
-        self.producer.failed(error);
     }
 
     fn settle_on_cores(&self, bundle: BundleNumber, cores: u64, recorded: Recorded) {

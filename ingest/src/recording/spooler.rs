@@ -299,9 +299,8 @@ impl Spooler {
                 drop(commands.send(SpoolCommand::Replayed { key, acked: acked.is_ok() }));
             };
             let Spooled { id, partition, clicks, lines, .. } = &bundle;
-            if let Err(error) = self.recorder.produce(*id, *partition, *clicks, lines, copy, acked) {
+            if self.recorder.produce(*id, *partition, *clicks, lines, copy, acked).is_err() {
                 self.index.not_replayed(key, Handed::Never, now);
-                self.recorder.failed(&error);
             }
         }
     }
