@@ -1,4 +1,4 @@
-//! What the redirector metrics.
+//! The metrics of the redirector.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -42,7 +42,11 @@ pub(crate) struct IngestMetrics {
     pub(crate) replayed_bundles: Counter,
     pub(crate) spool_bundles: Gauge,
     pub(crate) spool_bytes: Gauge,
+    pub(crate) spool_max_bytes: Gauge,
+    pub(crate) spool_level_percent: Gauge,
     pub(crate) spool_full: Gauge,
+    pub(crate) spool_refused_bundles: Gauge,
+    pub(crate) set_aside_bundles: Counter,
     pub(crate) links: Gauge,
     pub(crate) links_from_snapshot: Gauge,
     pub(crate) links_snapshot: Gauge,
@@ -112,6 +116,20 @@ impl IngestMetrics {
                 .counter("clickhook_ingest_replayed_bundles", "Bundles that only the disk had, and Kafka has now"),
             spool_bundles: metrics.gauge("clickhook_ingest_spool_bundles", "Bundles on disk"),
             spool_bytes: metrics.gauge("clickhook_ingest_spool_bytes", "Their bytes"),
+            spool_max_bytes: metrics
+                .gauge("clickhook_ingest_spool_max_bytes", "The bytes of bundles that the disk takes"),
+            spool_level_percent: metrics.gauge(
+                "clickhook_ingest_spool_level_percent",
+                "The highest of 50, 80 and 100 percent of its size that the spool has reached; 0 below",
+            ),
+            spool_refused_bundles: metrics.gauge(
+                "clickhook_ingest_spool_refused_bundles",
+                "Bundles on disk that Kafka refuses for their size",
+            ),
+            set_aside_bundles: metrics.counter(
+                "clickhook_ingest_set_aside_bundles",
+                "Bundles of the spool that could not be decoded and are in files of their own",
+            ),
             spool_full: metrics.gauge("clickhook_ingest_spool_full", "1 while the disk takes no clicks"),
             links: metrics.gauge("clickhook_ingest_links", "Links that can be looked up"),
             links_from_snapshot: metrics.gauge(

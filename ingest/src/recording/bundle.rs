@@ -10,7 +10,7 @@ pub(crate) type BundleNumber = u64;
 
 /// A closed bundle, as Kafka and the spool get it.
 #[derive(Debug)]
-pub(crate) struct Bundle {
+pub(crate) struct ClosedBundle {
     pub(crate) number: BundleNumber,
     pub(crate) id: Uuid,
     pub(crate) partition: i32,
@@ -47,18 +47,32 @@ pub(crate) enum CoreMessage {
 pub(crate) enum SpoolCommand {
     /// Put the bundle on disk, unless it has left memory by then because Kafka has it.
     /// `after` is the last offset acknowledged on its partition when it was closed.
-    Put { bundle: Weak<Bundle>, after: Option<i64> },
+    Put { bundle: Weak<ClosedBundle>, after: Option<i64> },
     /// Erase the bundle: Kafka has it.
     Erase(BundleNumber),
     /// Produce the bundle from disk: the Kafka client does not have it.
     Replay { bundle: BundleNumber, handed: Handed },
     /// Kafka's answer to a bundle produced from disk.
-    Replayed { key: u64, acked: bool },
+    Replayed { key: u64, answer: ReplayAnswer },
     /// Carry out the commands before this one, and end.
     Stop,
 }
 
-/// The bit of a core in [`Bundle::cores`]. Beyond 64 cores several share a bit, and
+/// Kafka's answer to a bundle that was produced from disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReplayAnswer {
+    Acked,
+    /// The client has given the bundle up: Kafka may have it or not.
+    GivenUp {
+        error: String,
+    },
+    /// Kafka takes no record of the bundle's size.
+    TooLarge {
+        error: String,
+    },
+}
+
+/// The bit of a core in [`ClosedBundle::cores`]. Beyond 64 cores several share a bit, and
 /// hear of bundles that do not concern them.
 pub(crate) const fn core_bit(index: usize) -> u64 {
     1 << (index % 64)

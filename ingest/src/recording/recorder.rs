@@ -32,8 +32,8 @@ use crate::{
     config::{Config, Durability},
     metrics::IngestMetrics,
     recording::{
-        bundle::{Bundle, BundleCopy, BundleNumber, CoreMessage, Recorded, SpoolCommand, core_bit},
-        unacked::{CLIENT_BYTES, DISK, Effect, Event, Unacked, UnackedRules},
+        bundle::{BundleCopy, BundleNumber, ClosedBundle, CoreMessage, Recorded, SpoolCommand, core_bit},
+        unacked::{DISK, Effect, Unacked, UnackedEvent, UnackedRules},
     },
 };
 
@@ -41,6 +41,10 @@ use crate::{
 const WINDOW: Duration = Duration::from_millis(2);
 /// How long a bundle collects while Kafka does not answer.
 const LONGEST: Duration = Duration::from_millis(4);
+/// How many bytes of bundles the Kafka client has, all partitions together.
+const CLIENT_BYTES: usize = 64 << 20;
+/// How many bundles the Kafka client has, all partitions together.
+const CLIENT_BUNDLES: usize = 65_536;
 /// How many bytes of bundles may be in memory alone, beyond the client, the disk and the
 /// bundle that is open: then visits are not recorded any more.
 const MEMORY_BYTES: usize = 64 << 20;
@@ -146,6 +150,8 @@ impl Recorder {
             durability: config.durability,
             budget: config.budget(),
             partitions,
+            client_bytes: CLIENT_BYTES,
+            client_bundles: CLIENT_BUNDLES,
             memory_bytes: MEMORY_BYTES,
         };
         let recorder = Self {
@@ -204,7 +210,7 @@ impl Recorder {
         if full {
             error!(
                 bytes = MEMORY_BYTES,
-                "memory full: neither Kafka, nor the disk, nor memory takes clicks; `ingest.when_full` decides on redirects"
+                "memory full: neither Kafka, nor the disk, nor memory takes clicks; ingest.when_full decides on redirects"
             );
         } else {
             warn!("clicks are recorded again");
@@ -231,7 +237,7 @@ impl Recorder {
 
     /// Acts on the bundles that have waited too long for Kafka or the disk.
     pub(crate) fn time_out(self: &Arc<Self>) {
-        self.handle(Event::TimedOut);
+        self.handle(UnackedEvent::TimedOut);
     }
 
     /// Closes the open bundle and hands it on.
@@ -245,7 +251,7 @@ impl Recorder {
             }
             let buffer = open.spare.pop().unwrap_or_default();
             let partition = open.bundle.shard % self.partitions();
-            let bundle = Bundle {
+            let bundle = ClosedBundle {
                 number: open.bundle.number,
                 id: Uuid::now_v7(),
                 partition: i32::from(partition),
@@ -262,10 +268,11 @@ impl Recorder {
         };
         self.metrics.bundles.inc();
         self.metrics.bundle_clicks.observe(f64::from(bundle.clicks));
-        self.handle(Event::Closed(Arc::new(bundle)));
+        self.handle(UnackedEvent::Closed(Arc::new(bundle)));
     }
 
-    fn partitions(&self) -> u16 {
+    /// Returns the number of partitions of `clicks.raw`.
+    pub(crate) fn partitions(&self) -> u16 {
         u16::try_from(self.late.len()).unwrap_or(u16::MAX)
     }
 
@@ -277,7 +284,7 @@ impl Recorder {
     }
 
     /// Applies an event to the rules and carries out the effects.
-    fn handle(self: &Arc<Self>, event: Event) {
+    fn handle(self: &Arc<Self>, event: UnackedEvent) {
         let mut effects = Vec::new();
         {
             let mut unacked = self.unacked.lock();
@@ -342,13 +349,13 @@ impl Recorder {
         }
     }
 
-    fn produce_first(self: &Arc<Self>, bundle: &Bundle, copy: BundleCopy) {
+    fn produce_first(self: &Arc<Self>, bundle: &ClosedBundle, copy: BundleCopy) {
         let recorder = Arc::clone(self);
         let number = bundle.number;
-        let Bundle { id, partition, clicks, lines, .. } = bundle;
-        let taken = self.produce(*id, *partition, *clicks, lines, copy, move |acked| recorder.acked(number, acked));
+        let ClosedBundle { id, partition, clicks, lines, .. } = bundle;
+        let taken = self.produce(*id, *partition, *clicks, lines, copy, move |acked| recorder.acked(number, &acked));
         if taken.is_err() {
-            self.handle(Event::NotTaken(number));
+            self.handle(UnackedEvent::NotTaken(number));
             self.check_timers_everywhere();
         }
     }
@@ -391,11 +398,15 @@ impl Recorder {
     }
 
     /// Takes Kafka's answer; called from its client's thread.
-    fn acked(self: &Arc<Self>, bundle: BundleNumber, acked: Acked) {
+    fn acked(self: &Arc<Self>, bundle: BundleNumber, acked: &Acked) {
         match acked {
-            Ok((_, offset)) => self.handle(Event::Acked { bundle, offset }),
+            Ok((_, offset)) => {
+                // The client says so with a negative number.
+                let offset = Some(*offset).filter(|offset| *offset >= 0);
+                self.handle(UnackedEvent::Acked { bundle, offset });
+            }
             Err(_) => {
-                self.handle(Event::GivenUp(bundle));
+                self.handle(UnackedEvent::GivenUp(bundle));
                 self.check_timers_everywhere();
             }
         }
@@ -403,12 +414,12 @@ impl Recorder {
 
     /// Takes the spooler's answer: a bundle is on disk.
     pub(crate) fn stored(self: &Arc<Self>, bundle: BundleNumber) {
-        self.handle(Event::Stored(bundle));
+        self.handle(UnackedEvent::Stored(bundle));
     }
 
     /// Takes the spooler's answer: a bundle is not on disk.
     pub(crate) fn not_stored(self: &Arc<Self>, bundle: BundleNumber) {
-        self.handle(Event::NotStored(bundle));
+        self.handle(UnackedEvent::NotStored(bundle));
         self.check_timers_everywhere();
     }
 
@@ -457,7 +468,7 @@ impl Recorder {
         }
     }
 
-    fn recycle(&self, bundle: Arc<Bundle>) {
+    fn recycle(&self, bundle: Arc<ClosedBundle>) {
         let Ok(bundle) = Arc::try_unwrap(bundle) else { return };
         let mut lines = bundle.lines;
         lines.clear();
@@ -487,10 +498,14 @@ impl Recorder {
         self.close_bundle();
         let deadline = Instant::now() + patience;
         while self.unacked.lock().is_worth_waiting_for() && Instant::now() < deadline {
+            // The cores, which do this otherwise, have ended.
+            if self.next_timeout().is_some_and(|due| due <= Instant::now()) {
+                self.time_out();
+            }
             thread::sleep(DRAIN_POLL);
         }
         // The rest is put on disk before the spooler ends.
-        self.handle(Event::Closing);
+        self.handle(UnackedEvent::Closing);
         self.command(SpoolCommand::Stop);
         self.in_flight.load(Ordering::Relaxed)
     }

@@ -3,7 +3,8 @@
 //! the commits that returned and nothing else; a torn last write is not there.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,7 +29,9 @@ const HEADER_BYTES: usize = 16 + 4 + 4;
 const HAS_AFTER: u32 = 1 << 31;
 /// The beginning of the name of a file that could not be read.
 const DAMAGED: &str = "spool.damaged-";
-/// How long such a file is kept: as long as `clicks.raw` keeps clicks.
+/// The beginning of the name of a file with a bundle that could not be decoded.
+const ASIDE: &str = "spool.aside-";
+/// How long such files are kept: as long as `clicks.raw` keeps clicks.
 const KEPT_ASIDE: Duration = Duration::from_secs(72 * 3600);
 /// The size of redb's cache; the spool is written and read once.
 const CACHE_BYTES: usize = 4 << 20;
@@ -100,6 +103,22 @@ impl Spooled {
     }
 }
 
+/// The result of reading a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SpoolRead {
+    Bundle(Spooled),
+    /// The bytes under the key are no bundle.
+    Undecodable(Vec<u8>),
+    /// The file does not have the key.
+    Missing,
+}
+
+/// Returns the bytes that a bundle takes in the file.
+pub(crate) const fn encoded_bytes(lines: &[u8], after: Option<i64>) -> u64 {
+    let after = if after.is_some() { size_of::<i64>() } else { 0 };
+    (HEADER_BYTES + after + lines.len()) as u64
+}
+
 /// A bundle that is to be written.
 pub(crate) struct SpoolPut<'a> {
     pub(crate) key: u64,
@@ -137,7 +156,7 @@ impl Spool {
         let path = dir.join("spool.redb");
         let disk = |source: redb::Error| SpoolError::Disk { path: path.clone(), source: Box::new(source) };
         fs::create_dir_all(dir).map_err(|error| disk(error.into()))?;
-        forget_damaged(dir);
+        forget_set_aside(dir);
         // The check tells a file that something else has written to from one that was
         // left in the middle of a commit.
         let open = || create(&path, true);
@@ -232,12 +251,41 @@ impl Spool {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(crate) fn get(&self, key: u64) -> Result<Option<Spooled>, SpoolError> {
-        let read = || -> Result<Option<Spooled>, redb::Error> {
+    pub(crate) fn get(&self, key: u64) -> Result<SpoolRead, SpoolError> {
+        let read = || -> Result<SpoolRead, redb::Error> {
             let table = self.database()?.begin_read()?.open_table(BUNDLES)?;
-            Ok(table.get(key)?.and_then(|value| Spooled::decode(value.value())))
+            let Some(value) = table.get(key)? else { return Ok(SpoolRead::Missing) };
+            let bytes = value.value();
+            let bundle = Spooled::decode(bytes).map(SpoolRead::Bundle);
+            Ok(bundle.unwrap_or_else(|| SpoolRead::Undecodable(bytes.to_vec())))
         };
         read().map_err(|error| self.disk(error))
+    }
+
+    /// Writes bytes that are no bundle to a file of their own, which is on disk when this
+    /// returns; returns its path. The key is not erased.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn set_aside(&self, key: u64, bytes: &[u8]) -> Result<PathBuf, SpoolError> {
+        let path = self.path.with_file_name(format!("{ASIDE}{key}-{}.bundle", Uuid::now_v7()));
+        let write = || -> io::Result<()> {
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|error| self.disk(redb::Error::from(error)))?;
+        Ok(path)
+    }
+}
+
+#[cfg(test)]
+impl Spool {
+    /// Writes bytes under a key, whatever they are.
+    pub(crate) fn write_raw(&self, key: u64, bytes: &[u8]) {
+        let transaction = self.database().unwrap().begin_write().unwrap();
+        transaction.open_table(BUNDLES).unwrap().insert(key, bytes).unwrap();
+        transaction.commit().unwrap();
     }
 }
 
@@ -250,10 +298,12 @@ fn create(path: &Path, check: bool) -> Result<Database, DatabaseError> {
 
 /// Removes files that were set aside so long ago that Kafka, too, would have deleted
 /// their addresses. A failure does not keep the redirector from starting.
-fn forget_damaged(dir: &Path) {
+fn forget_set_aside(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let is_old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > KEPT_ASIDE);
-        if entry.file_name().to_string_lossy().starts_with(DAMAGED) && is_old() == Some(true) {
+        let name = entry.file_name();
+        let is_aside = [DAMAGED, ASIDE].iter().any(|prefix| name.to_string_lossy().starts_with(prefix));
+        if is_aside && is_old() == Some(true) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -272,9 +322,16 @@ fn is_damage(error: &DatabaseError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    fn bundle(spool: &Spool, key: u64) -> Spooled {
+        match spool.get(key).unwrap() {
+            SpoolRead::Bundle(bundle) => bundle,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn put(key: u64, lines: &[u8]) -> SpoolPut<'_> {
         SpoolPut { key, id: Uuid::from_u128(u128::from(key)), partition: 3, clicks: 1, after: None, lines }
@@ -291,8 +348,8 @@ mod tests {
         let keys: Vec<u64> = spool.left().unwrap().into_iter().map(|left| left.key).collect();
         assert_eq!(keys, [1, 3, 4]);
         let third = Spooled { id: Uuid::from_u128(3), partition: 3, clicks: 1, after: None, lines: b"c\n".to_vec() };
-        assert_eq!(spool.get(3).unwrap(), Some(third));
-        assert_eq!(spool.get(2).unwrap(), None);
+        assert_eq!(bundle(&spool, 3), third);
+        assert_eq!(spool.get(2).unwrap(), SpoolRead::Missing);
     }
 
     #[test]
@@ -301,7 +358,7 @@ mod tests {
         let spool = Spool::open(dir.path()).unwrap();
         for after in [0, 7, i64::MAX] {
             spool.write(&[SpoolPut { after: Some(after), ..put(1, b"a\n") }], &[]).unwrap();
-            let read = spool.get(1).unwrap().unwrap();
+            let read = bundle(&spool, 1);
             assert_eq!(read.after, Some(after));
             assert_eq!(read.partition, 3);
             assert_eq!(read.lines, b"a\n");
@@ -328,8 +385,6 @@ mod tests {
 
     #[test]
     fn a_file_is_its_owners_alone_and_an_empty_one_tells_nothing_of_what_it_held() {
-        use std::os::unix::fs::PermissionsExt;
-
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spool.redb");
         let mut spool = Spool::open(dir.path()).unwrap();
@@ -348,14 +403,32 @@ mod tests {
     fn a_file_that_was_set_aside_is_kept_for_as_long_as_kafka_keeps_clicks() {
         let dir = tempfile::tempdir().unwrap();
         let aside = |name: &str, hours: u64| {
-            let path = dir.path().join(format!("{DAMAGED}{name}.redb"));
+            let path = dir.path().join(name);
             let file = fs::File::create(&path).unwrap();
             file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
             path
         };
-        let (old, young) = (aside("old", 73), aside("young", 71));
-        drop(Spool::open(dir.path()).unwrap());
-        assert_eq!((old.exists(), young.exists()), (false, true));
+        for prefix in [DAMAGED, ASIDE] {
+            let old = aside(&format!("{prefix}old"), 73);
+            let young = aside(&format!("{prefix}young"), 71);
+            drop(Spool::open(dir.path()).unwrap());
+            assert!(!old.exists() && young.exists(), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_bundle_are_kept_beside_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.write(&[put(1, b"a\n")], &[]).unwrap();
+        spool.write_raw(2, b"too short");
+        let read = spool.get(2).unwrap();
+        assert_eq!(read, SpoolRead::Undecodable(b"too short".to_vec()));
+        let aside = spool.set_aside(2, b"too short").unwrap();
+        spool.write(&[], &[1, 2]).unwrap();
+        spool.renew().unwrap();
+        assert_eq!(fs::read(&aside).unwrap(), b"too short");
+        assert_eq!(fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
@@ -391,7 +464,7 @@ mod tests {
             drop(file);
             let spool = Spool::open(dir.path()).unwrap_or_else(|error| panic!("{damage}: {error}"));
             spool.write(&[put(100, b"new\n")], &[]).unwrap();
-            assert!(spool.get(100).unwrap().is_some(), "{damage}");
+            assert_eq!(bundle(&spool, 100).lines, b"new\n", "{damage}");
         }
     }
 }

@@ -14,15 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bus::BusError;
 use tracing::{error, info, warn};
 
 use crate::{
     metrics::IngestMetrics,
     recording::{
-        bundle::{Bundle, BundleCopy, Handed, SpoolCommand},
-        index::{Admission, SpoolIndex},
+        bundle::{BundleCopy, ClosedBundle, Handed, ReplayAnswer, SpoolCommand},
+        index::{Admission, SpoolIndex, SpoolLevel, SpoolLimits},
         recorder::Recorder,
-        spool::{Spool, SpoolError, SpoolPut, Spooled},
+        spool::{Spool, SpoolError, SpoolPut, SpoolRead, Spooled, encoded_bytes},
     },
 };
 
@@ -35,6 +36,11 @@ const ERASE_AFTER: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(50);
 /// The pause before a file that has failed is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// The shortest time between two log lines about replays that fail.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+/// The bytes of bundles that are on their way from disk to Kafka at once; each partition
+/// has a share.
+const REPLAY_BYTES: u64 = 8 << 20;
 /// The pause before an empty file is replaced again.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 
@@ -42,6 +48,7 @@ const RENEW_AFTER: Duration = Duration::from_secs(60);
 pub(crate) struct Spooler {
     spool: Spool,
     index: SpoolIndex,
+    max_bytes: u64,
     metrics: IngestMetrics,
     recorder: Arc<Recorder>,
     /// The sender of the commands to this spooler itself.
@@ -49,7 +56,9 @@ pub(crate) struct Spooler {
     erased: Vec<u64>,
     erased_since: Option<Instant>,
     acceptance: Acceptance,
-    /// When nothing is read from disk until, after a read failed.
+    /// When a failed replay was logged last.
+    failure_logged: Option<Instant>,
+    /// The time until which nothing is read from disk, after a read failed.
     paused_until: Option<Instant>,
     /// When the file was opened last after an error.
     reopened: Instant,
@@ -72,7 +81,7 @@ enum Acceptance {
 /// A bundle that is being put on disk.
 struct NewEntry {
     key: u64,
-    bundle: Arc<Bundle>,
+    bundle: Arc<ClosedBundle>,
     after: Option<i64>,
 }
 
@@ -92,15 +101,20 @@ impl Spooler {
         if !left.is_empty() {
             info!(bundles = left.len(), "spool holds bundles of a former process: they are replayed");
         }
-        let spooler = Self {
-            index: SpoolIndex::new(max_bytes, &left),
+        let partitions = u64::from(recorder.partitions().max(1));
+        let limits = SpoolLimits { max_bytes, replay_bytes: REPLAY_BYTES / partitions };
+        metrics.spool_max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
+        let mut spooler = Self {
+            index: SpoolIndex::new(limits, &left),
             spool,
+            max_bytes,
             metrics,
             recorder,
             commands,
             erased: Vec::new(),
             erased_since: None,
             acceptance: Acceptance::Accepting,
+            failure_logged: None,
             paused_until: None,
             reopened: Instant::now(),
             renewed: Instant::now(),
@@ -158,14 +172,12 @@ impl Spooler {
                     }
                 }
                 SpoolCommand::Replay { bundle, handed } => self.index.replay(bundle, handed),
-                SpoolCommand::Replayed { key, acked: true } => {
+                SpoolCommand::Replayed { key, answer: ReplayAnswer::Acked } => {
                     self.metrics.replayed_bundles.inc();
                     self.index.replayed(key);
                     self.erase(key);
                 }
-                SpoolCommand::Replayed { key, acked: false } => {
-                    self.index.not_replayed(key, Handed::Once, Instant::now());
-                }
+                SpoolCommand::Replayed { key, answer } => self.not_replayed(key, &answer, Handed::Once),
                 SpoolCommand::Stop => stop = true,
             }
         }
@@ -177,14 +189,10 @@ impl Spooler {
         stop
     }
 
-    fn admit(&mut self, bundle: Arc<Bundle>, after: Option<i64>) -> Option<NewEntry> {
-        match self.index.admit(bundle.number, bundle.partition, bundle.lines.len() as u64) {
-            Admission::Key(key) => {
-                if self.acceptance == Acceptance::Full {
-                    self.set_acceptance(Acceptance::Accepting, "there is room again");
-                }
-                Some(NewEntry { key, bundle, after })
-            }
+    fn admit(&mut self, bundle: Arc<ClosedBundle>, after: Option<i64>) -> Option<NewEntry> {
+        let bytes = encoded_bytes(&bundle.lines, after);
+        match self.index.admit(bundle.number, bundle.partition, bytes) {
+            Admission::Key(key) => Some(NewEntry { key, bundle, after }),
             Admission::Full => {
                 self.set_acceptance(Acceptance::Full, "it is full");
                 self.recorder.not_stored(bundle.number);
@@ -276,14 +284,19 @@ impl Spooler {
         }
         let recorder = Arc::clone(&self.recorder);
         while let Some((key, handed)) = self.index.next_replay(now, |partition| recorder.is_late(partition)) {
-            let bundle = match self.spool.get(key) {
+            let read = self.spool.get(key).and_then(|read| match read {
+                SpoolRead::Bundle(bundle) => Ok(Some(bundle)),
+                SpoolRead::Undecodable(bytes) => self.set_aside(key, &bytes).map(|()| None),
+                SpoolRead::Missing => Ok(None),
+            });
+            let bundle = match read {
                 Ok(Some(bundle)) => bundle,
                 Ok(None) => {
-                    self.index.set_aside(key);
+                    self.index.forget(key);
                     continue;
                 }
                 Err(error) => {
-                    error!(%error, "spooled bundle cannot be read: retried");
+                    error!(%error, key, "spooled bundle cannot be read: retried");
                     self.index.not_replayed(key, Handed::Never, now);
                     self.reopen();
                     self.paused_until = Some(now + REOPEN_AFTER);
@@ -296,18 +309,81 @@ impl Spooler {
             };
             let commands = self.commands.clone();
             let acked = move |acked: bus::Acked| {
-                drop(commands.send(SpoolCommand::Replayed { key, acked: acked.is_ok() }));
+                let answer = acked.map_or_else(|error| failed_replay(&error), |_| ReplayAnswer::Acked);
+                drop(commands.send(SpoolCommand::Replayed { key, answer }));
             };
             let Spooled { id, partition, clicks, lines, .. } = &bundle;
-            if self.recorder.produce(*id, *partition, *clicks, lines, copy, acked).is_err() {
-                self.index.not_replayed(key, Handed::Never, now);
+            if let Err(error) = self.recorder.produce(*id, *partition, *clicks, lines, copy, acked) {
+                self.not_replayed(key, &failed_replay(&error), Handed::Never);
             }
         }
     }
 
-    fn show(&self) {
+    /// Keeps bytes that are no bundle in a file of their own, so that they hold up neither
+    /// the others nor the replacement of the spool's file.
+    fn set_aside(&mut self, key: u64, bytes: &[u8]) -> Result<(), SpoolError> {
+        let aside = self.spool.set_aside(key, bytes)?;
+        error!(key, bytes = bytes.len(), aside = %aside.display(), "spooled bundle cannot be decoded: it is set aside");
+        self.metrics.set_aside_bundles.inc();
+        self.erase(key);
+        Ok(())
+    }
+
+    fn not_replayed(&mut self, key: u64, answer: &ReplayAnswer, handed: Handed) {
+        let now = Instant::now();
+        let due = self.failure_logged.is_none_or(|logged| now.duration_since(logged) >= LOG_EVERY);
+        match answer {
+            ReplayAnswer::TooLarge { error } => {
+                self.index.refused(key, handed, now);
+                if due {
+                    let refused = self.index.refused_len();
+                    error!(%error, key, refused, "Kafka refuses spooled bundles for their size: they stay on disk and are retried every minute; raise max.message.bytes of clicks.raw");
+                }
+            }
+            ReplayAnswer::GivenUp { error } => {
+                self.index.not_replayed(key, handed, now);
+                if due {
+                    warn!(%error, key, "spooled bundle not acknowledged: retried after the others of its partition");
+                }
+            }
+            ReplayAnswer::Acked => return,
+        }
+        if due {
+            self.failure_logged = Some(now);
+        }
+    }
+
+    fn show(&mut self) {
+        if self.acceptance == Acceptance::Full && !self.index.is_full() {
+            self.set_acceptance(Acceptance::Accepting, "there is room again");
+        }
+        if let Some(level) = self.index.new_level() {
+            self.show_level(level);
+        }
         self.metrics.spool_bytes.set(i64::try_from(self.index.bytes()).unwrap_or(i64::MAX));
         self.metrics.spool_bundles.set(i64::try_from(self.index.len()).unwrap_or(i64::MAX));
+        self.metrics.spool_refused_bundles.set(i64::try_from(self.index.refused_len()).unwrap_or(i64::MAX));
         self.metrics.spool_full.set(i64::from(self.acceptance != Acceptance::Accepting));
     }
+
+    /// Says that the spool is fuller, or emptier, than before. That it is full is said
+    /// where it refuses a bundle.
+    fn show_level(&self, level: SpoolLevel) {
+        let percent = level.percent();
+        let before = self.metrics.spool_level_percent.set(i64::from(percent));
+        let (bytes, max_bytes) = (self.index.bytes(), self.max_bytes);
+        match level {
+            SpoolLevel::Half | SpoolLevel::High if i64::from(percent) > before => {
+                warn!(percent, bytes, max_bytes, "spool fills up: bring Kafka back before it is full");
+            }
+            SpoolLevel::Low => info!(bytes, max_bytes, "spool is less than half full again"),
+            SpoolLevel::Half | SpoolLevel::High | SpoolLevel::Full => {}
+        }
+    }
+}
+
+/// Tells whether a replay failed for its size, which no retry changes.
+fn failed_replay(error: &BusError) -> ReplayAnswer {
+    let text = error.to_string();
+    if error.is_too_large() { ReplayAnswer::TooLarge { error: text } } else { ReplayAnswer::GivenUp { error: text } }
 }

@@ -11,24 +11,20 @@
 //! overdue, and takes a share of the client's memory and no more.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     config::Durability,
-    recording::bundle::{Bundle, BundleCopy, BundleNumber, Handed, Recorded},
+    recording::bundle::{BundleCopy, BundleNumber, ClosedBundle, Handed, Recorded},
 };
 
 /// How long beyond the budget a redirect waits for the disk.
 pub(crate) const DISK: Duration = Duration::from_secs(1);
 /// The pause before a disk that refuses, or a client that has failed, is tried again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// The bytes of bundles in the Kafka client; each partition has a share.
-pub(crate) const CLIENT_BYTES: usize = 64 << 20;
-/// The bundles in the Kafka client; each partition has a share.
-pub(crate) const CLIENT_BUNDLES: usize = 65_536;
 
 /// The settings of the rules.
 #[derive(Clone, Copy, Debug)]
@@ -36,19 +32,24 @@ pub(crate) struct UnackedRules {
     pub(crate) durability: Durability,
     pub(crate) budget: Duration,
     pub(crate) partitions: u16,
+    /// The bytes of bundles in the Kafka client; each partition has a share.
+    pub(crate) client_bytes: usize,
+    /// The bundles in the Kafka client; each partition has a share.
+    pub(crate) client_bundles: usize,
     /// How many bytes of bundles may be in memory alone.
     pub(crate) memory_bytes: usize,
 }
 
 /// A thing that happened.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum UnackedEvent {
     /// A bundle was closed.
-    Closed(Arc<Bundle>),
+    Closed(Arc<ClosedBundle>),
     /// The Kafka client did not take the bundle.
     NotTaken(BundleNumber),
-    /// Kafka has acknowledged the bundle at `offset`.
-    Acked { bundle: BundleNumber, offset: i64 },
+    /// Kafka has acknowledged the bundle at `offset`, which it does not tell for a record
+    /// that the client had to send twice.
+    Acked { bundle: BundleNumber, offset: Option<i64> },
     /// The Kafka client has given the bundle up: Kafka may have it or not.
     GivenUp(BundleNumber),
     /// The bundle is on disk.
@@ -65,10 +66,10 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Hand the bundle to the Kafka client.
-    Produce { bundle: Arc<Bundle>, copy: BundleCopy },
+    Produce { bundle: Arc<ClosedBundle>, copy: BundleCopy },
     /// Put the bundle on disk; `after` is the last offset that its partition had
     /// acknowledged before Kafka can have got it.
-    Spool { bundle: Arc<Bundle>, after: Option<i64> },
+    Spool { bundle: Arc<ClosedBundle>, after: Option<i64> },
     /// Erase the bundle from disk.
     Erase(BundleNumber),
     /// Produce the bundle from disk.
@@ -78,7 +79,7 @@ pub(crate) enum Effect {
     /// Clicks went on without Kafka and the disk.
     Shed { clicks: u32 },
     /// Kafka has acknowledged a bundle; its buffer is free.
-    Acknowledged { bundle: Option<Arc<Bundle>>, after: Duration },
+    Acknowledged { bundle: Option<Arc<ClosedBundle>>, after: Duration },
     /// A partition has become late, or answers in time again.
     Late { partition: u16, late: bool },
     /// The disk has begun to hang, or answers in time again.
@@ -110,7 +111,7 @@ enum DiskState {
 #[derive(Debug)]
 struct UnackedBundle {
     /// None once the disk has the bundle.
-    lines: Option<Arc<Bundle>>,
+    lines: Option<Arc<ClosedBundle>>,
     partition: u16,
     bytes: usize,
     clicks: u32,
@@ -124,14 +125,23 @@ struct UnackedBundle {
     settled: bool,
 }
 
+impl UnackedBundle {
+    /// Whether the client may still be handed the bundle from memory.
+    fn waits_for_client(&self) -> bool {
+        self.client == ClientState::Lacks && self.lines.is_some()
+    }
+}
+
 #[derive(Debug, Default)]
-struct PartitionState {
+struct UnackedPartition {
     /// The bundles in the client, oldest first, and some that no longer are.
     in_client: VecDeque<BundleNumber>,
     client_bytes: usize,
     client_bundles: usize,
     /// The bundles in memory that wait for room in the client, and some that no longer do.
     held: VecDeque<BundleNumber>,
+    /// Whether the client has refused a bundle a moment ago, and is offered none.
+    paused: bool,
     late: bool,
     acked: Option<i64>,
 }
@@ -141,20 +151,21 @@ struct PartitionState {
 pub(crate) struct Unacked {
     rules: UnackedRules,
     bundles: BTreeMap<BundleNumber, UnackedBundle>,
-    partitions: Vec<PartitionState>,
+    partitions: Vec<UnackedPartition>,
     /// The bundles that wait for the acknowledgement alone, oldest first, and some that
     /// no longer do: in an outage of hours the others are not searched for them.
     waiting: VecDeque<BundleNumber>,
-    /// The same of bundles that wait for the disk.
-    spooling: VecDeque<BundleNumber>,
+    /// The same of bundles that wait for the disk. Some of them have waited for the
+    /// acknowledgement before, and some have not: the oldest is not the first that came.
+    spooling: BTreeSet<BundleNumber>,
     /// The same of bundles that the disk has refused.
     refused: VecDeque<BundleNumber>,
     memory_bytes: usize,
     hanging: bool,
     /// When a disk that refuses is asked again; none while it takes bundles.
     disk_retry: Option<Instant>,
-    /// When a client that has refused a bundle is asked again.
-    client_retry: Option<Instant>,
+    /// When the client is offered bundles of a partition again, earliest first.
+    client_retries: VecDeque<(Instant, u16)>,
     blocked: bool,
 }
 
@@ -163,14 +174,14 @@ impl Unacked {
         Self {
             rules,
             bundles: BTreeMap::new(),
-            partitions: (0..rules.partitions).map(|_| PartitionState::default()).collect(),
+            partitions: (0..rules.partitions).map(|_| UnackedPartition::default()).collect(),
             waiting: VecDeque::new(),
-            spooling: VecDeque::new(),
+            spooling: BTreeSet::new(),
             refused: VecDeque::new(),
             memory_bytes: 0,
             hanging: false,
             disk_retry: None,
-            client_retry: None,
+            client_retries: VecDeque::new(),
             blocked: false,
         }
     }
@@ -178,6 +189,16 @@ impl Unacked {
     /// How many bundles Kafka has not acknowledged.
     pub(crate) fn len(&self) -> usize {
         self.bundles.len()
+    }
+
+    /// How many bundles the queues remember that wait for nothing any more.
+    #[cfg(test)]
+    pub(crate) fn remembered(&mut self) -> usize {
+        let partitions = 0..self.rules.partitions;
+        partitions.for_each(|partition| self.hand_over(partition, &mut Vec::new()));
+        let queues = self.partitions.iter().flat_map(|state| [&state.held, &state.in_client]);
+        let queued: usize = queues.chain([&self.waiting, &self.refused]).map(VecDeque::len).sum();
+        queued + self.spooling.len()
     }
 
     /// How many bytes neither Kafka nor the disk has.
@@ -204,35 +225,30 @@ impl Unacked {
         matches!(self.rules.durability, Durability::Spooled)
     }
 
-    fn partition(&self, partition: u16) -> &PartitionState {
+    fn partition(&self, partition: u16) -> &UnackedPartition {
         &self.partitions[usize::from(partition)]
     }
 
-    /// The time at which [`Event::TimedOut`] is due.
+    /// The time at which [`UnackedEvent::TimedOut`] is due.
     pub(crate) fn next_timeout(&mut self) -> Option<Instant> {
         let ack = self.first_waiting().map(|(_, since)| since + self.rules.budget);
         let disk = self.first_spooling().map(|(_, since)| since + self.rules.budget + DISK);
         let disk_retry = if self.first_refused().is_some() { self.disk_retry } else { None };
-        [ack, disk, disk_retry, self.client_retry].into_iter().flatten().min()
+        let client_retry = self.client_retries.front().map(|(due, _)| *due);
+        [ack, disk, disk_retry, client_retry].into_iter().flatten().min()
     }
 
     /// Applies an event at `now`; `effects` gets the consequences.
-    pub(crate) fn handle(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
+    pub(crate) fn handle(&mut self, event: UnackedEvent, now: Instant, effects: &mut Vec<Effect>) {
         match event {
-            Event::Closed(bundle) => self.closed(bundle, now, effects),
-            Event::NotTaken(number) => {
-                self.client_retry = Some(now + RETRY_AFTER);
-                self.without_client(number, Handed::Never, effects);
-            }
-            Event::GivenUp(number) => {
-                self.client_retry = Some(now + RETRY_AFTER);
-                self.without_client(number, Handed::Once, effects);
-            }
-            Event::Acked { bundle, offset } => self.acked(bundle, offset, now, effects),
-            Event::Stored(number) => self.stored(number, now, effects),
-            Event::NotStored(number) => self.not_stored(number, now, effects),
-            Event::TimedOut => self.timed_out(now, effects),
-            Event::Closing => self.closing(effects),
+            UnackedEvent::Closed(bundle) => self.closed(bundle, effects),
+            UnackedEvent::NotTaken(number) => self.without_client(number, Handed::Never, now, effects),
+            UnackedEvent::GivenUp(number) => self.without_client(number, Handed::Once, now, effects),
+            UnackedEvent::Acked { bundle, offset } => self.acked(bundle, offset, now, effects),
+            UnackedEvent::Stored(number) => self.stored(number, now, effects),
+            UnackedEvent::NotStored(number) => self.not_stored(number, now, effects),
+            UnackedEvent::TimedOut => self.timed_out(now, effects),
+            UnackedEvent::Closing => self.closing(effects),
         }
         let blocked = self.spools() && self.disk_retry.is_some() && self.partitions.iter().all(|state| state.late);
         if blocked != self.blocked {
@@ -241,7 +257,7 @@ impl Unacked {
         }
     }
 
-    fn closed(&mut self, bundle: Arc<Bundle>, now: Instant, effects: &mut Vec<Effect>) {
+    fn closed(&mut self, bundle: Arc<ClosedBundle>, effects: &mut Vec<Effect>) {
         let number = bundle.number;
         let partition = u16::try_from(bundle.partition).unwrap_or_default();
         let state = &mut self.partitions[usize::from(partition)];
@@ -266,7 +282,7 @@ impl Unacked {
         if self.spools() && late {
             self.spool(number, effects);
         }
-        self.hand_over(partition, now, effects);
+        self.hand_over(partition, effects);
         if self.bundles.get(&number).is_some_and(|entry| entry.client == ClientState::Has) {
             if self.bundles.get(&number).is_some_and(|entry| entry.disk == DiskState::NotAsked) {
                 self.waiting.push_back(number);
@@ -277,13 +293,18 @@ impl Unacked {
     }
 
     /// Hands the client as many held bundles of a partition as it has room for.
-    fn hand_over(&mut self, partition: u16, now: Instant, effects: &mut Vec<Effect>) {
-        if self.client_retry.is_some_and(|retry| retry > now) {
+    fn hand_over(&mut self, partition: u16, effects: &mut Vec<Effect>) {
+        let UnackedRules { partitions, client_bytes, client_bundles, .. } = self.rules;
+        let shares = usize::from(partitions.max(1));
+        let state = &mut self.partitions[usize::from(partition)];
+        // Most bundles of a long outage are on disk by now: they are not remembered here.
+        let bundles = &self.bundles;
+        let waits = |number: &BundleNumber| bundles.get(number).is_some_and(UnackedBundle::waits_for_client);
+        while state.held.pop_front_if(|number| !waits(number)).is_some() {}
+        if state.paused {
             return;
         }
-        let share = usize::from(self.rules.partitions.max(1));
-        let state = &mut self.partitions[usize::from(partition)];
-        while state.client_bytes < CLIENT_BYTES / share && state.client_bundles < CLIENT_BUNDLES / share {
+        while state.client_bytes < client_bytes / shares && state.client_bundles < client_bundles / shares {
             let Some(number) = state.held.pop_front() else { return };
             let Some(entry) = self.bundles.get_mut(&number) else { continue };
             let (ClientState::Lacks, Some(bundle)) = (entry.client, &entry.lines) else { continue };
@@ -300,7 +321,7 @@ impl Unacked {
     }
 
     /// The client does not have the bundle, or no longer.
-    fn without_client(&mut self, number: BundleNumber, handed: Handed, effects: &mut Vec<Effect>) {
+    fn without_client(&mut self, number: BundleNumber, handed: Handed, now: Instant, effects: &mut Vec<Effect>) {
         let Some(entry) = self.bundles.get_mut(&number).filter(|entry| entry.client == ClientState::Has) else {
             return;
         };
@@ -311,7 +332,12 @@ impl Unacked {
             entry.handed = handed;
         }
         self.leave_client(partition, bytes);
-        self.partitions[usize::from(partition)].held.push_back(number);
+        let state = &mut self.partitions[usize::from(partition)];
+        state.held.push_back(number);
+        if !state.paused {
+            state.paused = true;
+            self.client_retries.push_back((now + RETRY_AFTER, partition));
+        }
         self.lacks_client(number, effects);
         self.look_for_lateness(partition, None, effects);
     }
@@ -338,7 +364,7 @@ impl Unacked {
         }
     }
 
-    fn acked(&mut self, number: BundleNumber, offset: i64, now: Instant, effects: &mut Vec<Effect>) {
+    fn acked(&mut self, number: BundleNumber, offset: Option<i64>, now: Instant, effects: &mut Vec<Effect>) {
         let Some(mut entry) = self.forget(number) else { return };
         if matches!(entry.disk, DiskState::Ordered | DiskState::Stored) {
             effects.push(Effect::Erase(number));
@@ -350,9 +376,9 @@ impl Unacked {
             self.leave_client(entry.partition, entry.bytes);
         }
         let state = &mut self.partitions[usize::from(entry.partition)];
-        state.acked = state.acked.max(Some(offset));
+        state.acked = state.acked.max(offset);
         self.look_for_lateness(entry.partition, Some(now), effects);
-        self.hand_over(entry.partition, now, effects);
+        self.hand_over(entry.partition, effects);
     }
 
     /// Ends a partition's lateness where its oldest bundle in the client is not overdue
@@ -375,7 +401,7 @@ impl Unacked {
     fn stored(&mut self, number: BundleNumber, now: Instant, effects: &mut Vec<Effect>) {
         self.is_on_disk(number, now, effects);
         if self.disk_retry.take().is_some() {
-            while let Some(number) = self.first_refused() {
+            while let Some(number) = self.take_refused() {
                 self.spool(number, effects);
             }
         }
@@ -436,16 +462,14 @@ impl Unacked {
             }
         }
         if self.disk_retry.is_some_and(|retry| retry <= now)
-            && let Some(number) = self.first_refused()
+            && let Some(number) = self.take_refused()
         {
             self.disk_retry = Some(now + RETRY_AFTER);
             self.spool(number, effects);
         }
-        if self.client_retry.is_some_and(|retry| retry <= now) {
-            self.client_retry = None;
-            for partition in 0..self.rules.partitions {
-                self.hand_over(partition, now, effects);
-            }
+        while let Some((_, partition)) = self.client_retries.pop_front_if(|(due, _)| *due <= now) {
+            self.partitions[usize::from(partition)].paused = false;
+            self.hand_over(partition, effects);
         }
     }
 
@@ -484,7 +508,7 @@ impl Unacked {
         let Some(bundle) = &entry.lines else { return };
         entry.disk = DiskState::Ordered;
         if !entry.settled {
-            self.spooling.push_back(number);
+            self.spooling.insert(number);
         }
         effects.push(Effect::Spool { bundle: Arc::clone(bundle), after: entry.after });
     }
@@ -508,11 +532,25 @@ impl Unacked {
     }
 
     fn first_spooling(&mut self) -> Option<(BundleNumber, Instant)> {
-        first(&self.bundles, &mut self.spooling, |entry| entry.disk == DiskState::Ordered && !entry.settled)
+        while let Some(number) = self.spooling.first() {
+            match self.bundles.get(number) {
+                Some(entry) if entry.disk == DiskState::Ordered && !entry.settled => {
+                    return Some((*number, entry.since));
+                }
+                _ => drop(self.spooling.pop_first()),
+            }
+        }
+        None
     }
 
     fn first_refused(&mut self) -> Option<BundleNumber> {
         first(&self.bundles, &mut self.refused, |entry| entry.disk == DiskState::Refused).map(|(number, _)| number)
+    }
+
+    fn take_refused(&mut self) -> Option<BundleNumber> {
+        let number = self.first_refused();
+        self.refused.pop_front();
+        number
     }
 }
 
@@ -553,15 +591,22 @@ mod tests {
     const BUDGET: Duration = Duration::from_millis(25);
 
     fn rules() -> UnackedRules {
-        UnackedRules { durability: Durability::Spooled, budget: BUDGET, partitions: 2, memory_bytes: 1000 }
+        UnackedRules {
+            durability: Durability::Spooled,
+            budget: BUDGET,
+            partitions: 2,
+            client_bytes: 1 << 20,
+            client_bundles: 1 << 10,
+            memory_bytes: 1000,
+        }
     }
 
-    fn bundle(number: BundleNumber, partition: i32, since: Instant) -> Event {
+    fn bundle(number: BundleNumber, partition: i32, since: Instant) -> UnackedEvent {
         let (id, lines) = (Uuid::from_u128(u128::from(number)), vec![b'x'; 400]);
-        Event::Closed(Arc::new(Bundle { number, id, partition, clicks: 1, lines, since, cores: 1 }))
+        UnackedEvent::Closed(Arc::new(ClosedBundle { number, id, partition, clicks: 1, lines, since, cores: 1 }))
     }
 
-    fn apply(unacked: &mut Unacked, event: Event, now: Instant) -> Vec<Effect> {
+    fn apply(unacked: &mut Unacked, event: UnackedEvent, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         unacked.handle(event, now, &mut effects);
         effects
@@ -573,25 +618,60 @@ mod tests {
         let mut unacked = Unacked::new(rules());
         for number in 0..3 {
             apply(&mut unacked, bundle(number, 0, now), now);
-            apply(&mut unacked, Event::NotTaken(number), now);
-            let effects = apply(&mut unacked, Event::NotStored(number), now);
+            apply(&mut unacked, UnackedEvent::NotTaken(number), now);
+            let effects = apply(&mut unacked, UnackedEvent::NotStored(number), now);
             assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle { recorded: Recorded::Shed, .. })));
         }
         assert_eq!(unacked.memory_bytes(), 1200);
         assert!(unacked.is_full());
         // One bundle that the disk takes lets the others be tried again.
-        let effects = apply(&mut unacked, Event::Stored(0), now);
+        let effects = apply(&mut unacked, UnackedEvent::Stored(0), now);
         assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Spool { .. })).count(), 2);
         assert!(!unacked.is_full());
         // The client is tried again as well, and what Kafka has is forgotten.
         let later = now + RETRY_AFTER;
-        let effects = apply(&mut unacked, Event::TimedOut, later);
+        let effects = apply(&mut unacked, UnackedEvent::TimedOut, later);
         assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Produce { .. })).count(), 2);
         for number in 1..3 {
-            apply(&mut unacked, Event::Acked { bundle: number, offset: 5 }, later);
+            apply(&mut unacked, UnackedEvent::Acked { bundle: number, offset: Some(5) }, later);
         }
         assert_eq!(unacked.len(), 0);
         assert_eq!(unacked.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_while_the_client_is_full_keeps_nobody_waiting_longer() {
+        let begun = Instant::now();
+        let mut unacked = Unacked::new(UnackedRules { client_bundles: 2, memory_bytes: 4000, ..rules() });
+        // The client has its share of the partition, and the disk never answers.
+        for number in 0..4 {
+            apply(&mut unacked, bundle(number, 0, begun), begun);
+        }
+        let mut told = Vec::new();
+        while let Some(due) = unacked.next_timeout() {
+            for effect in apply(&mut unacked, UnackedEvent::TimedOut, due) {
+                if let Effect::Settle { bundle, recorded, .. } = effect {
+                    told.push((bundle, recorded, due - begun));
+                }
+            }
+        }
+        told.sort_by_key(|(bundle, ..)| *bundle);
+        let longest = BUDGET + DISK;
+        assert_eq!(told, [0, 1, 2, 3].map(|number| (number, Recorded::Shed, longest)));
+    }
+
+    #[test]
+    fn bundles_on_disk_are_not_remembered_however_long_kafka_is_away() {
+        let now = Instant::now();
+        let mut unacked = Unacked::new(UnackedRules { client_bundles: 2, ..rules() });
+        for number in 0..1000 {
+            apply(&mut unacked, bundle(number, 0, now), now);
+            apply(&mut unacked, UnackedEvent::TimedOut, now + BUDGET);
+            apply(&mut unacked, UnackedEvent::Stored(number), now + BUDGET);
+        }
+        assert_eq!(unacked.len(), 1, "the bundle in the client");
+        assert_eq!(unacked.memory_bytes(), 0);
+        assert!(unacked.partitions[0].held.len() < 3);
     }
 
     #[test]
@@ -600,8 +680,8 @@ mod tests {
         let mut unacked = Unacked::new(rules());
         apply(&mut unacked, bundle(0, 0, now), now);
         apply(&mut unacked, bundle(1, 1, now), now);
-        apply(&mut unacked, Event::Acked { bundle: 1, offset: 9 }, now);
-        let effects = apply(&mut unacked, Event::TimedOut, now + BUDGET);
+        apply(&mut unacked, UnackedEvent::Acked { bundle: 1, offset: Some(9) }, now);
+        let effects = apply(&mut unacked, UnackedEvent::TimedOut, now + BUDGET);
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Late { partition: 0, late: true })));
         let effects = apply(&mut unacked, bundle(2, 1, now + BUDGET), now + BUDGET);
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::Spool { .. })), "{effects:?}");
