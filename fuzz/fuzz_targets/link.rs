@@ -10,7 +10,7 @@ mod seeds;
 
 use std::sync::LazyLock;
 
-use ingest::fuzz::Redirector;
+use ingest::fuzz::FuzzedRedirector;
 use libfuzzer_sys::fuzz_target;
 use schemas::AppSchemes;
 
@@ -21,6 +21,6 @@ fuzz_target!(init: seeds::write(links::SEEDS.map(|seed| seed.as_bytes().to_vec()
     let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     let [create, changes @ .., query] = lines.as_slice() else { return };
     if let Some(link) = control::fuzz::link(create, changes, SCHEMES.clone()) {
-        Redirector::follow(&link, query, SCHEMES.clone());
+        FuzzedRedirector::follow(&link, query, SCHEMES.clone());
     }
 });

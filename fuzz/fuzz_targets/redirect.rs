@@ -11,13 +11,13 @@ mod seeds;
 
 use std::sync::LazyLock;
 
-use ingest::fuzz::{Redirector, example};
+use ingest::fuzz::{FuzzedRedirector, example};
 use libfuzzer_sys::fuzz_target;
 use schemas::AppSchemes;
 
-static REDIRECTOR: LazyLock<Redirector> = LazyLock::new(|| {
+static REDIRECTOR: LazyLock<FuzzedRedirector> = LazyLock::new(|| {
     let (links, domains) = example();
-    Redirector::new(&links, &domains, AppSchemes::default()).expect("they can be served")
+    FuzzedRedirector::new(&links, &domains, AppSchemes::default()).expect("they can be served")
 });
 
 fuzz_target!(

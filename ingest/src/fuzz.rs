@@ -27,7 +27,7 @@ use crate::{
     visit::limits::VisitLimits,
 };
 
-/// When it is.
+/// The time of all requests.
 const NOW: Timestamp = Timestamp::from_millis(1_770_301_425_120);
 /// The only headers that an answer has.
 const HEADERS: [&str; 10] = [
@@ -43,7 +43,7 @@ const HEADERS: [&str; 10] = [
     "x-robots-tag",
 ];
 
-/// What was answered to a request, and what was recorded of it.
+/// The answer to a request, and the line that was recorded of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FuzzOutcome {
     pub status: u16,
@@ -51,17 +51,17 @@ pub struct FuzzOutcome {
     pub line: Option<Vec<u8>>,
 }
 
-/// A redirector that speaks to nobody.
-pub struct Redirector {
+/// A redirector without network and Kafka.
+pub struct FuzzedRedirector {
     redirects: Redirects,
     peer: SocketAddr,
     links: HashSet<LinkId>,
-    /// Where it may lead: addresses without query and fragment.
+    /// The addresses to which it may redirect, without query and fragment.
     allowed: HashSet<String>,
 }
 
-impl Redirector {
-    /// One with these links and domains. Its peer is a trusted proxy.
+impl FuzzedRedirector {
+    /// Makes a redirector with these links and domains. Its peer is a trusted proxy.
     ///
     /// # Errors
     /// When a link cannot be served.

@@ -70,7 +70,7 @@ pub enum Error {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// The address of the intake cannot be listened on.
@@ -80,7 +80,7 @@ pub enum Error {
     Intake {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// A client of Kafka could not be made.
@@ -95,13 +95,13 @@ pub enum Error {
 }
 
 /// A redirector that has started.
-pub struct Running {
+pub struct RunningRedirector {
     address: SocketAddr,
     intake: SocketAddr,
     drained: JoinHandle<Result<(), Error>>,
 }
 
-impl Running {
+impl RunningRedirector {
     /// The address that it listens on.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
@@ -132,7 +132,7 @@ impl Running {
 /// When the configuration is wrong, the address is taken, or a client or thread
 /// cannot be made.
 #[allow(clippy::needless_pass_by_value, reason = "the roles start alike")]
-pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running, Error> {
+pub async fn start(config: Config, bus: Bus, process: Process) -> Result<RunningRedirector, Error> {
     let Process { metrics: registry, health, shutdown } = process;
     config.validate()?;
     let part = health.part("links");
@@ -179,7 +179,7 @@ pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running
     info!(%address, threads = cores.len(), "redirector listens");
     cores.spawn(async { intake.done.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) });
     let drained = tokio::spawn(supervise(state, tables, cores, recording, part, shutdown));
-    Ok(Running { address, intake: intake.address, drained })
+    Ok(RunningRedirector { address, intake: intake.address, drained })
 }
 
 /// The recorder of the process's clicks, and the thread of its spool.

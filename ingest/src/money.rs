@@ -7,10 +7,10 @@ use schemas::conversion::Amount;
 /// The largest amount that every receiver reads exactly: JavaScript's numbers end here.
 pub(crate) const LARGEST: i64 = 1 << 53;
 
-/// The currency of an ISO 4217 code in upper case.
+/// Reads the ISO 4217 code of a currency, in upper case.
 ///
 /// # Errors
-/// In words, when there is none.
+/// In words, when there is no such currency.
 pub(crate) fn currency(code: &str) -> Result<Currency, String> {
     // The crate's own reading is more lenient than ISO 4217.
     let upper = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
@@ -20,7 +20,7 @@ pub(crate) fn currency(code: &str) -> Result<Currency, String> {
     })
 }
 
-/// The amount that `text` is in `currency`: `12.5` in EUR is 1250.
+/// Reads an amount in `currency`, in minor units: `12.5` in EUR is 1250.
 ///
 /// # Errors
 /// In words, when it is no decimal, or none that is a whole number of minor units.

@@ -1,4 +1,4 @@
-//! The table of links by itself, for whoever measures it: no network, no Kafka.
+//! The table of links by itself, for benchmarks: no network, no Kafka.
 //! Not part of the crate's API.
 
 use schemas::Link;
@@ -12,7 +12,7 @@ use crate::{
 /// A table of links, as a redirector keeps it.
 pub struct LinkTable(LinksWriter);
 
-/// What a core of a redirector has of it. Cheap to clone.
+/// A core's handle on the table. Cheap to clone.
 #[derive(Clone)]
 pub struct LinkTableReader(Links);
 
@@ -23,15 +23,15 @@ impl Default for LinkTable {
 }
 
 impl LinkTable {
-    /// The link is now this.
+    /// Adds or replaces a link.
     ///
     /// # Errors
-    /// When it cannot be served.
+    /// When the link cannot be served.
     pub fn put(&mut self, link: &Link) -> Result<(), String> {
         self.0.put(link).map_err(|error| error.to_string())
     }
 
-    /// A handle for reading.
+    /// Returns a handle for reading.
     #[must_use]
     pub fn reader(&self) -> LinkTableReader {
         LinkTableReader(self.0.links())
@@ -39,7 +39,7 @@ impl LinkTable {
 }
 
 impl LinkTableReader {
-    /// How long the location is that a link without a domain leads to, as a redirect looks it up.
+    /// Looks a link without a domain up, as a redirect does; returns the length of its location.
     #[must_use]
     pub fn location_bytes(&self, slug: &str) -> Option<usize> {
         self.0.view().find(CATCH_ALL, slug).map(|row| row.location().len())

@@ -1,5 +1,5 @@
 //! Decides how a request is answered and which visit is recorded for it, as
-//! docs/contracts.md §1 has it: a function of the request, the links and domains as
+//! docs/CONTRACTS.md §1 has it: a function of the request, the links and domains as
 //! they are, and the time.
 //!
 //! A request takes three steps: [`Redirects::decide`], then the visit of the decision

@@ -16,14 +16,14 @@ use std::{
 use bus::{Bus, BusConfig};
 use common::{get, link, status, write};
 use engines::Engines;
-use ingest::{Config, Durability, Running};
+use ingest::{Config, Durability, RunningRedirector};
 use schemas::Topic;
 use service::{Metrics, Process, Shutdown};
 use testbed::{PATIENCE, Read, eventually};
 
-struct Kafka(Engines);
+struct FreezableKafka(Engines);
 
-impl Kafka {
+impl FreezableKafka {
     async fn start(dir: &Path) -> Self {
         let mut options = engines::Options::new(dir);
         // Given one, it starts none.
@@ -47,13 +47,13 @@ impl Kafka {
     }
 }
 
-struct Redirector {
-    running: Running,
+struct OutageRedirector {
+    running: RunningRedirector,
     metrics: Metrics,
     shutdown: Shutdown,
 }
 
-async fn start(bus: &Bus, dir: &Path, config: Config) -> Redirector {
+async fn start(bus: &Bus, dir: &Path, config: Config) -> OutageRedirector {
     let process = Process::default();
     let config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -68,15 +68,15 @@ async fn start(bus: &Bus, dir: &Path, config: Config) -> Redirector {
     let running = ingest::start(config, bus.clone(), process.clone()).await.unwrap();
     let Process { metrics, health, shutdown } = process;
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
-    Redirector { running, metrics, shutdown }
+    OutageRedirector { running, metrics, shutdown }
 }
 
-impl Redirector {
+impl OutageRedirector {
     fn address(&self) -> SocketAddr {
         self.running.local_addr()
     }
 
-    /// What a metric says, labels left out.
+    /// Returns the value of a metric without labels.
     fn metric(&self, name: &str) -> f64 {
         let text = self.metrics.text();
         let line = text.lines().find(|line| line.split(' ').next() == Some(name));
@@ -126,7 +126,7 @@ async fn is_recorded_once(bus: &Bus, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn clicks_of_an_outage() {
     let dir = tempfile::tempdir().unwrap();
-    let kafka = Kafka::start(&dir.path().join("engines")).await;
+    let kafka = FreezableKafka::start(&dir.path().join("engines")).await;
     on_disk(&kafka).await;
     beyond_what_the_disk_takes(&kafka).await;
     produced_again(&kafka).await;
@@ -135,7 +135,7 @@ async fn clicks_of_an_outage() {
 }
 
 /// Redirects go on, and each click is in Kafka once when it is back.
-async fn on_disk(kafka: &Kafka) {
+async fn on_disk(kafka: &FreezableKafka) {
     let (bus, dir) = (kafka.bus().await, tempfile::tempdir().unwrap());
     let redirector = start(&bus, dir.path(), Config::default()).await;
     redirector.visits(0..20, "a").await;
@@ -152,7 +152,7 @@ async fn on_disk(kafka: &Kafka) {
 }
 
 /// A full spool sheds no redirect.
-async fn beyond_what_the_disk_takes(kafka: &Kafka) {
+async fn beyond_what_the_disk_takes(kafka: &FreezableKafka) {
     let (bus, dir) = (kafka.bus().await, tempfile::tempdir().unwrap());
     let redirector = start(&bus, dir.path(), Config { spool_max_bytes: 1 << 20, ..Config::default() }).await;
     let agent = "x".repeat(1000);
@@ -181,7 +181,7 @@ async fn beyond_what_the_disk_takes(kafka: &Kafka) {
 
 /// A process that was killed in the outage, as its successor finds its disk: what
 /// Kafka had all the same comes once more, byte for byte, under the bundle's id.
-async fn produced_again(kafka: &Kafka) {
+async fn produced_again(kafka: &FreezableKafka) {
     let (bus, dir, copy) = (kafka.bus().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let redirector = start(&bus, dir.path(), Config::default()).await;
     kafka.signal("-STOP");
@@ -209,7 +209,7 @@ async fn produced_again(kafka: &Kafka) {
 }
 
 /// `acked` promises nothing that it does not have, `async` does not wait.
-async fn without_a_disk(kafka: &Kafka) {
+async fn without_a_disk(kafka: &FreezableKafka) {
     for durability in [Durability::Acked, Durability::Async] {
         let (bus, dir) = (kafka.bus().await, tempfile::tempdir().unwrap());
         let config = Config { durability, ack_timeout_ms: 300, ..Config::default() };

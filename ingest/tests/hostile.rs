@@ -11,7 +11,7 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 use common::{attacks::attacks, bundles, redirector, write, write_domain};
 use ingest::{
     Config,
-    fuzz::{Redirector, example},
+    fuzz::{FuzzedRedirector, example},
 };
 use schemas::{AppSchemes, ClickClass, RawClick};
 use testbed::{PATIENCE, eventually};
@@ -155,7 +155,7 @@ async fn who_sends_slowly_is_not_waited_for() {
 #[test]
 fn the_way_without_io_answers_the_same() {
     let (links, domains) = example();
-    let redirector = Redirector::new(&links, &domains, AppSchemes::default()).unwrap();
+    let redirector = FuzzedRedirector::new(&links, &domains, AppSchemes::default()).unwrap();
     let mut wrong = Vec::new();
     for attack in attacks() {
         // Its peer is a trusted proxy, which these try to be.
@@ -173,7 +173,7 @@ fn the_way_without_io_answers_the_same() {
 #[test]
 fn what_is_nearly_an_attack_breaks_nothing() {
     let (links, domains) = example();
-    let redirector = Redirector::new(&links, &domains, AppSchemes::default()).unwrap();
+    let redirector = FuzzedRedirector::new(&links, &domains, AppSchemes::default()).unwrap();
     let seeds: Vec<Vec<u8>> = attacks().into_iter().map(|attack| attack.bytes).filter(|b| b.len() < 4096).collect();
     let mut answers = 0;
     for bytes in testbed::mutate::mutated(&seeds, 4, 50_000) {

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, process::Command, time::Duration};
 
 use bus::{Bus, BusConfig, Outgoing};
-use ingest::{Config, Running};
+use ingest::{Config, RunningRedirector};
 use schemas::{
     ClickId, Key, KeyId, RawConversion, Scope, Timestamp, Topic, WorkspaceId, keyring, workspace::PreviousSecret,
 };
@@ -46,7 +46,7 @@ async fn write(bus: &Bus, key: &Key) {
 
 struct Intake {
     _data: tempfile::TempDir,
-    running: Running,
+    running: RunningRedirector,
     shutdown: Shutdown,
     metrics: Metrics,
 }
@@ -66,23 +66,23 @@ async fn intake(bus: &Bus, config: Config) -> Intake {
     Intake { _data: data, running, shutdown, metrics }
 }
 
-struct Answer {
+struct IntakeAnswer {
     status: u16,
     head: String,
     body: Value,
 }
 
 impl Intake {
-    async fn send(&self, request: &str) -> Answer {
+    async fn send(&self, request: &str) -> IntakeAnswer {
         send(self.running.intake_addr(), request).await
     }
 
-    async fn post(&self, secret: &str, headers: &str, body: &str) -> Answer {
+    async fn post(&self, secret: &str, headers: &str, body: &str) -> IntakeAnswer {
         let authorization = format!("Authorization: Bearer {secret}\r\n{headers}");
         self.send(&request("POST", "/v1/conversions", &authorization, body)).await
     }
 
-    async fn postback(&self, method: &str, token: &str, query: &str) -> Answer {
+    async fn postback(&self, method: &str, token: &str, query: &str) -> IntakeAnswer {
         self.send(&request(method, &format!("/v1/postback/{token}?{query}"), "", "")).await
     }
 
@@ -99,7 +99,7 @@ fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
     )
 }
 
-async fn send(address: SocketAddr, request: &str) -> Answer {
+async fn send(address: SocketAddr, request: &str) -> IntakeAnswer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // Who is refused early may be cut off while still writing.
     let _ = stream.write_all(request.as_bytes()).await;
@@ -108,7 +108,7 @@ async fn send(address: SocketAddr, request: &str) -> Answer {
     let text = String::from_utf8(answer).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_lowercase(), body: serde_json::from_str(body).unwrap_or_default() }
+    IntakeAnswer { status, head: head.to_lowercase(), body: serde_json::from_str(body).unwrap_or_default() }
 }
 
 fn click() -> ClickId {

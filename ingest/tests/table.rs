@@ -19,8 +19,8 @@ fn url(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// What was recorded, by the address that was asked for: a link's slug, or what
-/// no link has.
+/// Returns the recorded visits by the address that was asked for: a link's slug, or an
+/// address that no link has.
 async fn recorded(bus: &bus::Bus) -> BTreeMap<String, Vec<ClickClass>> {
     let bus = bus.clone();
     let bundles = tokio::task::spawn_blocking(move || bundles(&bus)).await.unwrap();

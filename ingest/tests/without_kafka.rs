@@ -6,7 +6,7 @@ mod common;
 
 use bus::Bus;
 use common::{get, link, status, write};
-use ingest::{Config, Running};
+use ingest::{Config, RunningRedirector};
 use schemas::Topic;
 use service::{Process, Shutdown};
 use testbed::{PATIENCE, eventually};
@@ -30,7 +30,7 @@ async fn a_redirector_starts_without_kafka_from_its_snapshot_and_not_without_one
         let Process { metrics, health, shutdown } = process;
         (running, metrics, health, shutdown)
     };
-    let stop = async |running: Running, shutdown: Shutdown| {
+    let stop = async |running: RunningRedirector, shutdown: Shutdown| {
         shutdown.trigger();
         tokio::time::timeout(PATIENCE, running.wait()).await.unwrap().unwrap();
     };

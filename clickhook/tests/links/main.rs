@@ -5,7 +5,7 @@
 
 mod seeds;
 
-use ingest::fuzz::Redirector;
+use ingest::fuzz::FuzzedRedirector;
 use schemas::AppSchemes;
 use testbed::mutate::mutated;
 
@@ -20,7 +20,7 @@ fn what_the_api_takes_is_served() {
         let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
         let [create, changes @ .., query] = lines.as_slice() else { continue };
         if let Some(link) = control::fuzz::link(create, changes, schemes.clone()) {
-            Redirector::follow(&link, query, schemes.clone());
+            FuzzedRedirector::follow(&link, query, schemes.clone());
             taken += 1;
         }
     }

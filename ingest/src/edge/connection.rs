@@ -42,7 +42,7 @@ pub(crate) async fn serve(core: &EdgeCore, stream: TcpStream, peer: SocketAddr) 
     let patience = Duration::from_millis(core.config().header_timeout_ms);
     let input = Vec::with_capacity(INPUT_BYTES);
     let timer = HeadTimer::new(patience);
-    let connection = Connection { core, stream, peer, input, output: Vec::new(), timer, answered: false };
+    let connection = VisitorConnection { core, stream, peer, input, output: Vec::new(), timer, answered: false };
     let mut drain = pin!(core.told_to_drain());
     // Polled once, it wakes this task when draining begins.
     poll_fn(|context| {
@@ -53,7 +53,7 @@ pub(crate) async fn serve(core: &EdgeCore, stream: TcpStream, peer: SocketAddr) 
     connection.run().await
 }
 
-struct Connection<'c> {
+struct VisitorConnection<'c> {
     core: &'c EdgeCore,
     stream: TcpStream,
     peer: SocketAddr,
@@ -74,7 +74,7 @@ enum Waited {
     TooSlow,
 }
 
-impl Connection<'_> {
+impl VisitorConnection<'_> {
     async fn run(mut self) -> io::Result<()> {
         // The offset of the next head.
         let mut begin = 0;

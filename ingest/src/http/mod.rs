@@ -12,36 +12,36 @@ use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Request, Status};
 
-/// A head may have this many bytes.
+/// The most bytes of a head.
 pub(crate) const HEAD_BYTES: usize = 32 << 10;
-/// What is asked for may have this many bytes.
+/// The most bytes of a request's target.
 const TARGET_BYTES: usize = 16 << 10;
-/// A head may have this many headers.
+/// The most headers of a head.
 const HEADERS: usize = 64;
 
-/// What stands at the beginning of what a connection has sent.
+/// The result of reading the head at the beginning of a connection's bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parsed<T> {
-    /// Not a whole head yet.
+    /// The head is not complete yet.
     Partial,
-    /// A head of so many bytes, and what was made of it.
+    /// The value that was made of a complete head, and the length of the head in bytes.
     Whole(T, usize),
-    /// Nothing that can be answered otherwise.
+    /// The bytes are no head that can be answered.
     Refused(Refusal),
 }
 
-/// Why a request is refused before anybody asks what it wants.
+/// The reason for which a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Refusal {
-    /// It is no HTTP, or contradicts itself.
+    /// The head is no HTTP, or contradicts itself.
     Malformed,
-    /// What it asks for is too long.
+    /// The target is too long.
     TargetTooLong,
-    /// Its head has too many bytes or headers.
+    /// The head has too many bytes or headers.
     HeadTooLarge,
-    /// It is another version of HTTP.
+    /// The head is of another version of HTTP.
     Version,
-    /// Its head did not come in time.
+    /// The head did not arrive in time.
     TooSlow,
 }
 
@@ -61,11 +61,11 @@ impl Refusal {
 /// Whether a connection stays open after a response (RFC 9112 §9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
-    /// It waits for the next request.
+    /// The connection waits for the next request.
     KeepAlive,
-    /// The same for HTTP/1.0, where that must be said.
+    /// The connection waits for the next request, and the response says so, as HTTP/1.0 wants it.
     KeepAliveSaid,
-    /// It is closed.
+    /// The connection is closed.
     Close,
 }
 
@@ -73,11 +73,11 @@ pub(crate) enum Persistence {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestHead<'b> {
     pub(crate) method: &'b str,
-    /// The host that is asked, with its port; HTTP/1.0 may leave it out.
+    /// The requested host, with its port; HTTP/1.0 may leave it out.
     pub(crate) host: Option<&'b str>,
-    /// Begins with `/`.
+    /// The path, which begins with `/`.
     pub(crate) path: &'b str,
-    /// What stands behind `?`.
+    /// The query, without its `?`.
     pub(crate) query: Option<&'b str>,
     pub(crate) headers: Headers<'b>,
     pub(crate) after: Persistence,
@@ -88,12 +88,12 @@ pub(crate) struct RequestHead<'b> {
 pub(crate) struct Headers<'b>(pub(crate) &'b [Header<'b>]);
 
 impl<'b> Headers<'b> {
-    /// The first header of that name.
+    /// Returns the first header of that name.
     pub(crate) fn get(self, name: &str) -> Option<&'b [u8]> {
         self.all(name).next()
     }
 
-    /// Every header of that name.
+    /// Returns every header of that name.
     pub(crate) fn all(self, name: &str) -> impl DoubleEndedIterator<Item = &'b [u8]> {
         self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
@@ -120,7 +120,7 @@ pub(crate) fn parse<T>(bytes: &[u8], make: impl FnOnce(RequestHead<'_>) -> T) ->
     }
 }
 
-/// Whether a request line names a version of HTTP; what does not is no request.
+/// Whether a request line names a version of HTTP; a line without one is no request.
 fn is_other_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
     let mut words = line.trim_ascii().split(|byte| *byte == b' ');
@@ -159,7 +159,7 @@ fn head<'h>(request: &'h Request<'_, 'h>) -> Result<RequestHead<'h>, Refusal> {
     })
 }
 
-/// The target's authority, where it has one, and what follows it (RFC 9112 §3.2).
+/// Splits a target into its authority, if it has one, and the rest (RFC 9112 §3.2).
 fn split(target: &str) -> Option<(Option<&str>, &str)> {
     if target.starts_with('/') {
         return Some((None, target));
@@ -175,12 +175,12 @@ fn split(target: &str) -> Option<(Option<&str>, &str)> {
     is_authority(authority).then_some((Some(authority), target))
 }
 
-/// A host with or without a port; a user's name has no business there.
+/// Whether a text is a host with or without a port. A user's name is not allowed there.
 pub(crate) fn is_authority(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte))
 }
 
-/// What the headers say of the message itself.
+/// The facts that headers state about the message itself.
 struct Framing<'h> {
     host: Option<&'h str>,
     after: Persistence,
@@ -242,7 +242,7 @@ impl<'h> Framing<'h> {
 mod tests {
     use super::*;
 
-    /// What is asked of whom, and what becomes of the connection.
+    /// Method, host, path and query of a request, and whether its connection stays open.
     type Seen = (String, Option<String>, String, Option<String>, Persistence);
 
     fn read(bytes: &[u8]) -> Parsed<Seen> {

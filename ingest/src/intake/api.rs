@@ -36,7 +36,7 @@ use crate::visit::traceparent;
 /// How long a request's body may take.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
-/// What the routes work with.
+/// The state that the routes share.
 pub(crate) struct IntakeState {
     pub(crate) callers: Arc<Callers>,
     pub(crate) outbox: ConversionOutbox,
@@ -44,7 +44,7 @@ pub(crate) struct IntakeState {
     pub(crate) metrics: IntakeMetrics,
 }
 
-/// All routes.
+/// Returns all routes.
 pub(crate) fn routes(intake: Arc<IntakeState>) -> Router {
     let postback = get(postback_of).post(postback_of).head(|| async { no_method() });
     Router::new()
@@ -62,7 +62,7 @@ fn no_method() -> Problem {
     Problem::new(Kind::MethodNotAllowed, "Conversions are reported by POST, postbacks by GET")
 }
 
-/// What every answer has.
+/// Adds the headers that every answer has, and counts refusals.
 async fn finish(State(intake): State<Arc<IntakeState>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(kind) = response.extensions_mut().remove::<Kind>() {

@@ -15,18 +15,19 @@ pub(crate) const BODY_BYTES: usize = 1 << 20;
 /// The most conversions of one request.
 pub(crate) const LINES: usize = 5_000;
 
-/// What a body holds.
+/// The shape of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReportShape {
     /// One JSON object.
     One,
-    /// NDJSON.
+    /// NDJSON: one JSON object a line.
     Lines,
 }
 
 impl ReportShape {
-    /// NDJSON is what calls itself so, and what has several lines of which the
-    /// first is complete: an object may be spread over many lines, too.
+    /// Tells the shape of a body. A body is NDJSON if its content type says so, or if
+    /// it has several lines of which the first is complete: an object may be spread
+    /// over many lines, too.
     pub(crate) fn of(content_type: Option<&str>, body: &[u8]) -> Self {
         let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let says_so = ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"]
@@ -41,7 +42,7 @@ impl ReportShape {
     }
 }
 
-/// The lines of a body that are not blank, each with its number from 1.
+/// Returns the lines of a body that are not blank, each with its number from 1.
 fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     body.split(|byte| *byte == b'\n')
         .enumerate()

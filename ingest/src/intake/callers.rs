@@ -1,5 +1,5 @@
-//! Who calls: keys by their secrets, as the topic `keys` has them, how often
-//! each may call, and the note on `key_uses` of when it last did.
+//! The callers of the intake: their keys, as the topic `keys` has them, how often each
+//! may call, and the record on `key_uses` of its last call.
 
 use std::{
     num::NonZeroU32,
@@ -20,7 +20,7 @@ use service::{
 };
 use tracing::error;
 
-/// The keys, and who called with them.
+/// The keys, and their uses.
 pub(crate) struct Callers {
     keys: RwLock<Keyring>,
     /// Whether all keys are there.
@@ -41,12 +41,12 @@ impl Callers {
         }
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub(crate) fn len(&self) -> usize {
         self.keys.read().len()
     }
 
-    /// Takes a change of the topic `keys`.
+    /// Applies a change of the topic `keys`.
     pub(crate) fn apply(&self, change: Change<'_>) {
         let (key, value) = match change {
             Change::Put { key, value } => (key, Some(value)),
@@ -72,8 +72,7 @@ impl Callers {
         }
     }
 
-    /// The caller whose key is in the headers (RFC 6750), if it may report
-    /// conversions.
+    /// Returns the key in the headers (RFC 6750), if it may report conversions.
     pub(crate) fn bearer(&self, headers: &HeaderMap, now: Timestamp) -> Result<Arc<Key>, Problem> {
         let unknown = || Problem::new(Kind::Unauthorized, "This API key is not known here");
         let secret = headers::bearer(headers)?;
@@ -85,7 +84,7 @@ impl Callers {
         self.admit(key, now)
     }
 
-    /// The key whose secret is the token of a postback address.
+    /// Returns the key whose secret is the token of a postback address.
     pub(crate) fn token(&self, token: &str, now: Timestamp) -> Result<Arc<Key>, Problem> {
         // One answer for all of them, so that nothing is told of a key that can do more.
         let key = self.find(token, now)?.filter(|key| key.scopes == [Scope::Postback]);

@@ -1,7 +1,7 @@
-//! A conversion as a caller reports it, and the record that is made of it once
-//! every field is right. Whether it was told before, and which click it belongs
-//! to, is decided later by the enricher from the record alone; here is only
-//! written down by what a second report would be known.
+//! A conversion as a caller reports it, and the record that is made of it once every
+//! field is valid. The enricher decides later, from the record alone, whether it was
+//! reported before and to which click it belongs; the record says by which fact a
+//! second report is recognised.
 
 use schemas::{ConversionId, RawConversion, Timestamp, WorkspaceId, conversion::Reported};
 use service::problem::FieldError;
@@ -19,16 +19,16 @@ const EARLIEST: Timestamp = Timestamp::from_millis(946_684_800_000);
 /// time zone.
 const AHEAD_MS: i64 = 24 * 3600 * 1000;
 
-/// By what a second report of a conversion without an order is known.
+/// The fact by which a second report of a conversion without an order is recognised.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat<'a> {
-    /// By nothing.
+    /// No fact: each report is another conversion.
     Unknown,
-    /// By the `Idempotency-Key` of the request that reports it alone.
+    /// The `Idempotency-Key` of the request that reports it alone.
     Request(&'a str),
-    /// By the `Idempotency-Key` of the request and its line there, from 1.
+    /// The `Idempotency-Key` of the request and its line there, from 1.
     Line(&'a str, usize),
-    /// By its click and its name, as from networks that cannot send a header.
+    /// Its click and its name, as from networks that cannot send a header.
     ClickAndName,
 }
 
@@ -49,10 +49,10 @@ impl Repeat<'_> {
     }
 }
 
-/// The record of what a key of `workspace` reports at `now`.
+/// Makes the record of a conversion that a key of `workspace` reports at `now`.
 ///
 /// # Errors
-/// With everything that is wrong.
+/// With every field that is not valid.
 pub(crate) fn record(
     reported: Reported,
     workspace: &WorkspaceId,

@@ -1,4 +1,4 @@
-//! What the intake of conversions metrics.
+//! The metrics of the intake of conversions.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -21,7 +21,7 @@ struct IntakeRefusalLabel {
 pub(crate) struct IntakeMetrics {
     pub(crate) reported: Counter,
     pub(crate) called_back: Counter,
-    /// Lines that are wrong among others that are not.
+    /// The refused lines of reports whose other lines were taken.
     pub(crate) lines_refused: Counter,
     pub(crate) ack_seconds: Histogram,
     pub(crate) connections: Gauge,

@@ -38,14 +38,14 @@ use crate::{Config, Error};
 /// How long Kafka may collect conversions before it is sent them: many callers
 /// at once share a batch, and one alone hardly waits.
 const LINGER: Duration = Duration::from_millis(1);
-/// What may wait for Kafka.
+/// The size of the producer's queue, in kilobytes.
 const QUEUE_KBYTES: u32 = 64 << 10;
 
 /// An intake that has started.
 pub(crate) struct RunningIntake {
-    /// Where it listens.
+    /// The address on which the intake listens.
     pub(crate) address: SocketAddr,
-    /// Hears when it has drained, or why it went down.
+    /// Resolves when the intake has drained, or with the error that ended it.
     pub(crate) done: oneshot::Receiver<io::Result<()>>,
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn start(
     Ok(RunningIntake { address, done })
 }
 
-/// Keeps the keys like the topic.
+/// Follows the topic `keys`.
 fn follow(bus: &Bus, dir: &Path, callers: Arc<Callers>, metrics: IntakeMetrics, part: Part) -> Result<Table, Error> {
     let table = bus.table("intake", Topic::Keys, Some(dir), move |change| {
         callers.apply(change);

@@ -1,4 +1,4 @@
-//! Handing conversions to Kafka, and waiting until it has them all.
+//! Hands conversions to Kafka, and waits until Kafka has them all.
 
 use std::time::{Duration, Instant};
 
@@ -10,18 +10,18 @@ use tokio::{sync::mpsc, time::timeout};
 /// Why conversions may not be on the topic.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotRecorded {
-    /// Kafka refused one, or it was given up.
+    /// Kafka refused a conversion, or the client has given it up.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// Kafka has not answered. It may have them all the same.
+    /// Kafka has not answered. It may have the conversions all the same.
     #[error("Kafka has not acknowledged it within {0:?}")]
     Late(Duration),
-    /// One could not be written.
+    /// A conversion could not be serialised.
     #[error("a conversion cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// Where conversions leave the process.
+/// The producer of conversions.
 pub(crate) struct ConversionOutbox {
     bus: Bus,
     producer: Producer,
@@ -30,7 +30,7 @@ pub(crate) struct ConversionOutbox {
 }
 
 impl ConversionOutbox {
-    /// One that waits `patience` for Kafka.
+    /// Makes an outbox that waits `patience` for Kafka.
     pub(crate) const fn new(bus: Bus, producer: Producer, patience: Duration, ack_seconds: Histogram) -> Self {
         Self { bus, producer, patience, ack_seconds }
     }

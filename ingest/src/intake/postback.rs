@@ -21,7 +21,7 @@ use url::form_urlencoded;
 
 use crate::money;
 
-/// What a conversion is called where a network does not say.
+/// The name of a conversion to which a network gives none.
 const NAME: &str = "conversion";
 
 /// The parameters, ours first.
@@ -39,7 +39,7 @@ const CUSTOMER_ID: &[&str] = &["customer_id"];
 /// Reads a query; amounts without a currency are in `currency`.
 ///
 /// # Errors
-/// With everything that is wrong.
+/// With every parameter that is not valid.
 pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<FieldError>> {
     let mut fields = QueryFields { pairs: form_urlencoded::parse(query.as_bytes()).collect(), errors: Vec::new() };
     let click_id = match fields.take(CLICK_ID) {
@@ -88,8 +88,8 @@ struct QueryFields<'q> {
 }
 
 impl<'q> QueryFields<'q> {
-    /// The one value under any of `names`. Networks send what they know nothing
-    /// of as nothing, or with its macro left as it was: that is no value.
+    /// Returns the one value under any of `names`. Where a network does not know a
+    /// value, it sends an empty one, or leaves the macro in its place: neither counts.
     fn take(&mut self, names: &[&'static str]) -> Option<Cow<'q, str>> {
         let mut values = self
             .pairs
@@ -113,7 +113,7 @@ impl<'q> QueryFields<'q> {
     }
 }
 
-/// `{payout}`, `[payout]`, `#payout#`: as it stands in a network's settings.
+/// Whether a value is a macro that was not filled in: `{payout}`, `[payout]`, `#payout#`.
 fn is_macro(value: &str) -> bool {
     [('{', '}'), ('[', ']'), ('#', '#')]
         .iter()

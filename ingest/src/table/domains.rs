@@ -1,6 +1,6 @@
-//! Which domain a host is, and what it answers where no link does. Readers take
-//! no lock; one writer follows the `domains` topic. A domain that is not
-//! verified is not there: its host is one of all those that no domain claims.
+//! The verified domains by their hosts, and the addresses to which they redirect where
+//! no link does. Readers take no lock; one writer follows the `domains` topic. The host
+//! of a domain that is not verified counts as a host without a domain.
 
 use std::{borrow::Cow, collections::HashMap, path::Path, str::FromStr, sync::Arc};
 
@@ -13,11 +13,11 @@ use tracing::error;
 
 use crate::{metrics::IngestMetrics, table::location::LocationRules};
 
-/// A domain's number: what the addresses of its links begin with. One of another
-/// workspace under the same name has another number, so that links never follow
-/// a domain from one owner to the next.
+/// A domain's number, with which the addresses of its links begin. The same name in
+/// another workspace has another number, so that links never follow a domain from one
+/// owner to the next.
 pub(crate) type DomainNumber = u32;
-/// Of every host that no domain claims.
+/// The number of all hosts without a domain.
 pub(crate) const CATCH_ALL: DomainNumber = 0;
 
 /// A domain, ready to be served.
@@ -27,11 +27,11 @@ pub(crate) struct Site {
     pub(crate) number: DomainNumber,
     pub(crate) workspace: WorkspaceId,
     pub(crate) slug_case: SlugCase,
-    /// Where `/` leads: ASCII, as the others.
+    /// The destination of `/`, in ASCII, as the others are.
     pub(crate) root: Option<Box<[u8]>>,
-    /// Where addresses lead that no link has.
+    /// The destination of addresses that no link has.
     pub(crate) fallback: Option<Box<[u8]>>,
-    /// Where expired links lead.
+    /// The destination of expired links.
     pub(crate) expired: Option<Box<[u8]>>,
 }
 
@@ -50,21 +50,21 @@ struct DomainNumbers {
     by_name: HashMap<Box<str>, Vec<(WorkspaceId, DomainNumber)>>,
 }
 
-/// The readers' side. Cheap to clone.
+/// The readers' handle. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Domains(Arc<SharedDomains>);
 
-/// The domains while they are looked at.
+/// The domains, held for the length of some lookups.
 pub(crate) struct DomainsView<'d>(Option<HashMapRef<'d, Box<str>, Site, RandomState, LocalGuard<'d>>>);
 
 impl Domains {
-    /// The domains as they are now.
+    /// Pins the domains as they are now.
     pub(crate) fn view(&self) -> DomainsView<'_> {
         let sites = &self.0.sites;
         DomainsView((!sites.is_empty()).then(|| sites.pin()))
     }
 
-    /// The number of a workspace's domain, whether or not it is known yet.
+    /// Returns the number of a workspace's domain, whether or not the domain is known yet.
     pub(crate) fn number(&self, workspace: &WorkspaceId, name: &str) -> DomainNumber {
         let DomainNumbers { given, by_name } = &mut *self.0.numbers.lock();
         let owners = by_name.get(name).map_or([].as_slice(), Vec::as_slice);
@@ -79,19 +79,19 @@ impl Domains {
 }
 
 impl DomainsView<'_> {
-    /// The domain that `host` is. It is as in a `Host` header, port included.
+    /// Finds the domain of a host, which is as in a `Host` header, port included.
     pub(crate) fn find(&self, host: Option<&str>) -> Option<&Site> {
         self.0.as_ref()?.get(&*host_name(host?))
     }
 }
 
-/// The id that is a record's key.
+/// Reads the id in a record's key.
 pub(crate) fn id_of<I: FromStr<Err = IdError>>(key: &[u8]) -> Result<I, String> {
     let key = str::from_utf8(key).map_err(|error| error.to_string())?;
     key.parse().map_err(|error: IdError| error.to_string())
 }
 
-/// A host without its port and final dot, in lower case.
+/// Returns a host without its port and final dot, in lower case.
 pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -105,7 +105,7 @@ pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
     }
 }
 
-/// The one that changes the domains.
+/// The writer's handle, of which there is one.
 pub(crate) struct DomainsWriter {
     domains: Domains,
     rules: LocationRules,
@@ -117,7 +117,7 @@ impl DomainsWriter {
         Self { domains, rules, names: HashMap::new() }
     }
 
-    /// The domain is now this.
+    /// Adds or replaces a domain.
     pub(crate) fn put(&mut self, domain: &Domain) {
         let name: Box<str> = domain.name.as_str().into();
         if self.names.get(&domain.id).is_some_and(|before| *before != name) {
@@ -146,7 +146,7 @@ impl DomainsWriter {
         self.names.insert(domain.id, name);
     }
 
-    /// The domain is gone.
+    /// Removes a domain.
     pub(crate) fn delete(&mut self, id: DomainId) {
         let Some(name) = self.names.remove(&id) else { return };
         let sites = self.domains.0.sites.pin();
@@ -156,7 +156,7 @@ impl DomainsWriter {
         }
     }
 
-    /// Keeps the domains like the topic, and a snapshot of them in `dir`.
+    /// Follows the topic, and keeps a snapshot in `dir`.
     pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, metrics: IngestMetrics) -> Result<Table, BusError> {
         bus.table("ingest", Topic::Domains, Some(dir), move |change| {
             let done = match change {

@@ -1,5 +1,5 @@
-//! Where a link is looked up. Readers on every core take no lock and never wait
-//! for a writer; one writer follows the `links` topic.
+//! The links in memory. Readers on every core take no lock and never wait for a writer;
+//! one writer follows the `links` topic.
 
 use std::{hash::BuildHasher, path::Path, sync::Arc};
 
@@ -17,34 +17,34 @@ use crate::{
     table::row::{LinkAddress, LinkRow, LinkRowError},
 };
 
-/// For how many links room is made ahead, at most: a topic may have had many more
-/// records than it has links. Where it has next to none, that wastes 42 MB.
+/// The most links for which room is made ahead: a topic may have had many more records
+/// than it has links. Where it has next to none, 42 MB are wasted.
 const ROOM: usize = 1 << 20;
 
-type Rows = papaya::HashSet<LinkRow, RandomState>;
+type LinkRows = papaya::HashSet<LinkRow, RandomState>;
 
-/// The readers' side. Cheap to clone.
+/// The readers' handle. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Links(Arc<Rows>);
+pub(crate) struct Links(Arc<LinkRows>);
 
-/// The links while they are looked at.
+/// The links, held for the length of some lookups.
 pub(crate) struct LinksView<'l>(HashSetRef<'l, LinkRow, RandomState, LocalGuard<'l>>);
 
 impl Links {
-    /// The links as they are now.
+    /// Pins the links as they are now.
     pub(crate) fn view(&self) -> LinksView<'_> {
         LinksView(self.0.pin())
     }
 }
 
 impl LinksView<'_> {
-    /// The link that a domain answers with under a slug in its canonical spelling.
+    /// Finds a domain's link by its slug in its canonical spelling.
     pub(crate) fn find(&self, domain: DomainNumber, slug: &str) -> Option<&LinkRow> {
         self.0.get(&LinkAddress { domain, slug: slug.as_bytes() })
     }
 }
 
-/// The one that changes the table.
+/// The writer's handle, of which there is one.
 pub(crate) struct LinksWriter {
     links: Links,
     by_id: HashTable<LinkRow>,
@@ -54,18 +54,18 @@ pub(crate) struct LinksWriter {
 }
 
 impl LinksWriter {
-    /// A table without links, whose domains have the numbers of `domains`.
+    /// Makes a table without links, whose domains have the numbers of `domains`.
     pub(crate) fn new(domains: Domains, rules: LocationRules) -> Self {
         Self { links: Links::default(), by_id: HashTable::new(), hasher: RandomState::default(), domains, rules }
     }
 
-    /// A handle for readers.
+    /// Returns a handle for readers.
     pub(crate) fn links(&self) -> Links {
         self.links.clone()
     }
 
-    /// Keeps the links like the topic, and a snapshot of them in `dir`, so that the
-    /// next redirector starts without Kafka.
+    /// Follows the topic, and keeps a snapshot in `dir`, so that the next redirector
+    /// starts without Kafka.
     pub(crate) fn follow(mut self, bus: &Bus, dir: &Path, metrics: IngestMetrics) -> Result<Table, BusError> {
         bus.table("ingest", Topic::Links, Some(dir), move |change| {
             let (key, done) = match change {
@@ -94,8 +94,7 @@ impl LinksWriter {
         self.by_id.reserve(rows, |row| self.hasher.hash_one(row.id()));
     }
 
-    /// The link is now this. One that is disabled or cannot be served takes its
-    /// place away.
+    /// Adds or replaces a link. A link that is disabled or cannot be served is removed.
     pub(crate) fn put(&mut self, link: &Link) -> Result<(), LinkRowError> {
         if link.disabled {
             self.delete(link.id);
@@ -125,7 +124,7 @@ impl LinksWriter {
         Ok(())
     }
 
-    /// The link is gone.
+    /// Removes a link.
     fn delete(&mut self, id: LinkId) {
         let hash = self.hasher.hash_one(id);
         let Ok(entry) = self.by_id.find_entry(hash, |row| row.id() == id) else { return };
@@ -133,7 +132,7 @@ impl LinksWriter {
         self.forget(&row);
     }
 
-    /// Takes an address away, if it is still this link's.
+    /// Removes an address, if it is still this link's.
     fn forget(&self, row: &LinkRow) {
         let rows = self.links.0.pin();
         if rows.get(&row.address()).is_some_and(|found| found.id() == row.id()) {

@@ -1,8 +1,8 @@
 //! A link as the redirector keeps it: one compact row. Its strings are what a
 //! click copies (the serialised snapshot, the tail of its line); the slug and the
 //! `Location` are slices of that where JSON spells them alike, which is nearly
-//! always. What few links have (an end, a beginning) stands behind the strings and
-//! takes no room elsewhere.
+//! always. Facts that few links have (an end, a beginning) follow the strings, and take
+//! no room in other rows.
 
 use std::{
     hash::{Hash, Hasher},
@@ -38,21 +38,21 @@ pub(crate) enum LinkRowError {
     Json(#[from] serde_json::Error),
 }
 
-/// How a link stands at a moment.
+/// The phase of a link's life at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkPhase {
-    /// It has not started.
+    /// The link has not started.
     NotStarted,
     Live,
     Expired,
 }
 
-/// What a link has beyond a destination: bits of [`LinkRowHeader::traits`].
+/// The options of a link, as bits of [`LinkRowHeader::traits`].
 mod traits {
     pub(super) const PASSES_QUERY: u8 = 1;
     pub(super) const TELLS_CLICK_ID: u8 = 1 << 1;
     pub(super) const UNSAFE_URL: u8 = 1 << 2;
-    /// A [`LiveSpan`](super::LiveSpan) stands at the end of the bytes.
+    /// A [`LiveSpan`](super::LiveSpan) is at the end of the bytes.
     pub(super) const SPAN: u8 = 1 << 3;
 }
 
@@ -69,7 +69,7 @@ struct LinkRowHeader {
     /// Two halves, so that a row is aligned to 8 bytes.
     id: (u64, u64),
     domain: DomainNumber,
-    /// Where in the bytes the tail ends.
+    /// The length of the tail, with which the bytes begin.
     tail: u32,
     slug: ByteRange,
     location: ByteRange,
@@ -77,19 +77,17 @@ struct LinkRowHeader {
     traits: u8,
 }
 
-/// From when to when a link is live, and where it leads then: the last bytes of
-/// the rows of links that have such facts, behind that address.
+/// The time for which a link is live, and the length of the address to which it leads
+/// after that. The address and the span are the last bytes of a row that has them.
 struct LiveSpan {
-    /// Milliseconds since 1970.
+    /// The first moment, in milliseconds since 1970.
     starts: i64,
     ends: i64,
-    /// How many bytes the address has; 0 for none.
+    /// The length of the address in bytes; 0 for none.
     expired_url: u32,
 }
 
 impl LiveSpan {
-    const BYTES: usize = 8 + 8 + 4;
-
     fn of(link: &Link, expired_url: &str) -> Option<Self> {
         let ends = if link.exhausted_at.is_some() { Some(i64::MIN) } else { link.expires_at.map(Timestamp::as_millis) };
         if link.starts_at.is_none() && ends.is_none() {
@@ -108,15 +106,17 @@ impl LiveSpan {
         out.extend_from_slice(&self.expired_url.to_le_bytes());
     }
 
-    fn read(bytes: &[u8; Self::BYTES]) -> Self {
-        let [starts @ .., _, _, _, _, _, _, _, _, _, _, _, _] = *bytes;
-        let [_, _, _, _, _, _, _, _, ends @ .., _, _, _, _] = *bytes;
-        let [_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, url @ ..] = *bytes;
-        Self {
-            starts: i64::from_le_bytes(starts),
-            ends: i64::from_le_bytes(ends),
-            expired_url: u32::from_le_bytes(url),
-        }
+    /// Reads a span at the end of `bytes`; returns the bytes before it, too.
+    fn split_from(bytes: &[u8]) -> Option<(&[u8], Self)> {
+        let (bytes, url) = bytes.split_last_chunk()?;
+        let (bytes, ends) = bytes.split_last_chunk()?;
+        let (bytes, starts) = bytes.split_last_chunk()?;
+        let span = Self {
+            starts: i64::from_le_bytes(*starts),
+            ends: i64::from_le_bytes(*ends),
+            expired_url: u32::from_le_bytes(*url),
+        };
+        Some((bytes, span))
     }
 }
 
@@ -129,7 +129,7 @@ impl LinkRow {
         &self.0.header.header
     }
 
-    /// Of a link of the domain with that number.
+    /// Makes the row of a link whose domain has that number.
     pub(crate) fn new(link: &Link, domain: DomainNumber, rules: &LocationRules) -> Result<Self, LinkRowError> {
         if !matches!(link.status_code, 301 | 302 | 307 | 308) {
             return Err(LinkRowError::Status(link.status_code));
@@ -172,34 +172,33 @@ impl LinkRow {
         self.head().traits & bit != 0
     }
 
-    /// The bytes before the span, and the span.
+    /// Returns the bytes before the span, and the span.
     fn span(&self) -> Option<(&[u8], LiveSpan)> {
-        let (bytes, span) = self.0.slice.split_last_chunk().filter(|_| self.has(traits::SPAN))?;
-        Some((bytes, LiveSpan::read(span)))
+        if self.has(traits::SPAN) { LiveSpan::split_from(&self.0.slice) } else { None }
     }
 
     fn part(&self, ByteRange { at, len }: ByteRange) -> &[u8] {
         &self.0.slice[at as usize..at as usize + usize::from(len)]
     }
 
-    /// What every click on the link has in common, serialised.
+    /// Returns the serialised facts that every click on the link has in common.
     pub(crate) fn tail(&self) -> &[u8] {
         &self.0.slice[..self.head().tail as usize]
     }
 
-    /// Where the redirect leads: ASCII.
+    /// Returns the address to which the redirect leads, in ASCII.
     pub(crate) fn location(&self) -> &[u8] {
         self.part(self.head().location)
     }
 
-    /// Where it leads once it has expired: ASCII.
+    /// Returns the address to which the link leads once it has expired, in ASCII.
     pub(crate) fn expired_url(&self) -> Option<&[u8]> {
         let (bytes, span) = self.span()?;
         let len = span.expired_url as usize;
         (len > 0).then(|| &bytes[bytes.len() - len..])
     }
 
-    /// How it stands at `at`.
+    /// Returns the link's phase at `at`.
     pub(crate) fn phase(&self, at: Timestamp) -> LinkPhase {
         match self.span() {
             Some((_, span)) if span.ends <= at.as_millis() => LinkPhase::Expired,
@@ -208,7 +207,7 @@ impl LinkRow {
         }
     }
 
-    /// What the redirect answers.
+    /// Returns the status of the redirect.
     pub(crate) fn status(&self) -> u16 {
         self.head().status
     }
@@ -223,7 +222,7 @@ impl LinkRow {
         self.has(traits::TELLS_CLICK_ID)
     }
 
-    /// What the browser is told to tell the destination.
+    /// Returns the `Referrer-Policy` of the redirect.
     pub(crate) fn referrer_policy(&self) -> Option<ReferrerPolicy> {
         self.has(traits::UNSAFE_URL).then_some(ReferrerPolicy::UnsafeUrl)
     }
@@ -242,7 +241,7 @@ impl LinkRow {
     }
 }
 
-/// What a row is found by.
+/// The key by which a row is found.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LinkAddress<'a> {
     pub(crate) domain: DomainNumber,
@@ -269,15 +268,15 @@ impl Equivalent<LinkRow> for LinkAddress<'_> {
     }
 }
 
-/// What stands before a value in the tail.
+/// A key of the tail, as it is written before its value.
 struct TailKey(LazyLock<memmem::Finder<'static>>);
 
 static SLUG: TailKey = TailKey(LazyLock::new(|| memmem::Finder::new("\"slug\":\"")));
 static DESTINATION: TailKey = TailKey(LazyLock::new(|| memmem::Finder::new("\"destination\":\"")));
 
 impl TailKey {
-    /// Where `value` stands in `bytes`: in the tail behind this key, or behind the
-    /// tail, where JSON spells it differently.
+    /// Returns the range of `value` in `bytes`: in the tail behind this key or, if JSON
+    /// spells the value differently, behind the tail, where it is appended.
     fn part(&self, bytes: &mut Vec<u8>, tail: usize, value: &str) -> Result<ByteRange, LinkRowError> {
         // Quotes inside of values are escaped, so what is found first is the key.
         let found = self.0.find(&bytes[..tail]).map(|at| at + self.0.needle().len());

@@ -1,5 +1,5 @@
-//! Whom and what a visitor asked before proxies stood between: `Forwarded`
-//! (RFC 7239), `X-Forwarded-For` and `X-Forwarded-Host`. They are believed only
+//! The visitor's address and the requested host, as proxies pass them on: `Forwarded`
+//! (RFC 7239), `X-Forwarded-For` and `X-Forwarded-Host`. These headers are believed only
 //! from the networks that the configuration names.
 
 use std::net::{IpAddr, SocketAddr};
@@ -8,21 +8,22 @@ use ipnet::IpNet;
 
 use crate::http::{Headers, is_authority};
 
-/// A visitor as the proxies tell.
+/// A visitor as the proxies describe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestOrigin<'r> {
     pub(crate) ip: IpAddr,
-    /// The host that was asked, where a trusted proxy says so.
+    /// The requested host, where a trusted proxy names it.
     pub(crate) host: Option<&'r str>,
-    /// Where two headers disagree, what they say: one of them is the proxy's.
+    /// The addresses of two headers that disagree: one of the headers is the proxy's.
     pub(crate) claims: Option<[IpAddr; 2]>,
 }
 
-/// Where a request came from. That is the peer, unless it is a trusted proxy;
-/// then the right-most address in the headers that is not, since what stands
-/// left of it is what the visitor claims. Where both headers are there and
-/// disagree, one was passed on as the visitor sent it, and neither is believed;
-/// how fast is asked is then counted for both, or a header would be a way around.
+/// Tells where a request came from. That is the peer, unless the peer is a trusted
+/// proxy; then it is the right-most address in the headers that is no trusted proxy,
+/// since the addresses left of it are the visitor's claims. Where both headers are there
+/// and disagree, the proxy has passed one on as the visitor sent it, and neither is
+/// believed; the request rate is then counted for both, since the visitor could avoid
+/// the limit otherwise.
 pub(crate) fn origin<'r>(headers: Headers<'r>, peer: IpAddr, trusted: &[IpNet]) -> RequestOrigin<'r> {
     let peer = peer.to_canonical();
     if !is_in(peer, trusted) {
@@ -45,7 +46,7 @@ pub(crate) fn origin<'r>(headers: Headers<'r>, peer: IpAddr, trusted: &[IpNet]) 
     RequestOrigin { ip, host: host.filter(|host| !host.is_empty() && is_authority(host)), claims }
 }
 
-/// Whether one of the networks has the address.
+/// Whether the address is in one of the networks.
 pub(crate) fn is_in(ip: IpAddr, networks: &[IpNet]) -> bool {
     networks.iter().any(|network| network.contains(&ip))
 }
@@ -54,8 +55,8 @@ fn text(value: &[u8]) -> &str {
     str::from_utf8(value).unwrap_or_default()
 }
 
-/// The first address that is not trusted, right to left, and the hop that tells
-/// it; the last that was, where none is. None without hops.
+/// Returns the first address from the right that is not trusted, and the hop that names
+/// it; if all are trusted, the left-most. None without hops.
 fn farthest<H: Copy>(
     hops: impl Iterator<Item = H>,
     peer: IpAddr,
@@ -73,7 +74,7 @@ fn farthest<H: Copy>(
     found
 }
 
-/// An address with or without a port and brackets.
+/// Reads an address with or without a port and brackets.
 fn address(hop: &str) -> Option<IpAddr> {
     let ip = hop
         .parse::<IpAddr>()
@@ -83,14 +84,14 @@ fn address(hop: &str) -> Option<IpAddr> {
     Some(ip.to_canonical())
 }
 
-/// What a proxy says in `Forwarded`: empty where it does not.
+/// An element of `Forwarded`, which is one proxy's; empty where the proxy says nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ForwardedElement<'r> {
     client: &'r str,
     host: Option<&'r str>,
 }
 
-/// The elements of a `Forwarded` header (RFC 7239 §4). Escapes in quoted texts
+/// Reads the elements of a `Forwarded` header (RFC 7239 §4). Escapes in quoted texts
 /// are not undone: no address and no host needs one.
 struct ForwardedElements<'r>(&'r str);
 
@@ -122,7 +123,7 @@ impl<'r> Iterator for ForwardedElements<'r> {
     }
 }
 
-/// What stands before the first `,` or `;` outside of quotes, and which it is.
+/// Returns the text before the first `,` or `;` outside of quotes, and that separator.
 fn until_separator(text: &str) -> (&str, Option<u8>) {
     let (mut quoted, mut escaped) = (false, false);
     for (at, byte) in text.bytes().enumerate() {

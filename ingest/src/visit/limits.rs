@@ -1,7 +1,7 @@
-//! How much an address may ask for. Above a first line its clicks are marked,
-//! above a second it is refused. Visits to addresses that no link has are written
-//! down by samples, so that somebody who tries out slugs cannot flood Kafka, and
-//! that somebody does is counted and logged.
+//! The limits of a visitor's request rate. Above the first limit, clicks are marked;
+//! above the second, requests are refused. Visits to unknown slugs are recorded by
+//! samples, so that nobody who tries out slugs floods Kafka; addresses that do so are
+//! counted and logged.
 
 use std::{
     net::IpAddr,
@@ -16,31 +16,31 @@ use tracing::warn;
 
 use crate::{config::Config, metrics::IngestMetrics, visit::forwarded::is_in};
 
-/// How many addresses are told apart at a time: 512 KiB for each limit.
+/// The number of addresses that are told apart at a time, 512 KiB for each limit.
 const ADDRESSES: usize = 1 << 16;
-/// How often it is logged that somebody tries out slugs.
+/// The shortest time between two log lines about addresses that try out slugs.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// How fast an address asks.
+/// The request rate of an address, compared with the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VisitPace {
     Usual,
-    /// Faster than a person would.
+    /// Faster than a person clicks.
     Marked,
-    /// Too fast. It may ask again in so many seconds.
+    /// Too fast. The address may ask again after `retry_after_s`.
     Refused {
         retry_after_s: u64,
     },
 }
 
-/// Whether a visit to an address that no link has is written down.
+/// Whether a visit to an unknown slug is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OrphanVisit {
     Recorded,
     Skipped,
 }
 
-/// The process's limits: shared by all cores, without locks.
+/// The limits of the process, which all cores share without locks.
 pub(crate) struct VisitLimits {
     marked: Option<Buckets>,
     refused: Option<Buckets>,
@@ -49,7 +49,7 @@ pub(crate) struct VisitLimits {
     trusted: Vec<IpNet>,
     metrics: IngestMetrics,
     epoch: Instant,
-    /// When it was logged last, in milliseconds since the epoch; 0 for never.
+    /// The time of the last log line, in milliseconds since `epoch`; 0 for never.
     logged: AtomicU64,
 }
 
@@ -70,13 +70,13 @@ impl VisitLimits {
         }
     }
 
-    /// This machine and trusted proxies are no visitors: they are proxies that do
-    /// not say for whom they ask, health checks, and tests of speed.
+    /// Whether an address is a visitor's. This machine and trusted proxies are none: they
+    /// are health checks, benchmarks, and proxies that do not name their client.
     fn is_visitor(&self, ip: IpAddr) -> bool {
         !ip.is_loopback() && !is_in(ip, &self.trusted)
     }
 
-    /// How fast a visitor's addresses ask, now that they have once more.
+    /// Counts a request of a visitor's addresses; returns their rate.
     pub(crate) fn pace(&self, rate_limit_keys: &[IpAddr]) -> VisitPace {
         if self.marked.is_none() && self.refused.is_none() {
             return VisitPace::Usual;
@@ -102,7 +102,7 @@ impl VisitLimits {
         pace
     }
 
-    /// A visitor has asked for what no link has.
+    /// Counts a visit to an unknown slug; says whether it is recorded.
     pub(crate) fn orphan(&self, rate_limit_keys: &[IpAddr]) -> OrphanVisit {
         self.metrics.orphans.inc();
         let now = Instant::now();
@@ -132,12 +132,12 @@ impl VisitLimits {
         let due = last == 0 || since - last.min(since) >= LOG_EVERY.as_millis() as u64;
         if due && self.logged.compare_exchange(last, since, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             let network = reduced(ip);
-            warn!(%network, "an address tries out slugs: clickhook_ingest_enumerations metrics such addresses");
+            warn!(%network, "an address tries out slugs: clickhook_ingest_enumerations counts such addresses");
         }
     }
 }
 
-/// An address as logs may have it: its /24 or /48.
+/// Reduces an address to the network that logs may name: its /24 or /48.
 fn reduced(ip: IpAddr) -> IpNet {
     let bits = if ip.is_ipv4() { 24 } else { 48 };
     IpNet::new(ip, bits).map_or_else(|_| ip.into(), |network| network.trunc())

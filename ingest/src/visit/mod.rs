@@ -38,7 +38,7 @@ pub(crate) enum RequestKind<'r> {
 /// The address that a visitor asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RequestedPath<'r> {
-    /// `/`
+    /// The root, `/`.
     Root,
     /// A slug; a link may have it.
     Slug(Cow<'r, str>),

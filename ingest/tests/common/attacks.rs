@@ -1,5 +1,5 @@
-//! What strangers send to a port that the whole internet sees, and what each is
-//! answered. Also what fuzzing starts from.
+//! Requests that strangers send to a port that the whole internet sees, and the answer
+//! to each. Fuzzing starts from them, too.
 
 /// A connection's bytes, and the statuses of the answers, in their order.
 pub struct Attack {

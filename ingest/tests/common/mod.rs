@@ -18,7 +18,7 @@ use std::{
 };
 
 use bus::{Assigned, Assignments, Bus, Commit, Isolation, Membership, Outgoing, Revoked};
-use ingest::{Config, Running};
+use ingest::{Config, RunningRedirector};
 use schemas::{
     Domain, DomainId, Link, LinkId, Topic,
     sample::{plain_domain, plain_link},
@@ -48,7 +48,7 @@ pub async fn write(bus: &Bus, id: LinkId, link: Option<&Link>) {
 
 pub struct Redirector {
     pub _data: tempfile::TempDir,
-    pub running: Running,
+    pub running: RunningRedirector,
     pub shutdown: Shutdown,
     pub metrics: Metrics,
     pub health: Health,
@@ -84,6 +84,37 @@ pub async fn raw(address: SocketAddr, request: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
+/// A connection that is kept for several requests.
+pub struct KeptConnection {
+    stream: TcpStream,
+    /// The bytes that were received beyond the last response.
+    input: Vec<u8>,
+}
+
+impl KeptConnection {
+    pub async fn open(address: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.unwrap(), input: Vec::new() }
+    }
+
+    /// Sends a request; returns the status of its response.
+    pub async fn get(&mut self, target: &str, headers: &str) -> u16 {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: go.example\r\n{headers}\r\n");
+        self.stream.write_all(request.as_bytes()).await.unwrap();
+        loop {
+            let text = String::from_utf8_lossy(&self.input).into_owned();
+            if let Some((head, _)) = text.split_once("\r\n\r\n") {
+                let body: usize = header(&text, "content-length").map_or(0, |length| length.parse().unwrap());
+                let length = head.len() + 4 + body;
+                if self.input.len() >= length {
+                    self.input.drain(..length);
+                    return status(&text);
+                }
+            }
+            assert_ne!(self.stream.read_buf(&mut self.input).await.unwrap(), 0, "the connection stays open");
+        }
+    }
+}
+
 pub async fn get(address: SocketAddr, path: &str, headers: &str) -> String {
     raw(address, &format!("GET {path} HTTP/1.1\r\nHost: go.example\r\nConnection: close\r\n{headers}\r\n")).await
 }
@@ -107,7 +138,7 @@ pub struct BundleRecord {
     pub lines: Vec<String>,
 }
 
-/// Everything that `clicks.raw` holds now.
+/// Reads all records of `clicks.raw`.
 pub fn bundles(bus: &Bus) -> Vec<BundleRecord> {
     #[derive(Default)]
     struct Owned(Mutex<Vec<Assigned>>);
@@ -156,7 +187,7 @@ pub async fn write_domain(bus: &Bus, domain: &Domain) {
     producer.produce(&Outgoing::keyed(Topic::Domains, key.as_bytes(), Some(&value))).await.unwrap();
 }
 
-/// What a request is answered: status, and where it leads.
+/// Sends a request; returns its status and `Location`.
 pub async fn asked(address: SocketAddr, method: &str, host: &str, target: &str, headers: &str) -> (u16, String) {
     let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
     let answer = raw(address, &request).await;
