@@ -10,7 +10,10 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -69,6 +72,23 @@ pub(crate) enum Why {
     Silence,
 }
 
+/// The end of an open load.
+#[derive(Clone, Debug)]
+pub(crate) enum LoadEnd {
+    After(Duration),
+    /// When the flag is set.
+    Told(Arc<AtomicBool>),
+}
+
+impl LoadEnd {
+    fn is_over(&self, running: Duration) -> bool {
+        match self {
+            Self::After(time) => running > *time,
+            Self::Told(flag) => flag.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// The outcome of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Clicks {
@@ -84,11 +104,11 @@ pub(crate) struct Clicks {
     pub(crate) cpu: Duration,
 }
 
-/// Sends `rate` clicks a second for `during`, at random moments. Blocks.
-pub(crate) fn open(target: &Target, rate: u32, during: Duration) -> io::Result<Clicks> {
+/// Sends `rate` clicks a second until `end`, at random moments. Blocks.
+pub(crate) fn open(target: &Target, rate: u32, end: LoadEnd) -> io::Result<Clicks> {
     measured(async |log: &Rc<Log>| {
         let (send, mut due) = mpsc::unbounded_channel();
-        let clock = thread::Builder::new().name("clock".to_owned()).spawn(move || tick(rate, during, &send))?;
+        let clock = thread::Builder::new().name("clock".to_owned()).spawn(move || tick(rate, &end, &send))?;
         let idle = Rc::new(RefCell::new(Vec::new()));
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut visits = JoinSet::new();
@@ -210,13 +230,13 @@ async fn visit(kept: Option<Connection>, target: &Target, marker: u32) -> io::Re
 
 /// Says when each click is due. On a thread of its own: a runtime's timer is a
 /// millisecond coarse. Gives back its CPU time.
-fn tick(rate: u32, during: Duration, send: &mpsc::UnboundedSender<Instant>) -> Duration {
+fn tick(rate: u32, end: &LoadEnd, send: &mpsc::UnboundedSender<Instant>) -> Duration {
     let mut moments = StdRng::seed_from_u64(u64::from(rate));
     let begun = Instant::now();
     let mut due = begun;
     loop {
         due += gap(rate, moments.random());
-        if due > begun + during {
+        if end.is_over(due - begun) {
             return process::cpu_of_this_thread();
         }
         thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -46,6 +46,7 @@ Examples:
   bench api                   links made and imported a second
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
   bench outage --rounds 1     redirects while Kafka is away, and what became of their clicks
+  bench outage full-spool     the same until neither disk nor memory takes clicks
   bench --json > report.json  for programs
 
 It starts engines of its own in a temporary folder and listens on the loopback
@@ -90,7 +91,7 @@ enum Report {
     Redirect(Box<redirect::Report>),
     Links(Box<links::Report>),
     Api(Box<api::Report>),
-    Outage(Box<outage::Report>),
+    Outage(Box<outage::OutageReport>),
     Pipeline(Box<pipeline::Report>),
 }
 

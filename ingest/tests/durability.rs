@@ -1,6 +1,6 @@
 //! Clicks while Kafka is frozen, on a Kafka of this test's own: on disk, beyond
-//! what the disk takes, produced again by the next process, and in the modes that
-//! do without a disk.
+//! what the disk and memory take, produced again by the next process, and in the modes
+//! that do without a disk.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,12 +11,14 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::Command,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bus::{Bus, BusConfig};
-use common::{get, link, status, write};
+use common::{KeptConnection, get, link, status, write};
 use engines::Engines;
-use ingest::{Config, Durability, RunningRedirector};
+use futures_util::future::join_all;
+use ingest::{Config, Durability, RunningRedirector, WhenFull};
 use schemas::Topic;
 use service::{Metrics, Process, Shutdown};
 use testbed::{PATIENCE, Read, eventually};
@@ -100,11 +102,15 @@ impl OutageRedirector {
     }
 }
 
-fn markers(records: &[Read]) -> Vec<String> {
+/// Returns the markers of the clicks in records, in their order.
+fn markers(records: &[Read]) -> Vec<usize> {
     let lines = records.iter().flat_map(|record| record.value.lines());
-    let query =
-        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["query"].as_str().map(str::to_owned);
-    let mut markers: Vec<String> = lines.filter_map(query).collect();
+    let marker = |line: &str| {
+        let click: serde_json::Value = serde_json::from_str(line).unwrap();
+        let query = click["query"].as_str()?;
+        Some(query.strip_prefix("n=")?.split('&').next()?.parse().unwrap())
+    };
+    let mut markers: Vec<usize> = lines.filter_map(marker).collect();
     markers.sort_unstable();
     markers
 }
@@ -119,7 +125,7 @@ async fn recorded(bus: &Bus, count: usize) -> Vec<Read> {
 
 async fn is_recorded_once(bus: &Bus, count: usize) {
     let markers = markers(&recorded(bus, count).await);
-    let distinct: BTreeSet<&String> = markers.iter().collect();
+    let distinct: BTreeSet<&usize> = markers.iter().collect();
     assert_eq!((markers.len(), distinct.len()), (count, count));
 }
 
@@ -129,6 +135,8 @@ async fn clicks_of_an_outage() {
     let kafka = FreezableKafka::start(&dir.path().join("engines")).await;
     on_disk(&kafka).await;
     beyond_what_the_disk_takes(&kafka).await;
+    beyond_what_memory_takes(&kafka, WhenFull::Refuse).await;
+    beyond_what_memory_takes(&kafka, WhenFull::Redirect).await;
     produced_again(&kafka).await;
     without_a_disk(&kafka).await;
     kafka.0.shutdown().await;
@@ -177,6 +185,70 @@ async fn beyond_what_the_disk_takes(kafka: &FreezableKafka) {
     kafka.signal("-CONT");
     is_recorded_once(&bus, sent + 10).await;
     redirector.stop().await;
+}
+
+/// How many visits come at once.
+const VISITORS: usize = 32;
+/// How many visits come when nothing takes clicks any more.
+const BEYOND: f64 = 300.0;
+
+/// Once Kafka, the disk and memory take no clicks, visits are refused: each redirect is
+/// one click in Kafka afterwards, and each other visit is none. Where the redirector was
+/// told to redirect all the same, as many clicks are missing as it counts.
+async fn beyond_what_memory_takes(kafka: &FreezableKafka, when_full: WhenFull) {
+    let (bus, dir) = (kafka.bus().await, tempfile::tempdir().unwrap());
+    let config = Config { spool_max_bytes: 1 << 20, when_full, ..Config::default() };
+    let redirector = start(&bus, dir.path(), config).await;
+    let not_taken = match when_full {
+        WhenFull::Refuse => "clickhook_ingest_refused_clicks_total",
+        WhenFull::Redirect => "clickhook_ingest_lost_clicks_total",
+    };
+    kafka.signal("-STOP");
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let visitors = join_all((0..VISITORS).map(|_| visit_until(&redirector, &next, &stop)));
+    let outage = async {
+        redirector.until(not_taken, |clicks| clicks >= BEYOND).await;
+        // They come on while Kafka comes back.
+        kafka.signal("-CONT");
+        redirector.until("clickhook_ingest_kafka_late", |late| late == 0.0).await;
+        stop.store(true, Ordering::Relaxed);
+    };
+    let (answers, ()) = tokio::join!(visitors, outage);
+    redirector.until("clickhook_ingest_spool_bundles", |bundles| bundles == 0.0).await;
+    redirector.until("clickhook_ingest_memory_bytes", |bytes| bytes == 0.0).await;
+
+    let (redirected, others): (Vec<_>, Vec<_>) = answers.into_iter().flatten().partition(|(_, status)| *status == 302);
+    assert!(others.iter().all(|(_, status)| *status == 503), "{others:?}");
+    let lost = redirector.metric("clickhook_ingest_lost_clicks_total") as usize;
+    let refused = redirector.metric("clickhook_ingest_refused_clicks_total") as usize;
+    match when_full {
+        WhenFull::Refuse => assert_eq!((lost, refused), (0, others.len())),
+        WhenFull::Redirect => assert_eq!((refused, others.len()), (0, 0)),
+    }
+    let recorded = markers(&recorded(&bus, redirected.len() - lost).await);
+    let distinct: BTreeSet<&usize> = recorded.iter().collect();
+    assert_eq!(recorded.len(), distinct.len(), "no click is there twice");
+    assert_eq!(recorded.len(), redirected.len() - lost);
+    let redirected: BTreeSet<usize> = redirected.into_iter().map(|(marker, _)| marker).collect();
+    assert!(recorded.iter().all(|marker| redirected.contains(marker)), "no refused click is there");
+    redirector.stop().await;
+}
+
+/// The query of a visit that makes a line as long as lines get.
+fn query(marker: usize) -> String {
+    format!("n={marker}&{}", "q".repeat(4000))
+}
+
+/// Visits again and again on one connection; returns the marker and status of each visit.
+async fn visit_until(redirector: &OutageRedirector, next: &AtomicUsize, stop: &AtomicBool) -> Vec<(usize, u16)> {
+    let mut connection = KeptConnection::open(redirector.address()).await;
+    let headers = format!("User-Agent: {}\r\nReferer: https://a.example/{}\r\n", "a".repeat(1000), "r".repeat(2000));
+    let mut answers = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let marker = next.fetch_add(1, Ordering::Relaxed);
+        answers.push((marker, connection.get(&format!("/sale?{}", query(marker)), &headers).await));
+    }
+    answers
 }
 
 /// A process that was killed in the outage, as its successor finds its disk: what

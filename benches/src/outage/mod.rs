@@ -3,6 +3,7 @@
 //! is in ClickHouse afterwards, once.
 
 mod disk;
+mod full_spool;
 mod plan;
 mod proof;
 mod report;
@@ -10,11 +11,13 @@ mod rig;
 mod trial;
 
 use anyhow::Context;
+use serde::Serialize;
 use service::Shutdown;
 
-pub(crate) use self::report::{Report, text};
 use self::{
+    full_spool::{FullSpoolArgs, FullSpoolReport},
     plan::Plan,
+    report::Report,
     rig::Rig,
     trial::{Outage, Trial},
 };
@@ -25,13 +28,19 @@ use crate::{
 
 /// The options of `bench outage`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Examples:
   bench outage                        ten rounds of three outages of a minute: three quarters of an hour
   bench outage --rounds 1             one round
   bench outage --quick                one round, outages of a few seconds
-  bench outage --rounds 3 --rate 2000 --outage-s 120")]
+  bench outage --rounds 3 --rate 2000 --outage-s 120
+  bench outage full-spool             until neither the disk nor memory takes clicks, and a minute longer",
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    mode: Option<OutageMode>,
     /// Rounds, each of three outages: frozen, killed, killed together with the redirector [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
@@ -43,8 +52,38 @@ pub(crate) struct Args {
     rate: u32,
 }
 
-/// Runs all rounds, or stops everything when told to.
-pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
+/// Another outage than the rounds.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum OutageMode {
+    /// Kafka away until neither the disk nor memory takes clicks: which are refused, and whether all others are there
+    FullSpool(FullSpoolArgs),
+}
+
+/// The report of a mode.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum OutageReport {
+    Rounds(Report),
+    FullSpool(FullSpoolReport),
+}
+
+/// Writes the report as tables.
+pub(crate) fn text(report: &OutageReport) -> String {
+    match report {
+        OutageReport::Rounds(report) => report::text(report),
+        OutageReport::FullSpool(report) => full_spool::text(report),
+    }
+}
+
+/// Runs what was asked for, or stops everything when told to.
+pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<OutageReport> {
+    Ok(match &args.mode {
+        None => OutageReport::Rounds(run_rounds(args, common, shutdown).await?),
+        Some(OutageMode::FullSpool(args)) => OutageReport::FullSpool(full_spool::run(args, common, shutdown).await?),
+    })
+}
+
+async fn run_rounds(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
     let plan = Plan {
         rounds: args.rounds.unwrap_or(if common.quick { 1 } else { 10 }),
         outage: common.seconds(args.outage_s, 60, 5),
@@ -56,7 +95,7 @@ pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown)
     let dir = tempfile::Builder::new().prefix("clickhook-bench-").tempdir().context("make a temporary folder")?;
     say("starting Kafka, ClickHouse and the roles");
     let mut rig = tokio::select! {
-        rig = Rig::start(&common.binary, dir.path()) => rig?,
+        rig = Rig::start(&common.binary, dir.path(), &[]) => rig?,
         () = shutdown.wait() => anyhow::bail!("interrupted"),
     };
     let done = tokio::select! {

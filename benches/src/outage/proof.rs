@@ -34,11 +34,13 @@ pub(crate) struct Rows {
     pub(crate) markers: u64,
 }
 
-/// The proof, once nothing more comes; and when the last answered click came.
+/// The proof, once nothing more comes; and when the last answered click came. As many
+/// answered clicks as are `missing` do not come.
 pub(crate) async fn of(
     rig: &mut Rig,
     answered: &BTreeSet<u32>,
     markers: Range<u32>,
+    missing: usize,
 ) -> anyhow::Result<(Proof, Instant)> {
     let begun = Instant::now();
     let (mut complete, mut before, mut changed) = (None, 0, Instant::now());
@@ -49,11 +51,11 @@ pub(crate) async fn of(
             (before, changed) = (all, Instant::now());
         }
         let lost = answered.iter().filter(|marker| !found.contains_key(marker)).count();
-        if lost == 0 {
+        if lost <= missing {
             complete.get_or_insert_with(Instant::now);
         }
         let spooled = rig.ingest("clickhook_ingest_spool_bundles").await;
-        let settled = lost == 0 && spooled == Some(0.0) && changed.elapsed() >= QUIET;
+        let settled = lost <= missing && spooled == Some(0.0) && changed.elapsed() >= QUIET;
         if settled || begun.elapsed() > CATCH_UP {
             break found;
         }

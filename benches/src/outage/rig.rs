@@ -45,8 +45,8 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Starts everything in `dir` and follows the link once.
-    pub(crate) async fn start(binary: &Path, dir: &Path) -> anyhow::Result<Self> {
+    /// Starts everything in `dir`, with settings beyond the usual ones.
+    pub(crate) async fn start(binary: &Path, dir: &Path, more: &[(&'static str, String)]) -> anyhow::Result<Self> {
         let kafka = Kafka::start(dir).await?;
         let mut options = engines::Options::new(dir.join("clickhouse"));
         options.kafka = Some(kafka.brokers());
@@ -66,7 +66,7 @@ impl Rig {
             restarts: BTreeMap::new(),
             binary: binary.to_owned(),
             dir: dir.to_owned(),
-            settings: settings(&kafka, &clickhouse, redirect, dir),
+            settings: [settings(&kafka, &clickhouse, redirect, dir), more.to_vec()].concat(),
             brokers: kafka.brokers(),
             kafka: Some(kafka),
             clickhouse,
@@ -96,6 +96,11 @@ impl Rig {
             rig.ingest("clickhook_ingest_links_snapshot").await == Some(1.0)
         })
         .await
+    }
+
+    /// Returns the path of the redirector's spool.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.dir.join("redirector/spool.redb")
     }
 
     /// Returns the value of a metric of the redirector.

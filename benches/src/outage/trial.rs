@@ -17,7 +17,7 @@ use super::{
     rig::Rig,
 };
 use crate::{
-    load::{self, Clicks, Target},
+    load::{self, Clicks, LoadEnd, Target},
     summary::Latency,
 };
 
@@ -91,7 +91,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Trial> {
     let target = Target { address: rig.redirect, slug: rig.slug, first_marker };
     let (rate, during) = (plan.rate, plan.before + plan.outage + plan.after);
-    let load = spawn_blocking(move || load::open(&target, rate, during));
+    let load = spawn_blocking(move || load::open(&target, rate, LoadEnd::After(during)));
     rig.pass(plan.before).await?;
     let probe = Probe::start(&rig.dir).context("write beside the redirector")?;
     let times = take_kafka_away(plan.outage, rig, outage).await?;
@@ -108,7 +108,7 @@ pub(crate) async fn run(
     let answered: BTreeSet<u32> = clicks.answered.iter().map(|click| click.marker).collect();
     let sent = u32::try_from(clicks.answered.len() + clicks.failures.len()).context("count clicks")?;
     let next_marker = first_marker + sent + 1;
-    let (proof, complete) = proof::of(rig, &answered, first_marker..next_marker).await?;
+    let (proof, complete) = proof::of(rig, &answered, first_marker..next_marker, 0).await?;
     Ok(report(
         &clicks,
         &times,

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use super::plan::Plan;
 use crate::{
     bare::BareServer,
-    load::{self, Clicks, Target},
+    load::{self, Clicks, LoadEnd, Target},
     process::{self, Who},
     summary::Latency,
 };
@@ -63,7 +63,7 @@ pub(crate) struct NullHop {
 pub(crate) async fn bare(plan: &Plan) -> anyhow::Result<(Bare, Bare)> {
     let server = BareServer::start()?;
     let (during, rate, connections) = (plan.limit, plan.rate, plan.connections);
-    let steady = under(&server, move |target| load::open(target, rate, during)).await?;
+    let steady = under(&server, move |target| load::open(target, rate, LoadEnd::After(during))).await?;
     let closed = under(&server, move |target| load::closed(target, connections, during, None)).await?;
     Ok((steady, closed))
 }

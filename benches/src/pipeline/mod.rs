@@ -17,7 +17,7 @@ pub(crate) use self::report::{Report, text};
 use self::{limits::Limits, phase::Phases, plan::Plan, report::Settings, running::Pipeline};
 use crate::{
     context::{BenchContext, say},
-    load,
+    load::{self, LoadEnd},
     machine::Machine,
     process::Who,
 };
@@ -102,11 +102,11 @@ async fn pipeline_and_limits(plan: &Plan, pipeline: &mut Pipeline) -> anyhow::Re
     let mut phases = Phases::new(pipeline);
     say(&format!("warming up: {rate} clicks/s for {} s", plan.warm_up.as_secs()));
     let during = plan.warm_up;
-    phases.run("warm-up", move |target| load::open(target, rate, during)).await?;
+    phases.run("warm-up", move |target| load::open(target, rate, LoadEnd::After(during))).await?;
 
     say(&format!("steady: {rate} clicks/s for {} s", plan.steady.as_secs()));
     let during = plan.steady;
-    let steady = phases.run("steady", move |target| load::open(target, rate, during)).await?;
+    let steady = phases.run("steady", move |target| load::open(target, rate, LoadEnd::After(during))).await?;
 
     say(&format!("sustained: as many clicks as get their webhooks, for {} s", saturate.as_secs()));
     let limit = Some((plan.under_way, Arc::clone(&phases.pipeline.receiver.arrivals)));
