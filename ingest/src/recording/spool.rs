@@ -89,7 +89,8 @@ impl Spooled {
         let (partition, has_after) = Self::partition_field(header)?;
         let (after, lines) = if has_after {
             let (after, lines) = rest.split_first_chunk()?;
-            (Some(i64::from_be_bytes(*after)), lines)
+            // A former release took the client's sign for no offset, which is negative, for one.
+            (Some(i64::from_be_bytes(*after)).filter(|after| *after >= 0), lines)
         } else {
             (None, rest)
         };
@@ -364,6 +365,8 @@ mod tests {
             assert_eq!(read.lines, b"a\n");
             assert_eq!(spool.left().unwrap()[0].partition, Some(3));
         }
+        spool.write(&[SpoolPut { after: Some(-1001), ..put(1, b"a\n") }], &[]).unwrap();
+        assert_eq!(bundle(&spool, 1).after, None, "no offset is negative");
         let former =
             [Uuid::from_u128(9).as_bytes().as_slice(), &3_i32.to_be_bytes(), &2_u32.to_be_bytes(), b"b\n"].concat();
         let read = Spooled::decode(&former).unwrap();

@@ -387,3 +387,67 @@ fn failed_replay(error: &BusError) -> ReplayAnswer {
     let text = error.to_string();
     if error.is_too_large() { ReplayAnswer::TooLarge { error: text } } else { ReplayAnswer::GivenUp { error: text } }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::mpsc};
+
+    use bus::{Bus, BusConfig};
+    use service::{Health, Metrics};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::Config;
+
+    /// Waits for the spooler's thread.
+    fn until(what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds() {
+            assert!(Instant::now() < deadline, "gave up waiting: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_is_none_or_that_kafka_refuses_holds_back_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = Spool::open(dir.path()).unwrap();
+        let put = |key: u64| SpoolPut {
+            key,
+            id: Uuid::from_u128(u128::from(key)),
+            partition: 0,
+            clicks: 1,
+            after: None,
+            lines: b"{}\n",
+        };
+        left.write(&[put(1), put(2)], &[]).unwrap();
+        left.write_raw(0, b"no bundle");
+        drop(left);
+
+        // The client takes records and never sends them: no broker listens there.
+        let bus = Bus::new(BusConfig { brokers: "127.0.0.1:1".to_owned(), ..BusConfig::default() });
+        let metrics = IngestMetrics::new(&Metrics::default());
+        let readiness = Health::default().part("clicks");
+        let (sender, commands) = mpsc::channel();
+        let (recorder, _messages) =
+            Recorder::new(&bus, &Config::default(), metrics.clone(), Some(sender.clone()), readiness, 1).unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        let spooler = Spooler::new(spool, 1 << 20, metrics.clone(), recorder, sender.clone()).unwrap();
+        let thread = spooler.start(commands).unwrap();
+        until("the one that is no bundle is set aside", || metrics.set_aside_bundles.get() == 1);
+        let refused = ReplayAnswer::TooLarge { error: "too large".to_owned() };
+        sender.send(SpoolCommand::Replayed { key: 1, answer: refused }).unwrap();
+        sender.send(SpoolCommand::Replayed { key: 2, answer: ReplayAnswer::Acked }).unwrap();
+        until("the other is replayed", || metrics.replayed_bundles.get() == 1);
+        until("the refused one is shown", || metrics.spool_refused_bundles.get() == 1);
+        sender.send(SpoolCommand::Stop).unwrap();
+        thread.join().unwrap();
+
+        let keys: Vec<u64> = Spool::open(dir.path()).unwrap().left().unwrap().iter().map(|left| left.key).collect();
+        assert_eq!(keys, [1], "the refused bundle is kept for the next process");
+        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let aside: Vec<_> = names.filter(|path| path.extension().is_some_and(|end| end == "bundle")).collect();
+        assert_eq!(aside.len(), 1);
+        assert_eq!(fs::read(&aside[0]).unwrap(), b"no bundle");
+    }
+}
