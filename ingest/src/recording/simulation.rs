@@ -123,9 +123,9 @@ struct SimulatedProcess {
 }
 
 impl SimulatedProcess {
-    fn start(disk: &BTreeMap<u64, OnDisk>) -> Self {
+    fn start(durability: Durability, disk: &BTreeMap<u64, OnDisk>) -> Self {
         let rules = UnackedRules {
-            durability: Durability::Spooled,
+            durability,
             budget: BUDGET,
             partitions: PARTITIONS,
             client_bytes: SHARE_BYTES * usize::from(PARTITIONS),
@@ -156,6 +156,7 @@ impl SimulatedProcess {
 
 struct World {
     now: Instant,
+    durability: Durability,
     process: SimulatedProcess,
     log: Vec<Vec<(Uuid, BundleCopy)>>,
     disk: BTreeMap<u64, OnDisk>,
@@ -178,11 +179,12 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(durability: Durability) -> Self {
         let disk = BTreeMap::new();
         Self {
             now: Instant::now(),
-            process: SimulatedProcess::start(&disk),
+            durability,
+            process: SimulatedProcess::start(durability, &disk),
             log: vec![Vec::new(); usize::from(PARTITIONS)],
             disk,
             disk_is: Disk::Works,
@@ -194,6 +196,15 @@ impl World {
             recorded: HashSet::new(),
             handed: HashSet::new(),
             healthy: Vec::new(),
+        }
+    }
+
+    /// The time that a visitor may wait; without an end where no visitor waits.
+    fn longest_wait(&self) -> Duration {
+        match self.durability {
+            Durability::Acked => BUDGET,
+            Durability::Spooled => BUDGET + DISK,
+            Durability::Async => Duration::from_secs(1 << 32),
         }
     }
 
@@ -282,6 +293,7 @@ impl World {
     fn command_spooler(&mut self, effect: &Effect) -> bool {
         let command = match effect {
             Effect::Spool { bundle, after } => {
+                assert_eq!(self.durability, Durability::Spooled);
                 assert!(!self.is_healthy(bundle.partition), "a partition that answers needs no disk");
                 SpoolCommand::Put { bundle: Arc::downgrade(bundle), after: *after }
             }
@@ -309,13 +321,15 @@ impl World {
             }
             Effect::Settle { bundle, recorded, .. } => {
                 let since = self.process.waiting.remove(&bundle).expect("visitors are told once");
-                assert!(self.now <= since + BUDGET + DISK, "nobody waits longer");
+                assert!(self.now <= since + self.longest_wait(), "nobody waits longer");
                 match recorded {
                     Recorded::Yes => drop(self.recorded.insert(self.process.bundles[&bundle])),
                     Recorded::Shed => {
                         assert!(self.disk_refuses || self.now == since + BUDGET + DISK, "the disk may still take it");
                     }
-                    Recorded::Unknown => panic!("a spooled click is never unknown"),
+                    Recorded::Unknown => {
+                        assert_ne!(self.durability, Durability::Spooled, "a spooled click is never unknown");
+                    }
                 }
             }
             Effect::Late { partition, late } => {
@@ -489,7 +503,7 @@ impl World {
                 break;
             }
         }
-        if self.disk_is != Disk::Hangs && self.refusals == refusals {
+        if self.durability == Durability::Spooled && self.disk_is != Disk::Hangs && self.refusals == refusals {
             assert_eq!(self.process.unacked.memory_bytes(), 0, "all that Kafka does not have is on disk");
         }
         self.kill();
@@ -498,7 +512,7 @@ impl World {
     fn kill(&mut self) {
         let sent = self.process.client.iter().flatten();
         self.stragglers.extend(sent.filter(|sent| sent.offset.is_none()));
-        self.process = SimulatedProcess::start(&self.disk);
+        self.process = SimulatedProcess::start(self.durability, &self.disk);
         self.handed.extend(self.disk.values().map(|on_disk| on_disk.id));
     }
 
@@ -510,7 +524,7 @@ impl World {
             assert!(logged.contains(id) || on_disk.contains(id), "a recorded bundle is gone");
         }
         for since in self.process.waiting.values() {
-            assert!(self.now <= *since + BUDGET + DISK, "nobody waits longer");
+            assert!(self.now <= *since + self.longest_wait(), "nobody waits longer");
         }
         for client in &self.process.client {
             let is_own = |sent: &&Sent| matches!(sent.origin, Origin::Memory(_));
@@ -595,7 +609,8 @@ impl World {
         assert!(!self.process.late.contains(&true));
         let logged: HashSet<Uuid> = self.log.iter().flatten().map(|(id, _)| *id).collect();
         for id in self.process.bundles.values() {
-            assert!(logged.contains(id), "a process that lives loses nothing");
+            let refuses = self.durability == Durability::Acked;
+            assert!(refuses || logged.contains(id), "a process that lives loses nothing");
         }
         self.healthy = (0..PARTITIONS).collect();
         for partition in 0..PARTITIONS {
@@ -671,7 +686,7 @@ proptest! {
             1 => any::<usize>().prop_map(|at| Happening::Straggler { at }),
         ], 0..150),
     ) {
-        let mut world = World::new();
+        let mut world = World::new(Durability::Spooled);
         run(&mut world, &steps);
         world.come_to_rest();
     }
@@ -681,13 +696,23 @@ proptest! {
         before in prop::collection::vec(step(0..PARTITIONS), 0..50),
         after in prop::collection::vec(step(0..1), 0..100),
     ) {
-        let mut world = World::new();
+        let mut world = World::new(Durability::Spooled);
         run(&mut world, &before);
         world.step(&Happening::Kill);
         world.healthy.push(1);
         world.client_takes[1] = true;
         run(&mut world, &after);
         world.replay_of_the_healthy();
+        world.come_to_rest();
+    }
+
+    #[test]
+    fn without_a_disk_a_click_is_acknowledged_in_time_or_not_recorded(
+        durability in prop::sample::select(vec![Durability::Acked, Durability::Async]),
+        steps in prop::collection::vec(prop_oneof![20 => step(0..PARTITIONS), 1 => Just(Happening::LoseClient)], 0..150),
+    ) {
+        let mut world = World::new(durability);
+        run(&mut world, &steps);
         world.come_to_rest();
     }
 }
