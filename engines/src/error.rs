@@ -52,6 +52,22 @@ pub enum Error {
         /// The number of brokers that was asked for.
         asked: usize,
     },
+    /// No broker answers.
+    #[error("no broker of {brokers} answers: {source}")]
+    NoBroker {
+        /// The brokers that were asked.
+        brokers: String,
+        /// The last broker's error.
+        source: std::io::Error,
+    },
+    /// Replicas do not catch up.
+    #[error("after {} s replicas are still out of sync: {}", .within.as_secs(), partitions.join(", "))]
+    OutOfSync {
+        /// How long they were waited for.
+        within: Duration,
+        /// The partitions with a replica that is not in sync, as `topic[partition]`.
+        partitions: Vec<String>,
+    },
     /// No free loopback port was found.
     #[error("no free port on 127.0.0.1 between {from} and {to}; stop what listens there")]
     NoPort {

@@ -31,7 +31,9 @@ mod record;
 mod supervisor;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use data_dir::DataDir;
 pub use engine::Engine;
@@ -39,13 +41,18 @@ pub use error::Error;
 pub use exec::exec;
 pub use install::{ENGINES_DIR_ENV, GEO_CITY_ATTRIBUTION, Installed, geo_city, geo_city_ipv6, geo_country};
 use ports::{BrokerPorts, Listening, Ports};
+pub use probe::PartitionReplicas;
 use supervisor::{Spec, Supervised};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 /// Where tests and benches find the brokers that [`exec`] started for them.
 pub const TEST_KAFKA_ENV: &str = "CLICKHOOK_TEST_KAFKA";
 /// Where tests and benches find the ClickHouse that [`exec`] started for them.
 pub const TEST_CLICKHOUSE_ENV: &str = "CLICKHOOK_TEST_CLICKHOUSE";
+
+/// How often it is looked whether replicas are in sync.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How to start the engines.
 #[derive(Debug, Clone)]
@@ -239,6 +246,46 @@ impl Engines {
         Ok(())
     }
 
+    /// Returns the replicas of every partition, as the first broker says that answers.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub async fn partitions(&self) -> Result<Vec<PartitionReplicas>, Error> {
+        let mut last = io::ErrorKind::NotFound.into();
+        for address in self.kafka_brokers.split(',') {
+            match probe::partitions(address).await {
+                Ok(partitions) => return Ok(partitions),
+                Err(error) => last = error,
+            }
+        }
+        Err(Error::NoBroker { brokers: self.kafka_brokers(), source: last })
+    }
+
+    /// Waits until all brokers say that every partition has a leader and all its
+    /// replicas are in sync: then any broker may be taken away.
+    ///
+    /// # Errors
+    /// When a broker does not answer, or a replica is not in sync, after `within`.
+    pub async fn wait_until_in_sync(&self, within: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + within;
+        for address in self.kafka_brokers.split(',') {
+            loop {
+                let partitions = match probe::partitions(address).await {
+                    Ok(partitions) => out_of_sync(&partitions),
+                    Err(error) => vec![format!("all, as {address} does not answer ({error})")],
+                };
+                if partitions.is_empty() {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    return Err(Error::OutOfSync { within, partitions });
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Where the children's logs are.
     pub fn logs_dir(&self) -> PathBuf {
         self.data_dir.logs()
@@ -255,6 +302,11 @@ impl Engines {
         stop_all(brokers.chain(self.clickhouse)).await;
         drop(self.data_dir);
     }
+}
+
+fn out_of_sync(partitions: &[PartitionReplicas]) -> Vec<String> {
+    let lagging = partitions.iter().filter(|partition| !partition.is_in_sync());
+    lagging.map(|partition| format!("{}[{}]", partition.topic, partition.index)).collect()
 }
 
 async fn stop_all(children: impl IntoIterator<Item = Supervised>) {

@@ -2,6 +2,8 @@
 
 mod clickhouse;
 mod kafka;
+mod protocol;
+mod replicas;
 
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use tokio::time::timeout;
 
 pub(crate) use clickhouse::ClickHouseProbe;
 pub(crate) use kafka::{KafkaProbe, WaitsFor};
+pub use replicas::PartitionReplicas;
+pub(crate) use replicas::partitions;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
