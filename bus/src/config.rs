@@ -59,6 +59,9 @@ pub(crate) type Alive = watch::Receiver<()>;
 const SESSION: Duration = Duration::from_secs(6);
 /// How long a transaction may stay open after its producer died.
 pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request waits for a broker. The default of a minute keeps clients with a
+/// broker that is frozen, long after the others have given it up, which takes them 9 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(9500);
 /// How long a blocking call waits for Kafka.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a new client waits for its first broker before it goes on without.
@@ -121,6 +124,7 @@ impl Bus {
             // Reconnects within a second after an outage; the default is ten.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
+            .set("socket.timeout.ms", REQUEST_TIMEOUT.as_millis().to_string())
             .set("socket.keepalive.enable", "true")
             // Nagle's algorithm would delay a small produce request.
             .set("socket.nagle.disable", "true")

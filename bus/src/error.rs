@@ -62,6 +62,14 @@ pub enum BusError {
         /// How long nothing came, in seconds.
         seconds: u64,
     },
+    /// Kafka did not answer in time whether something was done.
+    #[error("Kafka has not answered for {seconds} s whether it could {what}")]
+    Unanswered {
+        /// The attempted action, as an infinitive.
+        what: &'static str,
+        /// How long no answer came, in seconds.
+        seconds: u64,
+    },
     /// A group has no committed offset in a partition whose beginning is gone.
     #[error(
         "group {group} has no committed offset in {topic}[{partition}], whose log begins at {start}, not 0: starting there \
@@ -188,6 +196,7 @@ impl BusError {
             | Self::PartitionsLost { .. }
             | Self::ClientFailed { .. }
             | Self::Silent { .. }
+            | Self::Unanswered { .. }
             | Self::QueueFull
             | Self::Create { .. }
             | Self::OffsetsPending { .. }

@@ -19,7 +19,7 @@ use rdkafka::{
     producer::{Producer as _, ProducerContext},
     types::RDKafkaErrorCode,
 };
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::{Acked, Bus, BusError, polled_producer::PolledProducer};
 
@@ -127,7 +127,7 @@ impl RenewedClient {
     /// Replaces the client, on a thread of its own: the failed client's thread may
     /// be the caller's.
     fn renew(self: &Arc<Self>, reason: &str) {
-        error!(reason, "Kafka client failed for good: it is replaced");
+        warn!(reason, "Kafka client failed for good: it is replaced");
         let renewed = Arc::downgrade(self);
         let replace = move || {
             while let Some(renewed) = renewed.upgrade() {

@@ -12,10 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Bus, BusError, GroupMetadata, Outgoing, Partition, Transaction, config::CALL_TIMEOUT};
+use crate::{Bus, BusError, GroupMetadata, Outgoing, Partition, Transaction, config::TRANSACTION_TIMEOUT};
 
 /// The committing thread's task, as errors name it.
 const COMMIT: &str = "commit a transaction";
+/// How long a commit may take. Kafka aborts a transaction that stays open for longer.
+/// librdkafka itself may never return: it looks for the group's coordinator without a
+/// deadline, and asks a broker that is away until that is back.
+const COMMIT_PATIENCE: Duration = TRANSACTION_TIMEOUT.saturating_add(Duration::from_secs(5));
 
 /// A transaction to be committed by the committing thread.
 struct CommitJob {
@@ -37,20 +41,21 @@ pub enum CommitStart {
 
 /// A pair of transactional producers. After an error the pair must be dropped: the
 /// next pair aborts its open transactions, and a new consumer reads again from the
-/// committed offsets.
+/// committed offsets. Dropping does not wait for a commit that is under way: the next
+/// pair fences it off, or finds it done.
 pub struct TransactionPair {
     producers: [Arc<Transaction>; 2],
     current: usize,
     /// When the open transaction was begun; `None` without one.
     opened: Option<Instant>,
     offsets: BTreeMap<Partition, i64>,
-    /// `None` only while dropping, which ends the committing thread.
-    jobs: Option<mpsc::SyncSender<CommitJob>>,
+    /// Dropped, it ends the committing thread, which nobody waits for.
+    jobs: mpsc::SyncSender<CommitJob>,
     results: mpsc::Receiver<Result<(), BusError>>,
-    committing: bool,
+    /// When the commit began whose outcome is not known yet.
+    committing: Option<Instant>,
     /// The number of known commits.
     commits: u64,
-    committer: Option<thread::JoinHandle<()>>,
 }
 
 impl Bus {
@@ -69,7 +74,7 @@ impl Bus {
         let producers = [Arc::new(first?), Arc::new(second)];
         let (jobs, received_jobs) = mpsc::sync_channel::<CommitJob>(1);
         let (result_sender, results) = mpsc::channel();
-        let committer = thread::Builder::new()
+        thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || {
                 while let Ok(job) = received_jobs.recv() {
@@ -85,11 +90,10 @@ impl Bus {
             current: 0,
             opened: None,
             offsets: BTreeMap::new(),
-            jobs: Some(jobs),
+            jobs,
             results,
-            committing: false,
+            committing: None,
             commits: 0,
-            committer: Some(committer),
         })
     }
 }
@@ -135,6 +139,14 @@ impl TransactionPair {
         self.commits
     }
 
+    /// Takes the outcome of a commit.
+    fn committed(&mut self, result: Result<(), BusError>) -> Result<(), BusError> {
+        self.committing = None;
+        result?;
+        self.commits += 1;
+        Ok(())
+    }
+
     /// Starts committing the open transaction, if the commit before it is known.
     ///
     /// # Errors
@@ -143,14 +155,11 @@ impl TransactionPair {
         &mut self,
         group: impl FnOnce() -> Result<GroupMetadata, BusError>,
     ) -> Result<CommitStart, BusError> {
-        if self.committing {
+        if let Some(begun) = self.committing {
             match self.results.try_recv() {
-                Ok(result) => {
-                    self.committing = false;
-                    result?;
-                    self.commits += 1;
-                }
-                Err(mpsc::TryRecvError::Empty) => return Ok(CommitStart::Busy),
+                Ok(result) => self.committed(result)?,
+                Err(mpsc::TryRecvError::Empty) if begun.elapsed() < COMMIT_PATIENCE => return Ok(CommitStart::Busy),
+                Err(mpsc::TryRecvError::Empty) => return Err(unanswered()),
                 Err(mpsc::TryRecvError::Disconnected) => return Err(BusError::Gone { what: COMMIT }),
             }
         }
@@ -162,9 +171,8 @@ impl TransactionPair {
             offsets: std::mem::take(&mut self.offsets).into_iter().collect(),
             group: group()?,
         };
-        let sent = self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok());
-        sent.ok_or(BusError::Gone { what: COMMIT })?;
-        self.committing = true;
+        self.jobs.send(job).map_err(|_| BusError::Gone { what: COMMIT })?;
+        self.committing = Some(Instant::now());
         self.opened = None;
         self.current = 1 - self.current;
         Ok(CommitStart::Started)
@@ -176,12 +184,12 @@ impl TransactionPair {
     /// When a commit failed: the pair must be dropped.
     pub fn commit_all(&mut self, group: impl Fn() -> Result<GroupMetadata, BusError>) -> Result<(), BusError> {
         loop {
-            if self.committing {
-                let received = self.results.recv_timeout(3 * CALL_TIMEOUT);
-                let result = received.map_err(|_| BusError::Gone { what: COMMIT })?;
-                self.committing = false;
-                result?;
-                self.commits += 1;
+            if self.committing.is_some() {
+                let result = self.results.recv_timeout(COMMIT_PATIENCE).map_err(|error| match error {
+                    mpsc::RecvTimeoutError::Timeout => unanswered(),
+                    mpsc::RecvTimeoutError::Disconnected => BusError::Gone { what: COMMIT },
+                })?;
+                self.committed(result)?;
             }
             if self.try_commit(&group)? == CommitStart::Nothing {
                 return Ok(());
@@ -190,11 +198,6 @@ impl TransactionPair {
     }
 }
 
-impl Drop for TransactionPair {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(committer) = self.committer.take() {
-            let _ = committer.join();
-        }
-    }
+fn unanswered() -> BusError {
+    BusError::Unanswered { what: COMMIT, seconds: COMMIT_PATIENCE.as_secs() }
 }
