@@ -1,6 +1,7 @@
 //! The whole pipeline under test: the real binary and its real engines.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod brokers;
 mod conformance;
 mod crash;
 mod customer;

@@ -36,9 +36,19 @@ impl RoleProcess {
 
     /// Whether its metrics have that line.
     pub(crate) fn says(&self, wanted: &str) -> bool {
+        self.metrics().is_some_and(|text| text.lines().any(|line| line == wanted))
+    }
+
+    /// Returns the value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    fn metrics(&self) -> Option<String> {
         let answer = http().get(format!("http://{}/metrics", self.metrics)).call();
-        let text = answer.ok().and_then(|mut answer| answer.body_mut().read_to_string().ok());
-        text.is_some_and(|text| text.lines().any(|line| line == wanted))
+        answer.ok()?.body_mut().read_to_string().ok()
     }
 
     pub(crate) fn until_ready(&self, what: &str) {
@@ -64,6 +74,8 @@ pub(crate) struct Installation {
     pub(crate) brokers: String,
     pub(crate) prefix: String,
     pub(crate) database: String,
+    /// The settings of every role beyond those of all tests.
+    settings: Vec<(&'static str, String)>,
 }
 
 /// A test that fails says what its roles have said last.
@@ -84,7 +96,12 @@ impl Installation {
     /// On these brokers, with names that nobody else has, its files in `dir`; its
     /// topics and tables are there.
     pub(crate) fn new(dir: PathBuf, brokers: String) -> Self {
-        let new = Self { dir, brokers, prefix: testbed::unique("t"), database: testbed::unique("t") };
+        Self::with_settings(dir, brokers, Vec::new())
+    }
+
+    /// Makes an installation whose roles have further settings.
+    pub(crate) fn with_settings(dir: PathBuf, brokers: String, settings: Vec<(&'static str, String)>) -> Self {
+        let new = Self { dir, brokers, prefix: testbed::unique("t"), database: testbed::unique("t"), settings };
         assert!(new.command("migrate").stdout(Stdio::null()).status().unwrap().success());
         new
     }
@@ -102,6 +119,7 @@ impl Installation {
             .env("CLICKHOOK_ENDPOINTS_ALLOW_HTTP", "true")
             .env("CLICKHOOK_ENDPOINTS_ALLOW_PRIVATE", "true")
             .env("CLICKHOOK_WEBHOOK_RETRY_DELAY_MS", "500")
+            .envs(self.settings.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
         command
     }
@@ -142,8 +160,7 @@ impl Installation {
     }
 
     fn log(&self, role: &str) -> File {
-        let path = Path::new(&self.dir).join(format!("{role}.log"));
-        File::options().create(true).append(true).open(path).unwrap()
+        File::options().create(true).append(true).open(self.dir.join(format!("{role}.log"))).unwrap()
     }
 }
 

@@ -192,6 +192,16 @@ impl ClickReceiver {
     pub(crate) fn received(&self) -> ReceivedClicks {
         self.received.lock().unwrap().clone()
     }
+
+    /// Waits until the webhooks of these clicks have come.
+    pub(crate) fn until_received(&self, clicks: &BTreeSet<String>) {
+        let mut missing = clicks.clone();
+        eventually("the webhooks of these clicks come", Duration::from_secs(60), || {
+            let received = self.received.lock().unwrap();
+            missing.retain(|marker| !received.contains_key(marker));
+            missing.is_empty().then_some(())
+        });
+    }
 }
 
 /// The numbers of visits so far.
@@ -202,6 +212,8 @@ struct VisitCounts {
     failed: AtomicUsize,
     /// Visits under way.
     busy: AtomicUsize,
+    /// The markers of those that were answered with a redirect.
+    markers: Mutex<BTreeSet<String>>,
 }
 
 /// People who follow a link, each visit with a marker of its own.
@@ -209,7 +221,7 @@ pub(crate) struct Visitors {
     stop: Arc<AtomicBool>,
     target: Arc<RwLock<Vec<SocketAddr>>>,
     seen: Arc<VisitCounts>,
-    threads: Vec<JoinHandle<Vec<String>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Visitors {
@@ -253,22 +265,23 @@ impl Visitors {
         });
     }
 
+    /// The markers of the visits that have been answered with a redirect so far.
+    pub(crate) fn answered(&self) -> BTreeSet<String> {
+        self.seen.markers.lock().unwrap().clone()
+    }
+
     /// Stops; the markers of the visits that were answered with a redirect.
-    pub(crate) fn stop(self) -> BTreeSet<String> {
+    pub(crate) fn stop(mut self) -> BTreeSet<String> {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+        self.answered()
     }
 }
 
-fn visit(
-    visitor: usize,
-    slug: &str,
-    stop: &AtomicBool,
-    target: &RwLock<Vec<SocketAddr>>,
-    seen: &VisitCounts,
-) -> Vec<String> {
+fn visit(visitor: usize, slug: &str, stop: &AtomicBool, target: &RwLock<Vec<SocketAddr>>, seen: &VisitCounts) {
     let agent = http();
-    let mut markers = Vec::new();
     let mut visits = 0_usize;
     while !stop.load(Ordering::Relaxed) {
         visits += 1;
@@ -287,8 +300,8 @@ fn visit(
         let answer = agent.get(format!("http://{address}/{slug}?utm_term={marker}")).header("user-agent", PHONE).call();
         let redirected = answer.is_ok_and(|answer| answer.status() == 302);
         if redirected {
+            seen.markers.lock().unwrap().insert(marker);
             seen.answered.fetch_add(1, Ordering::Relaxed);
-            markers.push(marker);
         } else {
             // Refused or cut off: it may have been recorded or not, and nothing
             // was promised. A new visit has a new marker.
@@ -299,7 +312,6 @@ fn visit(
             thread::sleep(Duration::from_millis(5));
         }
     }
-    markers
 }
 
 /// The markers of committed clicks, in the order of their partitions.
