@@ -62,9 +62,9 @@ pub(crate) struct Spooler {
     paused_until: Option<Instant>,
     /// When the file was opened last after an error.
     reopened: Instant,
-    /// When the file was replaced last.
-    renewed: Instant,
-    /// Whether the file has been written to since.
+    /// When the file was replaced last; none before the first time.
+    renewed: Option<Instant>,
+    /// Whether the file has held a bundle since.
     used: bool,
 }
 
@@ -117,8 +117,8 @@ impl Spooler {
             failure_logged: None,
             paused_until: None,
             reopened: Instant::now(),
-            renewed: Instant::now(),
-            used: false,
+            renewed: None,
+            used: !left.is_empty(),
         };
         spooler.show();
         Ok(spooler)
@@ -247,16 +247,27 @@ impl Spooler {
     }
 
     /// Replaces an empty file: erased bundles, with full addresses, are still readable in
-    /// its free pages.
+    /// its free pages. And a disk that is full may not take the erasures.
     fn renew(&mut self) {
-        let empty = self.index.len() == 0 && self.erased.is_empty();
-        if !self.used || !empty || self.renewed.elapsed() < RENEW_AFTER {
+        let broken = self.acceptance == Acceptance::Broken;
+        let pause = if broken { REOPEN_AFTER } else { RENEW_AFTER };
+        let paused = self.renewed.is_some_and(|renewed| renewed.elapsed() < pause);
+        if !self.used || self.index.len() > 0 || paused {
             return;
         }
-        self.renewed = Instant::now();
-        self.used = false;
-        if let Err(error) = self.spool.renew() {
-            error!(%error, "empty spool file cannot be replaced: erased clicks stay readable in it");
+        self.renewed = Some(Instant::now());
+        match self.spool.renew() {
+            Ok(()) => {
+                self.used = false;
+                self.erased.clear();
+                self.erased_since = None;
+                if broken {
+                    self.set_acceptance(Acceptance::Accepting, "its file was replaced");
+                }
+            }
+            Err(error) => {
+                error!(%error, "empty spool file cannot be replaced: erased clicks stay readable in it");
+            }
         }
     }
 
@@ -390,7 +401,7 @@ fn failed_replay(error: &BusError) -> ReplayAnswer {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::mpsc};
+    use std::{fs, path::Path, sync::mpsc};
 
     use bus::{Bus, BusConfig};
     use service::{Health, Metrics};
@@ -408,40 +419,71 @@ mod tests {
         }
     }
 
+    fn put(key: u64) -> SpoolPut<'static> {
+        let id = Uuid::from_u128(u128::from(key));
+        SpoolPut { key, id, partition: 0, clicks: 1, after: None, lines: b"203.0.113.42\n" }
+    }
+
+    /// A spooler that runs on the bundles in `dir`.
+    struct RunningSpooler {
+        metrics: IngestMetrics,
+        commands: Sender<SpoolCommand>,
+        thread: thread::JoinHandle<()>,
+    }
+
+    impl RunningSpooler {
+        fn start(dir: &Path) -> Self {
+            // The client takes records and never sends them: no broker listens there.
+            let bus = Bus::new(BusConfig { brokers: "127.0.0.1:1".to_owned(), ..BusConfig::default() });
+            let metrics = IngestMetrics::new(&Metrics::default());
+            let readiness = Health::default().part("clicks");
+            let (sender, commands) = mpsc::channel();
+            let (recorder, _messages) =
+                Recorder::new(&bus, &Config::default(), metrics.clone(), Some(sender.clone()), readiness, 1).unwrap();
+            let spool = Spool::open(dir).unwrap();
+            let spooler = Spooler::new(spool, 1 << 20, metrics.clone(), recorder, sender.clone()).unwrap();
+            Self { metrics, commands: sender, thread: spooler.start(commands).unwrap() }
+        }
+
+        fn replayed(&self, key: u64, answer: ReplayAnswer) {
+            self.commands.send(SpoolCommand::Replayed { key, answer }).unwrap();
+        }
+
+        fn stop(self) {
+            self.commands.send(SpoolCommand::Stop).unwrap();
+            self.thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_whose_bundles_were_replayed_tells_nothing_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spool.redb");
+        let tells = || fs::read(&path).is_ok_and(|held| held.windows(12).any(|bytes| bytes == b"203.0.113.42"));
+        Spool::open(dir.path()).unwrap().write(&[put(0)], &[]).unwrap();
+        assert!(tells());
+        let spooler = RunningSpooler::start(dir.path());
+        spooler.replayed(0, ReplayAnswer::Acked);
+        until("the file is replaced", || !tells());
+        spooler.stop();
+    }
+
     #[test]
     fn a_bundle_that_is_none_or_that_kafka_refuses_holds_back_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let left = Spool::open(dir.path()).unwrap();
-        let put = |key: u64| SpoolPut {
-            key,
-            id: Uuid::from_u128(u128::from(key)),
-            partition: 0,
-            clicks: 1,
-            after: None,
-            lines: b"{}\n",
-        };
         left.write(&[put(1), put(2)], &[]).unwrap();
         left.write_raw(0, b"no bundle");
         drop(left);
 
-        // The client takes records and never sends them: no broker listens there.
-        let bus = Bus::new(BusConfig { brokers: "127.0.0.1:1".to_owned(), ..BusConfig::default() });
-        let metrics = IngestMetrics::new(&Metrics::default());
-        let readiness = Health::default().part("clicks");
-        let (sender, commands) = mpsc::channel();
-        let (recorder, _messages) =
-            Recorder::new(&bus, &Config::default(), metrics.clone(), Some(sender.clone()), readiness, 1).unwrap();
-        let spool = Spool::open(dir.path()).unwrap();
-        let spooler = Spooler::new(spool, 1 << 20, metrics.clone(), recorder, sender.clone()).unwrap();
-        let thread = spooler.start(commands).unwrap();
+        let spooler = RunningSpooler::start(dir.path());
+        let metrics = spooler.metrics.clone();
         until("the one that is no bundle is set aside", || metrics.set_aside_bundles.get() == 1);
-        let refused = ReplayAnswer::TooLarge { error: "too large".to_owned() };
-        sender.send(SpoolCommand::Replayed { key: 1, answer: refused }).unwrap();
-        sender.send(SpoolCommand::Replayed { key: 2, answer: ReplayAnswer::Acked }).unwrap();
+        spooler.replayed(1, ReplayAnswer::TooLarge { error: "too large".to_owned() });
+        spooler.replayed(2, ReplayAnswer::Acked);
         until("the other is replayed", || metrics.replayed_bundles.get() == 1);
         until("the refused one is shown", || metrics.spool_refused_bundles.get() == 1);
-        sender.send(SpoolCommand::Stop).unwrap();
-        thread.join().unwrap();
+        spooler.stop();
 
         let keys: Vec<u64> = Spool::open(dir.path()).unwrap().left().unwrap().iter().map(|left| left.key).collect();
         assert_eq!(keys, [1], "the refused bundle is kept for the next process");
