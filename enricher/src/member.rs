@@ -17,7 +17,7 @@ use bus::{
     Record, Revoked, TransactionPair,
 };
 use parking_lot::Mutex;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use schemas::Topic;
 use service::{Backoff, Part, Shutdown};
 use tracing::warn;
@@ -29,8 +29,9 @@ const BUSY_POLL: Duration = Duration::from_millis(1);
 /// How often in a row the member may be fenced off without a commit in between.
 /// After that, another process must be using its transactional id.
 const MAX_FENCED: usize = 5;
-/// How long an ownership without records must last after a failure before the
-/// member counts as ready again.
+/// How long the member must work after a failure before the failure is over: the next
+/// failure is then the first again. A member that has nothing to commit counts as ready
+/// again after the same time.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// How long produced records wait for more: with less, the client polls busily
 /// while a partition's last requests are in flight.
@@ -75,6 +76,8 @@ pub(crate) struct Member {
     /// The number of lines above which a transaction is committed early.
     pub(crate) max_lines: usize,
     pub(crate) restarts: Counter,
+    /// How long transactions collected records, in seconds.
+    pub(crate) transaction_seconds: Histogram,
     pub(crate) part: Part,
     pub(crate) shutdown: Shutdown,
 }
@@ -99,9 +102,13 @@ impl Assignments for Rebalances {
     }
 }
 
-/// The failures since the last known commit.
+/// The failures of late. Two processes that use one transactional id fence each other
+/// off after every other commit, so a commit alone ends no delay between retries.
 struct Failures {
     backoff: Backoff,
+    /// When the last failure was.
+    last: Option<Instant>,
+    /// How often the member was fenced off since the last known commit.
     fenced: usize,
     /// Whether the member failed and has not recovered yet.
     failing: bool,
@@ -113,13 +120,17 @@ impl Failures {
     /// id another has taken.
     fn allow(&mut self, error: &BusError) -> bool {
         let fenced = matches!(error, BusError::Fenced { .. });
+        if self.last.is_none_or(|last| last.elapsed() >= RECOVERED_AFTER) {
+            self.backoff.reset();
+        }
+        self.last = Some(Instant::now());
         self.fenced += usize::from(fenced);
         self.failing = true;
         error.is_transient() || (fenced && self.fenced <= MAX_FENCED)
     }
 
-    const fn reset(&mut self) {
-        self.backoff.reset();
+    /// Notes a known commit, or a while without records.
+    const fn works(&mut self) {
         self.fenced = 0;
         self.failing = false;
     }
@@ -130,6 +141,7 @@ impl Member {
     pub(crate) fn run(&self, work: &mut impl RecordWork) -> Result<(), BusError> {
         let mut failures = Failures {
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
+            last: None,
             fenced: 0,
             failing: false,
         };
@@ -230,7 +242,7 @@ impl<W> Ownership<'_, W> {
             if self.failures.failing {
                 self.member.part.ready();
             }
-            self.failures.reset();
+            self.failures.works();
         }
     }
 }
@@ -244,12 +256,14 @@ impl<W: RecordWork> PollWork<Rebalances> for Ownership<'_, W> {
             self.work.assigned(&assigned, consumer)?;
         }
         self.lines += self.work.resume(&mut self.pair, consumer)?;
-        let is_over = self.pair.age().is_some_and(|age| age >= self.member.window);
+        let age = self.pair.age();
+        let is_over = age.is_some_and(|age| age >= self.member.window);
         let is_full = self.lines >= self.member.max_lines;
         // The first record after a pause is committed at once.
         let is_due = is_over || is_full || !self.was_open;
         if is_due && self.pair.try_commit(|| consumer.group_metadata())? == CommitStart::Started {
             self.lines = 0;
+            self.member.transaction_seconds.observe(age.unwrap_or_default().as_secs_f64());
         }
         self.was_open = self.pair.age().is_some();
         self.note_recovery();

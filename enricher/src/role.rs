@@ -65,6 +65,11 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
         window: Duration::from_millis(config.window_ms),
         max_lines: config.max_clicks,
         restarts: metrics.counter("clickhook_enricher_restarts", "Times that work was forgotten and read again"),
+        transaction_seconds: metrics.histogram(
+            "clickhook_enricher_transaction_seconds",
+            "How long transactions collected clicks before they were committed",
+            [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0],
+        ),
         part,
         shutdown,
     };

@@ -6,18 +6,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use bus::{Bus, Outgoing};
+use bus::{Bus, BusConfig, Outgoing};
 use enricher::Config;
 use schemas::{ClickClass, ClickId, Dead, Envelope, Event, LinkFacts, LinkId, Timestamp, Topic, click::Visit};
-use service::{Process, Shutdown};
+use service::{Health, Metrics, Process, Shutdown};
 use tokio::task::JoinHandle;
 
 const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
 
 struct Running {
+    metrics: Metrics,
+    health: Health,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), enricher::Error>>,
 }
@@ -25,13 +27,30 @@ struct Running {
 impl Running {
     async fn start(bus: &Bus) -> Self {
         let process = Process::default();
-        let Process { health, shutdown, .. } = process.clone();
+        let Process { metrics, health, shutdown } = process.clone();
         // The role's own part, named before it starts, so that it is waited for.
         let _ = health.part("enricher");
         let role = enricher::run(Config::default(), bus.clone(), process);
         let task = tokio::spawn(role);
         health.ready().await;
-        Self { shutdown, task }
+        Self { metrics, health, shutdown, task }
+    }
+
+    /// The numbers of transactions: of all, and of those that collected records for at
+    /// most a second.
+    fn transactions(&self) -> (u64, u64) {
+        let name = "clickhook_enricher_transaction_seconds";
+        (self.metric(&format!("{name}_count")), self.metric(&format!("{name}_bucket{{le=\"1.0\"}}")))
+    }
+
+    fn restarts(&self) -> u64 {
+        self.metric("clickhook_enricher_restarts_total")
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse().unwrap()
     }
 
     async fn stop(self) {
@@ -208,4 +227,78 @@ async fn many_bundles_that_say_again_are_each_counted_once() {
     expected.insert(copy(&producer, 5000, &uuid::Uuid::now_v7().to_string(), &[]).await);
     assert_eq!(enriched(&bus, expected.len()).await, expected);
     running.stop().await;
+}
+
+/// Two redirectors: one was cut off hours ago, and produces again what Kafka may have,
+/// between the ordinary bundles of the other. Its clock is 20 minutes behind or ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_bundles_behind_much_else_hold_back_no_transaction() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let bundles: Vec<String> = [-20, 20, -180, 0].into_iter().map(bundle_id).collect();
+    let mut expected = BTreeSet::new();
+    expected.insert(copy(&producer, 0, &uuid::Uuid::now_v7().to_string(), &[]).await);
+    // Of every second bundle, Kafka had the first copy.
+    for (number, bundle) in bundles.iter().enumerate().step_by(2) {
+        expected.insert(copy(&producer, number as u64 + 1, bundle, &[]).await);
+    }
+    let running = Running::start(&bus).await;
+    for _ in 0..BETWEEN_BUNDLES {
+        expected.extend(bundle(&bus, &producer, 1, BETWEEN_CLICKS, b"").await);
+    }
+    for (number, again) in bundles.iter().enumerate() {
+        // A transaction is open when the old bundle comes, and others come behind it.
+        expected.extend(bundle(&bus, &producer, 1, 3, b"").await);
+        expected.extend(bundle(&bus, &producer, 2, 3, b"").await);
+        let id = copy(&producer, 100 + number as u64, again, AGAIN_BEHIND_0).await;
+        if number % 2 == 1 {
+            expected.insert(id);
+        }
+        expected.extend(bundle(&bus, &producer, 1, 3, b"").await);
+    }
+    assert_eq!(enriched(&bus, expected.len()).await, expected);
+    let (all, quick) = running.transactions();
+    assert_eq!(all, quick, "transactions were open for longer than a second");
+    running.stop().await;
+}
+
+/// The bundles between a first and a second copy: about 12 MB.
+const BETWEEN_BUNDLES: u16 = 100;
+const BETWEEN_CLICKS: u16 = 200;
+
+/// The id of a bundle of a redirector whose clock is `minutes` ahead.
+fn bundle_id(minutes: i64) -> String {
+    let at = Timestamp::now().as_millis() + minutes * 60_000;
+    let (seconds, millis) = ((at / 1000).cast_unsigned(), (at % 1000) as u32);
+    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, millis * 1_000_000)).to_string()
+}
+
+/// As after a mistake in a deployment: each fences the other off, and takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_enrichers_of_one_name_take_turns_in_peace() {
+    let bus = Bus::new(BusConfig { instance: Some("one".to_owned()), ..testbed::bus_config() });
+    bus.migrate().await.unwrap();
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let first = Running::start(&bus).await;
+    let second = Running::start(&bus).await;
+    let begun = Instant::now();
+    let mut sent = BTreeSet::new();
+    let mut was_red = false;
+    testbed::eventually("both have been fenced off several times", async || {
+        sent.extend(bundle(&bus, &producer, rand::random_range(0..4), 5, b"").await);
+        was_red |= !first.health.is_ready();
+        (first.restarts() >= 3 && second.restarts() >= 3).then_some(())
+    })
+    .await;
+    let restarts = u32::try_from(first.restarts() + second.restarts()).unwrap();
+    assert!(begun.elapsed() > restarts * Duration::from_millis(200), "{restarts} restarts in {:?}", begun.elapsed());
+    assert!(was_red, "a member that fails is not ready");
+    first.stop().await;
+    sent.extend(bundle(&bus, &producer, 1, 5, b"").await);
+    second.health.ready().await;
+    let expected = sent.len();
+    let clicks = testbed::read(&bus, Topic::Clicks, move |clicks| clicks.len() >= expected).await;
+    assert_eq!(clicks.len(), expected, "a click was committed twice");
+    assert_eq!(clicks.into_iter().map(|click| click.key).collect::<BTreeSet<_>>(), sent);
+    second.stop().await;
 }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::{
     bundle::{again, bundle_id},
     day_keys::DayKeys,
-    second_copies::{Again, BundleId, Mark, SearchResult},
+    second_copies::{Again, BundleId, Mark, SearchResult, first_searched},
 };
 
 /// The name of the clients.
@@ -172,20 +172,20 @@ impl Searcher {
         let stopped = || current.load(Ordering::Relaxed) != generation;
         let range = reader.range(partition)?;
         let mut candidates: HashMap<BundleId, i64> = HashMap::new();
-        let mut behind = i64::MAX;
+        let mut begin = i64::MAX;
         let mut end = offset;
         let mut left = AHEAD;
         reader.read(partition, offset..range.end, stopped, |record| {
             end = record.offset() + 1;
             if let (Some(id), Again::Yes { after }) = (bundle_id(record), again(record)) {
                 candidates.entry(id).or_insert(record.offset());
-                behind = behind.min(after.unwrap_or(-1));
+                begin = begin.min(first_searched(after));
             }
             left -= 1;
             left > 0
         })?;
         // The range may have been deleted from its beginning meanwhile.
-        let from = reader.range(partition)?.start.max(behind.saturating_add(1));
+        let from = reader.range(partition)?.start.max(begin);
         reader.read(partition, from..end, stopped, |record| {
             if let Some(first) = bundle_id(record).and_then(|id| candidates.get_mut(&id)) {
                 *first = (*first).min(record.offset());

@@ -32,8 +32,8 @@ pub(super) struct Sighting {
 pub(super) enum Again {
     /// The record is the only copy that its producer sent.
     No,
-    /// The record may be a second copy; a first copy is behind the offset `after`, or
-    /// anywhere in the log where the producer knew of no acknowledged offset.
+    /// The record may be a second copy; a first copy is behind the offset `after`. It
+    /// may be anywhere where the producer knew of no acknowledged offset.
     Yes { after: Option<i64> },
 }
 
@@ -100,7 +100,7 @@ impl SecondCopies {
         match search.first.get(&record.id) {
             None => Verdict::Unknown,
             Some(first) if *first < record.offset => Verdict::Second,
-            Some(_) if after.is_none_or(|after| search.from <= after.saturating_add(1)) => Verdict::FirstAgain,
+            Some(_) if search.from <= first_searched(after) => Verdict::FirstAgain,
             Some(_) => Verdict::Undecidable,
         }
     }
@@ -126,6 +126,11 @@ impl SecondCopies {
     pub(super) fn searched(&mut self, partition: i32, result: SearchResult) {
         self.searches.insert(partition, result);
     }
+}
+
+/// Returns the first offset at which a first copy can be.
+pub(super) fn first_searched(after: Option<i64>) -> i64 {
+    after.map_or(0, |after| after.saturating_add(1))
 }
 
 #[cfg(test)]
@@ -156,7 +161,10 @@ mod tests {
         assert_eq!(searched(5, 9).judge(&again), Verdict::Undecidable);
         // A copy that is found decides, even if the log begins late.
         assert_eq!(searched(5, 6).judge(&again), Verdict::Second);
-        assert_eq!(searched(5, 9).judge(&record(9, Again::Yes { after: None })), Verdict::FirstAgain);
+        // Without an offset, a first copy may have been anywhere in the log.
+        let anywhere = record(9, Again::Yes { after: None });
+        assert_eq!(searched(0, 9).judge(&anywhere), Verdict::FirstAgain);
+        assert_eq!(searched(5, 9).judge(&anywhere), Verdict::Undecidable);
     }
 
     #[test]
