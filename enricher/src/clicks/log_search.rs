@@ -186,7 +186,9 @@ impl Searcher {
         })?;
         // The range may have been deleted from its beginning meanwhile.
         let from = reader.range(partition)?.start.max(begin);
+        let mut from_at = None;
         reader.read(partition, from..end, stopped, |record| {
+            from_at = from_at.or_else(|| record.timestamp());
             if let Some(first) = bundle_id(record).and_then(|id| candidates.get_mut(&id)) {
                 *first = (*first).min(record.offset());
             }
@@ -194,7 +196,7 @@ impl Searcher {
         })?;
         self.reader = Some(reader);
         info!(%partition, from, end, bundles = candidates.len(), "searched for first copies of bundles");
-        Ok(Response::Searched { partition: index, result: SearchResult { from, first: candidates } })
+        Ok(Response::Searched { partition: index, result: SearchResult { from, from_at, first: candidates } })
     }
 }
 

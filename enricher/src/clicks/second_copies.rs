@@ -12,6 +12,9 @@ use std::collections::HashMap;
 
 use schemas::Timestamp;
 
+/// How far ahead a redirector's clock may be. It matters only for bundles without an
+/// offset that were made when the log begins.
+const CLOCK_AHEAD_MS: i64 = 3_600_000;
 /// How long a mark is kept: as long as its topic keeps it.
 const MARKS_MS: i64 = 72 * 3_600_000;
 
@@ -51,8 +54,23 @@ pub(super) struct Mark {
 pub(super) struct SearchResult {
     /// The first offset that was searched.
     pub(super) from: i64,
+    /// When the first record that was searched was appended.
+    pub(super) from_at: Option<Timestamp>,
     /// The first copy of each bundle that says `again`; it may be that record itself.
     pub(super) first: HashMap<BundleId, i64>,
+}
+
+impl SearchResult {
+    /// Whether everything was searched that was appended since `at`, by a redirector's
+    /// clock.
+    fn reaches_back_to(&self, at: Timestamp) -> bool {
+        self.from_at.is_some_and(|from| from.as_millis() <= at.as_millis() - CLOCK_AHEAD_MS)
+    }
+}
+
+/// Returns when a bundle was made, by its redirector's clock: the time of its UUIDv7.
+fn made(id: BundleId) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(id >> 80).unwrap_or_default())
 }
 
 /// The decision on a record.
@@ -101,6 +119,7 @@ impl SecondCopies {
             None => Verdict::Unknown,
             Some(first) if *first < record.offset => Verdict::Second,
             Some(_) if search.from <= first_searched(after) => Verdict::FirstAgain,
+            Some(_) if after.is_none() && search.reaches_back_to(made(record.id)) => Verdict::FirstAgain,
             Some(_) => Verdict::Undecidable,
         }
     }
@@ -143,7 +162,7 @@ mod tests {
 
     fn searched(from: i64, first: i64) -> SecondCopies {
         let mut copies = SecondCopies::default();
-        copies.searched(0, SearchResult { from, first: HashMap::from([(7, first)]) });
+        copies.searched(0, SearchResult { from, from_at: None, first: HashMap::from([(7, first)]) });
         copies
     }
 
@@ -165,6 +184,19 @@ mod tests {
         let anywhere = record(9, Again::Yes { after: None });
         assert_eq!(searched(0, 9).judge(&anywhere), Verdict::FirstAgain);
         assert_eq!(searched(5, 9).judge(&anywhere), Verdict::Undecidable);
+    }
+
+    #[test]
+    fn a_log_that_reaches_back_to_before_a_bundle_was_made_decides_without_an_offset() {
+        let hours = |hours: i64| Timestamp::from_millis(hours * 3_600_000);
+        for (made, expected) in [(10, Verdict::FirstAgain), (8, Verdict::Undecidable)] {
+            let id = u128::from(hours(made).as_millis().unsigned_abs()) << 80;
+            let mut copies = SecondCopies::default();
+            let first = HashMap::from([(id, 9)]);
+            copies.searched(0, SearchResult { from: 5, from_at: Some(hours(8)), first });
+            let record = Sighting { id, ..record(9, Again::Yes { after: None }) };
+            assert_eq!(copies.judge(&record), expected, "made at {made} h");
+        }
     }
 
     #[test]
