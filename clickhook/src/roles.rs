@@ -105,7 +105,8 @@ pub(crate) async fn run_alone(roles: Vec<PipelineRole>, config: Config) -> anyho
         process: Process { shutdown, ..Process::default() },
     };
     // A role that is not built yet is not ready.
-    let starting = shared.process.health.part("start");
+    let health = shared.process.health.clone();
+    let starting = health.part("start");
     let addr = config.metrics.listen;
     let metrics = service::admin::serve(addr, shared.process.clone())
         .with_context(|| format!("listen on metrics.listen = {addr}: is it taken by another process?"))?;
@@ -116,7 +117,12 @@ pub(crate) async fn run_alone(roles: Vec<PipelineRole>, config: Config) -> anyho
             _ => run_side_by_side(&roles, &config, &shared).await,
         }
     };
-    starting.ready();
+    // A role without its parts would be taken for a ready one.
+    let started = async {
+        health.has_parts(1 + roles.len()).await;
+        starting.ready();
+        std::future::pending::<anyhow::Error>().await
+    };
     let refused = async {
         if !checked && let Err(error) = check.await {
             return error;
@@ -126,6 +132,7 @@ pub(crate) async fn run_alone(roles: Vec<PipelineRole>, config: Config) -> anyho
     tokio::select! {
         outcome = work => outcome,
         error = refused => Err(error),
+        error = started => Err(error),
     }
 }
 

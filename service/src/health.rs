@@ -56,6 +56,15 @@ impl Health {
         }
     }
 
+    /// Waits until there are `count` parts, ready or not.
+    pub async fn has_parts(&self, count: usize) {
+        let mut changed = self.changed.subscribe();
+        while self.parts.lock().len() < count {
+            // The sender lives in self, so the channel cannot close.
+            let _ = changed.changed().await;
+        }
+    }
+
     fn set(&self, name: &str, why: Option<String>) {
         self.parts.lock().insert(name.to_owned(), why);
         self.changed.send_replace(());
