@@ -2,6 +2,7 @@
 //! `make test` started, a topic prefix and a database of one's own, and waiting for a
 //! condition instead of sleeping.
 
+pub mod broker;
 pub mod mutate;
 
 use std::{

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use bus::{Bus, Outgoing, Partition};
 use clap::Subcommand;
-use schemas::{Dead, RawClick, Topic};
+use schemas::{
+    Dead, DeadOrigin, RawClick, Topic,
+    click::{AFTER_HEADER, AGAIN_HEADER, BUNDLE_COUNT_HEADER, BUNDLE_HEADER},
+};
 use uuid::Uuid;
 
 use crate::{config, roles::RoleArgs};
@@ -30,7 +33,8 @@ pub(crate) enum DeadCommand {
         role: RoleArgs,
     },
     /// Count a bundle of clicks that cannot be told from a second copy: its visits
-    /// are produced as an ordinary bundle.
+    /// are produced as a bundle of their own. Repeated within 72 hours, the command
+    /// changes nothing.
     #[command(after_help = "Example:\n  clickhook dead replay 2:17")]
     Replay {
         /// The place that `ls` prints: partition:offset.
@@ -121,18 +125,36 @@ async fn replay(bus: &Bus, dead: &Dead, yes: bool) -> anyhow::Result<()> {
         say!("nothing was produced");
         return Ok(());
     }
+    let id = replayed_id(&dead.origin).to_string();
+    let log = Partition { topic: Topic::ClicksRaw, index: dead.origin.partition };
+    // A replay of the same dead letter may be anywhere in the log.
+    let after = tokio::task::block_in_place(|| bus.log_reader("dead")?.range(log))?.start - 1;
+    let after = after.to_string();
     let producer = bus.producer("dead", Duration::ZERO, PATIENCE)?;
-    let id = Uuid::now_v7().to_string();
     let out = Outgoing {
         topic: Topic::ClicksRaw,
         partition: Some(dead.origin.partition),
         key: None,
         value: Some(lines.as_bytes()),
-        headers: &[("count", count_text.as_bytes()), ("bundle", id.as_bytes())],
+        headers: &[
+            (BUNDLE_COUNT_HEADER, count_text.as_bytes()),
+            (BUNDLE_HEADER, id.as_bytes()),
+            (AGAIN_HEADER, b"1"),
+            (AFTER_HEADER, after.as_bytes()),
+        ],
     };
     let (partition, offset) = producer.produce(&out).await?;
     say!("produced as bundle {id}: {}[{partition}]@{offset}", bus.topics().name(Topic::ClicksRaw));
     Ok(())
+}
+
+/// Returns the id of the bundle that a dead letter is replayed as: always the same, so
+/// that the enricher drops all replays but the first.
+fn replayed_id(origin: &DeadOrigin) -> Uuid {
+    let mut id = *b"dead............";
+    id[4..8].copy_from_slice(&origin.partition.to_be_bytes());
+    id[8..].copy_from_slice(&origin.offset.to_be_bytes());
+    Uuid::from_bytes(id)
 }
 
 /// Returns the lines of a whole bundle of clicks.

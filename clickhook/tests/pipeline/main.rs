@@ -5,6 +5,7 @@ mod brokers;
 mod conformance;
 mod crash;
 mod customer;
+mod dead;
 mod failover;
 mod outage;
 mod quickstart;
