@@ -59,6 +59,18 @@ impl RoleProcess {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+
+    /// Tells it to stop in order, and does not wait.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    }
+
+    /// Waits until it has stopped by itself.
+    pub(crate) fn until_ended(&mut self) {
+        let status = eventually("a process ends", Duration::from_secs(60), || self.child.try_wait().unwrap());
+        assert!(status.success(), "{status}");
+    }
 }
 
 impl Drop for RoleProcess {
@@ -160,7 +172,16 @@ impl Installation {
     }
 
     fn log(&self, role: &str) -> File {
-        File::options().create(true).append(true).open(self.dir.join(format!("{role}.log"))).unwrap()
+        File::options().create(true).append(true).open(self.log_path(role)).unwrap()
+    }
+
+    fn log_path(&self, role: &str) -> PathBuf {
+        self.dir.join(format!("{role}.log"))
+    }
+
+    /// Everything that the processes of a role have logged.
+    pub(crate) fn log_of(&self, role: &str) -> String {
+        std::fs::read_to_string(self.log_path(role)).unwrap_or_default()
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_clickhook");
@@ -158,10 +159,11 @@ impl PipelineApi {
 /// The clicks that a receiver got: for each click's marker, the event ids under which it came.
 pub(crate) type ReceivedClicks = BTreeMap<String, BTreeSet<String>>;
 
-/// A receiver of webhooks that takes everything.
+/// A receiver of webhooks that takes everything, unless it is told to refuse.
 pub(crate) struct ClickReceiver {
     pub(crate) address: SocketAddr,
     received: Arc<Mutex<ReceivedClicks>>,
+    refusing: Arc<AtomicBool>,
 }
 
 impl ClickReceiver {
@@ -170,23 +172,37 @@ impl ClickReceiver {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let refusing = Arc::<AtomicBool>::default();
         let seen = Arc::clone(&received);
+        let refuses = Arc::clone(&refusing);
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let take = move |body: String| {
+                    let refused = refuses.load(Ordering::Relaxed);
                     let event: Value = serde_json::from_str(&body).unwrap();
-                    if let Some(marker) = event.pointer("/utm/term").and_then(Value::as_str) {
+                    if let Some(marker) = event.pointer("/utm/term").and_then(Value::as_str)
+                        && !refused
+                    {
                         let id = event["id"].as_str().unwrap().to_owned();
                         seen.lock().unwrap().entry(marker.to_owned()).or_default().insert(id);
                     }
-                    async { "" }
+                    async move { if refused { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK } }
                 };
                 let routes = axum::Router::new().fallback(take);
                 axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), routes).await.unwrap();
             });
         });
-        Self { address, received }
+        Self { address, received, refusing }
+    }
+
+    /// Refuses every webhook from now on, until [`ClickReceiver::accept`].
+    pub(crate) fn refuse(&self) {
+        self.refusing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accept(&self) {
+        self.refusing.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn received(&self) -> ReceivedClicks {
