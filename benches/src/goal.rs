@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::table::table;
 
 /// A number that is to stay below another.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Goal {
     what: String,
     at_most: f64,

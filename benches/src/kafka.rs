@@ -1,11 +1,11 @@
 //! A Kafka of the bench's own, without the rest of the pipeline, and one role on
 //! it.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
 use bus::{Bus, BusConfig};
-use engines::Engines;
+use engines::{Engines, PartitionReplicas};
 use rustix::process::{Pid, Signal, kill_process};
 use service::vault::Vault;
 use testbed::free_address;
@@ -16,9 +16,15 @@ use crate::role::Role;
 pub(crate) struct Kafka(Engines);
 
 impl Kafka {
-    /// Starts it with its data in `dir`.
+    /// Starts a Kafka of one broker with its data in `dir`.
     pub(crate) async fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_cluster(dir, 1).await
+    }
+
+    /// Starts a Kafka of several brokers with its data in `dir`.
+    pub(crate) async fn start_cluster(dir: &Path, brokers: u16) -> anyhow::Result<Self> {
         let mut options = engines::Options::new(dir.join("engines"));
+        options.brokers = brokers;
         // Given one, it starts none; nobody asks it anything.
         options.clickhouse = Some("http://127.0.0.1:9".to_owned());
         Ok(Self(Engines::start(options).await?))
@@ -44,8 +50,33 @@ impl Kafka {
 
     /// Stops it in its tracks, or lets it go on: SIGSTOP, SIGCONT.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = Pid::from_raw(self.pid()?.cast_signed()).context("Kafka has no process id")?;
-        kill_process(pid, signal).context("send Kafka a signal")
+        self.signal_broker(0, signal)
+    }
+
+    /// Stops a broker in its tracks, or lets it go on.
+    pub(crate) fn signal_broker(&self, broker: usize, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.0.broker_pid(broker).and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        kill_process(pid.context("the broker has no process id")?, signal).context("send a broker a signal")
+    }
+
+    /// kill -9 of a broker.
+    pub(crate) async fn kill_broker(&mut self, broker: usize) {
+        self.0.kill_broker(broker).await;
+    }
+
+    /// Starts a broker again that was killed.
+    pub(crate) async fn start_broker(&mut self, broker: usize) -> anyhow::Result<()> {
+        Ok(self.0.start_broker(broker).await?)
+    }
+
+    /// The replicas of every partition.
+    pub(crate) async fn partitions(&self) -> anyhow::Result<Vec<PartitionReplicas>> {
+        Ok(self.0.partitions().await?)
+    }
+
+    /// Waits until all replicas are in sync.
+    pub(crate) async fn until_in_sync(&self, within: Duration) -> anyhow::Result<()> {
+        Ok(self.0.wait_until_in_sync(within).await?)
     }
 
     /// kill -9, and nobody starts it again.

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::RwLock;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
     runtime,
@@ -34,13 +35,31 @@ const MAX_CONNECTIONS: usize = 1000;
 /// How long a visitor waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The redirectors that visitors are sent to. They may change under a load.
+pub(crate) type Redirectors = Arc<RwLock<Vec<SocketAddr>>>;
+
+/// The redirectors where there is only one.
+pub(crate) fn only(redirector: SocketAddr) -> Redirectors {
+    Arc::new(RwLock::new(vec![redirector]))
+}
+
 /// The link that is followed, and the markers of its clicks.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    pub(crate) address: SocketAddr,
+    /// Each click goes to the next of them.
+    pub(crate) redirectors: Redirectors,
     pub(crate) slug: &'static str,
     /// The first click's; each has one more than the click before.
     pub(crate) first_marker: u32,
+}
+
+impl Target {
+    /// Returns the redirector that a click goes to.
+    fn redirector(&self, marker: u32) -> io::Result<SocketAddr> {
+        let redirectors = self.redirectors.read();
+        let at = marker as usize % redirectors.len().max(1);
+        redirectors.get(at).copied().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
 }
 
 /// A click that was answered with a redirect.
@@ -109,19 +128,15 @@ pub(crate) fn open(target: &Target, rate: u32, end: LoadEnd) -> io::Result<Click
     measured(async |log: &Rc<Log>| {
         let (send, mut due) = mpsc::unbounded_channel();
         let clock = thread::Builder::new().name("clock".to_owned()).spawn(move || tick(rate, &end, &send))?;
-        let idle = Rc::new(RefCell::new(Vec::new()));
+        let pool = Rc::<Pool>::default();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut visits = JoinSet::new();
         let mut marker = target.first_marker;
         while let Some(at) = due.recv().await {
-            let (idle, slots, log, target) = (Rc::clone(&idle), Arc::clone(&slots), Rc::clone(log), target.clone());
+            let (pool, slots, log, target) = (Rc::clone(&pool), Arc::clone(&slots), Rc::clone(log), target.clone());
             visits.spawn_local(async move {
                 let _slot = slots.acquire().await;
-                let kept = idle.borrow_mut().pop();
-                let visit = visit(kept, &target, marker);
-                if let Some(connection) = log.note(visit, marker, at).await {
-                    idle.borrow_mut().push(connection);
-                }
+                log.note(visit(&pool, &target, marker), marker, at).await;
             });
             marker += 1;
             while visits.try_join_next().is_some() {}
@@ -148,7 +163,7 @@ pub(crate) fn closed(
         for _ in 0..connections {
             let (next, log, target, limit) = (Rc::clone(&next), Rc::clone(log), target.clone(), limit.clone());
             visitors.spawn_local(async move {
-                let mut connection = None;
+                let pool = Pool::default();
                 while Instant::now() < end {
                     let sent = (next.get() - target.first_marker) as usize;
                     if let Some((limit, before, arrivals)) = limit.as_deref()
@@ -158,7 +173,7 @@ pub(crate) fn closed(
                         continue;
                     }
                     let marker = next.replace(next.get() + 1);
-                    connection = log.note(visit(connection, &target, marker), marker, Instant::now()).await;
+                    log.note(visit(&pool, &target, marker), marker, Instant::now()).await;
                 }
             });
         }
@@ -183,49 +198,54 @@ fn measured(load: impl AsyncFnOnce(&Rc<Log>) -> io::Result<Duration>) -> io::Res
 struct Log(RefCell<Clicks>);
 
 impl Log {
-    /// Notes what becomes of a visit; gives back its connection if it is still good.
-    async fn note(
-        &self,
-        visit: impl Future<Output = io::Result<(Connection, u16)>>,
-        marker: u32,
-        due: Instant,
-    ) -> Option<Connection> {
+    /// Notes what becomes of a visit.
+    async fn note(&self, visit: impl Future<Output = io::Result<u16>>, marker: u32, due: Instant) {
         let outcome = timeout(PATIENCE, visit).await;
         let mut clicks = self.0.borrow_mut();
-        let mut fail = |why| clicks.failures.push(Failure { due, why });
-        match outcome {
-            Ok(Ok((connection, 302))) => {
+        let why = match outcome {
+            Ok(Ok(302)) => {
                 clicks.answered.push(Click { marker, due, latency: due.elapsed() });
-                Some(connection)
+                return;
             }
-            Ok(Ok((connection, status))) => {
-                fail(Why::Status(status));
-                clicks.refused += 1;
-                Some(connection)
-            }
-            Ok(Err(error)) => {
-                fail(Why::Connection(error.kind()));
-                clicks.broken += 1;
-                None
-            }
-            Err(_) => {
-                fail(Why::Silence);
-                clicks.broken += 1;
-                None
-            }
+            Ok(Ok(status)) => Why::Status(status),
+            Ok(Err(error)) => Why::Connection(error.kind()),
+            Err(_) => Why::Silence,
+        };
+        match why {
+            Why::Status(_) => clicks.refused += 1,
+            Why::Connection(_) | Why::Silence => clicks.broken += 1,
         }
+        clicks.failures.push(Failure { due, why });
     }
 }
 
-async fn visit(kept: Option<Connection>, target: &Target, marker: u32) -> io::Result<(Connection, u16)> {
-    let mut connection = match kept {
-        Some(connection) if !connection.is_closed() => connection,
-        _ => Connection::open(target.address).await?,
+/// The connections that no visit uses, each with its redirector.
+#[derive(Default)]
+struct Pool(RefCell<Vec<(SocketAddr, Connection)>>);
+
+impl Pool {
+    fn take(&self, redirector: SocketAddr) -> Option<Connection> {
+        let mut idle = self.0.borrow_mut();
+        let at = idle.iter().rposition(|(address, _)| *address == redirector)?;
+        Some(idle.swap_remove(at).1).filter(|connection| !connection.is_closed())
+    }
+
+    fn keep(&self, redirector: SocketAddr, connection: Connection) {
+        self.0.borrow_mut().push((redirector, connection));
+    }
+}
+
+async fn visit(pool: &Pool, target: &Target, marker: u32) -> io::Result<u16> {
+    let redirector = target.redirector(marker)?;
+    let mut connection = match pool.take(redirector) {
+        Some(connection) => connection,
+        None => Connection::open(redirector).await?,
     };
     // Each click of an ad has an id of its own: the place for a marker.
     let path = format!("/{}?utm_source=newsletter&utm_medium=email&gclid={marker}", target.slug);
     let status = connection.get(&path, address_of(marker)).await?;
-    Ok((connection, status))
+    pool.keep(redirector, connection);
+    Ok(status)
 }
 
 /// Says when each click is due. On a thread of its own: a runtime's timer is a

@@ -76,8 +76,42 @@ impl Role {
     }
 
     /// kill -9.
-    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.with_context(|| format!("kill `clickhook {}`", self.name))
+    }
+
+    /// Tells it to stop, and does not wait.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        kill_process(pid.with_context(|| format!("`clickhook {}` has ended", self.name))?, Signal::TERM)?;
+        Ok(())
+    }
+
+    /// Waits until its readiness is red.
+    pub(crate) async fn unready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_ready().await {
+            if Instant::now() > deadline {
+                bail!("`{}` is ready although it was told to stop", self.name);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself, in order.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
+        let ended = timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.with_context(|| format!("`{}` does not end: {}", self.name, self.last_words()))??;
+        if !status.success() {
+            bail!("`{}` ended with {status}: {}", self.name, self.last_words());
+        }
+        Ok(())
+    }
+
+    async fn is_ready(&self) -> bool {
+        let asked = async { Connection::open(self.health).await?.get("/readyz", Ipv4Addr::LOCALHOST).await };
+        asked.await.is_ok_and(|status| status == 200)
     }
 
     /// Returns the value of the metric `name`, if the role gives one.
@@ -107,8 +141,7 @@ impl Role {
     pub(crate) async fn ready_within(&mut self, patience: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
         loop {
-            let asked = async { Connection::open(self.health).await?.get("/readyz", Ipv4Addr::LOCALHOST).await };
-            if asked.await.is_ok_and(|status| status == 200) {
+            if self.is_ready().await {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {

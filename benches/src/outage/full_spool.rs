@@ -21,12 +21,12 @@ use tokio::task::spawn_blocking;
 
 use super::{
     proof::{self, Proof},
-    rig::Rig,
+    rig::{Rig, SMALLEST},
 };
 use crate::{
     context::{BenchContext, say},
     goal::{self, Goal},
-    load::{self, Clicks, LoadEnd, Target, Why},
+    load::{self, Clicks, LoadEnd, Redirectors, Target, Why},
     machine::Machine,
     summary::Latency,
     table::table,
@@ -108,7 +108,7 @@ pub(crate) async fn run(
         ("CLICKHOOK_INGEST_WHEN_FULL", args.when_full.clone()),
     ];
     let mut rig = tokio::select! {
-        rig = Rig::start(&common.binary, dir.path(), &settings) => rig?,
+        rig = Rig::start(&common.binary, dir.path(), SMALLEST, &settings) => rig?,
         () = shutdown.wait() => anyhow::bail!("interrupted"),
     };
     let done = tokio::select! {
@@ -128,7 +128,7 @@ async fn outage(
     machine: Machine,
     rig: &mut Rig,
 ) -> anyhow::Result<FullSpoolReport> {
-    let target = Target { address: rig.redirect, slug: rig.slug, first_marker: 1 };
+    let target = Target { redirectors: Redirectors::clone(&rig.redirectors), slug: rig.slug, first_marker: 1 };
     let stop = Arc::new(AtomicBool::new(false));
     let (rate, end) = (args.rate, LoadEnd::Told(Arc::clone(&stop)));
     let load = spawn_blocking(move || load::open(&target, rate, end));

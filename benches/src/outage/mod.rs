@@ -1,13 +1,18 @@
 //! `bench outage`: redirects under a steady load while Kafka is frozen, or killed,
-//! or killed and the redirector with it; and whether every click that was answered
-//! is in ClickHouse afterwards, once.
+//! or killed and the redirector with it; and what else may be away. Afterwards every
+//! click that was answered must be in ClickHouse, once.
 
+mod brokers;
+mod copies;
 mod disk;
 mod full_spool;
 mod plan;
 mod proof;
 mod report;
 mod rig;
+mod rolling;
+mod steps;
+mod steps_report;
 mod trial;
 
 use anyhow::Context;
@@ -15,15 +20,20 @@ use serde::Serialize;
 use service::Shutdown;
 
 use self::{
+    brokers::{BrokersArgs, BrokersPlan},
+    copies::CopiesReport,
     full_spool::{FullSpoolArgs, FullSpoolReport},
     plan::Plan,
     report::Report,
-    rig::Rig,
+    rig::{Rig, RigSize, SMALLEST},
+    rolling::RollingArgs,
+    steps_report::StepsReport,
     trial::{Outage, Trial},
 };
 use crate::{
     context::{BenchContext, say},
     machine::Machine,
+    receiver::Receiver,
 };
 
 /// The options of `bench outage`.
@@ -35,7 +45,10 @@ Examples:
   bench outage --rounds 1             one round
   bench outage --quick                one round, outages of a few seconds
   bench outage --rounds 3 --rate 2000 --outage-s 120
-  bench outage full-spool             until neither the disk nor memory takes clicks, and a minute longer",
+  bench outage full-spool             until neither the disk nor memory takes clicks, and a minute longer
+  bench outage brokers                each of three brokers killed and frozen, twice round: 12 minutes
+  bench outage rolling                every process of every role restarted
+  bench outage copies                 bundles that come again, 2 GB of clicks behind their first copies",
     args_conflicts_with_subcommands = true
 )]
 pub(crate) struct Args {
@@ -57,6 +70,12 @@ pub(crate) struct Args {
 enum OutageMode {
     /// Kafka away until neither the disk nor memory takes clicks: which are refused, and whether all others are there
     FullSpool(FullSpoolArgs),
+    /// Each of three brokers in turn, killed and frozen; then one of three where there is one replica
+    Brokers(BrokersArgs),
+    /// Each of three processes of every role in turn, restarted in order
+    Rolling(RollingArgs),
+    /// A redirector for hours: it produces again what Kafka may have, and the enricher tells second copies
+    Copies,
 }
 
 /// The report of a mode.
@@ -65,6 +84,8 @@ enum OutageMode {
 pub(crate) enum OutageReport {
     Rounds(Report),
     FullSpool(FullSpoolReport),
+    Steps(StepsReport),
+    Copies(CopiesReport),
 }
 
 /// Writes the report as tables.
@@ -72,6 +93,8 @@ pub(crate) fn text(report: &OutageReport) -> String {
     match report {
         OutageReport::Rounds(report) => report::text(report),
         OutageReport::FullSpool(report) => full_spool::text(report),
+        OutageReport::Steps(report) => steps_report::text(report),
+        OutageReport::Copies(report) => copies::text(report),
     }
 }
 
@@ -80,6 +103,12 @@ pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown)
     Ok(match &args.mode {
         None => OutageReport::Rounds(run_rounds(args, common, shutdown).await?),
         Some(OutageMode::FullSpool(args)) => OutageReport::FullSpool(full_spool::run(args, common, shutdown).await?),
+        Some(OutageMode::Brokers(args)) => OutageReport::Steps(without_a_broker(args, common, shutdown).await?),
+        Some(OutageMode::Rolling(args)) => OutageReport::Steps(rolling_restart(args, common, shutdown).await?),
+        Some(OutageMode::Copies) => tokio::select! {
+            report = copies::run(common) => OutageReport::Copies(report?),
+            () = shutdown.wait() => anyhow::bail!("interrupted"),
+        },
     })
 }
 
@@ -92,23 +121,86 @@ async fn run_rounds(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> 
         after: common.seconds(None, 15, 8),
     };
     let machine = Machine::look();
+    let work = async |rig: &mut Rig| {
+        let (trials, rows) = rounds(plan, rig).await?;
+        Ok((trials, rows, rig.restarts.clone()))
+    };
+    let (trials, rows, restarts) = on_a_rig(SMALLEST, common, shutdown, work).await?;
+    Ok(Report::new(machine, plan, trials, rows, restarts))
+}
+
+async fn without_a_broker(
+    args: &BrokersArgs,
+    common: &BenchContext,
+    shutdown: &Shutdown,
+) -> anyhow::Result<StepsReport> {
+    let plan = BrokersPlan {
+        rounds: args.rounds.unwrap_or(if common.quick { 1 } else { 2 }),
+        rate: args.rate,
+        away: common.seconds(args.away_s, 15, 3),
+        away_alone: common.seconds(None, 120, 10),
+    };
+    let machine = Machine::look();
+    let receiver = Receiver::start()?;
+    let (in_turn, mut restarts) = on_a_rig(brokers::IN_TURN, common, shutdown, async |rig| {
+        rig.add_endpoint(&receiver).await?;
+        Ok((brokers::in_turn(plan, rig, &receiver).await?, rig.restarts.clone()))
+    })
+    .await?;
+    // Markers begin anew.
+    let receiver = Receiver::start()?;
+    let (one_replica, more) = on_a_rig(brokers::ONE_REPLICA, common, shutdown, async |rig| {
+        rig.add_endpoint(&receiver).await?;
+        Ok((brokers::one_replica(plan, rig, &receiver).await?, rig.restarts.clone()))
+    })
+    .await?;
+    for (name, times) in more {
+        *restarts.entry(name).or_default() += times;
+    }
+    let goals = brokers::goals(&in_turn, &one_replica);
+    Ok(StepsReport::new(machine, plan.rate, vec![in_turn, one_replica], restarts, goals))
+}
+
+async fn rolling_restart(
+    args: &RollingArgs,
+    common: &BenchContext,
+    shutdown: &Shutdown,
+) -> anyhow::Result<StepsReport> {
+    let rate = args.rate;
+    let between = common.seconds(None, 5, 2);
+    let machine = Machine::look();
+    let receiver = Receiver::start()?;
+    let (load, restarts) = on_a_rig(rolling::THREE_OF_EACH, common, shutdown, async |rig| {
+        rig.add_endpoint(&receiver).await?;
+        Ok((rolling::run(rate, between, rig, &receiver).await?, rig.restarts.clone()))
+    })
+    .await?;
+    let goals = rolling::goals(&load);
+    Ok(StepsReport::new(machine, rate, vec![load], restarts, goals))
+}
+
+/// Does `work` on an installation that is started for it and stopped afterwards.
+async fn on_a_rig<T>(
+    size: RigSize,
+    common: &BenchContext,
+    shutdown: &Shutdown,
+    work: impl AsyncFnOnce(&mut Rig) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let dir = tempfile::Builder::new().prefix("clickhook-bench-").tempdir().context("make a temporary folder")?;
     say("starting Kafka, ClickHouse and the roles");
     let mut rig = tokio::select! {
-        rig = Rig::start(&common.binary, dir.path(), &[]) => rig?,
+        rig = Rig::start(&common.binary, dir.path(), size, &[]) => rig?,
         () = shutdown.wait() => anyhow::bail!("interrupted"),
     };
     let done = tokio::select! {
-        done = rounds(plan, &mut rig) => done,
+        done = work(&mut rig) => done,
         () = shutdown.wait() => Err(anyhow::anyhow!("interrupted")),
     };
     if done.is_err() {
         rig.last_words();
     }
-    let restarts = rig.restarts.clone();
     rig.shutdown().await;
-    let (trials, rows) = done?;
-    Ok(Report::new(machine, plan, trials, rows, restarts))
+    done
 }
 
 async fn rounds(plan: Plan, rig: &mut Rig) -> anyhow::Result<(Vec<Trial>, proof::Rows)> {

@@ -1,5 +1,5 @@
-//! The installation under test: a Kafka that can be taken away, a ClickHouse, and each
-//! role as a process of its own that is started again if it ends.
+//! The installation under test: a Kafka whose brokers can be taken away, a ClickHouse,
+//! and each role as one or several processes that are started again if they end.
 
 use std::{
     collections::BTreeMap,
@@ -12,24 +12,50 @@ use anyhow::{Context, bail};
 use bus::{Bus, BusConfig};
 use engines::Engines;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use service::vault::Vault;
 use testbed::free_address;
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::plan::ACK_BUDGET_MS;
-use crate::{catalogue, kafka::Kafka, role::Role};
+use crate::{catalogue, context::say, kafka::Kafka, load::Redirectors, receiver::Receiver, role::Role};
 
 /// How long anything may take that is not measured.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a redirector that was told to stop still serves.
+const DRAIN_DELAY_MS: u64 = 500;
 /// How often it is looked whether a role has ended.
 const LOOK: Duration = Duration::from_millis(200);
-/// The roles, and how they are started. The redirector is the first.
-const ROLES: [(&str, &[&str]); 4] =
-    [("ingest", &["ingest"]), ("control", &["control"]), ("enricher", &["enricher"]), ("dispatcher", &["dispatcher"])];
+/// The roles. The redirectors are the first.
+pub(super) const ROLES: [&str; 4] = ["ingest", "control", "enricher", "dispatcher"];
+
+/// The size of an installation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RigSize {
+    pub(super) brokers: u16,
+    /// The replicas of each partition.
+    pub(super) replication: u16,
+    /// The processes of each role.
+    pub(super) of_each_role: u16,
+}
+
+/// One broker, and one process of each role.
+pub(super) const SMALLEST: RigSize = RigSize { brokers: 1, replication: 1, of_each_role: 1 };
+
+/// A process of a role.
+struct RigProcess {
+    name: &'static str,
+    /// The settings that it does not share with others.
+    settings: Vec<(&'static str, String)>,
+    /// Where it serves, if it is a redirector or the API.
+    address: SocketAddr,
+    role: Role,
+}
 
 /// Everything that runs.
 pub(crate) struct Rig {
-    pub(crate) redirect: SocketAddr,
+    /// The redirectors that visitors are sent to.
+    pub(crate) redirectors: Redirectors,
     /// The link that is followed.
     pub(crate) slug: &'static str,
     /// How often a role ended by itself and was started again.
@@ -41,13 +67,20 @@ pub(crate) struct Rig {
     kafka: Option<Kafka>,
     brokers: String,
     clickhouse: Engines,
-    roles: Vec<Role>,
+    members: Vec<RigProcess>,
+    admin_key: String,
+    size: RigSize,
 }
 
 impl Rig {
     /// Starts everything in `dir`, with settings beyond the usual ones.
-    pub(crate) async fn start(binary: &Path, dir: &Path, more: &[(&'static str, String)]) -> anyhow::Result<Self> {
-        let kafka = Kafka::start(dir).await?;
+    pub(crate) async fn start(
+        binary: &Path,
+        dir: &Path,
+        size: RigSize,
+        more: &[(&'static str, String)],
+    ) -> anyhow::Result<Self> {
+        let kafka = Kafka::start_cluster(dir, size.brokers).await?;
         let mut options = engines::Options::new(dir.join("clickhouse"));
         options.kafka = Some(kafka.brokers());
         options.exe = Some(binary.to_owned());
@@ -58,21 +91,23 @@ impl Rig {
                 return Err(error.into());
             }
         };
-        let redirect = free_address();
+        let admin_key = hex::encode(rand::random::<[u8; 16]>());
         let mut rig = Self {
-            redirect,
+            redirectors: Redirectors::default(),
             // One for the whole run.
             slug: String::from_utf8_lossy(&catalogue::slug(0)).into_owned().leak(),
             restarts: BTreeMap::new(),
             binary: binary.to_owned(),
             dir: dir.to_owned(),
-            settings: [settings(&kafka, &clickhouse, redirect, dir), more.to_vec()].concat(),
+            settings: [settings(&kafka, &clickhouse, size, &admin_key), more.to_vec()].concat(),
             brokers: kafka.brokers(),
             kafka: Some(kafka),
             clickhouse,
-            roles: Vec::new(),
+            members: Vec::new(),
+            admin_key,
+            size,
         };
-        match rig.start_roles().await {
+        match rig.start_members().await {
             Ok(()) => Ok(rig),
             Err(error) => {
                 rig.last_words();
@@ -82,30 +117,100 @@ impl Rig {
         }
     }
 
-    async fn start_roles(&mut self) -> anyhow::Result<()> {
+    async fn start_members(&mut self) -> anyhow::Result<()> {
         Role::start(&self.binary, &self.dir, &self.settings, "migrate", &["migrate"])?.finished().await?;
-        let bus = Bus::new(BusConfig { brokers: self.brokers.clone(), ..BusConfig::default() });
-        spawn_blocking(move || catalogue::fill(&bus, 0..1000)).await??;
-        for (name, args) in ROLES {
-            self.roles.push(Role::start(&self.binary, &self.dir, &self.settings, name, args)?);
+        let config = BusConfig { brokers: self.brokers.clone(), ..BusConfig::default() };
+        spawn_blocking(move || catalogue::fill(&Bus::new(config), 0..1000)).await??;
+        for name in ROLES {
+            for number in 1..=self.size.of_each_role {
+                let address = free_address();
+                let settings = own_settings(name, number, address, self.size, &self.dir);
+                let role = self.launch(name, &settings)?;
+                self.members.push(RigProcess { name, settings, address, role });
+            }
         }
-        for role in &mut self.roles {
-            role.ready().await?;
+        for member in &mut self.members {
+            member.role.ready().await?;
         }
-        self.until("the redirector has its snapshot", async |rig| {
-            rig.ingest("clickhook_ingest_links_snapshot").await == Some(1.0)
+        let redirectors = self.members.iter().filter(|member| member.name == ROLES[0]);
+        *self.redirectors.write() = redirectors.map(|member| member.address).collect();
+        self.until("the redirectors have their snapshots", async |rig| {
+            rig.ingest("clickhook_ingest_links_snapshot").await == Some(f64::from(rig.size.of_each_role))
         })
         .await
     }
 
-    /// Returns the path of the redirector's spool.
-    pub(crate) fn spool(&self) -> PathBuf {
-        self.dir.join("redirector/spool.redb")
+    fn launch(&self, name: &'static str, own: &[(&'static str, String)]) -> anyhow::Result<Role> {
+        let settings = [&self.settings[..], own].concat();
+        Role::start(&self.binary, &self.dir, &settings, name, &[name])
     }
 
-    /// Returns the value of a metric of the redirector.
+    /// Sends every event to a receiver at `address`, and waits until the endpoint is known.
+    pub(crate) async fn add_endpoint(&mut self, receiver: &Receiver) -> anyhow::Result<()> {
+        let url = format!("http://{}/", receiver.address);
+        let endpoint = self.post("/v1/endpoints", json!({"url": url, "events": ["link.clicked"]})).await?;
+        let id = endpoint["id"].as_str().context("the API answered an endpoint without an id")?.to_owned();
+        self.post(&format!("/v1/endpoints/{id}/test"), json!({})).await?;
+        self.until("the test event arrives", async |_| receiver.arrivals.unmarked() > 0).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        let api = self.members.iter().find(|member| member.name == "control").context("no API runs")?;
+        let url = format!("http://{}{path}", api.address);
+        let authorization = format!("Bearer {}", self.admin_key);
+        spawn_blocking(move || {
+            let request = ureq::post(&url).config().http_status_as_error(false).build();
+            let mut answer = request.header("authorization", authorization).send_json(&body)?;
+            let text = answer.body_mut().read_to_string()?;
+            if !answer.status().is_success() {
+                bail!("{url} answered {}: {text}", answer.status());
+            }
+            Ok(serde_json::from_str(&text).unwrap_or_default())
+        })
+        .await?
+    }
+
+    /// Returns the path of the first redirector's spool.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.dir.join("redirector-1/spool.redb")
+    }
+
+    /// Returns the sum of a metric over the redirectors.
     pub(crate) async fn ingest(&self, metric: &'static str) -> Option<f64> {
-        self.roles.first()?.metric(metric).await
+        let mut sum = 0.0;
+        for member in self.members.iter().filter(|member| member.name == ROLES[0]) {
+            sum += member.role.metric(metric).await?;
+        }
+        Some(sum)
+    }
+
+    /// The cluster's brokers, while it runs.
+    pub(crate) fn kafka(&mut self) -> anyhow::Result<&mut Kafka> {
+        self.kafka.as_mut().context("Kafka does not run")
+    }
+
+    /// The indices of the processes of a role.
+    pub(crate) fn members_of(&self, name: &str) -> Vec<usize> {
+        (0..self.members.len()).filter(|member| self.members[*member].name == name).collect()
+    }
+
+    /// Restarts a process in order: SIGTERM, and a start once it has ended. A redirector
+    /// gets no visitors from the moment that its readiness is red until it is ready.
+    pub(crate) async fn restart(&mut self, member: usize) -> anyhow::Result<()> {
+        let RigProcess { name, address, .. } = self.members[member];
+        self.members[member].role.terminate()?;
+        if name == ROLES[0] {
+            self.members[member].role.unready().await?;
+            self.redirectors.write().retain(|redirector| *redirector != address);
+        }
+        self.members[member].role.ended().await?;
+        let role = self.launch(name, &self.members[member].settings)?;
+        self.members[member].role = role;
+        self.members[member].role.ready().await?;
+        if name == ROLES[0] {
+            self.redirectors.write().push(address);
+        }
+        Ok(())
     }
 
     /// Freezes Kafka, or thaws it.
@@ -129,15 +234,15 @@ impl Rig {
         Ok(())
     }
 
-    /// kill -9 of the redirector, and starts it again; since when it was gone, and
+    /// kill -9 of the first redirector, and starts it again; since when it was gone, and
     /// until when.
     pub(crate) async fn kill_ingest(&mut self) -> anyhow::Result<(Instant, Instant)> {
-        let (name, args) = ROLES[0];
+        let mut member = self.members.remove(0);
         let killed = Instant::now();
-        self.roles.remove(0).kill().await?;
-        let mut ingest = Role::start(&self.binary, &self.dir, &self.settings, name, args)?;
-        let ready = ingest.ready().await;
-        self.roles.insert(0, ingest);
+        member.role.kill().await?;
+        member.role = self.launch(member.name, &member.settings)?;
+        let ready = member.role.ready().await;
+        self.members.insert(0, member);
         ready?;
         Ok((killed, Instant::now()))
     }
@@ -154,14 +259,13 @@ impl Rig {
     }
 
     fn revive(&mut self) -> anyhow::Result<()> {
-        for (role, (name, args)) in self.roles.iter_mut().zip(ROLES) {
+        for member in 0..self.members.len() {
+            let RigProcess { name, role, .. } = &mut self.members[member];
             if role.has_ended() {
+                let name = *name;
                 *self.restarts.entry(name).or_default() += 1;
-                crate::context::say(&format!(
-                    "`clickhook {name}` has ended and is started again; {}",
-                    role.last_words()
-                ));
-                *role = Role::start(&self.binary, &self.dir, &self.settings, name, args)?;
+                say(&format!("`clickhook {name}` has ended and is started again; {}", role.last_words()));
+                self.members[member].role = self.launch(name, &self.members[member].settings)?;
             }
         }
         Ok(())
@@ -199,15 +303,15 @@ impl Rig {
 
     /// The ends of the roles' logs: their folder does not outlive the run.
     pub(crate) fn last_words(&self) {
-        for role in &self.roles {
-            crate::context::say(&format!("{}: {}", role.name, role.last_words()));
+        for member in &self.members {
+            say(&format!("{}: {}", member.name, member.role.last_words()));
         }
     }
 
     /// Stops everything.
     pub(crate) async fn shutdown(self) {
-        for role in self.roles {
-            role.stop().await;
+        for member in self.members {
+            member.role.stop().await;
         }
         self.clickhouse.shutdown().await;
         if let Some(kafka) = self.kafka {
@@ -216,16 +320,42 @@ impl Rig {
     }
 }
 
-fn settings(kafka: &Kafka, clickhouse: &Engines, redirect: SocketAddr, dir: &Path) -> Vec<(&'static str, String)> {
+/// The settings of all processes.
+fn settings(kafka: &Kafka, clickhouse: &Engines, size: RigSize, admin_key: &str) -> Vec<(&'static str, String)> {
     vec![
         ("CLICKHOOK_KAFKA_BROKERS", kafka.brokers()),
+        ("CLICKHOOK_KAFKA_REPLICATION", size.replication.to_string()),
         ("CLICKHOOK_CLICKHOUSE_URL", clickhouse.clickhouse_url()),
-        ("CLICKHOOK_INGEST_LISTEN", redirect.to_string()),
-        ("CLICKHOOK_INGEST_DATA_DIR", dir.join("redirector").display().to_string()),
+        ("CLICKHOOK_INGEST_INTAKE_LISTEN", "127.0.0.1:0".to_owned()),
         ("CLICKHOOK_INGEST_ACK_BUDGET_MS", ACK_BUDGET_MS.to_string()),
         ("CLICKHOOK_INGEST_TRUSTED_PROXIES", "[\"127.0.0.0/8\"]".to_owned()),
-        ("CLICKHOOK_CONTROL_LISTEN", free_address().to_string()),
-        ("CLICKHOOK_ADMIN_KEY", hex::encode(rand::random::<[u8; 16]>())),
+        ("CLICKHOOK_ENDPOINTS_ALLOW_HTTP", "true".to_owned()),
+        ("CLICKHOOK_ENDPOINTS_ALLOW_PRIVATE", "true".to_owned()),
+        ("CLICKHOOK_ADMIN_KEY", admin_key.to_owned()),
         ("CLICKHOOK_INSTALLATION_KEY", Vault::generate().to_string()),
     ]
+}
+
+/// The settings of one process. One of several has a name, so that a restart gets its
+/// partitions back, and a redirector that is told to stop leaves time to be noticed.
+fn own_settings(
+    name: &str,
+    number: u16,
+    address: SocketAddr,
+    size: RigSize,
+    dir: &Path,
+) -> Vec<(&'static str, String)> {
+    let mut settings = match name {
+        "ingest" => vec![
+            ("CLICKHOOK_INGEST_LISTEN", address.to_string()),
+            ("CLICKHOOK_INGEST_DATA_DIR", dir.join(format!("redirector-{number}")).display().to_string()),
+        ],
+        "control" => vec![("CLICKHOOK_CONTROL_LISTEN", address.to_string())],
+        _ => Vec::new(),
+    };
+    if size.of_each_role > 1 {
+        settings.push(("CLICKHOOK_KAFKA_INSTANCE", format!("{name}-{number}")));
+        settings.push(("CLICKHOOK_INGEST_DRAIN_DELAY_MS", DRAIN_DELAY_MS.to_string()));
+    }
+    settings
 }

@@ -17,7 +17,7 @@ use super::{
     rig::Rig,
 };
 use crate::{
-    load::{self, Clicks, LoadEnd, Target},
+    load::{self, Clicks, LoadEnd, Redirectors, Target},
     summary::Latency,
 };
 
@@ -89,7 +89,7 @@ pub(crate) async fn run(
     outage: Outage,
     first_marker: u32,
 ) -> anyhow::Result<Trial> {
-    let target = Target { address: rig.redirect, slug: rig.slug, first_marker };
+    let target = Target { redirectors: Redirectors::clone(&rig.redirectors), slug: rig.slug, first_marker };
     let (rate, during) = (plan.rate, plan.before + plan.outage + plan.after);
     let load = spawn_blocking(move || load::open(&target, rate, LoadEnd::After(during)));
     rig.pass(plan.before).await?;

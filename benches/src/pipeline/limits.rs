@@ -73,7 +73,7 @@ async fn under(
     load: impl FnOnce(&Target) -> std::io::Result<Clicks> + Send + 'static,
 ) -> anyhow::Result<Bare> {
     let who = Who::Process(server.pid());
-    let target = Target { address: server.address, slug: "bench", first_marker: 0 };
+    let target = Target { redirectors: load::only(server.address), slug: "bench", first_marker: 0 };
     let before = process::cpu_time(who)?;
     let clicks = spawn_blocking(move || load(&target)).await?.context("load the bare server")?;
     let cpu = process::cpu_time(who)?.saturating_sub(before);

@@ -12,7 +12,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::running::{Pipeline, SLUG};
 use crate::{
-    load::{Click, Clicks, Target},
+    load::{self, Click, Clicks, Target},
     process::{self, CpuTimes, Memory, Who, Whole},
     summary::Latency,
 };
@@ -93,7 +93,8 @@ impl<'a> Phases<'a> {
         name: &'static str,
         load: impl FnOnce(&Target) -> io::Result<Clicks> + Send + 'static,
     ) -> anyhow::Result<Phase> {
-        let target = Target { address: self.pipeline.redirect, slug: SLUG, first_marker: self.next_marker };
+        let target =
+            Target { redirectors: load::only(self.pipeline.redirect), slug: SLUG, first_marker: self.next_marker };
         let before = self.snapshot().await?;
         let mut clicks = spawn_blocking(move || load(&target)).await?.with_context(|| format!("the {name} load"))?;
         let answered = Instant::now();
