@@ -1,24 +1,30 @@
-//! Creating topics, and checking existing topics against the configuration. An
-//! existing topic is never altered.
+//! Making topics, widening them, and comparing those that exist with what clickhook
+//! relies on. An existing topic is altered only where a person asks for it.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
-    Offset,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-    config::FromClientConfig,
-    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewPartitions, NewTopic,
+        OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+    },
+    config::FromClientConfigAndContext,
     error::KafkaError,
     metadata::Metadata,
     types::RDKafkaErrorCode,
 };
-use schemas::{
-    Topic,
-    topics::{Cleanup, Spread},
-};
+use schemas::{Topic, topics::Spread};
 
-use crate::{Bus, BusError, Partition, config::CALL_TIMEOUT, consumer::to_list};
+use crate::{
+    Bus, BusError, Partition,
+    client::QuietContext,
+    config::CALL_TIMEOUT,
+    partition_follower::counts_in,
+    topic_settings::{Difference, Severity, compare, wanted},
+};
 
 /// The result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,29 +35,69 @@ pub struct MigratedTopics {
     pub standing: Vec<String>,
 }
 
+/// A topic whose number of partitions was raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WidenedTopic {
+    /// Its full name.
+    pub name: String,
+    /// The number of partitions that it had.
+    pub before: u16,
+    /// The number of partitions that it has.
+    pub now: u16,
+}
+
+/// The topics that exist, with their numbers of partitions and replicas.
+struct StandingTopics {
+    partitions: BTreeMap<Topic, u16>,
+    replicas: BTreeMap<Topic, u16>,
+}
+
+impl StandingTopics {
+    fn missing(&self) -> Vec<Topic> {
+        Topic::ALL.into_iter().filter(|topic| !self.partitions.contains_key(topic)).collect()
+    }
+
+    /// Returns the shared topics that exist, with their numbers of partitions.
+    fn shared(&self) -> impl Iterator<Item = (Topic, u16)> {
+        self.partitions.iter().map(|(topic, count)| (*topic, *count)).filter(|(topic, _)| is_shared(*topic))
+    }
+
+    fn widest(&self) -> Option<(Topic, u16)> {
+        self.shared().max_by_key(|(_, count)| *count)
+    }
+}
+
+fn is_shared(topic: Topic) -> bool {
+    topic.spread() == Spread::Shared
+}
+
 impl Bus {
-    /// Creates the missing topics. Several processes may run this at once.
+    /// Creates the missing topics, and commits the first offsets of the groups that read
+    /// them. Several processes may run this at once.
     ///
     /// # Errors
-    /// When Kafka does not answer, refuses, or a topic exists with
-    /// another number of partitions than configured.
+    /// When Kafka does not answer, refuses, or the topics have fewer partitions than
+    /// configured.
     pub async fn migrate(&self) -> Result<MigratedTopics, BusError> {
         let client = self.admin()?;
-        let missing = self.missing(&client)?;
+        let standing = self.standing(&client)?;
+        let missing = standing.missing();
+        // A topic that is new in this version gets as many partitions as the others.
+        let shared = standing.widest().map_or(self.config().partitions, |(_, count)| count);
         let names: Vec<(Topic, String)> = missing.iter().map(|topic| (*topic, self.topics().name(*topic))).collect();
-        let configs: Vec<Vec<(&str, String)>> = names.iter().map(|(topic, _)| topic_config(*topic)).collect();
+        let replicas = self.config().replication;
+        let configs: Vec<Vec<(&str, String)>> = names.iter().map(|(topic, _)| wanted(*topic, replicas)).collect();
         let new: Vec<NewTopic<'_>> = names
             .iter()
             .zip(&configs)
             .map(|((topic, name), config)| {
-                let replication = TopicReplication::Fixed(i32::from(self.config().replication));
-                let new = NewTopic::new(name, i32::from(self.partitions(*topic)), replication);
+                let partitions = if is_shared(*topic) { shared } else { 1 };
+                let new = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(i32::from(replicas)));
                 config.iter().fold(new, |new, (key, value)| new.set(key, value))
             })
             .collect();
         if !new.is_empty() {
-            let options = AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT));
-            let results = client.create_topics(&new, &options).await.map_err(BusError::new("create topics"))?;
+            let results = client.create_topics(&new, &options()).await.map_err(BusError::new("create topics"))?;
             for result in results {
                 match result {
                     // Another process may have been quicker.
@@ -62,154 +108,272 @@ impl Bus {
                 }
             }
         }
-        self.wait_until_known(&client).await?;
+        let known = self.wait_until_known(&client, 1).await?;
+        let created = known.partitions.iter().filter(|(topic, _)| missing.contains(topic));
+        let created = created.flat_map(|(topic, count)| (0..*count).map(|index| partition(*topic, index))).collect();
+        self.begin_groups(created).await?;
+        self.check_counts(&known)?;
         let created: Vec<String> = names.into_iter().map(|(_, name)| name).collect();
         let standing =
             Topic::ALL.iter().map(|topic| self.topics().name(*topic)).filter(|name| !created.contains(name)).collect();
         Ok(MigratedTopics { created, standing })
     }
 
-    /// Checks that every topic exists as configured.
+    /// Raises the number of partitions of all shared topics to `to`, and commits the
+    /// first offsets of the groups that read them. Running processes go on: members of
+    /// groups find the new partitions, and producers use them, within seconds. After an
+    /// error it can be called again.
     ///
     /// # Errors
-    /// When Kafka does not answer, a topic is missing, or one has another number
-    /// of partitions.
-    pub fn check_topics(&self) -> Result<(), BusError> {
-        let missing = self.missing(&self.admin()?)?;
+    /// When Kafka does not answer or refuses, topics are missing, or one has more
+    /// partitions than `to`.
+    pub async fn widen(&self, to: u16) -> Result<Vec<WidenedTopic>, BusError> {
+        let client = self.admin()?;
+        let standing = self.standing(&client)?;
+        self.check_missing(&standing.missing())?;
+        if let Some((topic, found)) = standing.widest().filter(|(_, count)| *count > to) {
+            let command = self.widen_command(found);
+            return Err(BusError::Narrower { topic: self.topics().name(topic), found, command });
+        }
+        let widened: Vec<(Topic, WidenedTopic)> = standing
+            .shared()
+            .filter(|(_, count)| *count < to)
+            .map(|(topic, before)| (topic, WidenedTopic { name: self.topics().name(topic), before, now: to }))
+            .collect();
+        if !widened.is_empty() {
+            // Producers choose a new partition only once all topics have it, so the order
+            // in which Kafka makes them does not matter.
+            let new: Vec<NewPartitions<'_>> =
+                widened.iter().map(|(_, topic)| NewPartitions::new(&topic.name, usize::from(to))).collect();
+            let results = client.create_partitions(&new, &options()).await.map_err(BusError::new("widen topics"))?;
+            for result in results {
+                if let Err((topic, code)) = result {
+                    return Err(BusError::Widen { topic, source: KafkaError::AdminOp(code) });
+                }
+            }
+        }
+        self.wait_until_known(&client, to).await?;
+        let created = widened
+            .iter()
+            .flat_map(|(topic, WidenedTopic { before, now, .. })| (*before..*now).map(|index| partition(*topic, index)))
+            .collect();
+        self.begin_groups(created).await?;
+        Ok(widened.into_iter().map(|(_, topic)| topic).collect())
+    }
+
+    /// Returns the command that widens all shared topics to `to` partitions.
+    fn widen_command(&self, to: u16) -> String {
+        self.command(&format!("partitions widen --to {to}"))
+    }
+
+    async fn begin_groups(&self, created: BTreeSet<Partition>) -> Result<usize, BusError> {
+        let bus = self.clone();
+        let begun = tokio::task::spawn_blocking(move || bus.commit_first_offsets(&created)).await;
+        begun.unwrap_or(Err(BusError::Gone { what: "commit first offsets" }))
+    }
+
+    /// Compares the topics `relied` with what clickhook relies on. Returns a sentence for
+    /// each difference that takes a failure to lose records.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, topics are missing or have too few partitions, or have
+    /// settings under which records are lost or stuck in normal operation.
+    pub async fn check_topics(&self, relied: &[Topic]) -> Result<Vec<String>, BusError> {
+        let client = self.admin()?;
+        let standing = self.standing(&client)?;
+        self.check_missing(&standing.missing())?;
+        self.check_counts(&standing)?;
+        let mut warnings = Vec::new();
+        warnings.extend(self.uneven(&standing));
+        let mut problems = Vec::new();
+        for (topic, differences) in self.differences(&client, &standing, relied).await? {
+            for difference in differences {
+                let Difference { severity, setting, found, wanted, consequence } = difference;
+                let name = self.topics().name(topic);
+                let sentence = format!("topic {name} has {setting} = {found} instead of {wanted}: {consequence}");
+                match severity {
+                    Severity::Error => problems.push(sentence),
+                    Severity::Warning => {
+                        warnings.push(format!("{sentence}. Set it right with `{}`", self.alter_command()));
+                    }
+                }
+            }
+        }
+        if problems.is_empty() {
+            return Ok(warnings);
+        }
+        Err(BusError::TopicSettings { problems, command: self.alter_command() })
+    }
+
+    fn alter_command(&self) -> String {
+        self.command("migrate --alter-topics")
+    }
+
+    /// Sets the settings of existing topics that differ from what clickhook relies on.
+    /// Returns a sentence for each. Other settings of the topics stay.
+    ///
+    /// # Errors
+    /// When Kafka does not answer or refuses, or topics are missing.
+    pub async fn alter_topics(&self) -> Result<Vec<String>, BusError> {
+        let client = self.admin()?;
+        let standing = self.standing(&client)?;
+        self.check_missing(&standing.missing())?;
+        let mut altered = Vec::new();
+        for (topic, resource) in self.configs(&client, &Topic::ALL).await? {
+            let replicas = standing.replicas.get(&topic).copied().unwrap_or(1);
+            let differences = compare(topic, replicas, value_in(&resource));
+            if differences.is_empty() {
+                continue;
+            }
+            let name = self.topics().name(topic);
+            // Kafka resets what a request does not name.
+            let kept = resource.entries.iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+            let kept = kept.filter_map(|entry| Some((entry.name.as_str(), entry.value.as_deref()?)));
+            let config = kept
+                .fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |config, (key, value)| config.set(key, value));
+            let config = differences.iter().fold(config, |config, found| config.set(found.setting, &found.wanted));
+            let results = client
+                .alter_configs([&config], &options())
+                .await
+                .map_err(BusError::new("change a topic's settings"))?;
+            if let Some(Err((_, code))) = results.into_iter().next() {
+                return Err(BusError::AlterTopic { topic: name, source: KafkaError::AdminOp(code) });
+            }
+            altered.extend(differences.into_iter().map(|Difference { setting, found, wanted, .. }| {
+                format!("topic {name}: {setting} = {wanted} (was {found})")
+            }));
+        }
+        Ok(altered)
+    }
+
+    async fn differences(
+        &self,
+        client: &AdminClient<QuietContext>,
+        standing: &StandingTopics,
+        topics: &[Topic],
+    ) -> Result<Vec<(Topic, Vec<Difference>)>, BusError> {
+        let configs = self.configs(client, topics).await?;
+        let compared = configs.into_iter().map(|(topic, resource)| {
+            let replicas = standing.replicas.get(&topic).copied().unwrap_or(1);
+            (topic, compare(topic, replicas, value_in(&resource)))
+        });
+        Ok(compared.collect())
+    }
+
+    /// Asks for the settings of topics.
+    async fn configs(
+        &self,
+        client: &AdminClient<QuietContext>,
+        topics: &[Topic],
+    ) -> Result<Vec<(Topic, ConfigResource)>, BusError> {
+        // Kafka refuses a request that names a topic twice.
+        let names: BTreeSet<String> = topics.iter().map(|topic| self.topics().name(*topic)).collect();
+        let resources: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let failed = || BusError::new("ask for the topics' settings");
+        let described = client.describe_configs(&resources, &options()).await.map_err(failed())?;
+        let mut configs = Vec::new();
+        for resource in described {
+            let resource = resource.map_err(|code| failed()(KafkaError::AdminOp(code)))?;
+            let OwnedResourceSpecifier::Topic(name) = &resource.specifier else { continue };
+            configs.extend(self.topics().parse(name).map(|topic| (topic, resource)));
+        }
+        Ok(configs)
+    }
+
+    pub(crate) fn admin(&self) -> Result<AdminClient<QuietContext>, BusError> {
+        AdminClient::from_config_and_context(&self.admin_config(), QuietContext)
+            .map_err(BusError::new("make an admin client"))
+    }
+
+    /// Asks which topics there are.
+    fn standing(&self, client: &AdminClient<QuietContext>) -> Result<StandingTopics, BusError> {
+        let metadata =
+            client.inner().fetch_metadata(None, CALL_TIMEOUT).map_err(BusError::new("ask which topics there are"))?;
+        let partitions = counts_in(&metadata, self.topics());
+        self.counts.set(partitions.clone());
+        Ok(StandingTopics { replicas: self.replicas(&metadata), partitions })
+    }
+
+    /// Returns the smallest number of replicas of a partition of each topic.
+    fn replicas(&self, metadata: &Metadata) -> BTreeMap<Topic, u16> {
+        let found = metadata.topics().iter();
+        found
+            .filter_map(|found| {
+                let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min()?;
+                Some((self.topics().parse(found.name())?, u16::try_from(replicas).unwrap_or(u16::MAX)))
+            })
+            .collect()
+    }
+
+    fn check_missing(&self, missing: &[Topic]) -> Result<(), BusError> {
         if missing.is_empty() {
             return Ok(());
         }
-        Err(BusError::MissingTopics { names: missing.iter().map(|topic| self.topics().name(*topic)).collect() })
+        let names = missing.iter().map(|topic| self.topics().name(*topic)).collect();
+        Err(BusError::MissingTopics { names, command: self.command("migrate") })
     }
 
-    /// Sets the committed offsets of `group` in the partitions of `topic` that
-    /// `scope` selects to the log's end `to`. The group must have no running
-    /// member. Returns the offsets that were set, by partition.
-    ///
-    /// # Errors
-    /// When Kafka does not answer, or the group has a running member.
-    pub fn set_offsets(
+    fn check_counts(&self, standing: &StandingTopics) -> Result<(), BusError> {
+        for (topic, found) in &standing.partitions {
+            if !is_shared(*topic) && *found != 1 {
+                return Err(BusError::Divided { topic: self.topics().name(*topic), found: *found });
+            }
+        }
+        let configured = self.config().partitions;
+        let Some(found) = standing.shared().map(|(_, count)| count).min().filter(|found| *found < configured) else {
+            return Ok(());
+        };
+        let widest = standing.widest().map_or(configured, |(_, count)| count);
+        let command = self.widen_command(widest.max(configured));
+        Err(BusError::TooFewPartitions { found, configured, command })
+    }
+
+    /// Returns a sentence where shared topics differ in their numbers of partitions.
+    fn uneven(&self, standing: &StandingTopics) -> Option<String> {
+        let (widest, most) = standing.widest()?;
+        let (narrowest, least) = standing.shared().min_by_key(|(_, count)| *count)?;
+        (least < most).then(|| {
+            format!(
+                "topic {} has {most} partitions, and {} has {least}: all shared topics must have the same number. Widen them \
+                 with `{}`",
+                self.topics().name(widest),
+                self.topics().name(narrowest),
+                self.widen_command(most)
+            )
+        })
+    }
+
+    /// Waits until the brokers know all topics, the shared ones with at least
+    /// `partitions`: a new topic or partition takes a moment.
+    async fn wait_until_known(
         &self,
-        group: &str,
-        topic: Topic,
-        to: LogEnd,
-        scope: OffsetScope,
-    ) -> Result<Vec<(i32, i64)>, BusError> {
-        let consumer: BaseConsumer =
-            self.group_config(group, false).create().map_err(BusError::new("make a consumer"))?;
-        let name = self.topics().name(topic);
-        let mut offsets = Vec::new();
-        let all = (0..i32::from(self.partitions(topic))).map(|index| (Partition { topic, index }, 0, None));
-        let committed = consumer
-            .committed_offsets(to_list(self.topics(), all), CALL_TIMEOUT)
-            .map_err(BusError::new("fetch committed offsets"))?;
-        for index in 0..i32::from(self.partitions(topic)) {
-            let (start, end) =
-                consumer.fetch_watermarks(&name, index, CALL_TIMEOUT).map_err(BusError::new("fetch a log's ends"))?;
-            let current = committed.find_partition(&name, index).map(|element| element.offset());
-            let is_good = matches!(current, Some(Offset::Offset(offset)) if (start..=end).contains(&offset));
-            if is_good && scope == OffsetScope::Missing {
-                continue;
-            }
-            offsets.push((index, if to == LogEnd::Earliest { start } else { end }));
-        }
-        if offsets.is_empty() {
-            return Ok(offsets);
-        }
-        let list = to_list(
-            self.topics(),
-            offsets.iter().map(|(index, offset)| (Partition { topic, index: *index }, *offset, None)),
-        );
-        consumer.commit(&list, CommitMode::Sync).map_err(BusError::new("commit offsets"))?;
-        Ok(offsets)
-    }
-
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, BusError> {
-        AdminClient::from_config(&self.admin_config()).map_err(BusError::new("make an admin client"))
-    }
-
-    fn missing(&self, client: &AdminClient<DefaultClientContext>) -> Result<Vec<Topic>, BusError> {
-        let metadata = fetch_metadata(client)?;
-        let mut missing = Vec::new();
-        for topic in Topic::ALL {
-            let name = self.topics().name(topic);
-            let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
-                missing.push(topic);
-                continue;
-            };
-            let (found, configured) = (found.partitions().len(), usize::from(self.partitions(topic)));
-            if found != configured && topic.spread() == Spread::Shared {
-                return Err(BusError::Partitions { topic: name, found, configured });
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Waits until the brokers know all topics: a new topic takes a moment.
-    async fn wait_until_known(&self, client: &AdminClient<DefaultClientContext>) -> Result<(), BusError> {
+        client: &AdminClient<QuietContext>,
+        partitions: u16,
+    ) -> Result<StandingTopics, BusError> {
         let deadline = Instant::now() + CALL_TIMEOUT;
         loop {
-            let missing = self.missing(client)?;
-            if missing.is_empty() {
-                return Ok(());
+            let standing = self.standing(client)?;
+            let missing = standing.missing();
+            if missing.is_empty() && standing.shared().all(|(_, count)| count >= partitions) {
+                return Ok(standing);
             }
             if Instant::now() > deadline {
-                return Err(BusError::MissingTopics {
-                    names: missing.iter().map(|topic| self.topics().name(*topic)).collect(),
-                });
+                self.check_missing(&missing)?;
+                return Ok(standing);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-/// An end of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogEnd {
-    /// The first record that the log still has.
-    Earliest,
-    /// Behind the last record.
-    Latest,
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT))
 }
 
-/// The partitions whose offset is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OffsetScope {
-    /// Partitions without a committed offset, or with an offset outside the log.
-    Missing,
-    /// All partitions: records are processed again, or skipped.
-    All,
+fn value_in<'a>(resource: &'a ConfigResource) -> impl Fn(&str) -> Option<&'a str> {
+    move |name| resource.get(name)?.value.as_deref()
 }
 
-fn fetch_metadata(client: &AdminClient<DefaultClientContext>) -> Result<Metadata, BusError> {
-    client.inner().fetch_metadata(None, CALL_TIMEOUT).map_err(BusError::new("ask which topics there are"))
-}
-
-fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
-    // Tables are compacted early, so that a start reads few outdated records.
-    let mut config = match topic.cleanup() {
-        Cleanup::After(retention) => vec![
-            ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", retention.as_millis().to_string()),
-            ("segment.ms", topic.segment().as_millis().to_string()),
-        ],
-        Cleanup::Compact => vec![
-            ("cleanup.policy", "compact".to_owned()),
-            // A table's snapshot may be half as old (`MAX_AGE_MS`).
-            ("delete.retention.ms", "86400000".to_owned()),
-            ("min.cleanable.dirty.ratio", "0.2".to_owned()),
-            ("segment.ms", topic.segment().as_millis().to_string()),
-        ],
-        Cleanup::CompactFor(retention) => vec![
-            ("cleanup.policy", "compact,delete".to_owned()),
-            ("retention.ms", retention.as_millis().to_string()),
-            ("segment.ms", topic.segment().as_millis().to_string()),
-        ],
-    };
-    config.push(("max.message.bytes", "4194304".to_owned()));
-    // Retention must not depend on a producer's clock.
-    if !matches!(topic.cleanup(), Cleanup::Compact) {
-        config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
-    }
-    config
+fn partition(topic: Topic, index: u16) -> Partition {
+    Partition { topic, index: i32::from(index) }
 }

@@ -1,14 +1,17 @@
 //! Rules for every kind of client: how it begins, and how it reports errors.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::{
     ClientContext,
     client::Client,
-    consumer::ConsumerContext,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
+    types::RDKafkaErrorCode,
 };
 use tracing::debug;
+
+use crate::{BusError, config::CALL_TIMEOUT};
 
 /// A client context that logs at `debug` alone: while Kafka is away, librdkafka
 /// reports every attempt to connect.
@@ -35,4 +38,27 @@ pub(crate) fn connect<C: ClientContext>(client: &Client<C>, topic: &str, within:
     client.fetch_metadata(Some(topic), within)?;
     client.fetch_metadata(Some(topic), within)?;
     Ok(())
+}
+
+/// Returns the first offset of a log, and the offset behind its last record. A partition
+/// without a leader, as right after it was made, is asked again.
+pub(crate) fn log_ends<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Result<(i64, i64), BusError> {
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT) {
+            Ok(ends) => return Ok(ends),
+            Err(error) => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+                    if Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                _ => return Err(BusError::new("fetch a log's ends")(error)),
+            },
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! How every Kafka client of the project is set up. Each setting that differs
 //! from librdkafka's default stands here with its reason.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
-use schemas::{Topic, Topics, topics::Spread};
+use schemas::Topics;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::{partition_counts::SharedCounts, stopped::StoppedPartitions};
 
 /// Where Kafka is and how this installation uses it: `[kafka]` in the
 /// configuration.
@@ -17,7 +19,7 @@ pub struct BusConfig {
     pub brokers: String,
     /// The prefix of every topic, group and transactional id.
     pub prefix: String,
-    /// Partitions of every topic that is spread; fixed when the topics are made.
+    /// Partitions of every shared topic when it is made; the topics may have more by now.
     pub partitions: u16,
     /// Replicas of every topic.
     pub replication: u16,
@@ -27,6 +29,9 @@ pub struct BusConfig {
     pub instance: Option<String>,
     /// Further librdkafka settings for every client, such as `security.protocol`.
     pub properties: BTreeMap<String, String>,
+    /// The file that the configuration was read from, for the commands in errors.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 impl Default for BusConfig {
@@ -38,6 +43,7 @@ impl Default for BusConfig {
             replication: 1,
             instance: None,
             properties: BTreeMap::new(),
+            file: None,
         }
     }
 }
@@ -49,6 +55,8 @@ pub struct Bus {
     topics: Arc<Topics>,
     fetch_min_bytes: u32,
     clients: Arc<watch::Sender<()>>,
+    pub(crate) counts: SharedCounts,
+    pub(crate) stopped: StoppedPartitions,
 }
 
 /// A token that a thread holds for as long as it has a client.
@@ -57,6 +65,11 @@ pub(crate) type Alive = watch::Receiver<()>;
 /// How long a member of a group may be silent before its partitions are given
 /// to another.
 const SESSION: Duration = Duration::from_secs(6);
+/// How long a consumer may go without a poll before its partitions are given to another
+/// member: librdkafka's default.
+pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
+/// How often a client asks for the partitions and their leaders without another reason.
+const METADATA_REFRESH: Duration = Duration::from_secs(10);
 /// How long a transaction may stay open after its producer died.
 pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request waits for a broker. The default of a minute keeps clients with a
@@ -72,7 +85,14 @@ impl Bus {
     #[must_use]
     pub fn new(config: BusConfig) -> Self {
         let topics = Arc::new(Topics::new(&config.prefix));
-        Self { config: Arc::new(config), topics, fetch_min_bytes: 1, clients: Arc::new(watch::Sender::new(())) }
+        Self {
+            config: Arc::new(config),
+            topics,
+            fetch_min_bytes: 1,
+            clients: Arc::new(watch::Sender::new(())),
+            counts: SharedCounts::default(),
+            stopped: StoppedPartitions::default(),
+        }
     }
 
     /// Waits about a second until the clients of all dropped producers and tables of
@@ -106,13 +126,26 @@ impl Bus {
         &self.topics
     }
 
-    /// Returns the number of partitions of `topic`.
+    /// Returns a `clickhook` command that a person can paste into a shell, so that it
+    /// reaches this Kafka.
     #[must_use]
-    pub fn partitions(&self, topic: Topic) -> u16 {
-        match topic.spread() {
-            Spread::One => 1,
-            Spread::Shared => self.config.partitions,
+    pub fn command(&self, arguments: &str) -> String {
+        let default = BusConfig::default();
+        let mut command = String::new();
+        for (variable, value, default) in [
+            ("CLICKHOOK_KAFKA_BROKERS", &self.config.brokers, &default.brokers),
+            ("CLICKHOOK_KAFKA_PREFIX", &self.config.prefix, &default.prefix),
+        ] {
+            if value != default {
+                command.push_str(&format!("{variable}={} ", quoted(value)));
+            }
         }
+        command.push_str("clickhook ");
+        command.push_str(arguments);
+        if let Some(file) = &self.config.file {
+            command.push_str(&format!(" --config {}", quoted(&file.display().to_string())));
+        }
+        command
     }
 
     /// The settings of every client.
@@ -126,6 +159,8 @@ impl Bus {
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.timeout.ms", REQUEST_TIMEOUT.as_millis().to_string())
             .set("socket.keepalive.enable", "true")
+            // The default of 5 minutes would leave new partitions unread for that long.
+            .set("topic.metadata.refresh.interval.ms", METADATA_REFRESH.as_millis().to_string())
             // Nagle's algorithm would delay a small produce request.
             .set("socket.nagle.disable", "true")
             .set("allow.auto.create.topics", "false")
@@ -175,21 +210,25 @@ impl Bus {
             // would show as a stall.
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.error.backoff.ms", "100")
-            // The size of prefetched records, per consumer.
-            .set("queued.max.messages.kbytes", "8192");
+            // The size of prefetched records of a consumer, all its partitions together.
+            // The fetches under way, one a broker, may exceed it by 8 MiB each.
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.max.bytes", "8388608");
         client
     }
 
-    pub(crate) fn group_config(&self, group: &str, member: bool) -> ClientConfig {
+    /// The settings of a client of `group`, which is a static member if it has a name.
+    pub(crate) fn group_config(&self, group: &str, member: Option<&str>) -> ClientConfig {
         let mut client = self.reader_config(group);
         client
             .set("group.id", self.topics.group(group))
             .set("session.timeout.ms", SESSION.as_millis().to_string())
+            .set("max.poll.interval.ms", MAX_POLL_INTERVAL.as_millis().to_string())
             .set("heartbeat.interval.ms", "2000")
             // Co-partitioned topics must land on the same member.
             .set("partition.assignment.strategy", "range");
-        if let (true, Some(instance)) = (member, &self.config.instance) {
-            client.set("group.instance.id", self.topics.group(&format!("{group}.{instance}")));
+        if let Some(member) = member {
+            client.set("group.instance.id", self.topics.group(&format!("{group}.{member}")));
         }
         client
     }
@@ -209,5 +248,30 @@ impl Bus {
             .set("fetch.queue.backoff.ms", "2")
             .set("isolation.level", "read_committed");
         client
+    }
+}
+
+/// Quotes a word for a shell, if it needs it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_names_what_it_cannot_know() {
+        let command = |config: BusConfig| Bus::new(config).command("migrate");
+        assert_eq!(command(BusConfig::default()), "clickhook migrate");
+        let file = Some(PathBuf::from("/etc/o'clock; rm.toml"));
+        let config =
+            BusConfig { brokers: "a:1,b:2".to_owned(), prefix: "acme.x".to_owned(), file, ..BusConfig::default() };
+        let expected = r"CLICKHOOK_KAFKA_BROKERS=a:1,b:2 CLICKHOOK_KAFKA_PREFIX=acme.x clickhook migrate --config '/etc/o'\''clock; rm.toml'";
+        assert_eq!(command(config), expected);
     }
 }

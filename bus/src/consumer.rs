@@ -2,6 +2,7 @@
 //! poll, and only offsets that its owner reports as done are committed.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -17,13 +18,22 @@ use rdkafka::{
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 use schemas::{Topic, Topics};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::{
     Bus, BusError, Partition, Record,
-    client::connect,
+    client::{connect, log_ends},
     config::{CALL_TIMEOUT, FIRST_BROKER},
+    stopped::{ConsumerStops, StopReason},
 };
+
+/// How long a group's first offset may be missing: whoever makes a partition commits it
+/// a moment later.
+const FIRST_OFFSET: Duration = Duration::from_secs(2);
+/// How often a stopped partition is looked at again, and how long each question may take.
+const RECHECK_EVERY: Duration = Duration::from_secs(3);
+const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether records of open and of aborted transactions are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +117,17 @@ pub struct GroupMetadata(pub(crate) ConsumerGroupMetadata);
 
 struct Context<A> {
     owner: Arc<A>,
+    bus: Bus,
     topics: Arc<Topics>,
     group: String,
+    read: Vec<Topic>,
     fatal: Mutex<Option<BusError>>,
+    stops: ConsumerStops,
+    /// Where reading started in each assigned partition.
+    starts: Mutex<BTreeMap<Partition, i64>>,
+    /// The number of partitions in the name of a static member, until its first
+    /// assignment.
+    named_after: Mutex<Option<u32>>,
 }
 
 impl<A: Assignments> ClientContext for Context<A> {
@@ -144,8 +162,10 @@ impl<A: Assignments> ConsumerContext for Context<A> {
 
 impl<A: Assignments> Context<A> {
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<(), BusError> {
+        self.check_name(consumer)?;
         let partitions = from_list(&self.topics, list);
-        let assigned = start_offsets(consumer, &self.topics, &self.group, &partitions)?;
+        let assigned = self.start_offsets(consumer, &partitions)?;
+        *self.starts.lock() = assigned.iter().map(|assigned| (assigned.partition, assigned.offset)).collect();
         self.owner.assigned(&assigned);
         let list = to_list(&self.topics, assigned.iter().map(|a| (a.partition, a.offset, None)));
         info!(group = self.group, partitions = %names(&partitions), "partitions assigned");
@@ -157,6 +177,7 @@ impl<A: Assignments> Context<A> {
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let partitions = from_list(&self.topics, list);
         let lost = consumer.assignment_lost();
+        self.stops.clear();
         let commits = self.owner.revoked(&Revoked { partitions: &partitions, lost });
         info!(group = self.group, partitions = %names(&partitions), lost, "partitions revoked");
         if !lost && !commits.is_empty() {
@@ -168,71 +189,99 @@ impl<A: Assignments> Context<A> {
     }
 }
 
-/// Returns where reading starts in each partition: at the committed offset, or at 0
-/// of a log that still begins there. Any other offset could skip records.
-fn start_offsets<A: Assignments>(
-    consumer: &BaseConsumer<Context<A>>,
-    topics: &Topics,
-    group: &str,
-    partitions: &[Partition],
-) -> Result<Vec<Assigned>, BusError> {
-    if partitions.is_empty() {
-        return Ok(Vec::new());
-    }
-    let list = to_list(topics, partitions.iter().map(|partition| (*partition, 0, None)));
-    let committed = consumer.committed_offsets(list, CALL_TIMEOUT).map_err(|error| {
-        // While offsets are pending, librdkafka retries until the timeout, and
-        // reports no more than the timeout.
-        let timed_out = error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
-        if timed_out && is_reachable(consumer, topics, partitions[0]) {
-            return BusError::OffsetsPending { group: group.to_owned() };
-        }
-        BusError::new("fetch committed offsets")(error)
-    })?;
-    let mut assigned = Vec::with_capacity(partitions.len());
-    for element in committed.elements() {
-        element.error().map_err(BusError::new("fetch a committed offset"))?;
-        let Some(topic) = topics.parse(element.topic()) else { continue };
-        let partition = Partition { topic, index: element.partition() };
-        let offset = if let Offset::Offset(offset) = element.offset() {
-            offset
-        } else {
-            let start = log_start(consumer, element.topic(), element.partition())?;
-            if start != 0 {
-                return Err(BusError::NoOffset {
-                    group: group.to_owned(),
-                    topic: element.topic().to_owned(),
-                    partition: element.partition(),
-                    start,
-                });
-            }
-            0
-        };
-        assigned.push(Assigned { partition, offset, metadata: element.metadata().to_owned() });
-    }
-    Ok(assigned)
+/// The offset that a group has committed in a partition, if any.
+struct CommittedOffset {
+    partition: Partition,
+    offset: Option<i64>,
+    metadata: String,
 }
 
-/// Returns the first offset of a log. A partition without a leader, as right after
-/// its topic was created, is asked again.
-fn log_start<A: Assignments>(
-    consumer: &BaseConsumer<Context<A>>,
-    topic: &str,
-    partition: i32,
-) -> Result<i64, BusError> {
-    let deadline = Instant::now() + CALL_TIMEOUT;
-    loop {
-        match consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT) {
-            Ok((start, _)) => return Ok(start),
-            Err(error) => match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
-                    if Instant::now() < deadline =>
-                {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                _ => return Err(BusError::new("fetch where a log begins")(error)),
-            },
+impl<A: Assignments> Context<A> {
+    /// Kafka gives a static member that rejoins within its session the partitions that
+    /// it had, also when its topics were widened meanwhile: the new ones would never be
+    /// read. So its name has the number of partitions, and a member that has joined
+    /// under an old number joins again under the new one.
+    fn check_name(&self, consumer: &BaseConsumer<Self>) -> Result<(), BusError> {
+        let Some(named) = self.named_after.lock().take() else { return Ok(()) };
+        let now = self.bus.ask_total_partitions(consumer.client(), &self.read)?;
+        if named == now {
+            return Ok(());
         }
+        Err(BusError::PartitionsChanged { group: self.group.clone(), before: named, now })
+    }
+
+    /// Returns where reading starts in each partition: at the committed offset. A
+    /// partition without an offset is stopped: any start could lose or double records.
+    fn start_offsets(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[Partition],
+    ) -> Result<Vec<Assigned>, BusError> {
+        self.stops.clear();
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deadline = Instant::now() + FIRST_OFFSET;
+        let committed = loop {
+            let committed = self.committed(consumer, partitions)?;
+            if committed.iter().all(|committed| committed.offset.is_some()) || Instant::now() >= deadline {
+                break committed;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let mut assigned = Vec::with_capacity(partitions.len());
+        for CommittedOffset { partition, offset, metadata } in committed {
+            match offset {
+                Some(offset) => assigned.push(Assigned { partition, offset, metadata }),
+                None => self.stops.stop(partition, &self.no_offset(consumer, partition)?),
+            }
+        }
+        Ok(assigned)
+    }
+
+    fn committed(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[Partition],
+    ) -> Result<Vec<CommittedOffset>, BusError> {
+        let list = to_list(&self.topics, partitions.iter().map(|partition| (*partition, 0, None)));
+        let committed = consumer.committed_offsets(list, CALL_TIMEOUT).map_err(|error| {
+            // While offsets are pending, librdkafka retries until the timeout, and
+            // reports no more than the timeout.
+            let timed_out = error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
+            if timed_out && is_reachable(consumer, &self.topics, partitions[0]) {
+                return BusError::OffsetsPending { group: self.group.clone() };
+            }
+            BusError::new("fetch committed offsets")(error)
+        })?;
+        let mut offsets = Vec::with_capacity(partitions.len());
+        for element in committed.elements() {
+            element.error().map_err(BusError::new("fetch a committed offset"))?;
+            let Some(topic) = self.topics.parse(element.topic()) else { continue };
+            let partition = Partition { topic, index: element.partition() };
+            let offset = if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None };
+            offsets.push(CommittedOffset { partition, offset, metadata: element.metadata().to_owned() });
+        }
+        Ok(offsets)
+    }
+
+    fn no_offset(&self, consumer: &BaseConsumer<Self>, partition: Partition) -> Result<StopReason, BusError> {
+        let topic = self.topics.name(partition.topic);
+        let (start, _) = log_ends(consumer, &topic, partition.index)?;
+        Ok(StopReason::NoOffset {
+            group: self.group.clone(),
+            topic,
+            partition: partition.index,
+            start,
+            migrate: self.bus.command("migrate"),
+            earliest: self.set_earliest(partition),
+        })
+    }
+
+    /// Returns the command that lets the group go on in the topic of `partition`.
+    fn set_earliest(&self, partition: Partition) -> String {
+        let (group, topic) = (&self.group, partition.topic.suffix());
+        self.bus.command(&format!("offsets set --group {group} --topic {topic} --to earliest"))
     }
 }
 
@@ -276,8 +325,9 @@ pub struct Consumer<A: Assignments = ()> {
     inner: BaseConsumer<Context<A>>,
     topics: Arc<Topics>,
     group: String,
-    read: Vec<Topic>,
     joined: AtomicBool,
+    /// When stopped partitions are looked at again.
+    recheck_at: Mutex<Instant>,
     query_config: ClientConfig,
     query_client: OnceLock<BaseConsumer>,
 }
@@ -297,9 +347,22 @@ impl Bus {
         owner: Arc<A>,
     ) -> Result<Consumer<A>, BusError> {
         let topics = Arc::clone(self.topics());
-        let context = Context { owner, topics: Arc::clone(&topics), group: group.to_owned(), fatal: Mutex::new(None) };
+        let partitions = self.total_partitions(read);
+        let instance = self.config().instance.as_ref().filter(|_| membership == Membership::Static);
+        let member = instance.map(|instance| format!("{instance}.p{partitions}"));
+        let context = Context {
+            owner,
+            bus: self.clone(),
+            topics: Arc::clone(&topics),
+            group: group.to_owned(),
+            read: read.to_vec(),
+            fatal: Mutex::new(None),
+            stops: self.stopped.of_consumer(group),
+            starts: Mutex::default(),
+            named_after: Mutex::new(member.as_ref().map(|_| partitions)),
+        };
         let inner: BaseConsumer<Context<A>> = self
-            .group_config(group, membership == Membership::Static)
+            .group_config(group, member.as_deref())
             .set("isolation.level", isolation.as_str())
             .create_with_context(context)
             .map_err(BusError::new("make a consumer"))?;
@@ -311,11 +374,20 @@ impl Bus {
             inner,
             topics,
             group: group.to_owned(),
-            read: read.to_vec(),
             joined: AtomicBool::new(false),
+            recheck_at: Mutex::new(Instant::now()),
             query_config,
             query_client: OnceLock::new(),
         })
+    }
+}
+
+impl Bus {
+    /// Returns the partitions that consumers of this handle and its clones do not read,
+    /// each under its group and name, with the reason and the command to run.
+    #[must_use]
+    pub fn stopped_partitions(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        self.stopped.subscribe()
     }
 }
 
@@ -323,7 +395,8 @@ impl<A: Assignments> Consumer<A> {
     /// Joins the group, after waiting for the first broker: librdkafka otherwise
     /// retries only after a second.
     fn join(&self) -> Result<(), BusError> {
-        let names: Vec<String> = self.read.iter().map(|topic| self.topics.name(*topic)).collect();
+        let read = &self.inner.context().read;
+        let names: Vec<String> = read.iter().map(|topic| self.topics.name(*topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let first = names.first().copied().unwrap_or_default();
         if let Err(error) = connect(self.inner.client(), first, FIRST_BROKER) {
@@ -342,6 +415,7 @@ impl<A: Assignments> Consumer<A> {
         if !self.joined.swap(true, Ordering::Relaxed) {
             self.join()?;
         }
+        self.recheck_stopped()?;
         let polled = self.inner.poll(timeout);
         if let Some(error) = self.inner.context().fatal.lock().take() {
             return Err(error);
@@ -358,11 +432,7 @@ impl<A: Assignments> Consumer<A> {
 
     fn check(&self, error: KafkaError) -> Result<(), BusError> {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                let names: Vec<String> = self.read.iter().map(|topic| self.topics.name(*topic)).collect();
-                let (group, topic) = (self.group.clone(), names.join("|"));
-                Err(BusError::OffsetGone { group, topic, detail: error.to_string() })
-            }
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.stop_gone(error),
             Some(
                 RDKafkaErrorCode::Fatal
                 | RDKafkaErrorCode::FencedInstanceId
@@ -377,6 +447,56 @@ impl<A: Assignments> Consumer<A> {
                 Ok(())
             }
         }
+    }
+
+    /// Stops the partitions whose next offset the log does not hold. librdkafka does not
+    /// say which partition an error is about.
+    fn stop_gone(&self, error: KafkaError) -> Result<(), BusError> {
+        let context = self.inner.context();
+        let positions = self.inner.position().map_err(BusError::new("read the positions"))?;
+        let stopped = context.stops.partitions();
+        let mut found = !stopped.is_empty();
+        for (partition, start) in context.starts.lock().iter() {
+            if stopped.contains(partition) {
+                continue;
+            }
+            let topic = self.topics.name(partition.topic);
+            let position = positions.find_partition(&topic, partition.index).map(|element| element.offset());
+            let offset = if let Some(Offset::Offset(offset)) = position { offset } else { *start };
+            let (start, end) = log_ends(self.query_client()?, &topic, partition.index)?;
+            if (start..=end).contains(&offset) {
+                continue;
+            }
+            found = true;
+            let group = self.group.clone();
+            let earliest = context.set_earliest(*partition);
+            let reason =
+                StopReason::OffsetGone { group, topic, partition: partition.index, offset, start, end, earliest };
+            context.stops.stop(*partition, &reason);
+        }
+        if found { Ok(()) } else { Err(BusError::Kafka { what: "read", source: error }) }
+    }
+
+    /// Looks whether the group now has an offset in a stopped partition that its log
+    /// holds. A new consumer then reads it.
+    fn recheck_stopped(&self) -> Result<(), BusError> {
+        let stopped = self.inner.context().stops.partitions();
+        if stopped.is_empty() || *self.recheck_at.lock() > Instant::now() {
+            return Ok(());
+        }
+        *self.recheck_at.lock() = Instant::now() + RECHECK_EVERY;
+        let list = to_list(&self.topics, stopped.iter().map(|partition| (*partition, 0, None)));
+        let Ok(committed) = self.inner.committed_offsets(list, RECHECK_TIMEOUT) else { return Ok(()) };
+        for partition in stopped {
+            let topic = self.topics.name(partition.topic);
+            let offset = committed.find_partition(&topic, partition.index).map(|element| element.offset());
+            let Some(Offset::Offset(offset)) = offset else { continue };
+            let ends = self.query_client()?.fetch_watermarks(&topic, partition.index, RECHECK_TIMEOUT);
+            if ends.is_ok_and(|(start, end)| (start..=end).contains(&offset)) {
+                return Err(BusError::PartitionReadable { group: self.group.clone(), partition });
+            }
+        }
+        Ok(())
     }
 
     /// Commits offsets and waits until Kafka confirms them.
@@ -449,7 +569,11 @@ impl<A: Assignments> Consumer<A> {
         if self.is_lost() {
             return Err(BusError::PartitionsLost { group: self.group.clone() });
         }
-        self.inner.group_metadata().map(GroupMetadata).ok_or_else(|| BusError::NotJoined { group: self.group.clone() })
+        let not_joined = || BusError::NotJoined { group: self.group.clone() };
+        if self.assignment()?.is_empty() {
+            return Err(not_joined());
+        }
+        self.inner.group_metadata().map(GroupMetadata).ok_or_else(not_joined)
     }
 
     /// Returns the number of records of a partition from `offset` to its end.

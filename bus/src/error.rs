@@ -70,33 +70,26 @@ pub enum BusError {
         /// How long no answer came, in seconds.
         seconds: u64,
     },
-    /// A group has no committed offset in a partition whose beginning is gone.
+    /// The topics of a static member have another number of partitions than its name.
     #[error(
-        "group {group} has no committed offset in {topic}[{partition}], whose log begins at {start}, not 0: starting there \
-         could lose records. Choose with `clickhook offsets set --group {group} --topic {topic} --to earliest|latest`"
+        "the topics of group {group} have {now} partitions together, not {before}: this member joins again, so that all are \
+         given to members"
     )]
-    NoOffset {
+    PartitionsChanged {
         /// The consumer group.
         group: String,
-        /// The topic's full name.
-        topic: String,
-        /// The partition.
-        partition: i32,
-        /// The first offset that the log still has.
-        start: i64,
+        /// The number in the member's name.
+        before: u32,
+        /// The number that Kafka says.
+        now: u32,
     },
-    /// The committed offset is no longer in the log.
-    #[error(
-        "group {group}: an offset that it should read next is no longer in the log ({detail}): records were deleted before \
-         they were read. Choose with `clickhook offsets set --group {group} --topic {topic} --to earliest|latest`"
-    )]
-    OffsetGone {
+    /// A partition that was stopped can be read again, by a new consumer.
+    #[error("group {group} has an offset in {partition} again: this member joins again and reads it")]
+    PartitionReadable {
         /// The consumer group.
         group: String,
-        /// The topic's full name; of a group with several, all of them.
-        topic: String,
-        /// The client's error.
-        detail: String,
+        /// The partition.
+        partition: Partition,
     },
     /// The producer's queue is full: Kafka takes records more slowly than they come.
     #[error("the producer's queue is full: Kafka takes records more slowly than they come")]
@@ -119,23 +112,73 @@ pub enum BusError {
         source: KafkaError,
     },
     /// Topics are missing.
-    #[error("topics are missing: {}. Create them with `clickhook migrate`", names.join(", "))]
+    #[error("topics are missing: {}. Create them with `{command}`", names.join(", "))]
     MissingTopics {
         /// Their full names.
         names: Vec<String>,
+        /// The command that creates them.
+        command: String,
     },
-    /// A topic exists with another number of partitions than configured.
+    /// The shared topics have fewer partitions than configured.
     #[error(
-        "topic {topic} has {found} partitions, but `kafka.partitions` is {configured}: the number is never changed in place. \
-         Set `kafka.partitions = {found}`, or use another `kafka.prefix`"
+        "the shared topics have {found} partitions, and `kafka.partitions` is {configured}. Widen them with `{command}`, \
+         which needs no stop, or set `kafka.partitions = {found}`"
     )]
-    Partitions {
+    TooFewPartitions {
+        /// The number that every shared topic has.
+        found: u16,
+        /// The configured number.
+        configured: u16,
+        /// The command that widens the topics.
+        command: String,
+    },
+    /// A topic that must have one partition has several.
+    #[error(
+        "topic {topic} has {found} partitions and must have one: its order is the truth, and Kafka takes no partition away. \
+         Stop all processes, copy its records into a topic of one partition, and give that its name"
+    )]
+    Divided {
         /// The topic's full name.
         topic: String,
         /// The number of its partitions.
-        found: usize,
-        /// The configured number.
-        configured: usize,
+        found: u16,
+    },
+    /// A topic has more partitions than it is to be widened to.
+    #[error(
+        "topic {topic} has {found} partitions already, and Kafka takes no partition away: widen all shared topics with \
+         `{command}`"
+    )]
+    Narrower {
+        /// The topic's full name.
+        topic: String,
+        /// The number of its partitions.
+        found: u16,
+        /// The command that widens the others to as many.
+        command: String,
+    },
+    /// Kafka did not widen a topic.
+    #[error("Kafka refuses to widen topic {topic}: {source}. Once it can, run the command again: it does what is left")]
+    Widen {
+        /// The topic's full name.
+        topic: String,
+        /// Kafka's error.
+        source: KafkaError,
+    },
+    /// Topics have settings under which records are lost or stuck.
+    #[error("{}. Set them right with `{command}`, or by your own tools", problems.join("; "))]
+    TopicSettings {
+        /// A sentence for each setting.
+        problems: Vec<String>,
+        /// The command that sets them.
+        command: String,
+    },
+    /// Kafka did not change the settings of a topic.
+    #[error("Kafka refuses to change the settings of topic {topic}: {source}")]
+    AlterTopic {
+        /// The topic's full name.
+        topic: String,
+        /// Kafka's error.
+        source: KafkaError,
     },
     /// Kafka withholds a group's committed offsets.
     #[error(
@@ -198,15 +241,20 @@ impl BusError {
             | Self::Silent { .. }
             | Self::Unanswered { .. }
             | Self::QueueFull
+            | Self::PartitionsChanged { .. }
+            | Self::PartitionReadable { .. }
             | Self::Create { .. }
+            | Self::Widen { .. }
+            | Self::AlterTopic { .. }
             | Self::OffsetsPending { .. }
             | Self::OpenTransaction { .. } => true,
-            Self::NoOffset { .. }
-            | Self::OffsetGone { .. }
-            | Self::Fenced { .. }
+            Self::Fenced { .. }
             | Self::CooperativeRebalance { .. }
             | Self::MissingTopics { .. }
-            | Self::Partitions { .. } => false,
+            | Self::TooFewPartitions { .. }
+            | Self::Divided { .. }
+            | Self::Narrower { .. }
+            | Self::TopicSettings { .. } => false,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! callbacks, a [`Consumer`] that one thread owns and polls, a [`TransactionPair`]
 //! that commits while it goes on filling, a [`Ledger`] of finished work, a
 //! [`Table`] that follows a compacted topic and may keep a snapshot of it, the
-//! [`KeyUses`] of API keys, and [`migrate`](Bus::migrate). Every client setting
+//! [`KeyUses`] of API keys, and [`migrate`](Bus::migrate) and [`widen`](Bus::widen) for
+//! topics. Every client setting
 //! that guards against loss is in `config.rs`.
 
 mod admin;
@@ -13,26 +14,34 @@ mod committed_reader;
 mod config;
 mod consumer;
 mod error;
+mod first_offsets;
 mod key_uses;
 mod ledger;
 mod log_reader;
+mod offsets;
 mod open_transactions;
+mod partition_counts;
+mod partition_follower;
 mod poll_loop;
 mod polled_producer;
 mod producer;
 mod record;
 mod renewed_client;
+mod stopped;
 mod table;
+mod topic_settings;
 mod transaction_pair;
 
-pub use admin::{LogEnd, MigratedTopics, OffsetScope};
+pub use admin::{MigratedTopics, WidenedTopic};
 pub use committed_reader::CommittedReader;
-pub use config::{Bus, BusConfig};
+pub use config::{Bus, BusConfig, MAX_POLL_INTERVAL};
 pub use consumer::{Assigned, Assignments, Commit, Consumer, GroupMetadata, Isolation, Membership, Revoked};
 pub use error::BusError;
 pub use key_uses::KeyUses;
 pub use ledger::{Ledger, OffsetTicket};
 pub use log_reader::LogReader;
+pub use offsets::{LogEnd, OffsetScope};
+pub use partition_follower::PartitionFollower;
 pub use poll_loop::PollWork;
 pub use producer::{Acked, Producer, Transaction};
 pub use record::{Outgoing, Partition, Record};

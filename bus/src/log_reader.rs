@@ -11,7 +11,10 @@ use rdkafka::{
     error::KafkaError,
 };
 
-use crate::{Bus, BusError, Partition, Record, client::QuietContext, config::CALL_TIMEOUT};
+use crate::{
+    Bus, BusError, Partition, Record,
+    client::{QuietContext, log_ends},
+};
 
 /// How long a poll waits.
 const POLL: Duration = Duration::from_millis(200);
@@ -44,10 +47,7 @@ impl LogReader {
     /// When Kafka does not answer.
     pub fn range(&self, partition: Partition) -> Result<Range<i64>, BusError> {
         let name = self.bus.topics().name(partition.topic);
-        let (begin, end) = self
-            .consumer
-            .fetch_watermarks(&name, partition.index, CALL_TIMEOUT)
-            .map_err(BusError::new("fetch a log's ends"))?;
+        let (begin, end) = log_ends(&self.consumer, &name, partition.index)?;
         Ok(begin..end)
     }
 

@@ -204,13 +204,29 @@ impl Transaction {
     /// # Errors
     /// When the outcome is anything but a known commit.
     pub fn commit(&self, offsets: &[(Partition, i64)], group: Option<&GroupMetadata>) -> Result<(), BusError> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
         if let Some(group) = group {
-            let list = to_list(&self.topics, offsets.iter().map(|(partition, offset)| (*partition, *offset, None)));
-            self.inner
-                .send_offsets_to_transaction(&list, &group.0, CALL_TIMEOUT)
-                .map_err(|error| self.failed("add offsets to a transaction", error))?;
+            self.add_offsets(offsets, group)?;
         }
+        self.commit_records()
+    }
+
+    /// Adds `offsets` of `group` to the open transaction.
+    ///
+    /// # Errors
+    /// When Kafka does not confirm it.
+    pub(crate) fn add_offsets(&self, offsets: &[(Partition, i64)], group: &GroupMetadata) -> Result<(), BusError> {
+        let list = to_list(&self.topics, offsets.iter().map(|(partition, offset)| (*partition, *offset, None)));
+        self.inner
+            .send_offsets_to_transaction(&list, &group.0, CALL_TIMEOUT)
+            .map_err(|error| self.failed("add offsets to a transaction", error))
+    }
+
+    /// Commits the records, with the offsets that were added before.
+    ///
+    /// # Errors
+    /// When the outcome is anything but a known commit.
+    pub(crate) fn commit_records(&self) -> Result<(), BusError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
         // librdkafka's flush advances in steps of 100 ms: wait here instead.
         while self.inner.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_micros(200));

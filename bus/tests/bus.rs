@@ -35,22 +35,14 @@ fn offsets(consumer: &Consumer, count: usize) -> Vec<i64> {
     offsets
 }
 
+/// A member of the group `g`, which begins at the topic's beginning.
 fn raw(bus: &Bus) -> Consumer {
-    bus.consumer("g", &[Topic::ClicksRaw], Isolation::Committed, Membership::Dynamic, Arc::new(())).unwrap()
+    bus.set_offsets("g", Topic::ClicksRaw, LogEnd::Earliest, OffsetScope::Missing).unwrap();
+    join(bus)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn topics_are_made_once_and_never_altered() {
-    let bus = Bus::new(testbed::bus_config());
-    let error = bus.check_topics().unwrap_err().to_string();
-    assert!(error.contains("clicks.raw") && error.contains("clickhook migrate"), "{error}");
-    let (one, other) = tokio::join!(bus.migrate(), bus.migrate());
-    one.unwrap();
-    other.unwrap();
-    assert!(bus.migrate().await.unwrap().created.is_empty());
-    let wider = Bus::new(BusConfig { partitions: 5, ..bus.config().clone() });
-    let error = wider.migrate().await.unwrap_err();
-    assert!(matches!(error, BusError::Partitions { found: 4, configured: 5, .. }), "{error}");
+fn join(bus: &Bus) -> Consumer {
+    bus.consumer("g", &[Topic::ClicksRaw], Isolation::Committed, Membership::Dynamic, Arc::new(())).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,6 +187,7 @@ async fn what_was_committed_behind_an_open_transaction_is_told_once_the_topic_is
             transaction
         }
     };
+    testbed::begin_group(&bus, "any", Topic::Links);
     let seen = bus.consumer("any", &[Topic::Links], Isolation::Uncommitted, Membership::Dynamic, Arc::new(())).unwrap();
     let slow = tokio::task::spawn_blocking(move || {
         let slow = begin("slow");
@@ -218,6 +211,7 @@ async fn what_was_committed_behind_an_open_transaction_is_told_once_the_topic_is
 async fn offsets_that_a_transaction_keeps_open_are_told_from_a_kafka_that_is_away() {
     let bus = testbed::bus().await;
     tokio::task::spawn_blocking(move || {
+        testbed::begin_group(&bus, "g", Topic::ClicksRaw);
         let mut client = ClientConfig::new();
         client
             .set("bootstrap.servers", &bus.config().brokers)
@@ -232,7 +226,7 @@ async fn offsets_that_a_transaction_keeps_open_are_told_from_a_kafka_that_is_awa
         let group = member.group_metadata().unwrap();
         producer.send_offsets_to_transaction(&read, &group, testbed::PATIENCE).unwrap();
 
-        let consumer = raw(&bus);
+        let consumer = join(&bus);
         let error = loop {
             if let Err(error) = consumer.poll(Duration::from_millis(50)) {
                 break error;
@@ -242,7 +236,7 @@ async fn offsets_that_a_transaction_keeps_open_are_told_from_a_kafka_that_is_awa
         assert!(error.is_transient());
         drop(consumer);
         producer.abort_transaction(testbed::PATIENCE).unwrap();
-        let consumer = raw(&bus);
+        let consumer = join(&bus);
         while consumer.assignment().unwrap().is_empty() {
             assert!(consumer.poll(Duration::from_millis(50)).unwrap().is_none());
         }

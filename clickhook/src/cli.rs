@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     commands::{
         campaigns, check_config, conversions, dead, domains, endpoints, engines, keys, links, listen, migrate, offsets,
-        stats, trigger, verify, workspaces,
+        partitions, stats, trigger, verify, workspaces,
     },
     roles::{self, Half, PipelineRole, RoleArgs},
     up,
@@ -41,7 +41,7 @@ enum TopCommand {
     /// Run the dispatcher: webhooks and the warehouse.
     Dispatcher(DispatcherArgs),
     /// Create the topics and tables that are missing.
-    Migrate(RoleArgs),
+    Migrate(migrate::MigrateArgs),
     /// Check the configuration and print it, secrets left out.
     #[command(after_help = r"Example:
   clickhook check-config --config clickhook.toml")]
@@ -81,6 +81,9 @@ enum TopCommand {
     /// Choose where a consumer group reads on, where only a person can decide.
     #[command(subcommand)]
     Offsets(offsets::OffsetsCommand),
+    /// Give all shared topics more partitions, while everything runs.
+    #[command(subcommand)]
+    Partitions(partitions::PartitionsCommand),
     /// Run a command beside a Kafka and a ClickHouse of its own.
     #[command(subcommand)]
     Engines(engines::EnginesCommand),
@@ -126,6 +129,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         TopCommand::Stats(args) => stats::run(args),
         TopCommand::Dead(command) => runtime()?.block_on(dead::run(command)),
         TopCommand::Offsets(command) => offsets::run(command),
+        TopCommand::Partitions(command) => runtime()?.block_on(partitions::run(command)),
         TopCommand::Engines(command) => return runtime()?.block_on(engines::run(command)),
     };
     outcome.map(|()| ExitCode::SUCCESS)
@@ -149,5 +153,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_that_errors_name_exist() {
+        for command in [
+            "clickhook migrate",
+            "clickhook migrate --alter-topics --config /etc/clickhook.toml",
+            "clickhook partitions widen --to 6 --config /etc/clickhook.toml",
+            "clickhook offsets set --group webhook.clicks --topic clicks.raw --to earliest --config /etc/clickhook.toml",
+        ] {
+            let parsed = Cli::try_parse_from(command.split(' '));
+            assert!(parsed.is_ok(), "{command}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+        }
     }
 }

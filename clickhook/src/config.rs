@@ -2,13 +2,17 @@
 //! `config.default.toml` says in words what every value means; a test keeps it
 //! equal to the defaults in the code.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bus::BusConfig;
 use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
 use service::{ConfigError, telemetry};
 use store::StoreConfig;
+
+/// How long a consumer's thread may be busy between two polls: the time after which Kafka
+/// gives its partitions away, without two calls to Kafka that belong to the work.
+const BETWEEN_POLLS: Duration = bus::MAX_POLL_INTERVAL.saturating_sub(Duration::from_secs(20));
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,6 +104,8 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     if let Ok(key) = std::env::var(crate::keys::ADMIN_KEY) {
         config.control.admin_key = key;
     }
+    // Commands in errors name the file so that they work in any folder.
+    config.kafka.file = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
     config.share();
     config.validate()?;
     Ok(config)
@@ -159,7 +165,34 @@ impl Config {
         self.control.validate()?;
         self.enricher.validate()?;
         self.webhook.validate()?;
-        self.warehouse.validate()
+        self.warehouse.validate()?;
+        self.validate_sums()
+    }
+
+    /// Checks the limits of different sections against each other. A consumer that does
+    /// not poll for too long loses its partitions to another member.
+    fn validate_sums(&self) -> Result<(), ConfigError> {
+        let most = u64::try_from(BETWEEN_POLLS.as_millis()).unwrap_or(u64::MAX);
+        let (insert, query) = (self.clickhouse.insert_timeout_ms, self.clickhouse.query_timeout_ms);
+        // A block that is settled: running queries end, the rows are looked for,
+        // inserted, and looked for again.
+        let block = 2 * insert + 4 * query;
+        if block > most {
+            let allowed = format!(
+                "with clickhouse.query_timeout_ms = {query} a block takes up to {block} ms (two inserts and four queries), \
+                 and at most {most} ms may pass before its consumer polls Kafka again: lower one of the two"
+            );
+            return Err(ConfigError::value("clickhouse.insert_timeout_ms", insert, allowed));
+        }
+        let drain = self.webhook.drain_ms;
+        if drain > most {
+            let allowed = format!(
+                "at most {most}: consumers do not poll Kafka while deliveries drain, and would lose their partitions before \
+                 they commit"
+            );
+            return Err(ConfigError::value("webhook.drain_ms", drain, allowed));
+        }
+        Ok(())
     }
 }
 
@@ -212,6 +245,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn limits_that_do_not_fit_each_other_are_refused_with_the_keys() {
+        let refused = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            read(None, variables).unwrap().validate().err().map(|error| error.to_string())
+        };
+        assert_eq!(refused(&[]), None);
+        let insert = ("CLICKHOOK_CLICKHOUSE_INSERT_TIMEOUT_MS", "120000");
+        assert_eq!(refused(&[insert]), None);
+        let both = refused(&[insert, ("CLICKHOOK_CLICKHOUSE_QUERY_TIMEOUT_MS", "10001")]).unwrap();
+        assert!(
+            both.starts_with("clickhouse.insert_timeout_ms = 120000: with clickhouse.query_timeout_ms = 10001 "),
+            "{both}"
+        );
+        assert!(both.contains("280004 ms") && both.contains("at most 280000 ms"), "{both}");
+        let drain = refused(&[("CLICKHOOK_WEBHOOK_DRAIN_MS", "280001")]).unwrap();
+        assert!(drain.starts_with("webhook.drain_ms = 280001: at most 280000"), "{drain}");
     }
 
     #[test]

@@ -5,11 +5,13 @@
 use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use bus::Bus;
+use bus::{Bus, BusError, PartitionFollower};
 use clap::{Args, ValueEnum};
-use service::{Backoff, Process, Shutdown, telemetry, vault::Vault};
+use schemas::Topic;
+use service::{Backoff, Part, Process, Shutdown, telemetry, vault::Vault};
 use store::Store;
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
@@ -55,6 +57,32 @@ pub(crate) enum PipelineRole {
     Dispatcher(Half),
 }
 
+impl PipelineRole {
+    /// Returns the topics that the role reads or writes, whose settings it relies on.
+    pub(crate) const fn topics(self) -> &'static [Topic] {
+        match self {
+            Self::Ingest => &[Topic::ClicksRaw, Topic::ConversionsRaw, Topic::Links, Topic::Domains, Topic::Keys],
+            Self::Control => &[
+                Topic::Links,
+                Topic::Endpoints,
+                Topic::Workspaces,
+                Topic::Domains,
+                Topic::Keys,
+                Topic::KeyUses,
+                Topic::Campaigns,
+                Topic::Idempotency,
+                Topic::Leader,
+                Topic::Events,
+            ],
+            Self::Enricher => &[Topic::ClicksRaw, Topic::Clicks, Topic::Replayed, Topic::Daykeys, Topic::Dead],
+            Self::Dispatcher(Half::Webhook) => {
+                &[Topic::Clicks, Topic::Events, Topic::Endpoints, Topic::Delay, Topic::Attempts, Topic::Dead]
+            }
+            Self::Dispatcher(Half::Warehouse) => &[Topic::Clicks, Topic::Events, Topic::Attempts, Topic::Dead],
+        }
+    }
+}
+
 /// A half of the dispatcher. The halves share nothing, so that an outage of one sink
 /// never stalls the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,7 +109,8 @@ pub(crate) async fn run_alone(roles: Vec<PipelineRole>, config: Config) -> anyho
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     let bus = Bus::new(config.kafka.clone());
     let waits_for_kafka = !roles.contains(&PipelineRole::Ingest);
-    let mut check = pin!(check_topics(bus.clone(), waits_for_kafka));
+    let relied = roles.iter().flat_map(|role| role.topics()).copied().collect();
+    let mut check = pin!(check_topics(bus.clone(), relied, waits_for_kafka));
     let mut checked = true;
     if !waits_for_kafka {
         match timeout(CHECKED_WITHIN, &mut check).await {
@@ -111,6 +140,7 @@ pub(crate) async fn run_alone(roles: Vec<PipelineRole>, config: Config) -> anyho
     let metrics = service::admin::serve(addr, shared.process.clone())
         .with_context(|| format!("listen on metrics.listen = {addr}: is it taken by another process?"))?;
     info!(%metrics, "health and metrics");
+    let _follower = follow_partitions(&shared.bus, shared.process.health.part("partitions"))?;
     let work = async {
         match *roles {
             [role] => run(role, config, shared, |_| {}).await,
@@ -154,17 +184,53 @@ async fn run_side_by_side(roles: &[PipelineRole], config: &Config, shared: &Role
     ended
 }
 
-/// Checks that the topics stand as configured. A redirector can wait for Kafka,
-/// the other roles have nothing to do without it.
-async fn check_topics(bus: Bus, waits_for_kafka: bool) -> anyhow::Result<()> {
+/// Compares the topics that the roles rely on with what is there. A redirector can wait
+/// for Kafka, the other roles have nothing to do without it.
+async fn check_topics(bus: Bus, relied: Vec<Topic>, waits_for_kafka: bool) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
-        let bus = bus.clone();
-        match spawn_blocking(move || bus.check_topics()).await.context("check the topics")? {
+        match warn_of_topics(&bus, &relied).await {
             Err(error) if !waits_for_kafka && error.is_transient() => sleep(backoff.next()).await,
             checked => return Ok(checked?),
         }
     }
+}
+
+/// Compares topics with what clickhook relies on, and logs each difference that takes a
+/// failure to lose records.
+///
+/// # Errors
+/// When Kafka does not answer, or records are lost or stuck in normal operation.
+pub(crate) async fn warn_of_topics(bus: &Bus, relied: &[Topic]) -> Result<(), BusError> {
+    let (bus, relied) = (bus.clone(), relied.to_vec());
+    let runtime = Handle::current();
+    // The client blocks while it waits for its first broker.
+    let check = spawn_blocking(move || runtime.block_on(bus.check_topics(&relied)));
+    for warning in check.await.unwrap_or(Err(BusError::Gone { what: "check the topics" }))? {
+        warn!(warning, "a topic is not as clickhook relies on it");
+    }
+    Ok(())
+}
+
+/// Follows the numbers of partitions until the follower is dropped, and keeps `part` not
+/// ready while consumers have stopped partitions.
+pub(crate) fn follow_partitions(bus: &Bus, part: Part) -> anyhow::Result<PartitionFollower> {
+    let follower = bus.follow_partitions()?;
+    let mut stopped = bus.stopped_partitions();
+    tokio::spawn(async move {
+        loop {
+            let reasons: Vec<String> = stopped.borrow_and_update().values().cloned().collect();
+            if reasons.is_empty() {
+                part.ready();
+            } else {
+                part.not_ready(&reasons.join("; "));
+            }
+            if stopped.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(follower)
 }
 
 /// The addresses at which a running role listens.

@@ -10,9 +10,10 @@ use std::{
 };
 
 use anyhow::Context;
-use bus::Bus;
+use bus::{Bus, BusError};
 use clap::Args;
 use engines::{Engines, Installed};
+use schemas::Topic;
 use service::{Process, Shutdown, telemetry, vault::Vault};
 use store::Store;
 use tokio::{sync::watch, task::JoinHandle};
@@ -195,8 +196,9 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let bus = bus.clone();
     let store = Store::new(config.clickhouse.clone())?;
+    let own_kafka = args.kafka.is_none();
     let migrate = async {
-        let (topics, tables) = tokio::join!(bus.migrate(), store.migrate());
+        let (topics, tables) = tokio::join!(migrate_topics(&bus, own_kafka), store.migrate());
         topics.context("create the topics")?;
         tables.context("create the tables")?;
         anyhow::Ok(())
@@ -208,6 +210,7 @@ async fn serve(
     let process = Process::default();
     let health = process.health.clone();
     let starting = health.part("start");
+    let _follower = roles::follow_partitions(&bus, health.part("partitions"))?;
     let stages = Stages { front: Shutdown::new(), enricher: Shutdown::new(), dispatcher: Shutdown::new() };
     // Health and metrics are served until every stage has drained.
     let observed = process.shutdown.clone();
@@ -265,6 +268,22 @@ async fn serve(
     observed.trigger();
     info!("drained");
     Ok(())
+}
+
+/// Creates missing topics and compares the others with what clickhook relies on. A Kafka
+/// of one's own is only there while `up` runs, so its topics are widened here to
+/// `kafka.partitions`.
+async fn migrate_topics(bus: &Bus, own_kafka: bool) -> Result<(), BusError> {
+    match bus.migrate().await {
+        Err(BusError::TooFewPartitions { configured, .. }) if own_kafka => {
+            for topic in bus.widen(configured).await? {
+                warn!(topic = topic.name, before = topic.before, now = topic.now, "topic widened");
+            }
+            bus.migrate().await?;
+        }
+        migrated => drop(migrated?),
+    }
+    roles::warn_of_topics(bus, &Topic::ALL).await
 }
 
 /// Where a role listens; none once it has ended.

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
-use schemas::Topic;
+use schemas::ConsumerGroup;
 use service::{ConfigError, Process};
 use tokio::sync::oneshot;
 use tracing::info;
@@ -59,8 +59,8 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
     let instance = bus.config().instance.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 8]>()));
     let member = Member {
         bus: bus.clone(),
-        group: "enricher",
-        topics: &[Topic::ClicksRaw],
+        group: ConsumerGroup::Enricher.name(),
+        topics: ConsumerGroup::Enricher.topics(),
         id: format!("enricher.{instance}"),
         window: Duration::from_millis(config.window_ms),
         max_lines: config.max_clicks,

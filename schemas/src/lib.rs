@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod event;
 pub mod event_name;
 pub mod filter;
+pub mod groups;
 pub mod idempotency;
 pub mod ids;
 pub mod keyring;
@@ -33,6 +34,7 @@ pub use endpoint::{Endpoint, EndpointStatus, SealedSecret};
 pub use event::{Attribution, ClickFacts, Envelope, Event, LinkFacts, Utm};
 pub use event_name::EventName;
 pub use filter::Filters;
+pub use groups::ConsumerGroup;
 pub use ids::{
     AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, WorkspaceId,
 };

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Bus, BusConfig, Isolation, Membership};
+use bus::{Bus, BusConfig, Isolation, LogEnd, Membership, OffsetScope};
 use schemas::Topic;
 
 /// The time after which a test gives up waiting.
@@ -73,6 +73,14 @@ pub async fn bus() -> Bus {
     bus
 }
 
+/// Lets a group of one's own read a topic from its beginning. Blocks.
+///
+/// # Panics
+/// When Kafka does not take its offsets.
+pub fn begin_group(bus: &Bus, group: &str, topic: Topic) {
+    bus.set_offsets(group, topic, LogEnd::Earliest, OffsetScope::All).expect("a new group takes offsets");
+}
+
 /// Waits until `condition` gives something.
 ///
 /// # Panics
@@ -112,6 +120,7 @@ pub async fn read(bus: &Bus, topic: Topic, enough: impl Fn(&[Read]) -> bool + Se
     let bus = bus.clone();
     tokio::task::spawn_blocking(move || {
         let group = unique("reader");
+        begin_group(&bus, &group, topic);
         let consumer = bus
             .consumer(&group, &[topic], Isolation::Committed, Membership::Dynamic, Arc::new(()))
             .expect("a consumer is made");

@@ -326,6 +326,7 @@ impl Visible {
     /// Reads committed clicks on a thread of its own.
     fn read(self: &Arc<Self>, bus: &Bus) -> anyhow::Result<thread::JoinHandle<Result<(), BusError>>> {
         let visible = Arc::clone(self);
+        bus.set_offsets("copies", Topic::Clicks, LogEnd::Earliest, OffsetScope::All)?;
         let consumer =
             bus.consumer("copies", &[Topic::Clicks], Isolation::Committed, Membership::Dynamic, Arc::new(()))?;
         let read = move || {

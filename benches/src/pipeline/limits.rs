@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use bus::{Bus, BusConfig, BusError, CommitStart, Isolation, Membership, Outgoing};
+use bus::{Bus, BusConfig, BusError, CommitStart, Isolation, LogEnd, Membership, OffsetScope, Outgoing};
 use schemas::Topic;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -129,6 +129,7 @@ fn fill(bus: &Bus, records: u64) -> anyhow::Result<()> {
 /// The enricher's loop without the enriching.
 fn hop(bus: &Bus, kafka: Option<Who>, records: u64, during: Duration) -> anyhow::Result<NullHop> {
     let mut pair = bus.transaction_pair("null", Duration::from_millis(1))?;
+    bus.set_offsets("null", Topic::ClicksRaw, LogEnd::Earliest, OffsetScope::All)?;
     let consumer =
         bus.consumer("null", &[Topic::ClicksRaw], Isolation::Committed, Membership::Dynamic, Arc::new(()))?;
     let ours = Who::Process(std::process::id());

@@ -68,7 +68,10 @@ pub(crate) async fn run(command: DeadCommand) -> anyhow::Result<()> {
 }
 
 fn connect(role: &RoleArgs) -> anyhow::Result<Bus> {
-    Ok(Bus::new(config::load(role.config.as_deref())?.kafka))
+    let bus = Bus::new(config::load(role.config.as_deref())?.kafka);
+    // The topics may have more partitions than they were made with.
+    tokio::task::block_in_place(|| bus.refresh_partitions())?;
+    Ok(bus)
 }
 
 fn list(bus: &Bus) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ pub(crate) mod links;
 pub(crate) mod listen;
 pub(crate) mod migrate;
 pub(crate) mod offsets;
+pub(crate) mod partitions;
 pub(crate) mod resource;
 pub(crate) mod stats;
 pub(crate) mod trigger;

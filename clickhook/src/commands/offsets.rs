@@ -4,38 +4,38 @@
 use anyhow::bail;
 use bus::{Bus, LogEnd, OffsetScope};
 use clap::{Subcommand, ValueEnum};
-use schemas::{Topic, Topics};
+use schemas::{ConsumerGroup, Topic, Topics};
 
 use crate::{config, roles::RoleArgs};
 
 /// The subcommands of `clickhook offsets`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum OffsetsCommand {
-    /// Set where a group reads on that has lost its place. Stop its processes first.
+    /// Set where a group reads on in partitions where it has lost its place. Its processes
+    /// may run: they go on with the others meanwhile, and with these within seconds.
     #[command(after_help = r"Example:
   clickhook offsets set --group warehouse --topic clicks --to earliest")]
     Set {
-        /// The group, without the installation's prefix: enricher, webhook.clicks,
-        /// webhook.events, webhook.delay, warehouse.
+        /// The group, with or without the installation's prefix: control, enricher,
+        /// webhook.clicks, webhook.events, webhook.delay, warehouse.
         #[arg(long)]
         group: String,
-        /// The topic, with or without the installation's prefix.
+        /// The topic, with or without the installation's prefix; all topics of the group
+        /// if none is given.
         #[arg(long)]
-        topic: String,
+        topic: Option<String>,
         /// At the first record that is still there, or behind the last.
         #[arg(long, value_enum)]
         to: OffsetTarget,
         /// In every partition, also where the group knows where to read on: with
-        /// `earliest` its work is done again, with `latest` what waits is left out.
+        /// `earliest` its work is done again, with `latest` what waits is left out. Stop
+        /// the group's processes first.
         #[arg(long)]
         all: bool,
         #[command(flatten)]
         role: RoleArgs,
     },
 }
-
-/// The groups whose offsets a person may have to choose.
-const GROUPS: [&str; 5] = ["enricher", "webhook.clicks", "webhook.events", "webhook.delay", "warehouse"];
 
 /// The end of a log at which a group continues.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -50,28 +50,43 @@ pub(crate) enum OffsetTarget {
 pub(crate) fn run(command: OffsetsCommand) -> anyhow::Result<()> {
     let OffsetsCommand::Set { group, topic, to, all, role } = command;
     let bus = Bus::new(config::load(role.config.as_deref())?.kafka);
-    let Some(topic) = parse(bus.topics(), &topic) else {
-        let known: Vec<&str> = Topic::ALL.iter().map(|topic| topic.suffix()).collect();
-        bail!("no topic is called `{topic}`: known are {}", known.join(", "));
+    let group = parse_group(bus.topics(), &group)?;
+    let topics = match &topic {
+        Some(topic) => vec![parse_topic(bus.topics(), group, topic)?],
+        None => group.topics().to_vec(),
     };
-    let edge = match to {
+    let end = match to {
         OffsetTarget::Earliest => LogEnd::Earliest,
         OffsetTarget::Latest => LogEnd::Latest,
     };
-    let group = group.strip_prefix(&bus.topics().group("")).unwrap_or(&group);
-    if !GROUPS.contains(&group) {
-        bail!("no group is called `{group}`: known are {}", GROUPS.join(", "));
-    }
-    let moved = bus.set_offsets(group, topic, edge, if all { OffsetScope::All } else { OffsetScope::Missing })?;
-    if moved.is_empty() {
-        say!("{group} knows where to read on in every partition of {}: nothing was changed", topic.suffix());
-    }
-    for (partition, offset) in moved {
-        say!("{group} reads {}[{partition}] from offset {offset}", topic.suffix());
+    for topic in topics {
+        let moved =
+            bus.set_offsets(group.name(), topic, end, if all { OffsetScope::All } else { OffsetScope::Missing })?;
+        let (group, topic) = (group.name(), topic.suffix());
+        if moved.is_empty() {
+            say!("{group} knows where to read on in every partition of {topic}: nothing was changed");
+        }
+        for (partition, offset) in moved {
+            say!("{group} reads {topic}[{partition}] from offset {offset}");
+        }
     }
     Ok(())
 }
 
-fn parse(topics: &Topics, name: &str) -> Option<Topic> {
-    topics.parse(name).or_else(|| Topic::ALL.into_iter().find(|topic| topic.suffix() == name))
+fn parse_group(topics: &Topics, name: &str) -> anyhow::Result<ConsumerGroup> {
+    let suffix = name.strip_prefix(&topics.group("")).unwrap_or(name);
+    let Some(group) = ConsumerGroup::ALL.into_iter().find(|group| group.name() == suffix) else {
+        let known = ConsumerGroup::ALL.map(ConsumerGroup::name);
+        bail!("no group is called `{name}`: known are {}", known.join(", "));
+    };
+    Ok(group)
+}
+
+fn parse_topic(topics: &Topics, group: ConsumerGroup, name: &str) -> anyhow::Result<Topic> {
+    let read = group.topics().iter().copied();
+    let Some(topic) = read.clone().find(|topic| topic.suffix() == name || topics.name(*topic) == name) else {
+        let read: Vec<&str> = read.map(Topic::suffix).collect();
+        bail!("group {} reads no topic that is called `{name}`: it reads {}", group.name(), read.join(", "));
+    };
+    Ok(topic)
 }

@@ -1,6 +1,7 @@
 //! The whole pipeline under test: the real binary and its real engines.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod advice;
 mod brokers;
 mod conformance;
 mod crash;
@@ -13,3 +14,4 @@ mod quickstart;
 mod roles;
 mod rolling;
 mod support;
+mod widening;

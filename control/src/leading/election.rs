@@ -20,7 +20,7 @@ use bus::{
     Revoked, Table, Transaction,
 };
 use parking_lot::Mutex;
-use schemas::{Timestamp, Topic, leader};
+use schemas::{ConsumerGroup, Timestamp, Topic, leader};
 use service::{Backoff, Shutdown};
 use tracing::{debug, error, info, warn};
 
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The consumer group of the election, and the transactional id that fences.
-const CONTROL: &str = "control";
+const CONTROL: &str = ConsumerGroup::Control.name();
 /// The longest time of a poll of the election, after which a lost one is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -120,11 +120,16 @@ impl Candidate {
     /// Runs one candidacy. Leaving the group at its end lets another instance be elected.
     fn run_candidacy(&self) -> Result<(), TermError> {
         let election = Arc::new(Election { leadership: Arc::clone(&self.leadership), elected: Mutex::new(None) });
-        let read = [Topic::Links];
         let owner = Arc::clone(&election);
         // The first term need not wait until its reader has connected.
         let mut reader = Some(self.connected_reader()?);
-        let consumer = self.bus.consumer(CONTROL, &read, Isolation::Committed, Membership::Static, owner)?;
+        let consumer = self.bus.consumer(
+            CONTROL,
+            ConsumerGroup::Control.topics(),
+            Isolation::Committed,
+            Membership::Static,
+            owner,
+        )?;
         self.leadership.stand_by();
         let mut leading: Option<Term> = None;
         let outcome = loop {

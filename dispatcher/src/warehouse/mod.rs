@@ -96,7 +96,7 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
     std::thread::Builder::new().name("warehouse".to_owned()).spawn(move || {
         let WorkerContext { part, shutdown, runtime, .. } = &context;
         // Kafka has everything that a worker knows, so that the next one resumes its work.
-        let ended = rejoining(GROUP, part, shutdown, runtime, || {
+        let ended = rejoining(GROUP.name(), part, shutdown, runtime, || {
             WarehouseWorker::new(context.clone()).and_then(WarehouseWorker::run)
         });
         drop(end_sender.send(ended));

@@ -14,7 +14,7 @@ use bus::{
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use schemas::{Timestamp, Topic, Topics};
+use schemas::{ConsumerGroup, Timestamp, Topics};
 use service::{Backoff, Part, Shutdown};
 use store::Store;
 use tokio::runtime::Handle;
@@ -30,9 +30,7 @@ use super::{
 };
 
 /// The consumer group.
-pub(super) const GROUP: &str = "warehouse";
-/// The topics whose records become rows.
-const TOPICS: [Topic; 3] = [Topic::Clicks, Topic::Events, Topic::Attempts];
+pub(super) const GROUP: ConsumerGroup = ConsumerGroup::Warehouse;
 /// The longest wait of a poll.
 const IDLE: Duration = Duration::from_millis(500);
 /// The number of records that are taken before the clock is read again.
@@ -165,8 +163,13 @@ impl WarehouseWorker {
     pub(super) fn new(context: WorkerContext) -> Result<Self, Error> {
         let bus = &context.bus;
         let owner = Arc::new(TrackOwner { tracks: Mutex::default(), topics: Arc::clone(bus.topics()) });
-        let consumer =
-            bus.unhurried().consumer(GROUP, &TOPICS, Isolation::Committed, Membership::Static, Arc::clone(&owner))?;
+        let consumer = bus.unhurried().consumer(
+            GROUP.name(),
+            GROUP.topics(),
+            Isolation::Committed,
+            Membership::Static,
+            Arc::clone(&owner),
+        )?;
         Ok(Self {
             consumer: Arc::new(consumer),
             owner,
@@ -415,7 +418,7 @@ impl WarehouseWorker {
         self.measure_at = Instant::now() + MEASURE_EVERY;
         let done: Vec<(Partition, i64)> =
             self.owner.tracks.lock().map.iter().map(|(partition, track)| (*partition, track.done())).collect();
-        for topic in TOPICS {
+        for &topic in GROUP.topics() {
             let mut lag = 0;
             for (partition, offset) in done.iter().filter(|(partition, _)| partition.topic == topic) {
                 match self.consumer.behind(*partition, *offset) {

@@ -34,7 +34,7 @@ mod worker;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{Bus, Change, Isolation};
-use schemas::Topic;
+use schemas::{ConsumerGroup, Topic};
 use service::{Process, vault::Vault};
 use tracing::info;
 
@@ -92,10 +92,10 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     // Clicks are delivered before the enricher's transaction is committed: should the
     // transaction abort, the same event follows, with the same id.
     let isolation = Isolation::Uncommitted;
-    readers.start(GroupSubscription { group: "webhook.clicks", topic: Topic::Clicks, isolation }, events.clone())?;
-    readers.start(GroupSubscription { group: "webhook.delay", topic: Topic::Delay, isolation }, delay)?;
+    readers.start(GroupSubscription { group: ConsumerGroup::WebhookClicks, isolation }, events.clone())?;
+    readers.start(GroupSubscription { group: ConsumerGroup::WebhookDelay, isolation }, delay)?;
     let isolation = Isolation::Committed;
-    readers.start(GroupSubscription { group: "webhook.events", topic: Topic::Events, isolation }, events)?;
+    readers.start(GroupSubscription { group: ConsumerGroup::WebhookEvents, isolation }, events)?;
     part.ready();
     info!(endpoints = deliverer.endpoints.len(), "webhook delivery started");
 

@@ -10,7 +10,7 @@ use std::{
 
 use bus::{Bus, BusError, Consumer, Isolation, Membership, PollWork, Record};
 use prometheus_client::metrics::gauge::Gauge;
-use schemas::Topic;
+use schemas::ConsumerGroup;
 use service::{Health, Part, Shutdown};
 use tokio::{
     runtime::Handle,
@@ -52,8 +52,7 @@ pub(super) struct Readers {
 /// A group's subscription.
 #[derive(Clone, Copy)]
 pub(super) struct GroupSubscription {
-    pub group: &'static str,
-    pub topic: Topic,
+    pub group: ConsumerGroup,
     pub isolation: Isolation,
 }
 
@@ -83,7 +82,7 @@ impl Readers {
         let reader = TopicReader {
             bus: self.bus.clone(),
             subscription,
-            part: self.health.part(subscription.group),
+            part: self.health.part(subscription.group.name()),
             outstanding: self.outstanding.clone(),
             stop: self.stop.clone(),
         };
@@ -94,8 +93,8 @@ impl Readers {
         let (end_sender, end) = oneshot::channel();
         let runtime = Handle::current();
         let mut reading = Some(self.reading.0.clone());
-        thread::Builder::new().name(subscription.group.to_owned()).spawn(move || {
-            let ended = rejoining(subscription.group, &reader.part, &reader.stop, &runtime, || {
+        thread::Builder::new().name(subscription.group.name().to_owned()).spawn(move || {
+            let ended = rejoining(subscription.group.name(), &reader.part, &reader.stop, &runtime, || {
                 let membership = match first.take() {
                     Some(membership) => membership,
                     None => reader.join()?,
@@ -182,9 +181,10 @@ impl Drop for OwnedClaims {
 
 impl TopicReader {
     fn join(&self) -> Result<GroupMembership, BusError> {
-        let GroupSubscription { group, topic, isolation } = self.subscription;
+        let GroupSubscription { group, isolation } = self.subscription;
         let claims = Arc::new(OffsetClaims::default());
-        let consumer = self.bus.consumer(group, &[topic], isolation, Membership::Static, Arc::clone(&claims))?;
+        let consumer =
+            self.bus.consumer(group.name(), group.topics(), isolation, Membership::Static, Arc::clone(&claims))?;
         Ok(GroupMembership { consumer, claims: OwnedClaims(claims) })
     }
 
@@ -226,7 +226,7 @@ impl<H: RecordHandler> PollWork<OffsetClaims> for ReadingWork<'_, H> {
         if !self.joined && self.claims.assignments() > 0 {
             self.joined = true;
             self.reader.part.ready();
-            info!(group = self.reader.subscription.group, "consumer joined its group");
+            info!(group = self.reader.subscription.group.name(), "consumer joined its group");
         }
         if self.committed.elapsed() >= COMMIT_EVERY {
             self.committed = Instant::now();

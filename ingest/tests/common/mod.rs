@@ -153,6 +153,7 @@ pub fn bundles(bus: &Bus) -> Vec<BundleRecord> {
     let owned = Arc::new(Owned::default());
     let group = format!("reader-{:x}", rand::random::<u64>());
     let read = [Topic::ClicksRaw];
+    testbed::begin_group(bus, &group, Topic::ClicksRaw);
     let consumer = bus.consumer(&group, &read, Isolation::Committed, Membership::Dynamic, Arc::clone(&owned)).unwrap();
     let deadline = Instant::now() + PATIENCE;
     while owned.0.lock().unwrap().is_empty() {

@@ -1,0 +1,53 @@
+//! The consumer groups with the topics that each reads. No other place in the project
+//! spells a group's name.
+
+use crate::Topic;
+
+/// A consumer group of the pipeline, without the installation's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConsumerGroup {
+    /// The election of the leader of the control plane.
+    Control,
+    /// The enricher's work on raw clicks.
+    Enricher,
+    /// Deliveries that follow from clicks.
+    WebhookClicks,
+    /// Deliveries that follow from all other events.
+    WebhookEvents,
+    /// Deliveries that wait for their next attempt.
+    WebhookDelay,
+    /// Rows for ClickHouse.
+    Warehouse,
+}
+
+impl ConsumerGroup {
+    /// Every group.
+    pub const ALL: [Self; 6] =
+        [Self::Control, Self::Enricher, Self::WebhookClicks, Self::WebhookEvents, Self::WebhookDelay, Self::Warehouse];
+
+    /// Returns the name behind the prefix.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Enricher => "enricher",
+            Self::WebhookClicks => "webhook.clicks",
+            Self::WebhookEvents => "webhook.events",
+            Self::WebhookDelay => "webhook.delay",
+            Self::Warehouse => "warehouse",
+        }
+    }
+
+    /// Returns the topics that the group reads.
+    #[must_use]
+    pub const fn topics(self) -> &'static [Topic] {
+        match self {
+            Self::Control => &[Topic::Links],
+            Self::Enricher => &[Topic::ClicksRaw],
+            Self::WebhookClicks => &[Topic::Clicks],
+            Self::WebhookEvents => &[Topic::Events],
+            Self::WebhookDelay => &[Topic::Delay],
+            Self::Warehouse => &[Topic::Clicks, Topic::Events, Topic::Attempts],
+        }
+    }
+}
