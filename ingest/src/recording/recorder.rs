@@ -9,7 +9,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
         mpsc as blocking,
     },
     thread,
@@ -97,7 +97,10 @@ pub(crate) struct Recorder {
     /// Whether neither Kafka, nor the disk, nor memory takes another click.
     full: AtomicBool,
     readiness: Part,
-    /// Whether each partition is late.
+    bus: Bus,
+    /// How many partitions of `clicks.raw` bundles go to.
+    partitions: AtomicU16,
+    /// Whether each partition is late; of as many as there can ever be.
     late: Vec<AtomicBool>,
     cores: Vec<mpsc::UnboundedSender<CoreMessage>>,
     /// None without a spool.
@@ -164,7 +167,9 @@ impl Recorder {
             in_flight: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             readiness,
-            late: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
+            bus: bus.clone(),
+            partitions: AtomicU16::new(partitions),
+            late: (0..SHARDS).map(|_| AtomicBool::new(false)).collect(),
             cores: senders,
             spooler,
         };
@@ -243,6 +248,7 @@ impl Recorder {
     /// Closes the open bundle and hands it on.
     pub(crate) fn close_bundle(self: &Arc<Self>) {
         let now = Instant::now();
+        self.follow_partitions();
         let shard = self.draw_shard();
         let bundle = {
             let mut open = self.open.lock();
@@ -271,15 +277,25 @@ impl Recorder {
         self.handle(UnackedEvent::Closed(Arc::new(bundle)));
     }
 
+    /// Uses the new partitions of `clicks.raw` once all shared topics have them.
+    fn follow_partitions(self: &Arc<Self>) {
+        let partitions = self.bus.partitions(Topic::ClicksRaw);
+        if partitions > self.partitions() {
+            self.handle(UnackedEvent::Widened { partitions });
+            self.partitions.store(partitions, Ordering::Release);
+        }
+    }
+
     /// Returns the number of partitions of `clicks.raw`.
     pub(crate) fn partitions(&self) -> u16 {
-        u16::try_from(self.late.len()).unwrap_or(u16::MAX)
+        self.partitions.load(Ordering::Acquire)
     }
 
     /// Draws the shard of the next bundle: load spreads over the partitions that answer
     /// in time, and a bundle still goes to one of them.
     fn draw_shard(&self) -> u16 {
-        let late: Vec<bool> = self.late.iter().map(|late| late.load(Ordering::Relaxed)).collect();
+        let late = self.late.iter().take(usize::from(self.partitions()));
+        let late: Vec<bool> = late.map(|late| late.load(Ordering::Relaxed)).collect();
         draw_shard(&late, rand::random(), rand::random())
     }
 

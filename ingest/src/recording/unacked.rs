@@ -56,6 +56,8 @@ pub(crate) enum UnackedEvent {
     Stored(BundleNumber),
     /// The spool is full, or the disk refuses.
     NotStored(BundleNumber),
+    /// `clicks.raw` has more partitions.
+    Widened { partitions: u16 },
     /// The time of [`Unacked::next_timeout`] has come.
     TimedOut,
     /// The process ends: all that Kafka does not have must go to disk.
@@ -248,6 +250,7 @@ impl Unacked {
             UnackedEvent::Stored(number) => self.stored(number, now, effects),
             UnackedEvent::NotStored(number) => self.not_stored(number, now, effects),
             UnackedEvent::TimedOut => self.timed_out(now, effects),
+            UnackedEvent::Widened { partitions } => self.widen(partitions),
             UnackedEvent::Closing => self.closing(effects),
         }
         let blocked = self.spools() && self.disk_retry.is_some() && self.partitions.iter().all(|state| state.late);
@@ -255,6 +258,13 @@ impl Unacked {
             self.blocked = blocked;
             effects.push(Effect::Blocked(blocked));
         }
+    }
+
+    /// Makes room for the bundles of new partitions. Those in the client may have more
+    /// than their new share until they are acknowledged.
+    fn widen(&mut self, partitions: u16) {
+        self.rules.partitions = self.rules.partitions.max(partitions);
+        self.partitions.resize_with(usize::from(self.rules.partitions), UnackedPartition::default);
     }
 
     fn closed(&mut self, bundle: Arc<ClosedBundle>, effects: &mut Vec<Effect>) {
@@ -672,6 +682,19 @@ mod tests {
         assert_eq!(unacked.len(), 1, "the bundle in the client");
         assert_eq!(unacked.memory_bytes(), 0);
         assert!(unacked.partitions[0].held.len() < 3);
+    }
+
+    #[test]
+    fn bundles_of_new_partitions_are_produced_once_there_are_more() {
+        let now = Instant::now();
+        let mut unacked = Unacked::new(rules());
+        apply(&mut unacked, UnackedEvent::Widened { partitions: 4 }, now);
+        let effects = apply(&mut unacked, bundle(0, 3, now), now);
+        assert!(matches!(effects.as_slice(), [Effect::Produce { copy: BundleCopy::First, .. }]), "{effects:?}");
+        // An older number that arrives later changes nothing.
+        apply(&mut unacked, UnackedEvent::Widened { partitions: 3 }, now);
+        apply(&mut unacked, UnackedEvent::Acked { bundle: 0, offset: Some(0) }, now);
+        assert_eq!(unacked.len(), 0);
     }
 
     #[test]
