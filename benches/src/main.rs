@@ -17,6 +17,7 @@ mod outage;
 mod pipeline;
 mod process;
 mod receiver;
+mod recovery;
 mod redirect;
 mod requests;
 mod role;
@@ -39,7 +40,7 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  bench                       everything but the outages, one after the other
+  bench                       everything but outages and recovery, one after the other
   bench redirect              a redirect beside nginx's and bare hyper's
   bench redirect --quick      the same, much shorter: shows that it works, measures little
   bench links --links 1000,100000
@@ -47,6 +48,7 @@ Examples:
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
   bench outage --rounds 1     redirects while Kafka is away, and what became of their clicks
   bench outage full-spool     the same until neither disk nor memory takes clicks
+  bench recovery              how long killed processes need, with a short log and a long one
   bench --json > report.json  for programs
 
 It starts engines of its own in a temporary folder and listens on the loopback
@@ -80,6 +82,8 @@ enum Bench {
     Api(api::Args),
     /// Redirects while Kafka is frozen or killed, and whether every click is there once afterwards
     Outage(outage::Args),
+    /// How long killed processes need until they go on, with a short log and a long one
+    Recovery(recovery::Args),
     /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
     Pipeline(pipeline::Args),
 }
@@ -92,6 +96,7 @@ enum Report {
     Links(Box<links::Report>),
     Api(Box<api::Report>),
     Outage(Box<outage::OutageReport>),
+    Recovery(Box<recovery::Report>),
     Pipeline(Box<pipeline::Report>),
 }
 
@@ -102,13 +107,14 @@ impl Report {
             Self::Links(report) => links::text(report),
             Self::Api(report) => api::text(report),
             Self::Outage(report) => outage::text(report),
+            Self::Recovery(report) => recovery::text(report),
             Self::Pipeline(report) => pipeline::text(report),
         }
     }
 }
 
 impl Bench {
-    /// Returns the benches that run by default: all but the outages, which take half an hour.
+    /// Returns the benches that run by default: all but those that take long.
     fn all() -> Vec<Self> {
         let of = |name| Args::parse_from(["bench", name]).bench;
         ["redirect", "links", "api", "pipeline"].into_iter().filter_map(of).collect()
@@ -120,6 +126,7 @@ impl Bench {
             Self::Links(args) => Report::Links(Box::new(links::run(args, common, shutdown).await?)),
             Self::Api(args) => Report::Api(Box::new(api::run(args, common, shutdown).await?)),
             Self::Outage(args) => Report::Outage(Box::new(outage::run(args, common, shutdown).await?)),
+            Self::Recovery(args) => Report::Recovery(Box::new(recovery::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
         })
     }
