@@ -72,8 +72,8 @@ fn is_shared(topic: Topic) -> bool {
 }
 
 impl Bus {
-    /// Creates the missing topics, and commits the first offsets of the groups that read
-    /// them. Several processes may run this at once.
+    /// Creates the missing topics, and commits the first offsets in them of the groups
+    /// that read them. Several processes may run this at once.
     ///
     /// # Errors
     /// When Kafka does not answer, refuses, or the topics have fewer partitions than
@@ -110,8 +110,11 @@ impl Bus {
         }
         let known = self.wait_until_known(&client, 1).await?;
         let created = known.partitions.iter().filter(|(topic, _)| missing.contains(topic));
-        let created = created.flat_map(|(topic, count)| (0..*count).map(|index| partition(*topic, index))).collect();
-        self.begin_groups(created).await?;
+        let created: BTreeSet<Partition> =
+            created.flat_map(|(topic, count)| (0..*count).map(|index| partition(*topic, index))).collect();
+        if !created.is_empty() {
+            self.begin_groups(created).await?;
+        }
         self.check_counts(&known)?;
         let created: Vec<String> = names.into_iter().map(|(_, name)| name).collect();
         let standing =
@@ -159,6 +162,16 @@ impl Bus {
             .collect();
         self.begin_groups(created).await?;
         Ok(widened.into_iter().map(|(_, topic)| topic).collect())
+    }
+
+    /// Commits the first offsets that are still missing: of topics that a version made
+    /// which did not commit any, or that a process made which was killed then. Returns
+    /// the number of offsets.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub async fn commit_missing_offsets(&self) -> Result<usize, BusError> {
+        self.begin_groups(BTreeSet::new()).await
     }
 
     /// Returns the command that widens all shared topics to `to` partitions.

@@ -254,6 +254,15 @@ async fn serve(
         },
         () = shutdown.wait() => {}
     }
+    // Members of a group look for a missing offset time after time, so the start need not
+    // wait for this.
+    let committed = tokio::select! {
+        committed = bus.commit_missing_offsets() => committed,
+        () = shutdown.wait() => Ok(0),
+    };
+    if let Err(error) = committed {
+        warn!(%error, command = bus.command("migrate"), "missing first offsets were not committed: run the command");
+    }
     shutdown.wait().await;
     if !args.json {
         say!("stopping: draining what is under way");

@@ -27,6 +27,10 @@ pub(crate) async fn run(args: &MigrateArgs) -> anyhow::Result<()> {
         say!("created topic {name}");
     }
     say!("{} topics stood already", topics.standing.len());
+    let offsets = bus.commit_missing_offsets().await.context("commit the first offsets of the groups")?;
+    if offsets > 0 {
+        say!("committed {offsets} first offsets that were missing");
+    }
     if args.alter_topics {
         for altered in bus.alter_topics().await.context("set the topics' settings")? {
             say!("{altered}");
