@@ -359,7 +359,8 @@ async fn without_kafka_there_is_no_202_and_with_it_there_is_a_record() {
     for round in 0..2 {
         for expected in [202, 503, 202] {
             if expected == 503 {
-                let pid = kafka.pids().kafka.unwrap().to_string();
+                // Kafka takes records a moment before it is known to be ready.
+                let pid = eventually("Kafka runs", async || kafka.pids().kafka).await.to_string();
                 assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
             }
             // What is answered meanwhile is one or the other.
