@@ -62,6 +62,12 @@ impl StandingTopics {
         self.partitions.iter().map(|(topic, count)| (*topic, *count)).filter(|(topic, _)| is_shared(*topic))
     }
 
+    /// Compares the settings of a topic with those that clickhook relies on.
+    fn differences(&self, topic: Topic, resource: &ConfigResource) -> Vec<Difference> {
+        let replicas = self.replicas.get(&topic).copied().unwrap_or(1);
+        compare(topic, replicas, |name| resource.get(name)?.value.as_deref())
+    }
+
     fn widest(&self) -> Option<(Topic, u16)> {
         self.shared().max_by_key(|(_, count)| *count)
     }
@@ -233,8 +239,7 @@ impl Bus {
         self.check_missing(&standing.missing())?;
         let mut altered = Vec::new();
         for (topic, resource) in self.configs(&client, &Topic::ALL).await? {
-            let replicas = standing.replicas.get(&topic).copied().unwrap_or(1);
-            let differences = compare(topic, replicas, value_in(&resource));
+            let differences = standing.differences(topic, &resource);
             if differences.is_empty() {
                 continue;
             }
@@ -266,11 +271,7 @@ impl Bus {
         topics: &[Topic],
     ) -> Result<Vec<(Topic, Vec<Difference>)>, BusError> {
         let configs = self.configs(client, topics).await?;
-        let compared = configs.into_iter().map(|(topic, resource)| {
-            let replicas = standing.replicas.get(&topic).copied().unwrap_or(1);
-            (topic, compare(topic, replicas, value_in(&resource)))
-        });
-        Ok(compared.collect())
+        Ok(configs.into_iter().map(|(topic, resource)| (topic, standing.differences(topic, &resource))).collect())
     }
 
     /// Asks for the settings of topics.
@@ -381,10 +382,6 @@ impl Bus {
 
 fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT))
-}
-
-fn value_in<'a>(resource: &'a ConfigResource) -> impl Fn(&str) -> Option<&'a str> {
-    move |name| resource.get(name)?.value.as_deref()
 }
 
 fn partition(topic: Topic, index: u16) -> Partition {

@@ -8,7 +8,6 @@ use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{Consumer as _, base_consumer::PartitionQueue},
     error::KafkaError,
-    message::BorrowedMessage,
 };
 use schemas::Topic;
 
@@ -91,8 +90,8 @@ impl CommittedReader {
             match queue.poll(POLL) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
-                    if let Some(change) = change(&message) {
-                        apply(topic, change);
+                    if let Some(key) = message.key() {
+                        apply(topic, Change::of_record(key, message.payload()));
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
@@ -111,10 +110,4 @@ impl CommittedReader {
         }
         Ok(false)
     }
-}
-
-/// Returns the change of a record; none for a record without a key.
-fn change<'m>(message: &'m BorrowedMessage<'_>) -> Option<Change<'m>> {
-    let key = message.key()?;
-    Some(message.payload().map_or(Change::Delete { key }, |value| Change::Put { key, value }))
 }

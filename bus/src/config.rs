@@ -8,7 +8,7 @@ use schemas::Topics;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::{partition_counts::SharedCounts, stopped::StoppedPartitions};
+use crate::{partition_counts::SharedCounts, stopped::StoppedPartitions, topic_settings::LARGEST_RECORD};
 
 /// Where Kafka is and how this installation uses it: `[kafka]` in the
 /// configuration.
@@ -185,7 +185,7 @@ impl Bus {
             // The partitioner of Kafka's Java clients, so that a data team's
             // producer chooses the same partition for the same key.
             .set("partitioner", "murmur2_random")
-            .set("message.max.bytes", "4000000");
+            .set("message.max.bytes", LARGEST_RECORD.to_string());
         client
     }
 

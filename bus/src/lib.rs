@@ -5,8 +5,7 @@
 //! that commits while it goes on filling, a [`Ledger`] of finished work, a
 //! [`Table`] that follows a compacted topic and may keep a snapshot of it, the
 //! [`KeyUses`] of API keys, and [`migrate`](Bus::migrate) and [`widen`](Bus::widen) for
-//! topics. Every client setting
-//! that guards against loss is in `config.rs`.
+//! topics. Every client setting that guards against loss is in `config.rs`.
 
 mod admin;
 mod client;

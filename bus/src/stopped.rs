@@ -17,7 +17,7 @@ use crate::record::Partition;
 /// Why a partition is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StopReason {
-    /// The group has no committed offset: it was lost, or nobody has committed a first one.
+    /// The group has no committed offset: it was lost, or a first one was never committed.
     #[error(
         "group {group} has no committed offset in {topic}[{partition}], whose log begins at {start}. If the topic or the \
          partition is new: `{migrate}`. If offsets were lost: `{earliest}` does its work again from the first record that \

@@ -49,7 +49,7 @@ pub struct TransactionPair {
     /// When the open transaction was begun; `None` without one.
     opened: Option<Instant>,
     offsets: BTreeMap<Partition, i64>,
-    /// Dropped, it ends the committing thread, which nobody waits for.
+    /// Dropping it ends the committing thread, which is not waited for.
     jobs: mpsc::SyncSender<CommitJob>,
     results: mpsc::Receiver<Result<(), BusError>>,
     /// When the commit began whose outcome is not known yet.

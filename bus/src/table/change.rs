@@ -30,6 +30,13 @@ pub enum Change<'a> {
     CaughtUp,
 }
 
+impl<'a> Change<'a> {
+    /// Returns the change that a record makes: one without a value deletes its key.
+    pub(crate) fn of_record(key: &'a [u8], value: Option<&'a [u8]>) -> Self {
+        value.map_or(Self::Delete { key }, |value| Self::Put { key, value })
+    }
+}
+
 /// How much of a table has been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableProgress {

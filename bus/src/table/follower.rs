@@ -275,7 +275,7 @@ impl TableFollower {
                 self.next = Some(next);
                 let Some(key) = message.key() else { return true };
                 let value = message.payload();
-                apply(value.map_or(Change::Delete { key }, |value| Change::Put { key, value }));
+                apply(Change::of_record(key, value));
                 match &mut self.state {
                     SnapshotState::None => {}
                     SnapshotState::Written(feed) => feed.change(key, value, next),
