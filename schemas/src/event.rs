@@ -2,7 +2,7 @@
 //! docs/CONTRACTS.md §3, and the envelope in which they travel on `clicks` and
 //! `events`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,16 @@ pub struct ClickFacts<'a> {
     /// The city, in English.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub city: Option<Cow<'a, str>>,
+    /// The number of the autonomous system that announces the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// The organisation that the autonomous system belongs to.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<Cow<'a, str>>,
+    /// The kind of network, where it is not an ordinary one: `hosting`, `cdn`, `vpn`, `tor`
+    /// or `bot`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Cow<'a, str>>,
     /// The kind of device: `desktop`, `mobile`, `tablet`, `tv`, `appliance` or `crawler`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Cow<'a, str>>,
@@ -106,10 +116,18 @@ pub struct ClickFacts<'a> {
     /// The operating system's version.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<Cow<'a, str>>,
-    /// The source of the visit: `utm_source`, else the referrer's known name
-    /// or host, else `direct`.
+    /// The app whose built-in browser opened the link, such as `instagram`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<Cow<'a, str>>,
+    /// The source of the visit: `utm_source`, else the network of the click id, else the
+    /// referrer's known name or host, else the app, else `direct`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Cow<'a, str>>,
+    /// The kind of source: `search`, `social`, `email`, `sms`, `ai`, `video`, `chat`, `work`,
+    /// `news`, `ads`, `affiliate`, `referral`, `internal`, `direct` or `unknown`. It does not
+    /// repeat `utm_medium`, whose values are anybody's.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<Cow<'a, str>>,
     /// Whether a program followed the link.
     pub bot: bool,
     /// The reason why `bot` is true.
@@ -143,15 +161,25 @@ pub struct Utm<'a> {
 /// The ad that a visit came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attribution<'a> {
-    /// The creative: `ad_creative`, `creative`, or `utm_content`'s last resort.
+    /// The creative: `referrerAdCreative` or another name of it, and `utm_content` where
+    /// there is none of them.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub referrer_ad_creative: Option<Cow<'a, str>>,
+    /// The set or group that the ad belongs to: its id or name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub ad_set: Option<Cow<'a, str>>,
+    /// The campaign of the ads platform: its id or name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub ad_campaign: Option<Cow<'a, str>>,
     /// Google's click id.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub gclid: Option<Cow<'a, str>>,
     /// Meta's click id.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub fbclid: Option<Cow<'a, str>>,
+    /// The click ids of other networks, by the name of their parameter, such as `msclkid`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub click_ids: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
 }
 
 /// A value before and after an update; an absent value is left out.

@@ -37,7 +37,10 @@ filter_keys! {
     Device = "device";
     Browser = "browser";
     Os = "os";
+    App = "app";
+    Network = "network";
     Source = "source";
+    Medium = "medium";
     UtmSource = "utm.source";
     UtmMedium = "utm.medium";
     UtmCampaign = "utm.campaign";
@@ -121,7 +124,10 @@ impl FilterKey {
             Self::Device => is(click.and_then(|click| click.device.as_ref())),
             Self::Browser => is(click.and_then(|click| click.browser.as_ref())),
             Self::Os => is(click.and_then(|click| click.os.as_ref())),
+            Self::App => is(click.and_then(|click| click.app.as_ref())),
+            Self::Network => is(click.and_then(|click| click.network.as_ref())),
             Self::Source => is(click.and_then(|click| click.source.as_ref())),
+            Self::Medium => is(click.and_then(|click| click.medium.as_ref())),
             Self::UtmSource => is(utm.and_then(|utm| utm.source.as_ref())),
             Self::UtmMedium => is(utm.and_then(|utm| utm.medium.as_ref())),
             Self::UtmCampaign => is(utm.and_then(|utm| utm.campaign.as_ref())),
@@ -211,6 +217,8 @@ mod tests {
         assert!(passes(r#"{"tags":["other","social"],"utm.medium":"social"}"#));
         assert!(!passes(r#"{"tags":["other"]}"#));
         assert!(!passes(r#"{"country":[]}"#));
+        assert!(passes(r#"{"medium":["search","social"],"app":"instagram"}"#));
+        assert!(!passes(r#"{"network":"hosting"}"#));
     }
 
     #[test]

@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "clicks", sql: include_str!("../migrations/0001_clicks.sql") },
     Migration { version: 2, name: "link_events", sql: include_str!("../migrations/0002_link_events.sql") },
     Migration { version: 3, name: "deliveries", sql: include_str!("../migrations/0003_deliveries.sql") },
+    Migration { version: 4, name: "click_facts", sql: include_str!("../migrations/0004_click_facts.sql") },
 ];
 
 /// The newest version that this program knows.

@@ -58,6 +58,15 @@ impl<'a> RowWriter<'a> {
         self
     }
 
+    /// Appends a `Map(String, String)`.
+    pub fn map<'t>(&mut self, entries: impl ExactSizeIterator<Item = (&'t str, &'t str)>) -> &mut Self {
+        self.length(entries.len());
+        for (key, value) in entries {
+            self.text(key).text(value);
+        }
+        self
+    }
+
     /// Appends a length as unsigned LEB128.
     fn length(&mut self, length: usize) {
         let mut left = length;

@@ -64,10 +64,11 @@ pub fn click(envelope: &Envelope<'_, Event<'_>>, source: Source<'_>, block: &mut
     for value in [&utm.source, &utm.medium, &utm.campaign, &utm.term, &utm.content] {
         row.text(or_empty(value));
     }
-    match &event.attribution {
-        Some(ad) => row.text(or_empty(&ad.referrer_ad_creative)).text(or_empty(&ad.gclid)).text(or_empty(&ad.fbclid)),
-        None => row.text("").text("").text(""),
-    };
+    let ad = event.attribution.clone().unwrap_or_default();
+    for value in [&ad.referrer_ad_creative, &ad.ad_set, &ad.ad_campaign, &ad.gclid, &ad.fbclid] {
+        row.text(or_empty(value));
+    }
+    row.map(ad.click_ids.iter().map(|(name, id)| (name.as_ref(), id.as_ref())));
     source.write(&mut row);
     Ok(())
 }
@@ -83,18 +84,21 @@ fn link_columns(row: &mut RowWriter<'_>, link: &LinkFacts<'_>) {
 }
 
 fn click_columns(row: &mut RowWriter<'_>, click: &ClickFacts<'_>) {
+    for value in [&click.user_agent, &click.referer, &click.country, &click.region, &click.city] {
+        row.text(or_empty(value));
+    }
+    row.u32(click.asn.unwrap_or(0));
     for value in [
-        &click.user_agent,
-        &click.referer,
-        &click.country,
-        &click.region,
-        &click.city,
+        &click.organisation,
+        &click.network,
         &click.device,
         &click.browser,
         &click.browser_version,
         &click.os,
         &click.os_version,
+        &click.app,
         &click.source,
+        &click.medium,
     ] {
         row.text(or_empty(value));
     }

@@ -33,9 +33,9 @@ impl Table {
         match self {
             Self::Clicks => {
                 "id, event_id, kind, timestamp, workspace, link_id, short_url, destination, slug, campaign, segment, tags, \
-                 ip_address, ip_key, user_agent, referer, country, region, city, device, browser, browser_version, os, \
-                 os_version, source, bot, bot_reason, session_id, utm_source, utm_medium, utm_campaign, utm_term, \
-                 utm_content, ad_creative, gclid, fbclid, kafka_topic, kafka_partition, kafka_offset"
+                 ip_address, ip_key, user_agent, referer, country, region, city, asn, organisation, network, \
+                 device, browser, browser_version, os, os_version, app, source, medium, bot, bot_reason, session_id, utm_source, utm_medium, utm_campaign, utm_term, \
+                 utm_content, ad_creative, ad_set, ad_campaign, gclid, fbclid, click_ids, kafka_topic, kafka_partition, kafka_offset"
             }
             Self::LinkEvents => {
                 "id, event, timestamp, workspace, link_id, body, kafka_topic, kafka_partition, kafka_offset"
