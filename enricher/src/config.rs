@@ -1,6 +1,6 @@
 //! The configuration of the enricher: `[enricher]`.
 
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
@@ -33,6 +33,10 @@ pub struct Config {
     pub window_ms: u64,
     /// The number of clicks above which a transaction is committed early.
     pub max_clicks: usize,
+    /// Threads that enrich clicks while there are many; with 0, the thread that reads
+    /// them enriches all. The default is the number of cores less one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
 }
 
 impl Default for Config {
@@ -43,11 +47,21 @@ impl Default for Config {
             geo_country: Vec::new(),
             window_ms: 40,
             max_clicks: 10_000,
+            workers: None,
         }
     }
 }
 
+/// The largest number of worker threads.
+const MAX_WORKERS: usize = 64;
+
 impl Config {
+    /// Returns the number of threads that enrich clicks.
+    pub(crate) fn workers(&self) -> usize {
+        let spare_cores = || thread::available_parallelism().map_or(0, NonZero::get).saturating_sub(1);
+        self.workers.unwrap_or_else(spare_cores).min(MAX_WORKERS)
+    }
+
     /// Checks the ranges of the values.
     ///
     /// # Errors
@@ -58,6 +72,9 @@ impl Config {
         }
         if !(1..=1_000_000).contains(&self.max_clicks) {
             return Err(ConfigError::value("enricher.max_clicks", self.max_clicks, "1 to 1000000"));
+        }
+        if let Some(workers) = self.workers.filter(|workers| *workers > MAX_WORKERS) {
+            return Err(ConfigError::value("enricher.workers", workers, "0 to 64"));
         }
         for (key, paths) in [("enricher.geo_city", &self.geo_city), ("enricher.geo_country", &self.geo_country)] {
             if let Some(path) = paths.iter().find(|path| !path.is_file()) {

@@ -12,7 +12,7 @@ use woothee::parser::Parser;
 
 use crate::{
     GeoError,
-    clicks::{ClickWork, Counts, day_keys::DayKeys, enrich::Enrich, geo::Geo},
+    clicks::{ClickWork, Counts, day_keys::DayKeys, enrich::Enrich, enriching::LineEnricher, geo::Geo},
     config::Config,
     member::Member,
 };
@@ -74,7 +74,8 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
         shutdown,
     };
     let proposing = tokio::spawn(Arc::clone(&day_keys).propose_forever());
-    let mut work = ClickWork::new(bus, enrich, day_keys, Counts::new(&metrics))
+    let enricher = LineEnricher { enrich, day_keys };
+    let mut work = ClickWork::new(bus, enricher, config.workers(), Counts::new(&metrics))
         .map_err(|error| Error::Thread(error.to_string()))?;
     let (sender, ended) = oneshot::channel();
     thread::Builder::new()

@@ -26,11 +26,15 @@ struct Running {
 
 impl Running {
     async fn start(bus: &Bus) -> Self {
+        Self::start_with(bus, Config::default()).await
+    }
+
+    async fn start_with(bus: &Bus, config: Config) -> Self {
         let process = Process::default();
         let Process { metrics, health, shutdown } = process.clone();
         // The role's own part, named before it starts, so that it is waited for.
         let _ = health.part("enricher");
-        let role = enricher::run(Config::default(), bus.clone(), process);
+        let role = enricher::run(config, bus.clone(), process);
         let task = tokio::spawn(role);
         health.ready().await;
         Self { metrics, health, shutdown, task }
@@ -156,6 +160,31 @@ async fn every_click_is_committed_once_while_enrichers_come_and_go() {
 }
 
 /// Produces a bundle of one click, with further headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_workers_share_is_enriched_once_and_drops_second_copies() {
+    let bus = testbed::bus().await;
+    let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+    let id = bundle_id(0);
+    let mut sent = bundle(&bus, &producer, 1, 1, b"").await;
+    sent.push(copy(&producer, 9_999, &id, &[]).await);
+    for round in 0..150 {
+        // All are on the partition of the copies.
+        sent.extend(bundle(&bus, &producer, 1, 60, b"").await);
+        if round == 75 {
+            copy(&producer, 9_999, &id, AGAIN_BEHIND_0).await;
+        }
+    }
+    let running = Running::start_with(&bus, Config { workers: Some(3), ..Config::default() }).await;
+    let expected = sent.len();
+    let clicks = testbed::read(&bus, Topic::Clicks, move |clicks| clicks.len() >= expected).await;
+    let mut read: Vec<String> = clicks.into_iter().map(|click| click.key).collect();
+    read.sort_unstable();
+    sent.sort_unstable();
+    assert!(read == sent, "{} events of {} clicks", read.len(), sent.len());
+    assert_eq!(running.metric("clickhook_enricher_doubles_total"), 1);
+    running.stop().await;
+}
+
 async fn copy(producer: &bus::Producer, click: u64, bundle: &str, headers: &[(&str, &[u8])]) -> String {
     let id = ClickId::new(Timestamp::now(), 1, click);
     let headers: Vec<(&str, &[u8])> =

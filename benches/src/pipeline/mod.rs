@@ -19,6 +19,7 @@ use crate::{
     context::{BenchContext, say},
     load::{self, LoadEnd},
     machine::Machine,
+    null_hop,
     process::Who,
 };
 
@@ -120,7 +121,7 @@ async fn pipeline_and_limits(plan: &Plan, pipeline: &mut Pipeline) -> anyhow::Re
     let (bare_steady, bare) = limits::bare(plan).await?;
     let processes = pipeline.processes();
     let kafka: Option<Who> = processes.iter().find(|(name, _)| *name == "Kafka").map(|(_, who)| *who);
-    let null_hop = limits::null_hop(pipeline.brokers(), kafka, plan.limit).await?;
+    let null_hop = null_hop::measure(pipeline.brokers(), kafka, plan.limit).await?;
     Ok((vec![steady, sustained, burst], Limits { bare_steady, bare, null_hop }))
 }
 

@@ -5,6 +5,7 @@ mod agent;
 pub(crate) mod bundle;
 pub(crate) mod day_keys;
 pub(crate) mod enrich;
+pub(crate) mod enriching;
 pub(crate) mod geo;
 mod log_search;
 mod query;
@@ -18,15 +19,14 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
 };
-use schemas::{RawClick, Replayed, Timestamp, Topic};
+use schemas::{Replayed, Timestamp, Topic};
 use service::Metrics;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::{
     bundle::Bundle,
-    day_keys::DayKeys,
-    enrich::Enrich,
+    enriching::{EnrichedLines, Enriching, LineEnricher, Wait},
     log_search::{LogSearch, Request, Response},
     second_copies::{SecondCopies, Verdict},
 };
@@ -60,21 +60,14 @@ impl Counts {
     }
 }
 
-/// The outcome of a line.
-enum LineOutcome {
-    /// The line became an event.
-    Enriched,
-    /// The line is a visit that is no click, and is only counted by its class.
-    Counted,
-    /// The line cannot be used, for this reason.
-    Unusable(String),
-}
+/// The number of lines in a transaction above which bundles go to worker threads.
+/// Below it, a hand-over costs a click more than it gains.
+const BUSY_LINES: usize = 256;
 
 /// The work on bundles of clicks.
 pub(crate) struct ClickWork {
     bus: Bus,
-    enrich: Enrich,
-    day_keys: Arc<DayKeys>,
+    enriching: Enriching,
     counts: Counts,
     copies: SecondCopies,
     search: LogSearch,
@@ -82,69 +75,131 @@ pub(crate) struct ClickWork {
     preparing: Vec<Partition>,
     /// The bundle of each partition that is paused for a search.
     held: HashMap<Partition, Bundle<'static>>,
-    /// The JSON of an event, kept for its memory.
-    event: Vec<u8>,
+    /// The number of lines that the open transaction has.
+    lines: usize,
 }
 
 impl ClickWork {
-    pub(crate) fn new(bus: Bus, enrich: Enrich, day_keys: Arc<DayKeys>, counts: Counts) -> io::Result<Self> {
-        let search = LogSearch::start(bus.clone(), Arc::clone(&day_keys))?;
+    pub(crate) fn new(bus: Bus, enricher: LineEnricher, workers: usize, counts: Counts) -> io::Result<Self> {
+        let search = LogSearch::start(bus.clone(), Arc::clone(&enricher.day_keys))?;
         Ok(Self {
             bus,
-            enrich,
-            day_keys,
+            enriching: Enriching::start(enricher, workers)?,
             counts,
             copies: SecondCopies::default(),
             search,
             preparing: Vec::new(),
             held: HashMap::new(),
-            event: Vec::with_capacity(4096),
+            lines: 0,
         })
     }
 
-    /// Processes a bundle, or holds it with its partition paused until the log has
-    /// been searched. Returns the number of lines.
+    /// Processes a bundle, or hands it to a worker, or holds it with its partition paused
+    /// until the log has been searched. Returns the number of lines that were processed,
+    /// of this bundle or of earlier ones.
     fn bundle(
         &mut self,
         bundle: Bundle<'_>,
         pair: &mut TransactionPair,
         consumer: &Consumer<Rebalances>,
     ) -> Result<usize, BusError> {
+        if pair.age().is_none() {
+            self.lines = 0;
+        }
         let now = Timestamp::now();
-        let Bundle { partition, offset, .. } = bundle;
         let verdict = bundle.sighting.as_ref().map_or(Verdict::First, |sighting| self.copies.judge(sighting));
-        let mut count = 0;
+        let is_much = self.enriching.is_busy() || self.lines >= BUSY_LINES;
+        if verdict == Verdict::First && is_much && self.enriching.has_workers() {
+            let mut count = self.take_enriched(Wait::No, pair)?;
+            if self.enriching.is_full() {
+                count += self.take_one(Wait::UntilDone, pair)?.unwrap_or_default();
+            }
+            self.enriching.hand_in(bundle.into_owned(), now);
+            return Ok(count);
+        }
+        // The offset of this bundle must not be committed before those of earlier ones.
+        let mut count = self.take_enriched(Wait::UntilDone, pair)?;
+        let Bundle { partition, offset, .. } = bundle;
         match verdict {
             Verdict::Unknown => {
                 consumer.pause(&[partition])?;
                 self.search.request(Request::Search { partition: partition.index, offset })?;
                 self.held.insert(partition, bundle.into_owned());
-                return Ok(0);
+                return Ok(count);
             }
             Verdict::Second => {
                 info!(%partition, offset, id = bundle.name, "second copy of a bundle dropped");
                 self.counts.doubles.inc();
+                pair.read_up_to(partition, offset + 1)?;
             }
             Verdict::Undecidable => {
                 let reason = "cannot be told from a second copy: the log no longer holds all records among which a \
                               first copy could be"
                     .to_owned();
                 self.bury(UnusableLine { bundle: &bundle, number: None, text: &bundle.value, reason }, now, pair)?;
+                pair.read_up_to(partition, offset + 1)?;
             }
             Verdict::First | Verdict::FirstAgain => {
-                for (number, text) in bundle.lines().enumerate() {
-                    count += 1;
-                    if let LineOutcome::Unusable(reason) = self.line(text, now, pair)? {
-                        self.bury(UnusableLine { bundle: &bundle, number: Some(number), text, reason }, now, pair)?;
-                    }
-                }
+                let lines = self.enriching.at_once(&bundle, now);
+                count += self.send(&bundle, &lines, now, pair)?;
+                self.enriching.give_back(lines);
                 if verdict == Verdict::FirstAgain {
                     self.mark(&bundle, now, pair)?;
                 }
             }
         }
-        pair.read_up_to(partition, offset + 1)?;
         Ok(count)
+    }
+
+    /// Produces the events of all bundles that the workers are done with, or of all.
+    /// Returns the number of lines.
+    fn take_enriched(&mut self, wait: Wait, pair: &mut TransactionPair) -> Result<usize, BusError> {
+        let mut count = 0;
+        while let Some(lines) = self.take_one(wait, pair)? {
+            count += lines;
+        }
+        Ok(count)
+    }
+
+    /// Produces the events of the oldest bundle that the workers have. Returns the number
+    /// of lines, or `None` where there is no bundle, or it is not done and not waited for.
+    fn take_one(&mut self, wait: Wait, pair: &mut TransactionPair) -> Result<Option<usize>, BusError> {
+        let Some((bundle, lines)) = self.enriching.take(wait)? else { return Ok(None) };
+        let count = self.send(&bundle, &lines, Timestamp::now(), pair)?;
+        self.enriching.give_back(lines);
+        Ok(Some(count))
+    }
+
+    /// Produces the events of a bundle and its offset. Returns the number of lines.
+    fn send(
+        &mut self,
+        bundle: &Bundle<'_>,
+        lines: &EnrichedLines,
+        now: Timestamp,
+        pair: &mut TransactionPair,
+    ) -> Result<usize, BusError> {
+        for (id, json, traceparent) in lines.events() {
+            let key = id.to_string();
+            let headers = traceparent.map(|trace| [("traceparent", trace.as_bytes())]);
+            pair.send(&Outgoing {
+                topic: Topic::Clicks,
+                partition: Some(self.bus.partition_of(Topic::Clicks, id)),
+                key: Some(key.as_bytes()),
+                value: Some(json),
+                headers: headers.as_ref().map_or(&[], |headers| headers),
+            })?;
+            self.counts.clicks.inc();
+        }
+        for class in &lines.visits {
+            self.counts.visits.get_or_create(&VisitLabels { class: class.as_str() }).inc();
+        }
+        for line in &lines.unusable {
+            let reason = line.reason.clone();
+            self.bury(UnusableLine { bundle, number: Some(line.number), text: &line.text, reason }, now, pair)?;
+        }
+        pair.read_up_to(bundle.partition, bundle.offset + 1)?;
+        self.lines += lines.count;
+        Ok(lines.count)
     }
 
     /// Remembers an accepted bundle that says `again`, in the same transaction.
@@ -155,37 +210,6 @@ impl ClickWork {
         let Ok(value) = serde_json::to_vec(&mark) else { return Ok(()) };
         let key = Uuid::from_u128(sighting.id).to_string();
         pair.send(&Outgoing { partition: Some(0), ..Outgoing::keyed(Topic::Replayed, key.as_bytes(), Some(&value)) })
-    }
-
-    fn line(&mut self, line: &[u8], now: Timestamp, pair: &mut TransactionPair) -> Result<LineOutcome, BusError> {
-        let raw: RawClick<'_> = match serde_json::from_slice(line) {
-            Ok(raw) => raw,
-            Err(error) => return Ok(LineOutcome::Unusable(format!("not a click: {error}"))),
-        };
-        if !raw.class.counts() {
-            self.counts.visits.get_or_create(&VisitLabels { class: raw.class.as_str() }).inc();
-            return Ok(LineOutcome::Counted);
-        }
-        let key = self.day_keys.key_for(raw.id.timestamp(), now);
-        let envelope = match self.enrich.event(&raw, key.as_ref()) {
-            Ok(envelope) => envelope,
-            Err(error) => return Ok(LineOutcome::Unusable(error.to_string())),
-        };
-        self.event.clear();
-        if let Err(error) = serde_json::to_writer(&mut self.event, &envelope) {
-            return Ok(LineOutcome::Unusable(error.to_string()));
-        }
-        let id = raw.id.to_string();
-        let headers = raw.traceparent.as_deref().map(|trace| [("traceparent", trace.as_bytes())]);
-        pair.send(&Outgoing {
-            topic: Topic::Clicks,
-            partition: Some(self.bus.partition_of(Topic::Clicks, raw.id)),
-            key: Some(id.as_bytes()),
-            value: Some(&self.event),
-            headers: headers.as_ref().map_or(&[], |headers| headers),
-        })?;
-        self.counts.clicks.inc();
-        Ok(LineOutcome::Enriched)
     }
 
     fn bury(&self, line: UnusableLine<'_>, now: Timestamp, pair: &mut TransactionPair) -> Result<(), BusError> {
@@ -201,6 +225,7 @@ impl RecordWork for ClickWork {
     fn reset(&mut self) {
         self.search.cancel();
         self.copies.reset();
+        self.enriching.forget();
         self.preparing.clear();
         self.held.clear();
     }
@@ -212,11 +237,11 @@ impl RecordWork for ClickWork {
     }
 
     fn is_waiting(&self) -> bool {
-        !self.preparing.is_empty() || !self.held.is_empty()
+        !self.preparing.is_empty() || !self.held.is_empty() || self.enriching.is_busy()
     }
 
     fn resume(&mut self, pair: &mut TransactionPair, consumer: &Consumer<Rebalances>) -> Result<usize, BusError> {
-        let mut lines = 0;
+        let mut lines = self.take_enriched(Wait::No, pair)?;
         while let Some(response) = self.search.response()? {
             match response {
                 Response::Mark(id, mark) => self.copies.mark(id, mark),
