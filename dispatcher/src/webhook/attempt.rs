@@ -14,16 +14,20 @@ use schemas::{Attempt, Outcome, Timestamp};
 use tracing::{debug, info, warn};
 
 use super::{
-    client::HttpClient,
     config::Config,
     delivery::InFlight,
     endpoints::{Endpoints, NO_SUCH_ENDPOINT, Recipient, Route},
+    error::Error,
+    exchange::HttpClient,
     lane::HealthChange,
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
-    outcome::{Exchange, Verdict, judge},
+    outcome::{EndpointAnswer, Exchange, Verdict, judge},
     sign::{ATTEMPT, EVENT, ID, SIGNATURE, SIMPLE_SIGNATURE, TIMESTAMP},
 };
+
+/// The part of an answer's body that is kept for the log.
+const KEPT_BYTES: usize = 1024;
 
 /// Makes attempts.
 pub(super) struct Attempts {
@@ -43,13 +47,13 @@ struct FinishedExchange {
 
 impl Attempts {
     /// # Errors
-    /// When the TLS library lacks what it was built with.
+    /// When endpoints cannot be reached as the configuration says.
     pub(super) fn new(
         config: &Config,
         endpoints: Arc<Endpoints>,
         outbox: Arc<WebhookOutbox>,
         metrics: WebhookMetrics,
-    ) -> Result<Self, rustls::Error> {
+    ) -> Result<Self, Error> {
         Ok(Self { client: HttpClient::new(config)?, config: config.clone(), endpoints, outbox, metrics })
     }
 
@@ -74,7 +78,12 @@ impl Attempts {
         if verdict == Verdict::Delivered && delivery.attempt == 1 {
             self.metrics.latency.observe(Timestamp::now().since(delivery.message.at).as_secs_f64());
         }
-        if let Some(change) = recipient.lane.learn(&verdict) {
+        // An exchange that was not begun says nothing about the endpoint.
+        let learnt = match verdict {
+            Verdict::Postponed { .. } => None,
+            _ => recipient.lane.learn(&verdict),
+        };
+        if let Some(change) = learnt {
             log_health(&delivery, change);
         }
         self.conclude(delivery, finished, verdict).await;
@@ -84,31 +93,44 @@ impl Attempts {
         let started_at = Timestamp::now();
         let start = Instant::now();
         let exchange = match &recipient.route {
-            Ok(route) => match request(route, delivery, started_at) {
-                Ok(request) => self.client.exchange(request, recipient.timeout).await,
-                Err(error) => Exchange::Failed(format!("no request can be made: {error}")),
-            },
+            Ok(route) => {
+                let request = || request(route, delivery, started_at);
+                self.client.exchange(&route.target, request, recipient.timeout).await
+            }
             Err(reason) => Exchange::Failed(reason.clone()),
         };
         FinishedExchange { started_at, took: start.elapsed(), exchange }
     }
 
     async fn conclude(&self, delivery: InFlight, finished: FinishedExchange, verdict: Verdict) {
-        let (outcome, error) = match &verdict {
+        let (outcome, mut error) = match &verdict {
             Verdict::Delivered => (Outcome::Delivered, None),
             Verdict::Retry { why, .. } => (Outcome::Retrying, Some(why.clone())),
             Verdict::Dead { why } => (Outcome::Dead, Some(why.clone())),
+            // The endpoint was not asked, so that there is no attempt to be recorded.
+            Verdict::Postponed { after, why } => {
+                let due = Timestamp::now().plus(*after);
+                self.metrics.postponed.inc();
+                debug!(endpoint = %delivery.endpoint, event = %delivery.message.event_id, %due, why, "delivery postponed: its endpoint was not asked");
+                let attempt = delivery.attempt;
+                return self.outbox.delay(delivery, attempt, due).await;
+            }
         };
-        let (status, response) = match finished.exchange {
-            Exchange::Answered { status, excerpt, .. } => (Some(status), excerpt),
-            Exchange::Failed(_) => (None, None),
+        let answer = match finished.exchange {
+            Exchange::Answered(answer) => Some(answer),
+            Exchange::Failed(_) | Exchange::Ours(_) => None,
         };
+        if let Some(EndpointAnswer { status, flaw: Some(flaw), .. }) = &answer {
+            error = Some(format!("the endpoint answered {status}, but {flaw}"));
+        }
         let duration_ms = u32::try_from(finished.took.as_millis()).unwrap_or(u32::MAX);
         let entry = delivery.log_entry(finished.started_at, outcome);
+        let status = answer.as_ref().map(|answer| answer.status);
+        let response = answer.and_then(|answer| excerpt(&answer.body));
         self.metrics.count_attempt(outcome);
         self.outbox.log_attempt(&Attempt { duration_ms, status, response, error, ..entry }).await;
         match verdict {
-            Verdict::Delivered => delivery.claim.complete(),
+            Verdict::Delivered | Verdict::Postponed { .. } => delivery.claim.complete(),
             Verdict::Retry { after, why } => {
                 let next = delivery.attempt + 1;
                 let due = Timestamp::now().plus(after);
@@ -120,6 +142,12 @@ impl Attempts {
     }
 }
 
+/// Returns the part of an answer's body that the log keeps.
+fn excerpt(body: &[u8]) -> Option<String> {
+    let kept = &body[..body.len().min(KEPT_BYTES)];
+    (!kept.is_empty()).then(|| String::from_utf8_lossy(kept).into_owned())
+}
+
 fn log_health(delivery: &InFlight, change: HealthChange) {
     match change {
         HealthChange::Failing { failures } => {
@@ -129,11 +157,12 @@ fn log_health(delivery: &InFlight, change: HealthChange) {
     }
 }
 
-/// Builds the request of an attempt at `at`: the body's exact bytes, signed.
+/// Builds the request of an attempt at `at`: the body's exact bytes, signed. The connection
+/// adds the target.
 fn request(route: &Route, delivery: &InFlight, at: Timestamp) -> Result<Request<Full<Bytes>>, http::Error> {
     let message = &delivery.message;
     let id = message.event_id.to_string();
-    let mut request = Request::builder().method(Method::POST).uri(route.uri.clone());
+    let mut request = Request::builder().method(Method::POST);
     if let Some(headers) = request.headers_mut() {
         headers.clone_from(&route.headers);
         let mut set = |name, value: String| -> Result<(), http::Error> {

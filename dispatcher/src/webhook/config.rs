@@ -1,7 +1,8 @@
 //! `[webhook]` in the configuration.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
@@ -26,6 +27,19 @@ pub struct Config {
     /// connections after 5 s, and a request that is sent at that moment is lost: stay
     /// below.
     pub keep_alive_ms: u64,
+    /// Exchanges with all endpoints together that may be in flight at once. Further ones
+    /// wait, and are then put off without using an attempt.
+    pub max_exchanges: usize,
+    /// Connections to all endpoints together, those that are kept included.
+    pub max_connections: usize,
+    /// A file of certificates in PEM: authorities that are trusted besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy through which all webhooks go, as in `http://proxy.internal:3128`.
+    pub proxy: Option<ProxyAddress>,
+    /// Networks that endpoints may be in although they are not on the public internet.
+    pub allow_nets: Vec<IpNet>,
+    /// Networks that endpoints may not be in, whatever else allows them.
+    pub deny_nets: Vec<IpNet>,
     /// The time that deliveries in flight have to finish when the process stops.
     pub drain_ms: u64,
     /// The value of `endpoints.allow_private`, which the API has too: whether endpoints
@@ -36,6 +50,48 @@ pub struct Config {
     /// be reached without TLS.
     #[serde(skip)]
     pub allow_http: bool,
+}
+
+/// The address of an egress proxy: `http://`, a host and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ProxyAddress {
+    host: String,
+    port: u16,
+}
+
+impl TryFrom<String> for ProxyAddress {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let wrong = "must be http://, a host and a port, as in http://proxy.internal:3128";
+        let url = url::Url::parse(&text).map_err(|_| wrong)?;
+        let is_bare = url.scheme() == "http"
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/"
+            && url.query().is_none();
+        let Some((host, port)) = url.host_str().zip(url.port_or_known_default()).filter(|_| is_bare) else {
+            return Err(wrong);
+        };
+        Ok(Self { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port })
+    }
+}
+
+impl From<ProxyAddress> for String {
+    fn from(ProxyAddress { host, port }: ProxyAddress) -> Self {
+        if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
+    }
+}
+
+impl ProxyAddress {
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) const fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 impl Default for Config {
@@ -49,6 +105,12 @@ impl Default for Config {
             max_attempts: 6,
             retry_delay_ms: 60_000,
             keep_alive_ms: 4_000,
+            max_exchanges: 10_000,
+            max_connections: 4_000,
+            ca_file: None,
+            proxy: None,
+            allow_nets: Vec::new(),
+            deny_nets: Vec::new(),
             drain_ms: 5_000,
         }
     }
@@ -70,6 +132,8 @@ impl Config {
         within("webhook.max_attempts", u64::from(self.max_attempts), 1, 100)?;
         within("webhook.retry_delay_ms", self.retry_delay_ms, 10, 86_400_000)?;
         within("webhook.keep_alive_ms", self.keep_alive_ms, 0, 3_600_000)?;
+        within("webhook.max_exchanges", self.max_exchanges as u64, 1, 1_000_000)?;
+        within("webhook.max_connections", self.max_connections as u64, 1, 1_000_000)?;
         within("webhook.drain_ms", self.drain_ms, 0, 600_000)
     }
 
@@ -81,6 +145,19 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_is_a_host_and_a_port() {
+        let parsed = |text: &str| ProxyAddress::try_from(text.to_owned()).map(String::from);
+        assert_eq!(parsed("http://proxy.internal:3128").unwrap(), "http://proxy.internal:3128");
+        assert_eq!(parsed("http://proxy.internal").unwrap(), "http://proxy.internal:80");
+        assert_eq!(parsed("http://[::1]:3128/").unwrap(), "http://[::1]:3128");
+        for wrong in
+            ["proxy:3128", "https://proxy:3128", "http://me:hush@proxy:3128", "http://proxy/a", "socks5://proxy"]
+        {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_value_out_of_range_is_named_with_what_is_allowed() {

@@ -21,6 +21,7 @@ use super::{
     config::Config,
     delivery::{InFlight, SourceRecord},
     endpoints::{Endpoints, Recipient},
+    error::Error,
     lane::Offer,
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
@@ -51,13 +52,13 @@ pub(super) struct Deliverer {
 
 impl Deliverer {
     /// # Errors
-    /// When the TLS library lacks what it was built with.
+    /// When endpoints cannot be reached as the configuration says.
     pub(super) fn new(
         config: Config,
         endpoints: Arc<Endpoints>,
         outbox: Arc<WebhookOutbox>,
         metrics: WebhookMetrics,
-    ) -> Result<Self, rustls::Error> {
+    ) -> Result<Self, Error> {
         Ok(Self {
             attempts: Attempts::new(&config, Arc::clone(&endpoints), Arc::clone(&outbox), metrics.clone())?,
             config,

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::Change;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
+    HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
 use parking_lot::RwLock;
@@ -16,6 +16,7 @@ use tracing::error;
 
 use super::{
     delivery::InFlight,
+    exchange::RequestTarget,
     lane::{Lane, LaneSettings, QueueBudget},
     sign::Signer,
 };
@@ -51,7 +52,7 @@ impl Recipient {
 
 /// The part that all requests to an endpoint share.
 pub(super) struct Route {
-    pub uri: Uri,
+    pub target: RequestTarget,
     pub headers: HeaderMap,
     pub signer: Signer,
 }
@@ -134,11 +135,7 @@ impl Endpoints {
             .map_err(|error| format!("its secret cannot be opened: {error}"))?;
         let secret = String::from_utf8(secret.to_vec()).map_err(|_| "its secret is not text".to_owned())?;
         let signer = Signer::new(&Secret::new(secret)).map_err(|error| format!("its secret is {error}"))?;
-        // The URL is parsed as browsers parse it, so that the host that is checked is
-        // the host that is connected to.
-        let url = url::Url::parse(&endpoint.url).map_err(|error| format!("its URL cannot be parsed: {error}"))?;
-        let uri = Uri::try_from(url.as_str()).map_err(|error| format!("its URL cannot be parsed: {error}"))?;
-        Ok(Route { uri, headers: headers(endpoint)?, signer })
+        Ok(Route { target: RequestTarget::parse(&endpoint.url)?, headers: headers(endpoint)?, signer })
     }
 
     /// Returns the endpoint with this id.

@@ -1,29 +1,16 @@
 //! Outgoing safety (docs/CONTRACTS.md §4): which addresses a webhook may be sent to.
-//! The check happens when a connection is made, and on the very address that is
-//! connected to. So a name that resolves to another address the second time cannot
-//! get around it.
+//! The check happens when a connection is made (`exchange/dial.rs`), and on the very
+//! address that is connected to. So a name that resolves to another address the second time
+//! cannot get around it.
 
 use std::{
-    future::Future,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    pin::Pin,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::LazyLock,
-    task::{Context, Poll},
-    vec,
 };
 
-use http::Uri;
-use hyper_util::{
-    client::legacy::connect::{
-        HttpConnector,
-        dns::{GaiResolver, Name},
-    },
-    rt::TokioIo,
-};
 use ipnet::{IpNet, Ipv6Net};
-use tokio::net::TcpStream;
-use tower_service::Service;
+
+use super::config::Config;
 
 /// The networks that are not on the public internet: those of the IANA registries of
 /// special-purpose addresses, and those of the clouds.
@@ -92,47 +79,76 @@ fn unwrap_ipv4(address: IpAddr) -> IpAddr {
     address
 }
 
-/// The addresses that an installation allows for its endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The targets that an installation allows for its endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Policy {
     pub allow_private: bool,
     pub allow_http: bool,
+    /// The networks that are allowed although they are not on the public internet.
+    pub allow_nets: Vec<IpNet>,
+    /// The networks that are refused although they are on the public internet.
+    pub deny_nets: Vec<IpNet>,
 }
 
 /// The reason why no connection was made.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RefusedAddress {
-    #[error("{address} is {what}, and webhooks go to the public internet only (`endpoints.allow_private` allows it)")]
+pub(super) enum RefusedTarget {
+    #[error(
+        "{address} is {what}, and webhooks go to the public internet only (`endpoints.allow_private` or \
+         `webhook.allow_nets` allows it)"
+    )]
     Address { address: IpAddr, what: &'static str },
+    #[error("{address} is in a network that `webhook.deny_nets` refuses")]
+    Denied { address: IpAddr },
     #[error("its address does not begin with https:// (`endpoints.allow_http` allows it)")]
     Plain,
+    #[error("its port {port} is not allowed: 443 and those above 1023 are")]
+    Port { port: u16 },
     #[error("its name has no address")]
     NoAddress,
 }
 
 impl Policy {
-    fn check(self, address: IpAddr) -> Result<(), RefusedAddress> {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            allow_private: config.allow_private,
+            allow_http: config.allow_http,
+            allow_nets: config.allow_nets.clone(),
+            deny_nets: config.deny_nets.clone(),
+        }
+    }
+
+    /// Checks an address, be it a literal or that of a name.
+    fn check(&self, address: IpAddr) -> Result<(), RefusedTarget> {
+        let meant = unwrap_ipv4(address);
+        let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address) || net.contains(&meant));
+        if is_in(&self.deny_nets) {
+            return Err(RefusedTarget::Denied { address });
+        }
         match reserved(address) {
-            Some(what) if !self.allow_private => Err(RefusedAddress::Address { address, what }),
+            Some(what) if !self.allow_private && !is_in(&self.allow_nets) => {
+                Err(RefusedTarget::Address { address, what })
+            }
             _ => Ok(()),
         }
     }
 
-    /// Checks a URI before its host name is resolved.
-    fn check_uri(self, uri: &Uri) -> Result<(), RefusedAddress> {
-        if !self.allow_http && uri.scheme() != Some(&http::uri::Scheme::HTTPS) {
-            return Err(RefusedAddress::Plain);
+    /// Checks the scheme and the port of a target, before its name is resolved. Ports below
+    /// 1024 belong to services that are no webhook receivers.
+    pub(super) fn check_target(&self, tls: bool, port: u16) -> Result<(), RefusedTarget> {
+        if !tls && !self.allow_http {
+            return Err(RefusedTarget::Plain);
         }
-        // A literal address is never resolved, so the resolver cannot check it.
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        host.parse().map_or(Ok(()), |address| self.check(address))
+        let is_allowed = port == 443 || port > 1023 || (port == 80 && self.allow_http);
+        if is_allowed { Ok(()) } else { Err(RefusedTarget::Port { port }) }
     }
 
-    fn keep_allowed(self, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, RefusedAddress> {
-        let mut refused = RefusedAddress::NoAddress;
+    /// Returns the addresses that may be connected to.
+    pub(super) fn keep_allowed(&self, addresses: impl Iterator<Item = IpAddr>) -> Result<Vec<IpAddr>, RefusedTarget> {
+        let mut refused = RefusedTarget::NoAddress;
         let mut kept = Vec::new();
         for address in addresses {
-            match self.check(address.ip()) {
+            match self.check(address) {
                 Ok(()) => kept.push(address),
                 Err(why) => refused = why,
             }
@@ -141,72 +157,9 @@ impl Policy {
     }
 }
 
-/// A resolver that returns only allowed addresses.
-#[derive(Clone)]
-pub(super) struct Resolver {
-    inner: GaiResolver,
-    policy: Policy,
-}
-
-impl Service<Name> for Resolver {
-    type Response = vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let resolving = self.inner.call(name);
-        let policy = self.policy;
-        Box::pin(async move {
-            let kept = policy.keep_allowed(resolving.await?).map_err(io::Error::other)?;
-            Ok(kept.into_iter())
-        })
-    }
-}
-
-/// A connector that connects only to allowed addresses.
-#[derive(Clone)]
-pub(super) struct Connector {
-    inner: HttpConnector<Resolver>,
-    policy: Policy,
-}
-
-impl Connector {
-    pub(super) fn new(policy: Policy) -> Self {
-        let mut inner = HttpConnector::new_with_resolver(Resolver { inner: GaiResolver::new(), policy });
-        // TLS is added by the caller, so other schemes than http are expected.
-        inner.enforce_http(false);
-        inner.set_nodelay(true);
-        Self { inner, policy }
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        if let Err(refused) = self.policy.check_uri(&uri) {
-            return Box::pin(async { Err(refused.into()) });
-        }
-        let connecting = self.inner.call(uri);
-        Box::pin(async { Ok(connecting.await?) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const STRICT: Policy = Policy { allow_private: false, allow_http: false };
 
     #[test]
     fn every_net_of_the_table_is_one() {
@@ -285,23 +238,47 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_address_is_checked_too() {
-        let check = |uri: &'static str| STRICT.check_uri(&Uri::from_static(uri)).map_err(|refused| refused.to_string());
-        assert!(check("https://acme.com/hook").is_ok());
-        assert!(check("http://acme.com/hook").unwrap_err().contains("https://"));
-        assert!(check("https://127.0.0.1/").unwrap_err().contains("loopback"));
-        assert!(check("https://[::ffff:10.0.0.1]:8443/").unwrap_err().contains("private"));
-        let open = Policy { allow_private: true, allow_http: true };
-        assert!(open.check_uri(&Uri::from_static("http://127.0.0.1:9000/")).is_ok());
+    fn schemes_and_ports_are_checked() {
+        let strict = Policy::default();
+        let refused = |tls, port| strict.check_target(tls, port).err().map(|refused| refused.to_string());
+        for port in [443, 8443, 1024, 65535] {
+            assert_eq!(refused(true, port), None, "{port}");
+        }
+        for port in [0, 22, 25, 80, 110, 1023] {
+            assert!(refused(true, port).is_some_and(|why| why.contains(&port.to_string())), "{port}");
+        }
+        assert!(refused(false, 8443).is_some_and(|why| why.contains("https://")));
+        let open = Policy { allow_http: true, ..Policy::default() };
+        assert!(open.check_target(false, 80).is_ok());
+        assert!(open.check_target(false, 25).is_err());
+    }
+
+    #[test]
+    fn networks_are_allowed_and_refused_by_name() {
+        let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect::<Vec<IpNet>>();
+        let policy = Policy {
+            allow_nets: nets(&["10.1.0.0/16"]),
+            deny_nets: nets(&["10.1.2.0/24", "8.8.8.8/32"]),
+            ..Policy::default()
+        };
+        let refused = |ip: &str| policy.check(ip.parse().unwrap()).err().map(|refused| refused.to_string());
+        assert_eq!(refused("10.1.1.1"), None);
+        assert_eq!(refused("::ffff:10.1.1.1"), None);
+        assert!(refused("10.2.0.1").is_some_and(|why| why.contains("private")));
+        for denied in ["10.1.2.3", "8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"] {
+            assert!(refused(denied).is_some_and(|why| why.contains("deny_nets")), "{denied}");
+        }
+        assert_eq!(refused("8.8.4.4"), None);
     }
 
     #[test]
     fn of_a_name_only_allowed_addresses_are_kept() {
-        let addresses = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
-        let mixed = addresses(&["10.0.0.1:443", "1.1.1.1:443"]);
-        assert_eq!(STRICT.keep_allowed(mixed.into_iter()).unwrap(), addresses(&["1.1.1.1:443"]));
-        let inside = addresses(&["10.0.0.1:443"]);
-        assert!(matches!(STRICT.keep_allowed(inside.into_iter()), Err(RefusedAddress::Address { .. })));
-        assert!(matches!(STRICT.keep_allowed([].into_iter()), Err(RefusedAddress::NoAddress)));
+        let strict = Policy::default();
+        let addresses = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let mixed = addresses(&["10.0.0.1", "1.1.1.1"]);
+        assert_eq!(strict.keep_allowed(mixed.into_iter()).unwrap(), addresses(&["1.1.1.1"]));
+        let inside = addresses(&["10.0.0.1"]);
+        assert!(matches!(strict.keep_allowed(inside.into_iter()), Err(RefusedTarget::Address { .. })));
+        assert!(matches!(strict.keep_allowed([].into_iter()), Err(RefusedTarget::NoAddress)));
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct WebhookMetrics {
     attempts: Family<OutcomeLabel, Counter>,
     /// Deliveries that found their lane full.
     pub spilled: Counter,
+    /// Deliveries that were put off because this process or machine lacked something.
+    pub postponed: Counter,
     /// Records and deliveries that were given up.
     pub dead: Counter,
     /// Attempts whose record was lost on its way to Kafka.
@@ -45,6 +47,10 @@ impl WebhookMetrics {
             spilled: metrics.counter(
                 "clickhook_webhook_spilled_deliveries",
                 "Deliveries that found their lane full and wait on the delay topic",
+            ),
+            postponed: metrics.counter(
+                "clickhook_webhook_postponed_deliveries",
+                "Deliveries that were put off with their attempt unused, since sockets, name servers or memory were short",
             ),
             dead: metrics.counter("clickhook_webhook_dead_records", "Records and deliveries that were given up"),
             unrecorded: metrics

@@ -4,8 +4,8 @@
 //! (`events.rs`) and the delay topic (`delay.rs`). A record is matched with its
 //! endpoints (`endpoints.rs`) and becomes deliveries (`delivery.rs`). A delivery is
 //! admitted (`deliver.rs`) to its endpoint's lane, which says when it may begin
-//! (`lane/`, `worker.rs`). An attempt (`attempt.rs`) is one exchange over HTTP (`client.rs`), to an
-//! address that is allowed (`guard.rs`), with a body that is signed (`sign.rs`).
+//! (`lane/`, `worker.rs`). An attempt (`attempt.rs`) is one exchange over HTTP (`exchange/`),
+//! to an address that is allowed (`guard.rs`), with a body that is signed (`sign.rs`).
 //! `outcome.rs` decides what follows from the exchange, and `outbox.rs` writes it to
 //! Kafka. Offsets are committed by `readers.rs` once every claim below them is
 //! complete (`claims.rs`).
@@ -13,7 +13,6 @@
 mod attempt;
 mod backpressure;
 mod claims;
-mod client;
 mod config;
 mod delay;
 mod deliver;
@@ -21,6 +20,7 @@ mod delivery;
 mod endpoints;
 mod error;
 mod events;
+mod exchange;
 pub mod guard;
 mod lane;
 mod metrics;

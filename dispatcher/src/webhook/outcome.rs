@@ -3,24 +3,44 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+
 use super::config::Config;
 
 /// The longest wait that an endpoint may ask for with `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
+/// The pause before a delivery whose endpoint was not asked is tried again.
+const POSTPONED: Duration = Duration::from_secs(5);
+
 /// The result of an HTTP exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Exchange {
-    /// The endpoint answered, and its answer was read within the time allowed.
-    Answered {
-        status: u16,
-        /// The pause that the endpoint asks for.
-        retry_after: Option<Duration>,
-        /// The beginning of the answer's body.
-        excerpt: Option<String>,
-    },
-    /// There was no complete answer, for this reason.
+    /// The endpoint answered with a status line within the time allowed.
+    Answered(EndpointAnswer),
+    /// There was no answer, for this reason: the endpoint, its name or the way to it failed.
     Failed(String),
+    /// The endpoint was not asked, for this reason: this process or machine lacks something.
+    Ours(String),
+}
+
+/// The answer of an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct EndpointAnswer {
+    pub status: u16,
+    /// The pause that the endpoint asks for.
+    pub retry_after: Option<Duration>,
+    /// The beginning of the body, at most 16 KiB.
+    pub body: Bytes,
+    /// The fault of the rest of the answer, if there is one.
+    pub flaw: Option<String>,
+}
+
+impl EndpointAnswer {
+    /// Returns an answer of which nothing but the status can be read.
+    pub(super) fn flawed(status: u16, flaw: String) -> Self {
+        Self { status, flaw: Some(flaw), ..Self::default() }
+    }
 }
 
 /// The decision about a delivery after an exchange.
@@ -29,6 +49,12 @@ pub(super) enum Verdict {
     Delivered,
     /// The delivery is retried after this time.
     Retry {
+        after: Duration,
+        why: String,
+    },
+    /// The delivery is put off for this time, with its attempt unused, since the endpoint was
+    /// not asked.
+    Postponed {
         after: Duration,
         why: String,
     },
@@ -41,18 +67,21 @@ pub(super) enum Verdict {
 /// Judges attempt number `attempt` (from 1). `random`, from 0 to 1, decides the jitter.
 pub(super) fn judge(exchange: &Exchange, attempt: u32, config: &Config, random: f64) -> Verdict {
     let (why, asked) = match exchange {
-        Exchange::Answered { status: 200..=299, .. } => return Verdict::Delivered,
-        Exchange::Answered { status: 410, .. } => {
+        Exchange::Answered(EndpointAnswer { status: 200..=299, .. }) => return Verdict::Delivered,
+        Exchange::Answered(EndpointAnswer { status: 410, .. }) => {
             return Verdict::Dead { why: "the endpoint answered 410: it wants no more webhooks".to_owned() };
         }
-        Exchange::Answered { status: status @ 300..=399, .. } => {
+        Exchange::Answered(EndpointAnswer { status: status @ 300..=399, .. }) => {
             (format!("the endpoint answered {status}, and redirects are not followed"), None)
         }
-        Exchange::Answered { status: status @ (429 | 503), retry_after, .. } => {
+        Exchange::Answered(EndpointAnswer { status: status @ (429 | 503), retry_after, .. }) => {
             (format!("the endpoint answered {status}"), *retry_after)
         }
-        Exchange::Answered { status, .. } => (format!("the endpoint answered {status}"), None),
+        Exchange::Answered(EndpointAnswer { status, .. }) => (format!("the endpoint answered {status}"), None),
         Exchange::Failed(reason) => (reason.clone(), None),
+        Exchange::Ours(reason) => {
+            return Verdict::Postponed { after: jittered(POSTPONED, random), why: reason.clone() };
+        }
     };
     if attempt >= config.max_attempts {
         return Verdict::Dead { why: format!("{why}; that was attempt {attempt} of {}", config.max_attempts) };
@@ -88,7 +117,11 @@ mod tests {
     }
 
     fn answered(status: u16, retry_after_s: Option<u64>) -> Exchange {
-        Exchange::Answered { status, retry_after: retry_after_s.map(Duration::from_secs), excerpt: None }
+        Exchange::Answered(EndpointAnswer {
+            status,
+            retry_after: retry_after_s.map(Duration::from_secs),
+            ..EndpointAnswer::default()
+        })
     }
 
     #[test]
@@ -112,6 +145,23 @@ mod tests {
         assert!(matches!(judge(&failed, 2, &config(), 0.0), Verdict::Retry { .. }));
         let verdict = judge(&failed, 3, &config(), 0.0);
         assert_eq!(verdict, Verdict::Dead { why: "no answer within 5000 ms; that was attempt 3 of 3".to_owned() });
+    }
+
+    #[test]
+    fn a_flaw_after_the_status_changes_no_verdict() {
+        let flawed =
+            |status| Exchange::Answered(EndpointAnswer::flawed(status, "its body broke off: reset".to_owned()));
+        assert_eq!(judge(&flawed(200), 3, &config(), 0.5), Verdict::Delivered);
+        assert!(matches!(judge(&flawed(500), 1, &config(), 0.5), Verdict::Retry { .. }));
+    }
+
+    #[test]
+    fn our_own_fault_uses_no_attempt() {
+        let ours = Exchange::Ours("no sockets".to_owned());
+        for attempt in [1, 3, 100] {
+            let verdict = judge(&ours, attempt, &config(), 0.5);
+            assert_eq!(verdict, Verdict::Postponed { after: POSTPONED, why: "no sockets".to_owned() });
+        }
     }
 
     #[test]
