@@ -8,11 +8,12 @@ use schemas::ConsumerGroup;
 use service::{ConfigError, Process};
 use tokio::sync::oneshot;
 use tracing::info;
-use woothee::parser::Parser;
 
 use crate::{
     GeoError,
-    clicks::{ClickWork, Counts, day_keys::DayKeys, enrich::Enrich, enriching::LineEnricher, geo::Geo},
+    clicks::{
+        ClickWork, Counts, agent::AgentReader, day_keys::DayKeys, enrich::Enrich, enriching::LineEnricher, geo::Geo,
+    },
     config::Config,
     member::Member,
 };
@@ -29,6 +30,9 @@ pub enum Error {
     /// Kafka cannot be used.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The tables of user agents cannot be built.
+    #[error("the tables of user agents: {0}")]
+    Agents(String),
     /// A thread cannot be started, or died.
     #[error("the enricher's thread: {0}")]
     Thread(String),
@@ -53,7 +57,7 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
         () = shutdown.wait() => return Ok(()),
     }
     let day_keys = Arc::new(day_keys);
-    let enrich = Enrich { geo, agents: Parser::new(), ip_mode: config.ip_mode };
+    let enrich = Enrich { geo, ip_mode: config.ip_mode };
     // Two processes must never share a transactional id: a process without an
     // instance name uses a random one.
     let instance = bus.config().instance.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 8]>()));
@@ -74,7 +78,8 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
         shutdown,
     };
     let proposing = tokio::spawn(Arc::clone(&day_keys).propose_forever());
-    let enricher = LineEnricher { enrich, day_keys };
+    let agents = AgentReader::new().map_err(|error| Error::Agents(error.to_string()))?;
+    let enricher = LineEnricher { enrich, agents, day_keys };
     let mut work = ClickWork::new(bus, enricher, config.workers(), Counts::new(&metrics))
         .map_err(|error| Error::Thread(error.to_string()))?;
     let (sender, ended) = oneshot::channel();

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::event::Event;
+use crate::{bot_reason::BotReason, event::Event};
 
 macro_rules! filter_keys {
     ($($variant:ident = $name:literal;)*) => {
@@ -47,6 +47,7 @@ filter_keys! {
     UtmTerm = "utm.term";
     UtmContent = "utm.content";
     Bot = "bot";
+    BotReason = "bot_reason";
 }
 
 /// The error of a filter that has no meaning.
@@ -58,6 +59,9 @@ pub enum FilterError {
     /// `bot` is true or false.
     #[error("`bot` takes true, false or both in a list, not `{0}`")]
     NotABool(String),
+    /// `bot_reason` is one of the reasons, with or without a detail.
+    #[error("`bot_reason` takes a reason, with or without a detail behind a colon, not `{0}`: known are {known}", known = BotReason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", "))]
+    NotAReason(String),
 }
 
 impl FromStr for FilterKey {
@@ -72,7 +76,8 @@ impl FromStr for FilterKey {
     }
 }
 
-/// The filters of an endpoint. Without the key `bot`, only events of humans pass.
+/// The filters of an endpoint. Without the keys `bot` and `bot_reason`, only events of
+/// humans pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters(BTreeMap<FilterKey, Vec<String>>);
 
@@ -86,12 +91,20 @@ impl Filters {
     /// Adds the filter that `key` must be one of `values`.
     ///
     /// # Errors
-    /// When `key` is `bot` and a value is neither `true` nor `false`.
+    /// When `key` is `bot` and a value is neither `true` nor `false`, or `key` is
+    /// `bot_reason` and a value is no reason.
     pub fn insert(&mut self, key: FilterKey, values: Vec<String>) -> Result<(), FilterError> {
         if key == FilterKey::Bot
             && let Some(wrong) = values.iter().find(|value| !matches!(value.as_str(), "true" | "false"))
         {
             return Err(FilterError::NotABool(wrong.clone()));
+        }
+        let is_reason =
+            |value: &&String| BotReason::ALL.iter().any(|reason| reason.as_str() == BotReason::without_detail(value));
+        if key == FilterKey::BotReason
+            && let Some(wrong) = values.iter().find(|value| !is_reason(value))
+        {
+            return Err(FilterError::NotAReason(wrong.chars().take(64).collect()));
         }
         self.0.insert(key, values);
         Ok(())
@@ -101,7 +114,7 @@ impl Filters {
     /// filter on that fact; events without a click pass the default for bots.
     #[must_use]
     pub fn pass(&self, event: &Event<'_>) -> bool {
-        let humans_only = !self.0.contains_key(&FilterKey::Bot);
+        let humans_only = !self.0.contains_key(&FilterKey::Bot) && !self.0.contains_key(&FilterKey::BotReason);
         if humans_only && event.click.as_ref().is_some_and(|click| click.bot) {
             return false;
         }
@@ -128,6 +141,10 @@ impl FilterKey {
             Self::Network => is(click.and_then(|click| click.network.as_ref())),
             Self::Source => is(click.and_then(|click| click.source.as_ref())),
             Self::Medium => is(click.and_then(|click| click.medium.as_ref())),
+            // `preview` is every preview, `preview:Slackbot` is Slack's.
+            Self::BotReason => click.and_then(|click| click.bot_reason.as_deref()).is_some_and(|fact| {
+                wanted.iter().any(|value| value == fact || value == BotReason::without_detail(fact))
+            }),
             Self::UtmSource => is(utm.and_then(|utm| utm.source.as_ref())),
             Self::UtmMedium => is(utm.and_then(|utm| utm.medium.as_ref())),
             Self::UtmCampaign => is(utm.and_then(|utm| utm.campaign.as_ref())),
@@ -231,6 +248,22 @@ mod tests {
         assert!(!passes(r#"{"bot":"true"}"#));
         let created = sample::event(EventName::LinkCreated, Timestamp::from_millis(0));
         assert!(parse("{}").unwrap().pass(&created));
+    }
+
+    #[test]
+    fn a_reason_stands_for_all_its_details() {
+        let mut event = sample::event(EventName::LinkClicked, Timestamp::from_millis(0));
+        let click = event.click.as_mut().unwrap();
+        click.bot = true;
+        click.bot_reason = Some("preview:Slackbot".into());
+        assert!(parse(r#"{"bot_reason":"preview"}"#).unwrap().pass(&event));
+        assert!(parse(r#"{"bot_reason":["rate","preview:Slackbot"]}"#).unwrap().pass(&event));
+        assert!(!parse(r#"{"bot_reason":"preview:Discordbot"}"#).unwrap().pass(&event));
+        assert!(!parse(r#"{"bot_reason":"crawler"}"#).unwrap().pass(&event));
+        assert!(!parse(r#"{"bot":false,"bot_reason":"preview"}"#).unwrap().pass(&event));
+        assert!(!passes(r#"{"bot_reason":"preview"}"#));
+        let error = parse(r#"{"bot_reason":"previews"}"#).unwrap_err().to_string();
+        assert!(error.contains("`previews`") && error.contains("preview, "), "{error}");
     }
 
     #[test]

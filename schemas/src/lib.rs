@@ -2,6 +2,7 @@
 //! attempts, with their ids and their JSON. No I/O happens here, and every other crate
 //! uses these types.
 
+pub mod bot_reason;
 pub mod campaign;
 pub mod click;
 pub mod conversion;
@@ -25,6 +26,7 @@ pub mod topics;
 pub mod usermap;
 pub mod workspace;
 
+pub use bot_reason::BotReason;
 pub use campaign::Campaign;
 pub use click::{ClickClass, RawClick, Replayed};
 pub use conversion::RawConversion;

@@ -3,12 +3,11 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use schemas::{ClickClass, ClickFacts, Envelope, Event, EventId, EventName, RawClick};
-use woothee::parser::Parser;
+use schemas::{BotReason, ClickClass, ClickFacts, Envelope, Event, EventId, EventName, RawClick};
 
 use super::{
     address::{self, DayKey},
-    agent,
+    agent::Agent,
     geo::Geo,
     query, source,
 };
@@ -17,13 +16,8 @@ use crate::config::IpMode;
 /// The facts that enriching needs beyond the click.
 pub(crate) struct Enrich {
     pub(crate) geo: Geo,
-    pub(crate) agents: Parser,
     pub(crate) ip_mode: IpMode,
 }
-
-/// The `bot_reason` of a visit from an address with more requests than a person
-/// would make.
-const RATE_LIMITED: &str = "rate_limited";
 
 /// Why a click cannot be enriched.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +33,12 @@ pub(crate) enum Unusable {
 }
 
 impl Enrich {
-    /// Returns the event of a raw click. `key` is the key of the click's day, if it
-    /// still exists.
+    /// Returns the event of a raw click with its user agent's facts. `key` is the key of
+    /// the click's day, if it still exists.
     pub(crate) fn event<'a>(
         &'a self,
         raw: &'a RawClick<'a>,
+        agent: &'a Agent,
         key: Option<&DayKey>,
     ) -> Result<Envelope<'a, Event<'a>>, Unusable> {
         if raw.v != 1 {
@@ -58,11 +53,12 @@ impl Enrich {
         let ip: IpAddr = raw.ip.parse().map_err(|_| Unusable::Address)?;
         // Looked up before the address is reduced.
         let place = self.geo.place(ip);
-        let agent = agent::parse(&self.agents, raw.user_agent.as_deref());
-        let bot_reason = agent.bot_reason.or_else(|| raw.rate_limited.then_some(RATE_LIMITED.into()));
+        let bot_reason = agent.bot_reason.as_deref().or(raw.rate_limited.then_some(BotReason::Rate.as_str()));
         let (utm, attribution) = query::campaign(raw.query.as_deref(), &link.destination);
         let utm_source = utm.as_ref().and_then(|utm| utm.source.as_deref());
         let source = source::source(utm_source, raw.referer.as_deref());
+        // Apps often send no referrer, but say who they are.
+        let source = if source == "direct" { agent.app.map_or(source, Cow::from) } else { source };
         let at = raw.id.timestamp();
         let click = ClickFacts {
             id: raw.id,
@@ -77,15 +73,15 @@ impl Enrich {
             organisation: None,
             network: None,
             device: agent.device.map(Cow::from),
-            browser: agent.browser,
-            browser_version: agent.browser_version,
-            os: agent.os,
-            os_version: agent.os_version,
-            app: None,
+            browser: agent.browser.as_deref().map(Cow::from),
+            browser_version: agent.browser_version.as_deref().map(Cow::from),
+            os: agent.os.as_deref().map(Cow::from),
+            os_version: agent.os_version.as_deref().map(Cow::from),
+            app: agent.app.map(Cow::from),
             source: Some(source),
             medium: None,
             bot: bot_reason.is_some(),
-            bot_reason,
+            bot_reason: bot_reason.map(Cow::from),
             session_id: key.map(|key| address::session_id(key, ip, raw.user_agent.as_deref()).into()),
         };
         Ok(Envelope {
@@ -115,6 +111,7 @@ fn borrowed<'a>(text: Option<&'a Cow<'a, str>>) -> Option<Cow<'a, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clicks::agent::{AgentCache, AgentReader};
 
     const LINE: &str = concat!(
         r#"{"v":1,"id":"clk_01KGQ7ZJ4GE01A80000000002A","class":"click","ip":"203.0.113.42","#,
@@ -126,16 +123,17 @@ mod tests {
     );
 
     fn enrich() -> Enrich {
-        Enrich { geo: Geo::open([]).unwrap(), agents: Parser::new(), ip_mode: IpMode::Truncated }
+        Enrich { geo: Geo::open([]).unwrap(), ip_mode: IpMode::Truncated }
     }
 
     #[test]
     fn a_click_becomes_one_event_in_the_contracts_order() {
         let raw: RawClick<'_> = serde_json::from_str(LINE).unwrap();
         let enrich = enrich();
-        let envelope = enrich.event(&raw, Some(&[7; 32])).unwrap();
+        let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), raw.user_agent.as_deref());
+        let envelope = enrich.event(&raw, &agent, Some(&[7; 32])).unwrap();
         let body = serde_json::to_string(&envelope.event).unwrap();
-        assert_eq!(envelope.event, enrich.event(&raw, Some(&[7; 32])).unwrap().event);
+        assert_eq!(envelope.event, enrich.event(&raw, &agent, Some(&[7; 32])).unwrap().event);
         let keys = [
             "\"id\":\"evt_",
             "\"event\":\"link.clicked\"",
@@ -162,7 +160,8 @@ mod tests {
     fn a_click_whose_days_key_is_gone_has_no_session() {
         let raw: RawClick<'_> = serde_json::from_str(LINE).unwrap();
         let enrich = enrich();
-        let envelope = enrich.event(&raw, None).unwrap();
+        let agent = Agent::default();
+        let envelope = enrich.event(&raw, &agent, None).unwrap();
         assert_eq!((envelope.ip_key, envelope.event.click.unwrap().session_id), (None, None));
     }
 
@@ -170,9 +169,9 @@ mod tests {
     fn an_unusable_line_gives_its_reason() {
         let line = LINE.replace("203.0.113.42", "203.0.113");
         let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
-        assert!(matches!(enrich().event(&raw, None), Err(Unusable::Address)));
+        assert!(matches!(enrich().event(&raw, &Agent::default(), None), Err(Unusable::Address)));
         let line = LINE.replace("\"v\":1", "\"v\":2");
         let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
-        assert!(matches!(enrich().event(&raw, None), Err(Unusable::Version(2))));
+        assert!(matches!(enrich().event(&raw, &Agent::default(), None), Err(Unusable::Version(2))));
     }
 }

@@ -8,7 +8,12 @@ use bus::BusError;
 use parking_lot::{Condvar, Mutex};
 use schemas::{ClickClass, ClickId, RawClick, Timestamp};
 
-use super::{bundle::Bundle, day_keys::DayKeys, enrich::Enrich};
+use super::{
+    agent::{AgentCache, AgentReader},
+    bundle::Bundle,
+    day_keys::DayKeys,
+    enrich::Enrich,
+};
 
 /// The bundles that may be under way for each thread.
 const UNDER_WAY_PER_THREAD: usize = 4;
@@ -16,6 +21,7 @@ const UNDER_WAY_PER_THREAD: usize = 4;
 /// The facts that enriching needs, shared by all threads.
 pub(crate) struct LineEnricher {
     pub(crate) enrich: Enrich,
+    pub(crate) agents: AgentReader,
     pub(crate) day_keys: Arc<DayKeys>,
 }
 
@@ -64,25 +70,32 @@ impl EnrichedLines {
 }
 
 impl LineEnricher {
-    /// Enriches the lines of `bundle` into `lines`.
-    fn lines(&self, bundle: &Bundle<'_>, now: Timestamp, lines: &mut EnrichedLines) {
+    /// Enriches the lines of `bundle` into `lines`. `known` is the thread's.
+    fn lines(&self, bundle: &Bundle<'_>, now: Timestamp, known: &mut AgentCache, lines: &mut EnrichedLines) {
         lines.clear();
         for (number, text) in bundle.lines().enumerate() {
             lines.count += 1;
-            if let Err(reason) = self.line(text, now, lines) {
+            if let Err(reason) = self.line(text, now, known, lines) {
                 lines.unusable.push(RefusedLine { number, text: text.to_vec(), reason });
             }
         }
     }
 
-    fn line(&self, line: &[u8], now: Timestamp, lines: &mut EnrichedLines) -> Result<(), String> {
+    fn line(
+        &self,
+        line: &[u8],
+        now: Timestamp,
+        known: &mut AgentCache,
+        lines: &mut EnrichedLines,
+    ) -> Result<(), String> {
         let raw: RawClick<'_> = serde_json::from_slice(line).map_err(|error| format!("not a click: {error}"))?;
         if !raw.class.counts() {
             lines.visits.push(raw.class);
             return Ok(());
         }
         let key = self.day_keys.key_for(raw.id.timestamp(), now);
-        let envelope = self.enrich.event(&raw, key.as_ref()).map_err(|error| error.to_string())?;
+        let agent = known.agent(&self.agents, raw.user_agent.as_deref());
+        let envelope = self.enrich.event(&raw, &agent, key.as_ref()).map_err(|error| error.to_string())?;
         let start = lines.json.len();
         if let Err(error) = serde_json::to_writer(&mut lines.json, &envelope) {
             lines.json.truncate(start);
@@ -163,6 +176,8 @@ pub(super) struct Enriching {
     enricher: Arc<LineEnricher>,
     workers: usize,
     shared: Arc<SharedQueue>,
+    /// The agents that the owner's thread has read.
+    known: AgentCache,
     /// The number of bundles that were handed in and not taken.
     under_way: usize,
     /// Results that are used again, for their memory.
@@ -177,6 +192,7 @@ impl Enriching {
             enricher: Arc::clone(&enricher),
             workers,
             shared: Arc::clone(&shared),
+            known: AgentCache::default(),
             under_way: 0,
             spare: Vec::new(),
         };
@@ -205,7 +221,7 @@ impl Enriching {
     /// Enriches a bundle on this thread.
     pub(super) fn at_once(&mut self, bundle: &Bundle<'_>, now: Timestamp) -> EnrichedLines {
         let mut lines = self.spare.pop().unwrap_or_default();
-        self.enricher.lines(bundle, now, &mut lines);
+        self.enricher.lines(bundle, now, &mut self.known, &mut lines);
         lines
     }
 
@@ -242,7 +258,7 @@ impl Enriching {
             match slots.begin() {
                 Some((number, mut job)) => {
                     drop(slots);
-                    self.enricher.lines(&job.bundle, job.now, &mut job.lines);
+                    self.enricher.lines(&job.bundle, job.now, &mut self.known, &mut job.lines);
                     slots = self.shared.slots.lock();
                     slots.finish(number, job);
                 }
@@ -293,12 +309,13 @@ impl Drop for PanicNotice<'_> {
 /// The work of a worker's thread.
 fn work(enricher: &LineEnricher, shared: &SharedQueue) {
     let _notice = PanicNotice(shared);
+    let mut known = AgentCache::default();
     let mut slots = shared.slots.lock();
     while !slots.closed {
         match slots.begin() {
             Some((number, mut job)) => {
                 drop(slots);
-                enricher.lines(&job.bundle, job.now, &mut job.lines);
+                enricher.lines(&job.bundle, job.now, &mut known, &mut job.lines);
                 slots = shared.slots.lock();
                 slots.finish(number, job);
                 shared.done.notify_one();

@@ -1,7 +1,7 @@
 //! The work on `clicks.raw`: bundles of raw clicks become events.
 
 pub(crate) mod address;
-mod agent;
+pub(crate) mod agent;
 pub(crate) mod bundle;
 pub(crate) mod day_keys;
 pub(crate) mod enrich;
