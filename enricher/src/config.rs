@@ -1,9 +1,11 @@
 //! The configuration of the enricher: `[enricher]`.
 
-use std::{num::NonZero, path::PathBuf, thread};
+use std::{collections::BTreeMap, num::NonZero, path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
+
+use crate::clicks::query::refused_alias;
 
 /// The part of a visitor's address that is delivered and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct Config {
     pub geo_city: Vec<PathBuf>,
     /// Databases of countries, used where no database of cities has the address.
     pub geo_country: Vec<PathBuf>,
+    /// Names of one's own for parameters of a visit: the alias, and the parameter that
+    /// it stands for, such as `src = "utm_source"`.
+    pub parameters: BTreeMap<String, String>,
     /// How long a transaction collects records before it is committed, in
     /// milliseconds. Webhooks do not wait for it; ClickHouse rows do.
     pub window_ms: u64,
@@ -45,6 +50,7 @@ impl Default for Config {
             ip_mode: IpMode::Truncated,
             geo_city: Vec::new(),
             geo_country: Vec::new(),
+            parameters: BTreeMap::new(),
             window_ms: 40,
             max_clicks: 10_000,
             workers: None,
@@ -75,6 +81,11 @@ impl Config {
         }
         if let Some(workers) = self.workers.filter(|workers| *workers > MAX_WORKERS) {
             return Err(ConfigError::value("enricher.workers", workers, "0 to 64"));
+        }
+        for (alias, name) in &self.parameters {
+            if let Some(allowed) = refused_alias(alias, name) {
+                return Err(ConfigError::value("enricher.parameters", format!("{alias} = {name:?}"), allowed));
+            }
         }
         for (key, paths) in [("enricher.geo_city", &self.geo_city), ("enricher.geo_country", &self.geo_country)] {
             if let Some(path) = paths.iter().find(|path| !path.is_file()) {

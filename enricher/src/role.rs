@@ -13,6 +13,7 @@ use crate::{
     GeoError,
     clicks::{
         ClickWork, Counts, agent::AgentReader, day_keys::DayKeys, enrich::Enrich, enriching::LineEnricher, geo::Geo,
+        query::Parameters,
     },
     config::Config,
     member::Member,
@@ -57,7 +58,8 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
         () = shutdown.wait() => return Ok(()),
     }
     let day_keys = Arc::new(day_keys);
-    let enrich = Enrich { geo, ip_mode: config.ip_mode };
+    let parameters = Parameters::new(&config.parameters);
+    let enrich = Enrich { geo, parameters, ip_mode: config.ip_mode };
     // Two processes must never share a transactional id: a process without an
     // instance name uses a random one.
     let instance = bus.config().instance.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 8]>()));

@@ -124,8 +124,8 @@ pub struct ClickFacts<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Cow<'a, str>>,
     /// The kind of source: `search`, `social`, `email`, `sms`, `ai`, `video`, `chat`, `work`,
-    /// `news`, `ads`, `affiliate`, `referral`, `internal`, `direct` or `unknown`. It does not
-    /// repeat `utm_medium`, whose values are anybody's.
+    /// `news`, `ads`, `affiliate`, `internal`, `direct` or `unknown`. A `utm_medium` of a
+    /// known meaning decides it; its text is in `utm`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<Cow<'a, str>>,
     /// Whether a program followed the link.

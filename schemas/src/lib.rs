@@ -18,6 +18,7 @@ pub mod ids;
 pub mod keyring;
 pub mod leader;
 pub mod link;
+pub mod placeholder;
 pub mod sample;
 mod schema;
 pub mod scheme;
@@ -42,6 +43,7 @@ pub use ids::{
 };
 pub use keyring::Keyring;
 pub use link::Link;
+pub use placeholder::is_placeholder;
 pub use scheme::AppSchemes;
 pub use time::Timestamp;
 pub use topics::{Topic, Topics};

@@ -9,13 +9,15 @@ use super::{
     address::{self, DayKey},
     agent::Agent,
     geo::Geo,
-    query, source,
+    query::{self, Parameters, VisitCampaign},
+    source::Traces,
 };
 use crate::config::IpMode;
 
 /// The facts that enriching needs beyond the click.
 pub(crate) struct Enrich {
     pub(crate) geo: Geo,
+    pub(crate) parameters: Parameters,
     pub(crate) ip_mode: IpMode,
 }
 
@@ -54,18 +56,26 @@ impl Enrich {
         // Looked up before the address is reduced.
         let place = self.geo.place(ip);
         let bot_reason = agent.bot_reason.as_deref().or(raw.rate_limited.then_some(BotReason::Rate.as_str()));
-        let (utm, attribution) = query::campaign(raw.query.as_deref(), &link.destination);
-        let utm_source = utm.as_ref().and_then(|utm| utm.source.as_deref());
-        let source = source::source(utm_source, raw.referer.as_deref());
-        // Apps often send no referrer, but say who they are.
-        let source = if source == "direct" { agent.app.map_or(source, Cow::from) } else { source };
+        let VisitCampaign { utm, ad, click_id } =
+            query::campaign(&self.parameters, raw.query.as_deref(), &link.destination);
+        let referer = raw.referer.as_deref().map(query::without_persons);
+        let traces = Traces {
+            utm_source: utm.as_ref().and_then(|utm| utm.source.as_deref()),
+            utm_medium: utm.as_ref().and_then(|utm| utm.medium.as_deref()),
+            click_id,
+            referer: raw.referer.as_deref(),
+            app: agent.app,
+            short_url: &link.short_url,
+            destination: &link.destination,
+        };
+        let origin = traces.origin();
         let at = raw.id.timestamp();
         let click = ClickFacts {
             id: raw.id,
             timestamp: at,
             ip_address: address::reduce(ip, self.ip_mode, key).map(Cow::from),
             user_agent: borrowed(raw.user_agent.as_ref()),
-            referer: borrowed(raw.referer.as_ref()),
+            referer,
             country: place.country.map(Cow::from),
             region: place.region.map(Cow::from),
             city: place.city.map(Cow::from),
@@ -78,8 +88,8 @@ impl Enrich {
             os: agent.os.as_deref().map(Cow::from),
             os_version: agent.os_version.as_deref().map(Cow::from),
             app: agent.app.map(Cow::from),
-            source: Some(source),
-            medium: None,
+            source: Some(origin.source),
+            medium: Some(origin.medium.as_str().into()),
             bot: bot_reason.is_some(),
             bot_reason: bot_reason.map(Cow::from),
             session_id: key.map(|key| address::session_id(key, ip, raw.user_agent.as_deref()).into()),
@@ -96,7 +106,7 @@ impl Enrich {
                 link: Some(link.clone()),
                 click: Some(click),
                 utm,
-                attribution,
+                attribution: ad,
                 changes: None,
                 message: None,
             },
@@ -110,6 +120,8 @@ fn borrowed<'a>(text: Option<&'a Cow<'a, str>>) -> Option<Cow<'a, str>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::clicks::agent::{AgentCache, AgentReader};
 
@@ -123,7 +135,8 @@ mod tests {
     );
 
     fn enrich() -> Enrich {
-        Enrich { geo: Geo::open([]).unwrap(), ip_mode: IpMode::Truncated }
+        let parameters = Parameters::new(&BTreeMap::new());
+        Enrich { geo: Geo::open([]).unwrap(), parameters, ip_mode: IpMode::Truncated }
     }
 
     #[test]
@@ -144,6 +157,7 @@ mod tests {
             "\"device\":\"mobile\"",
             "\"browser\":\"Safari\"",
             "\"source\":\"instagram\"",
+            "\"medium\":\"social\"",
             "\"bot\":false",
             "\"session_id\":\"ses_",
             "\"utm\"",
@@ -154,6 +168,19 @@ mod tests {
         assert!(places.is_sorted(), "{body}");
         assert!(!body.contains("null") && !body.contains("203.0.113.42"), "{body}");
         assert!(envelope.ip_key.is_some() && !body.contains(envelope.ip_key.as_deref().unwrap()));
+    }
+
+    #[test]
+    fn what_names_a_person_is_in_no_event() {
+        let line = LINE
+            .replace("https://instagram.com", "https://jane@instagram.com/p?email=jane%40acme.example&mc_eid=77")
+            .replace("fbclid=x", "mc_eid=77&utm_content=jane@acme.example");
+        let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
+        let enrich = enrich();
+        let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), None);
+        let body = serde_json::to_string(&enrich.event(&raw, &agent, None).unwrap().event).unwrap();
+        assert!(body.contains(r#""referer":"https://instagram.com/p""#), "{body}");
+        assert!(!body.contains("jane") && !body.contains("77"), "{body}");
     }
 
     #[test]

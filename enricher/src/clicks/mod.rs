@@ -8,7 +8,7 @@ pub(crate) mod enrich;
 pub(crate) mod enriching;
 pub(crate) mod geo;
 mod log_search;
-mod query;
+pub(crate) mod query;
 mod second_copies;
 mod source;
 

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use iso_currency::Currency;
 use schemas::{
     conversion::{Amount, Reported},
+    is_placeholder,
     usermap::UserMap,
 };
 use service::problem::FieldError;
@@ -94,7 +95,7 @@ impl<'q> QueryFields<'q> {
         let mut values = self
             .pairs
             .iter()
-            .filter(|(name, value)| names.contains(&&**name) && !value.is_empty() && !is_macro(value))
+            .filter(|(name, value)| names.contains(&&**name) && !value.is_empty() && !is_placeholder(value))
             .map(|(_, value)| value);
         let first = values.next()?.clone();
         if values.any(|value| *value != first) {
@@ -111,13 +112,6 @@ impl<'q> QueryFields<'q> {
     fn wrong(&mut self, field: &str, reason: impl Into<String>) {
         self.errors.push(FieldError::new(field, reason));
     }
-}
-
-/// Whether a value is a macro that was not filled in: `{payout}`, `[payout]`, `#payout#`.
-fn is_macro(value: &str) -> bool {
-    [('{', '}'), ('[', ']'), ('#', '#')]
-        .iter()
-        .any(|(open, close)| value.len() > 2 && value.starts_with(*open) && value.ends_with(*close))
 }
 
 #[cfg(test)]
