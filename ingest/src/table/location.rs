@@ -4,8 +4,8 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
-use schemas::{AppSchemes, ClickId};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_decode_str, utf8_percent_encode};
+use schemas::{AppSchemes, ClickId, is_placeholder};
 use url::Url;
 
 use crate::Config;
@@ -15,6 +15,8 @@ use crate::Config;
 const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
 /// The characters that the URL parser may leave in paths that it does not parse.
 const SPACES: &AsciiSet = &CONTROLS.add(b' ');
+/// The schemes of addresses that have no query (RFC 3966 and its like): a telephone would dial it.
+const WITHOUT_QUERY: [&str; 4] = ["tel:", "callto:", "facetime:", "facetime-audio:"];
 
 /// An address that no redirect may lead to.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +109,8 @@ impl<'a> Location<'a> {
         Self { url, passed: None, click_id_param: None, click_id: None }
     }
 
-    /// Merges the visit's query into the address's; the address's own keys win.
+    /// Merges the visit's query into the address's; the address's own keys win, but those
+    /// of the campaign (`utm_…`) do not: the visit's are about this visit.
     pub(crate) const fn passing(self, query: Option<&'a str>) -> Self {
         Self { passed: query, ..self }
     }
@@ -125,22 +128,27 @@ impl<'a> Location<'a> {
 
     /// Appends the location to `out`: ASCII without controls.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        if self.passed.is_none() && self.click_id_param.is_none() {
+        if (self.passed.is_none() && self.click_id_param.is_none()) || has_no_query(self.url) {
             out.extend_from_slice(self.url);
             return;
         }
         let (main, fragment) = self.url.split_at(memchr::memchr(b'#', self.url).unwrap_or(self.url.len()));
-        let own = memchr::memchr(b'?', main).map(|mark| &main[mark + 1..]);
-        out.extend_from_slice(main);
-        let mut joint = match own {
-            None => "?",
-            Some(own) if own.is_empty() || own.ends_with(b"&") => "",
-            Some(_) => "&",
-        };
+        let base = &main[..memchr::memchr(b'?', main).unwrap_or(main.len())];
+        let own = main.get(base.len() + 1..).map(|own| match self.passed {
+            Some(passed) => without_campaign_of(passed, own),
+            None => Cow::Borrowed(own),
+        });
+        out.extend_from_slice(base);
+        let mut joint = "?";
+        if let Some(own) = &own {
+            out.push(b'?');
+            out.extend_from_slice(own);
+            joint = if own.is_empty() || own.ends_with(b"&") { "" } else { "&" };
+        }
         if let Some(passed) = self.passed {
             // Sorted, because strangers and customers may make both as long as they like.
             let mut taken: Vec<Cow<'_, [u8]>> =
-                own.map(|own| own.split(|byte| *byte == b'&')).into_iter().flatten().map(key_of).collect();
+                own.as_ref().map(|own| own.split(|byte| *byte == b'&')).into_iter().flatten().map(key_of).collect();
             taken.extend(self.click_id_param.map(|param| Cow::Borrowed(param.as_bytes())));
             taken.sort_unstable();
             let pairs = passed.split('&').filter(|pair| !pair.is_empty());
@@ -159,6 +167,38 @@ impl<'a> Location<'a> {
         }
         out.extend_from_slice(fragment);
     }
+}
+
+/// Whether an address has no query that anything could be added to.
+fn has_no_query(url: &[u8]) -> bool {
+    WITHOUT_QUERY
+        .iter()
+        .any(|scheme| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes())))
+}
+
+/// Returns an address's own query without the campaign's parameters that the visit has, too.
+fn without_campaign_of<'o>(passed: &str, own: &'o [u8]) -> Cow<'o, [u8]> {
+    if own.is_empty() || !passed.contains("utm_") {
+        return Cow::Borrowed(own);
+    }
+    let campaign = passed.split('&').filter(|pair| pair.starts_with("utm_") && says_something(pair));
+    let mut replaced: Vec<Cow<'_, [u8]>> = campaign.map(key).collect();
+    replaced.sort_unstable();
+    let stays = |pair: &&[u8]| replaced.binary_search(&key_of(pair)).is_err();
+    if own.split(|byte| *byte == b'&').all(|pair| stays(&pair)) {
+        return Cow::Borrowed(own);
+    }
+    let kept: Vec<&[u8]> = own.split(|byte| *byte == b'&').filter(stays).collect();
+    Cow::Owned(kept.join(&b'&'))
+}
+
+/// Whether a pair has a value, as events count it: one that is not empty, and no macro
+/// that was left in its place.
+fn says_something(pair: &str) -> bool {
+    let value = pair.split_once('=').map_or("", |(_, value)| value);
+    let decoded = percent_decode_str(value).decode_utf8_lossy();
+    let blank = decoded.trim_matches(['+', ' ']).is_empty();
+    !blank && !is_placeholder(value) && !is_placeholder(&decoded)
 }
 
 fn key(pair: &str) -> Cow<'_, [u8]> {
@@ -264,8 +304,33 @@ mod tests {
             ("https://a.example/", Some("@evil.example"), "https://a.example/?@evil.example"),
             ("https://a.example", Some("@evil.example"), "https://a.example?@evil.example"),
             ("myapp:open", Some("x=1"), "myapp:open?x=1"),
+            ("tel:+4930123456", Some("fbclid=x"), "tel:+4930123456"),
+            ("TEL:+4930123456", Some("fbclid=x"), "TEL:+4930123456"),
+            ("mailto:a@a.example", Some("x=1"), "mailto:a@a.example?x=1"),
         ] {
             assert_eq!(written(Location::new(url.as_bytes()).passing(query)), expected, "{url} {query:?}");
+        }
+    }
+
+    #[test]
+    fn the_visits_campaign_replaces_the_destinations() {
+        for (url, query, expected) in [
+            ("https://a.example/?utm_source=own", "utm_source=tiktok", "https://a.example/?utm_source=tiktok"),
+            (
+                "https://a.example/?a=1&utm_source=own&utm_medium=m#f",
+                "utm_source=tiktok&a=2",
+                "https://a.example/?a=1&utm_medium=m&utm_source=tiktok#f",
+            ),
+            ("https://a.example/?utm%5Fsource=own&b", "utm_source=x", "https://a.example/?b&utm_source=x"),
+            ("https://a.example/?utm_source=1&utm_source=2", "utm_source=x", "https://a.example/?utm_source=x"),
+            ("https://a.example/?utm_source=own", "utm_source=", "https://a.example/?utm_source=own"),
+            ("https://a.example/?utm_source=own", "utm_source=+%20", "https://a.example/?utm_source=own"),
+            ("https://a.example/?utm_source=own", "utm_source={source}", "https://a.example/?utm_source=own"),
+            ("https://a.example/?utm_source=own", "utm_source=%7Bsource%7D", "https://a.example/?utm_source=own"),
+            ("https://a.example/?utm_source=own", "utm_term=x", "https://a.example/?utm_source=own&utm_term=x"),
+            ("https://a.example/?gclid=own", "gclid=x", "https://a.example/?gclid=own"),
+        ] {
+            assert_eq!(written(Location::new(url.as_bytes()).passing(Some(query))), expected, "{url} {query:?}");
         }
     }
 
