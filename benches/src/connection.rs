@@ -13,6 +13,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::agents;
+
 /// A person's phone: programs get no webhooks unless an endpoint asks for them.
 pub(crate) const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
 
@@ -40,8 +42,9 @@ impl Connection {
 
     /// Sends a request for `path` and gives back the answer's status.
     pub(crate) async fn get(&mut self, path: &str, visitor: Ipv4Addr) -> io::Result<u16> {
+        let agent = agents::agent(u32::from(visitor));
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {PHONE}\r\nAccept: text/html,*/*;q=0.8\r\n\
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {agent}\r\nAccept: text/html,*/*;q=0.8\r\n\
              Accept-Language: en-US,en;q=0.9\r\nAccept-Encoding: gzip, deflate\r\nX-Forwarded-For: {visitor}\r\n\r\n"
         );
         self.stream.write_all(request.as_bytes()).await?;

@@ -21,6 +21,14 @@ impl Goal {
     }
 }
 
+#[cfg(test)]
+impl Goal {
+    /// Whether the goal is met.
+    pub(crate) const fn is_met(&self) -> bool {
+        self.met
+    }
+}
+
 /// Goals for people.
 pub(crate) fn table_of(goals: &[Goal]) -> String {
     let rows = goals.iter().map(|goal| {

@@ -49,6 +49,7 @@ Examples:
   bench links --links 1000,100000
   bench api                   links made and imported a second
   bench enrich                an enricher alone with a backlog, beside the same loop without enriching
+  bench agents                how many user agents are told right; takes a few seconds
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
   bench outage --rounds 1     redirects while Kafka is away, and what became of their clicks
   bench outage full-spool     the same until neither disk nor memory takes clicks
@@ -88,6 +89,8 @@ enum Bench {
     Outage(outage::Args),
     /// How long killed processes need until they go on, with a short log and a long one
     Recovery(recovery::Args),
+    /// How many known user agents are told right, and what reading one costs
+    Agents(agents::Args),
     /// An enricher alone that works off a backlog, beside the same loop without enriching
     Enrich(enrich::Args),
     /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
@@ -103,6 +106,7 @@ enum Report {
     Api(Box<api::Report>),
     Outage(Box<outage::OutageReport>),
     Recovery(Box<recovery::Report>),
+    Agents(Box<agents::Report>),
     Enrich(Box<enrich::Report>),
     Pipeline(Box<pipeline::Report>),
 }
@@ -115,6 +119,7 @@ impl Report {
             Self::Api(report) => api::text(report),
             Self::Outage(report) => outage::text(report),
             Self::Recovery(report) => recovery::text(report),
+            Self::Agents(report) => agents::text(report),
             Self::Enrich(report) => enrich::text(report),
             Self::Pipeline(report) => pipeline::text(report),
         }
@@ -125,7 +130,7 @@ impl Bench {
     /// Returns the benches that run by default: all but those that take long.
     fn all() -> Vec<Self> {
         let of = |name| Args::parse_from(["bench", name]).bench;
-        ["redirect", "links", "api", "enrich", "pipeline"].into_iter().filter_map(of).collect()
+        ["redirect", "links", "api", "agents", "enrich", "pipeline"].into_iter().filter_map(of).collect()
     }
 
     async fn run(&self, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
@@ -135,6 +140,7 @@ impl Bench {
             Self::Api(args) => Report::Api(Box::new(api::run(args, common, shutdown).await?)),
             Self::Outage(args) => Report::Outage(Box::new(outage::run(args, common, shutdown).await?)),
             Self::Recovery(args) => Report::Recovery(Box::new(recovery::run(args, common, shutdown).await?)),
+            Self::Agents(_) => Report::Agents(Box::new(agents::run(common)?)),
             Self::Enrich(args) => Report::Enrich(Box::new(enrich::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
         })

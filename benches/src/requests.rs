@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use crate::{
+    agents,
     catalogue::{self, SLUG_BYTES},
     load::address_of,
     visitors::Script,
@@ -13,39 +14,42 @@ use crate::{
 const HEADS: u32 = 4096;
 const SLUG_AT: usize = "GET /".len();
 
+/// The headers that a browser sends beside its user agent.
 struct Browser {
-    agent: &'static str,
     accept: &'static str,
     more: &'static str,
 }
 
-const BROWSERS: [Browser; 5] = [
-    Browser {
-        agent: "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1",
-        accept: "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-        more: "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\nPriority: u=0, i\r\n",
-    },
-    Browser {
-        agent: "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Mobile Safari/537.36",
-        accept: "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
-        more: "Sec-Ch-Ua-Mobile: ?1\r\nSec-Ch-Ua-Platform: \"Android\"\r\nUpgrade-Insecure-Requests: 1\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-User: ?1\r\nSec-Fetch-Dest: document\r\n",
-    },
-    Browser {
-        agent: "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36",
-        accept: "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
-        more: "Sec-Ch-Ua-Mobile: ?0\r\nSec-Ch-Ua-Platform: \"Windows\"\r\nUpgrade-Insecure-Requests: 1\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-User: ?1\r\nSec-Fetch-Dest: document\r\n",
-    },
-    Browser {
-        agent: "Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:140.0) Gecko/20100101 Firefox/140.0",
-        accept: "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-        more: "Upgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-User: ?1\r\n",
-    },
-    Browser {
-        agent: "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 Instagram 390.0.0.28.85 (iPhone14,5; iOS 18_5; en_US; en; scale=3.00; 1170x2532)",
-        accept: "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-        more: "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\n",
-    },
-];
+const SAFARI: Browser = Browser {
+    accept: "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    more: "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\nPriority: u=0, i\r\n",
+};
+const FIREFOX: Browser = Browser {
+    accept: "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    more: "Upgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-User: ?1\r\n",
+};
+const CHROME_ON_ANDROID: Browser = Browser {
+    accept: "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
+    more: "Sec-Ch-Ua: \"Chromium\";v=\"154\", \"Google Chrome\";v=\"154\", \"Not=A?Brand\";v=\"24\"\r\nSec-Ch-Ua-Mobile: ?1\r\nSec-Ch-Ua-Platform: \"Android\"\r\nUpgrade-Insecure-Requests: 1\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-User: ?1\r\nSec-Fetch-Dest: document\r\n",
+};
+const CHROME: Browser = Browser {
+    accept: "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
+    more: "Sec-Ch-Ua: \"Chromium\";v=\"154\", \"Google Chrome\";v=\"154\", \"Not=A?Brand\";v=\"24\"\r\nSec-Ch-Ua-Mobile: ?0\r\nSec-Ch-Ua-Platform: \"Windows\"\r\nUpgrade-Insecure-Requests: 1\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-User: ?1\r\nSec-Fetch-Dest: document\r\n",
+};
+
+/// Returns the headers of the browser that a user agent names.
+fn browser(agent: &str) -> &'static Browser {
+    let is_chrome = agent.contains(" Chrome/");
+    if is_chrome && agent.contains("Android") {
+        &CHROME_ON_ANDROID
+    } else if is_chrome {
+        &CHROME
+    } else if agent.contains("Firefox/") {
+        &FIREFOX
+    } else {
+        &SAFARI
+    }
+}
 
 const REFERERS: [&str; 4] =
     ["https://www.instagram.com/", "https://t.co/", "https://www.google.com/", "https://newsletter.acme.example/"];
@@ -76,7 +80,8 @@ impl Script for Requests {
 }
 
 fn request(number: u32) -> Vec<u8> {
-    let Browser { agent, accept, more } = &BROWSERS[number as usize % BROWSERS.len()];
+    let agent = agents::agent(number);
+    let Browser { accept, more } = browser(agent);
     let slug = String::from_utf8_lossy(&catalogue::slug(0)).into_owned();
     let mut request = format!(
         "GET /{slug}?utm_source=instagram&utm_medium=social&utm_campaign=winter-sale&gclid=Cj0KCQjw{number:08x}BhDeARIsAAQX \

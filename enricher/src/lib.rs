@@ -10,6 +10,8 @@ mod clicks;
 mod config;
 mod dead;
 mod member;
+#[doc(hidden)]
+pub mod probe;
 mod role;
 
 pub use clicks::geo::GeoError;

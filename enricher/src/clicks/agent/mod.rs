@@ -53,8 +53,14 @@ impl AgentReader {
         Ok(Self { woothee: Parser::new(), tokens: Tokens::new()?, missing: Arc::new(missing) })
     }
 
+    /// Whether a user agent counts as a program's by its shape alone.
+    pub(crate) fn is_program_by_shape(&self, text: &str) -> bool {
+        let found = self.woothee.parse(text).unwrap_or_default();
+        verdict::by_shape(text, &self.tokens.read(text), WootheeVerdict::new(&found)).is_some()
+    }
+
     /// Reads a user agent that has text.
-    fn read(&self, text: &str) -> Agent {
+    pub(crate) fn read(&self, text: &str) -> Agent {
         let found = self.woothee.parse(text).unwrap_or_default();
         let signs = self.tokens.read(text);
         let bot_reason = verdict::judge(text, &signs, WootheeVerdict::new(&found)).map(|verdict| verdict.text());
