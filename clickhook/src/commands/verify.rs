@@ -14,6 +14,7 @@ use dispatcher::webhook::{
     verify::{Age, verify},
 };
 use schemas::Timestamp;
+use serde_json::Value;
 use service::secret::Secret;
 
 /// Verify a webhook that was saved to files.
@@ -25,7 +26,8 @@ Examples:
   clickhook verify --body body.json --headers headers.txt --secret whsec_… --ignore-age
 
 The file with the headers has a `name: value` a line, as curl and most servers print
-them, or is a JSON object, as in the lines of `clickhook listen --json`.")]
+them, or is JSON: an object as in the lines of `clickhook listen --json`, with a text or a
+list for each name, or a HAR file. CGI's names (HTTP_WEBHOOK_ID) are understood as well.")]
 pub(crate) struct VerifyArgs {
     /// The body, byte for byte as it came.
     #[arg(long, value_name = "FILE")]
@@ -90,7 +92,7 @@ pub(crate) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let VerifyArgs { body, headers, secret, ignore_age } = args;
     let body = fs::read(&body).with_context(|| format!("read the body from {}", body.display()))?;
     let name = headers.display().to_string();
-    let read = fs::read_to_string(headers).map_err(Into::into).and_then(|text| parse(&text));
+    let read = fs::read(headers).map_err(Into::into).and_then(|bytes| parse(&text(&bytes)?));
     let headers = read.with_context(|| format!("read the headers from {name}"))?;
     let Some(signer) = secret.signer()? else {
         match secret.file() {
@@ -111,33 +113,97 @@ pub(crate) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Parses headers from lines of `name: value`, or from a JSON object (or one that has
-/// them under `headers`).
-fn parse(text: &str) -> anyhow::Result<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    let mut add = |name: &str, value: &str| -> anyhow::Result<()> {
-        let name: HeaderName = name.trim().parse().with_context(|| format!("`{name}` is no header's name"))?;
-        headers.append(name, HeaderValue::from_str(value.trim())?);
-        Ok(())
+/// Returns the text of a file, which may be UTF-16 with a byte order mark, as some editors
+/// save it.
+fn text(bytes: &[u8]) -> anyhow::Result<String> {
+    let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+        String::from_utf16(&units).context("the file is neither UTF-8 nor UTF-16")
     };
-    if text.trim_start().starts_with('{') {
-        let object: serde_json::Value = serde_json::from_str(text)?;
-        let object = object.get("headers").unwrap_or(&object);
-        for (name, value) in object.as_object().context("`headers` is not an object")? {
-            add(name, value.as_str().with_context(|| format!("the value of `{name}` is not text"))?)?;
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        _ => {
+            let text = str::from_utf8(bytes).context("the file is not text in UTF-8")?;
+            Ok(text.trim_start_matches('\u{feff}').to_owned())
         }
-        return Ok(headers);
     }
+}
+
+/// Parses headers from lines of `name: value`, or from JSON.
+fn parse(text: &str) -> anyhow::Result<HeaderMap> {
+    if text.trim_start().starts_with(['{', '[']) {
+        return parse_json(&serde_json::from_str(text)?);
+    }
+    let mut headers = HeaderMap::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         // The first line of a saved request or answer is no header.
         let is_start = line.starts_with("HTTP/") || line.contains(" HTTP/");
-        match line.trim_start_matches(['<', '>', ' ']).split_once(':') {
+        // A variable of CGI has another separator.
+        let separator = if line.starts_with(CGI) { '=' } else { ':' };
+        match line.trim_start_matches(['<', '>', ' ']).split_once(separator) {
             _ if is_start => {}
-            Some((name, value)) => add(name, value)?,
+            Some((name, value)) => add(&mut headers, name, value)?,
             None => bail!("`{line}` is not `name: value`"),
         }
     }
     Ok(headers)
+}
+
+/// Parses headers from an object of names, with a text or a list of texts each, or from a
+/// list of objects with `name` and `value`, as HAR has them. Both may stand under `headers`,
+/// that of a HAR file under its first request.
+fn parse_json(json: &Value) -> anyhow::Result<HeaderMap> {
+    let json = json.pointer("/log/entries/0/request").unwrap_or(json);
+    let json = json.get("headers").unwrap_or(json);
+    let mut headers = HeaderMap::new();
+    match json {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+                for value in values {
+                    let not_text = || format!("the value of `{name}` is neither text nor a list of texts");
+                    add(&mut headers, name, &scalar(value).with_context(not_text)?)?;
+                }
+            }
+        }
+        Value::Array(list) => {
+            for pair in list {
+                let (name, value) = pair
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .zip(pair.get("value").and_then(scalar))
+                    .with_context(|| format!("`{pair}` has no `name` and `value`"))?;
+                // HTTP/2's own fields are no headers.
+                if !name.starts_with(':') {
+                    add(&mut headers, name, &value)?;
+                }
+            }
+        }
+        _ => bail!("`headers` is neither an object nor a list"),
+    }
+    Ok(headers)
+}
+
+/// Returns the text of a value that some tools write as a number.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The beginning of the names of CGI's variables that hold headers (RFC 3875, 4.1.18).
+const CGI: &str = "HTTP_";
+
+fn add(headers: &mut HeaderMap, name: &str, value: &str) -> anyhow::Result<()> {
+    let name = name.trim();
+    let cgi = name.strip_prefix(CGI).map(|name| name.replace('_', "-"));
+    let parsed: HeaderName =
+        cgi.as_deref().unwrap_or(name).parse().with_context(|| format!("`{name}` is no header's name"))?;
+    headers.append(parsed, HeaderValue::from_str(value.trim())?);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -204,10 +270,27 @@ mod tests {
             "> webhook-id: evt_1\r\n",
             r#"{"webhook-id":"evt_1"}"#,
             r#"{"verified":true,"headers":{"webhook-id":"evt_1"}}"#,
+            r#"{"Webhook-Id":["evt_1"],"Content-Length":["2"],"X-Number":7}"#,
+            r#"[{"name":":method","value":"POST"},{"name":"webhook-id","value":"evt_1"}]"#,
+            r#"{"log":{"entries":[{"request":{"headers":[{"name":"Webhook-Id","value":"evt_1"}]}}]}}"#,
+            "HTTP_WEBHOOK_ID=evt_1\nHTTP_HOST=a\n",
+            r#"{"HTTP_WEBHOOK_ID":"evt_1"}"#,
         ] {
             assert_eq!(parse(text).unwrap()["webhook-id"], "evt_1", "{text}");
         }
         assert!(parse("no header").unwrap_err().to_string().contains("`no header`"));
         assert!(parse("{").is_err());
+        assert!(parse(r#"{"webhook-id":{}}"#).is_err());
+    }
+
+    #[test]
+    fn files_of_other_encodings_are_read() {
+        let line = "webhook-id: evt_1";
+        let little: Vec<u8> = [0xff, 0xfe].into_iter().chain(line.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+        let big: Vec<u8> = [0xfe, 0xff].into_iter().chain(line.encode_utf16().flat_map(u16::to_be_bytes)).collect();
+        for bytes in [line.as_bytes(), format!("\u{feff}{line}").as_bytes(), &little, &big] {
+            assert_eq!(text(bytes).unwrap(), line);
+        }
+        assert!(text(b"\xff\x00").is_err());
     }
 }

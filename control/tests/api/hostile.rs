@@ -126,6 +126,9 @@ fn values() -> Vec<Hostile> {
         link("max_clicks", &json!(0)),
         link("max_clicks", &json!(-1)),
         link("max_clicks", &json!(1.5)),
+        // JavaScript has no such number.
+        link("max_clicks", &json!((1_u64 << 53) + 1)),
+        link("max_clicks", &json!(u64::MAX)),
         post("{\"destination\":\"https://a.example/\",\"max_clicks\":18446744073709551616}", 422, "max_clicks"),
         post(
             format!("{{\"destination\":\"https://a.example/\",\"max_clicks\":{}}}", "9".repeat(300)),

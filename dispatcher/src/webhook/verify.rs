@@ -15,6 +15,9 @@ use super::sign::{ID, SIGNATURE, SIMPLE_SIGNATURE, Signer, TIMESTAMP, VERSION};
 /// The distance that a timestamp may have from now, as Standard Webhooks recommends.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
+/// The mark that some editors and programs put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Whether old webhooks are refused, so that a recorded webhook cannot be sent again
 /// later (a replay attack).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +85,17 @@ pub enum Cause {
     LineBreakAdded,
     /// White space was added between the body's tokens: without it the body is right.
     Reformatted,
+    /// A byte order mark was put before the body: without it the body is right.
+    ByteOrderMark,
+    /// The body was parsed and written again with other escapes in its texts: with ours it is
+    /// right.
+    Rewritten,
+    /// The body's bytes were taken for Latin-1 and written as UTF-8.
+    Recoded,
+    /// There is no body: something read it before.
+    NoBody,
+    /// The body is the name of an object instead of its content.
+    ObjectName,
     /// The secret or the body is wrong: no other cause was found.
     SecretOrBody,
 }
@@ -99,6 +113,21 @@ impl fmt::Display for Cause {
             Self::Reformatted => {
                 "the secret is right, but the JSON was reformatted with other white space; verify the bytes as they came, before parsing"
             }
+            Self::ByteOrderMark => {
+                "the secret is right, but a byte order mark (EF BB BF) was put before the body; save and verify the bytes as they came"
+            }
+            Self::Rewritten => {
+                "the secret is right, but the JSON was parsed and written again with other escapes, as PHP (`\\/`), Python (`\\u00e9`) and Go (`\\u0026`) write it; verify the bytes as they came, before parsing"
+            }
+            Self::Recoded => {
+                "the secret is right, but the body was read as Latin-1 and written as UTF-8; verify the bytes as they came"
+            }
+            Self::NoBody => {
+                "the body is empty, and clickhook never sends that: most likely something read the request's stream before"
+            }
+            Self::ObjectName => {
+                "the body is `[object Object]`: a parsed object was turned into text; verify the bytes as they came, before parsing"
+            }
             Self::SecretOrBody => {
                 "most likely this is another endpoint's secret (each endpoint has its own, shown once when it is created); else the body was changed, as by parsing it and serializing it again"
             }
@@ -113,7 +142,12 @@ impl fmt::Display for Cause {
 pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Result<(), VerifyError> {
     let id = header(headers, ID)?;
     let timestamp = header(headers, TIMESTAMP)?;
-    let signatures = header(headers, SIGNATURE)?;
+    // Several lines with one name mean the same as one line.
+    let signatures: Vec<&str> = headers.get_all(SIGNATURE).iter().filter_map(|value| value.to_str().ok()).collect();
+    if signatures.is_empty() {
+        return Err(VerifyError::Missing(SIGNATURE));
+    }
+    let signatures = &signatures.join(" ");
     let simple = header(headers, SIMPLE_SIGNATURE)?;
     let seconds: i64 = timestamp.parse().map_err(|_| VerifyError::Malformed {
         header: TIMESTAMP,
@@ -147,15 +181,7 @@ pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Re
         }),
         (false, simple) => {
             let right = |body: &[u8]| standard_right(body) || simple_right(body);
-            let cause = if simple {
-                Cause::IdOrTimestampAltered
-            } else if right(body.trim_ascii_end()) {
-                Cause::LineBreakAdded
-            } else if right(&without_white_space(body)) {
-                Cause::Reformatted
-            } else {
-                Cause::SecretOrBody
-            };
+            let cause = if simple { Cause::IdOrTimestampAltered } else { cause_in_body(body, right) };
             Err(VerifyError::Mismatch {
                 header: SIGNATURE,
                 got: shorten(signatures),
@@ -163,6 +189,32 @@ pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Re
                 cause,
             })
         }
+    }
+}
+
+/// Returns the change of the body that explains a wrong signature. `right` says whether the
+/// signatures fit other bytes.
+fn cause_in_body(body: &[u8], right: impl Fn(&[u8]) -> bool) -> Cause {
+    match body.trim_ascii() {
+        b"" => return Cause::NoBody,
+        b"[object Object]" => return Cause::ObjectName,
+        _ => {}
+    }
+    let marked = body.strip_prefix(BYTE_ORDER_MARK);
+    let unmarked = marked.unwrap_or(body);
+    let compact = without_white_space(unmarked);
+    if marked.is_some_and(&right) {
+        Cause::ByteOrderMark
+    } else if right(unmarked.trim_ascii_end()) {
+        Cause::LineBreakAdded
+    } else if right(&compact) {
+        Cause::Reformatted
+    } else if with_our_escapes(&compact).is_some_and(|body| right(&body)) {
+        Cause::Rewritten
+    } else if as_latin1(unmarked).is_some_and(|body| right(&body)) {
+        Cause::Recoded
+    } else {
+        Cause::SecretOrBody
     }
 }
 
@@ -184,6 +236,30 @@ fn shorten(text: &str) -> String {
         short.push('…');
     }
     short
+}
+
+/// Returns compact JSON with each text escaped as clickhook escapes it; nothing where a
+/// text is not one.
+fn with_our_escapes(json: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(start) = rest.iter().position(|byte| *byte == b'"') {
+        let (before, text) = rest.split_at(start);
+        out.extend_from_slice(before);
+        let mut texts = serde_json::Deserializer::from_slice(text).into_iter::<String>();
+        let parsed = texts.next()?.ok()?;
+        let length = texts.byte_offset();
+        serde_json::to_writer(&mut out, &parsed).ok()?;
+        rest = &text[length..];
+    }
+    out.extend_from_slice(rest);
+    Some(out)
+}
+
+/// Returns the bytes that UTF-8 text stands for as Latin-1; nothing where the text has other
+/// characters.
+fn as_latin1(text: &[u8]) -> Option<Vec<u8>> {
+    str::from_utf8(text).ok()?.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }
 
 /// Returns JSON without the white space between its tokens.
@@ -240,6 +316,29 @@ mod tests {
         let both = format!("v1,bm9wZQ== {}", headers[SIGNATURE].to_str().unwrap());
         headers.insert(SIGNATURE, both.parse().unwrap());
         assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::At(NOW)), Ok(()));
+    }
+
+    #[test]
+    fn two_lines_of_signatures_are_one() {
+        let mut headers = signed(BODY);
+        let right = headers[SIGNATURE].clone();
+        headers.insert(SIGNATURE, "v1,bm9wZQ==".parse().unwrap());
+        headers.append(SIGNATURE, right);
+        assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::At(NOW)), Ok(()));
+    }
+
+    #[test]
+    fn what_was_done_to_the_body_is_found() {
+        let body = r#"{"url":"https://a.example/?b=1&c=2","city":"Zürich"}"#;
+        let headers = signed(body);
+        assert_eq!(cause(&headers, &format!("\u{feff}{body}")), Cause::ByteOrderMark);
+        assert_eq!(cause(&headers, &body.replace('/', "\\/")), Cause::Rewritten);
+        assert_eq!(cause(&headers, &body.replace('ü', "\\u00fc").replace(':', ": ")), Cause::Rewritten);
+        assert_eq!(cause(&headers, &body.replace('&', "\\u0026")), Cause::Rewritten);
+        assert_eq!(cause(&headers, &body.replace('ü', "Ã¼")), Cause::Recoded);
+        assert_eq!(cause(&headers, ""), Cause::NoBody);
+        assert_eq!(cause(&headers, "[object Object]"), Cause::ObjectName);
+        assert_eq!(cause(&headers, "{\"a\":\"\\"), Cause::SecretOrBody);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::{
     rules::LinkRules,
 };
 
+/// The largest number that survives `JSON.stringify(JSON.parse(body))`: 2^53.
+const MAX_NUMBER: u64 = 1 << 53;
 const DESTINATION_BYTES: usize = 8192;
 const TEXT_CHARS: usize = 128;
 const EXTERNAL_ID_CHARS: usize = 255;
@@ -62,7 +64,7 @@ pub(crate) struct NewLink {
     #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
     expired_url: Option<String>,
     /// The link expires after this many clicks and scans, and those of the next 2 s or so.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MAX_NUMBER))]
     max_clicks: Option<u64>,
     /// Whether visitors are turned away as from an unknown link.
     #[serde(default)]
@@ -116,7 +118,7 @@ pub(crate) struct LinkPatch {
     #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
     expired_url: Patch<String>,
     /// The link expires after this many clicks and scans, and those of the next 2 s or so.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MAX_NUMBER))]
     max_clicks: Patch<u64>,
     /// Whether visitors are turned away as from an unknown link.
     disabled: Patch<bool>,
@@ -288,6 +290,9 @@ fn check(link: &Link, rules: &LinkRules, checker: &mut Checker) {
     }
     if link.max_clicks == Some(0) {
         checker.wrong("max_clicks", "must be at least 1; leave it out for no limit");
+    } else if link.max_clicks.is_some_and(|max| max > MAX_NUMBER) {
+        // A receiver in JavaScript would write another number, and verify another signature.
+        checker.wrong("max_clicks", format!("must be at most {MAX_NUMBER}; leave it out for no limit"));
     }
     if let Some(domain) = &link.domain {
         checker.host_name("domain", domain);
