@@ -14,6 +14,7 @@ pub mod limit;
 mod metrics;
 pub mod problem;
 mod process;
+pub mod public_address;
 pub mod secret;
 pub mod serve;
 mod shutdown;

@@ -7,6 +7,10 @@
 mod connection;
 mod dial;
 mod fault;
+#[cfg(test)]
+mod forbidden_targets;
+#[cfg(test)]
+mod name_server;
 mod names;
 mod pool;
 mod proxy;

@@ -80,6 +80,14 @@ impl NameResolver {
         })
     }
 
+    /// Resolves with the name servers of a fixed configuration.
+    #[cfg(test)]
+    pub(super) fn configured(config: ResolverConfig) -> Self {
+        let resolver = build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+            .expect("nothing in the configuration can fail");
+        Self::new(SystemResolver { resolver, changed: None, looked: Instant::now() })
+    }
+
     fn new(resolver: SystemResolver) -> Self {
         let resolver = Mutex::new(resolver);
         let inner = NamesInner { resolver, known: Mutex::default(), questions: Semaphore::new(MAX_QUESTIONS) };
@@ -235,69 +243,11 @@ fn files_changed() -> [Option<SystemTime>; 2] {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::{Ipv4Addr, SocketAddr},
-        sync::atomic::{AtomicUsize, Ordering},
-    };
+    use std::net::Ipv4Addr;
 
-    use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
-    use tokio::net::UdpSocket;
+    use super::{super::name_server::NameServer, *};
 
-    use super::*;
-
-    /// A name server that counts questions, and answers them with `answer`, if at all.
-    struct NameServer {
-        address: SocketAddr,
-        questions: Arc<AtomicUsize>,
-    }
-
-    /// The length of the fixed part of a DNS message.
-    const HEADER: usize = 12;
-    const A: u8 = 1;
-
-    impl NameServer {
-        async fn start(answer: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static) -> Self {
-            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let address = socket.local_addr().unwrap();
-            let questions = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&questions);
-            tokio::spawn(async move {
-                let mut question = [0; 1500];
-                loop {
-                    let (length, from) = socket.recv_from(&mut question).await.unwrap();
-                    counted.fetch_add(1, Ordering::Relaxed);
-                    if let Some(answer) = answer(&question[..length]) {
-                        socket.send_to(&answer, from).await.unwrap();
-                    }
-                }
-            });
-            Self { address, questions }
-        }
-
-        fn names(&self) -> NameResolver {
-            let mut connection = ConnectionConfig::udp();
-            connection.port = self.address.port();
-            let server = NameServerConfig::new(self.address.ip(), true, vec![connection]);
-            let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-            let resolver = build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())).unwrap();
-            NameResolver::new(SystemResolver { resolver, changed: None, looked: Instant::now() })
-        }
-    }
-
-    /// Returns the answer to a question: an address of 60 s for IPv4, nothing for others.
-    fn with_address(question: &[u8], ttl: u8) -> Vec<u8> {
-        let name_end = HEADER + question[HEADER..].iter().position(|byte| *byte == 0).unwrap() + 1;
-        let is_a = question[name_end + 1] == A;
-        let mut answer = question[..name_end + 4].to_vec();
-        answer[2] = 0x81;
-        answer[3] = 0x80;
-        // One question, and no records beyond the answer.
-        answer[4..HEADER].copy_from_slice(&[0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
-        if is_a {
-            answer.extend([0xc0, 12, 0, A, 0, 1, 0, 0, 0, ttl, 0, 4, 198, 51, 100, 7]);
-        }
-        answer
-    }
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
     fn soon() -> Deadline {
         Deadline::now() + Duration::from_secs(20)
@@ -305,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_asked_for_once_however_many_wait() {
-        let server = NameServer::start(|question| Some(with_address(question, 60))).await;
+        let server = NameServer::start(|question| Some(question.answer(&[ADDRESS]))).await;
         let names = server.names();
         let waiting: Vec<_> = (0..50)
             .map(|_| {
@@ -314,19 +264,19 @@ mod tests {
             })
             .collect();
         for waiting in waiting {
-            assert_eq!(*waiting.await.unwrap().unwrap(), [IpAddr::from([198, 51, 100, 7])]);
+            assert_eq!(*waiting.await.unwrap().unwrap(), [ADDRESS]);
         }
         // One question for each family.
-        assert_eq!(server.questions.load(Ordering::Relaxed), 2);
+        assert_eq!(server.questions(), 2);
         names.resolve("acme.example.", soon()).await.unwrap();
-        assert_eq!(server.questions.load(Ordering::Relaxed), 2, "the answer is kept");
+        assert_eq!(server.questions(), 2, "the answer is kept");
     }
 
     #[tokio::test]
     async fn a_name_that_is_not_answered_holds_up_no_other() {
         let server = NameServer::start(|question| {
-            let silent = question[HEADER + 1..].starts_with(b"silent") || question[HEADER + 1..].starts_with(b"SILENT");
-            (!silent).then(|| with_address(question, 60))
+            let silent = question.name().starts_with("silent");
+            (!silent).then(|| question.answer(&[ADDRESS]))
         })
         .await;
         let names = server.names();
@@ -349,19 +299,13 @@ mod tests {
 
     #[tokio::test]
     async fn that_a_name_has_no_address_is_kept() {
-        let server = NameServer::start(|question| {
-            let mut nothing = with_address(question, 60);
-            nothing[3] = 0x83;
-            nothing[7] = 0;
-            Some(nothing)
-        })
-        .await;
+        let server = NameServer::start(|question| Some(question.answer(&[]))).await;
         let names = server.names();
         for _ in 0..3 {
             let fault = names.resolve("nobody.example.", soon()).await.unwrap_err();
             assert_eq!(fault, ExchangeFault::Endpoint("the name nobody.example. has no address".to_owned()));
         }
-        assert_eq!(server.questions.load(Ordering::Relaxed), 2);
+        assert_eq!(server.questions(), 2);
     }
 
     #[tokio::test]
@@ -376,8 +320,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_name_server_it_is_our_fault() {
         let nobody = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
-        let resolver = build(TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default())).unwrap();
-        let names = NameResolver::new(SystemResolver { resolver, changed: None, looked: Instant::now() });
+        let names = NameResolver::configured(nobody);
         let fault = names.resolve("acme.example.", soon()).await.unwrap_err();
         assert!(matches!(fault, ExchangeFault::Ours(_)), "{fault:?}");
     }
