@@ -143,7 +143,8 @@ impl Config {
         self.ingest.app_schemes = self.links.app_schemes.clone();
         self.control.app_schemes = self.links.app_schemes.clone();
         self.control.allow_http = self.endpoints.allow_http;
-        self.control.allow_private = self.endpoints.allow_private;
+        // Where some private networks are allowed, the dispatcher decides, which sees every address.
+        self.control.allow_private = self.endpoints.allow_private || !self.webhook.allow_nets.is_empty();
         self.webhook.allow_http = self.endpoints.allow_http;
         self.webhook.allow_private = self.endpoints.allow_private;
     }

@@ -73,11 +73,18 @@ impl PipelineRole {
                 Topic::Idempotency,
                 Topic::Leader,
                 Topic::Events,
+                Topic::Health,
             ],
             Self::Enricher => &[Topic::ClicksRaw, Topic::Clicks, Topic::Replayed, Topic::Daykeys, Topic::Dead],
-            Self::Dispatcher(Half::Webhook) => {
-                &[Topic::Clicks, Topic::Events, Topic::Endpoints, Topic::Delay, Topic::Attempts, Topic::Dead]
-            }
+            Self::Dispatcher(Half::Webhook) => &[
+                Topic::Clicks,
+                Topic::Events,
+                Topic::Endpoints,
+                Topic::Delay,
+                Topic::Attempts,
+                Topic::Dead,
+                Topic::Health,
+            ],
             Self::Dispatcher(Half::Warehouse) => &[Topic::Clicks, Topic::Events, Topic::Attempts, Topic::Dead],
         }
     }

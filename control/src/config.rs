@@ -32,6 +32,8 @@ pub struct Config {
     pub rate_per_s: u32,
     /// The requests that a key may make at once after a pause.
     pub rate_burst: u32,
+    /// The time of nothing but failures after which an endpoint is disabled.
+    pub disable_failing_after_s: u64,
     /// The schemes of `links.app_schemes`, which the redirector has too, so that every accepted link is served.
     #[serde(skip)]
     pub app_schemes: AppSchemes,
@@ -57,6 +59,7 @@ impl Default for Config {
             allow_private: false,
             rate_per_s: 500,
             rate_burst: 2_000,
+            disable_failing_after_s: 432_000,
             app_schemes: AppSchemes::default(),
         }
     }
@@ -74,6 +77,7 @@ impl fmt::Debug for Config {
             .field("allow_private", &self.allow_private)
             .field("rate_per_s", &self.rate_per_s)
             .field("rate_burst", &self.rate_burst)
+            .field("disable_failing_after_s", &self.disable_failing_after_s)
             .field("app_schemes", &self.app_schemes)
             .finish_non_exhaustive()
     }

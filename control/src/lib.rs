@@ -35,6 +35,7 @@ use crate::{
     api::{context::Api, import_slots::ImportSlots},
     leading::{
         election::Candidate,
+        endpoint_health::{HealthReports, judge_endpoints},
         exhaustion::mark_exhausted_links,
         forward::{Forwarder, follow_leader},
         leadership::Leadership,
@@ -143,17 +144,22 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         shutdown: step_down.clone(),
     };
     let exhaustion = mark_exhausted_links(Arc::clone(&leadership), store.clone(), metrics.clone());
+    let reports = HealthReports::default();
+    let followed_reports = reports.follow(&bus)?;
+    let patience = Duration::from_secs(config.disable_failing_after_s);
+    let health = judge_endpoints(Arc::clone(&leadership), reports, patience);
     let producer = bus.producer("control", Duration::ZERO, PRODUCE_TIMEOUT)?;
     let api = Api {
         leadership: Arc::clone(&leadership),
         forwarder,
         producer,
-        vault,
+        vault: Arc::clone(&vault),
         store,
         dns,
         rules: Arc::new(ApiRules {
             endpoints: EndpointRules { allow_http: config.allow_http, allow_private: config.allow_private },
             links: link_rules,
+            vault: Arc::clone(&vault),
         }),
         limiter: config.limiter(),
         metrics,
@@ -171,6 +177,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     info!(%address, "the API listens");
     let drained = tokio::spawn(async move {
         let exhaustion = tokio::spawn(exhaustion);
+        let health = tokio::spawn(health);
         let api = Arc::new(api);
         let routes = routes::routes(Arc::clone(&api));
         let open = api.metrics.connections.clone();
@@ -190,11 +197,13 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
             () = stood_down.wait() => Err(Error::Thread(io::Error::other("the election ended by itself"))),
         };
         exhaustion.abort();
+        health.abort();
         step_down.trigger();
         stood_down.wait().await;
         let producer = api.producer.clone();
         let _ = spawn_blocking(move || producer.drain(PRODUCE_TIMEOUT)).await;
         drop(known_leader);
+        drop(followed_reports);
         info!("the API has drained");
         outcome
     });

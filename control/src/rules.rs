@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use schemas::AppSchemes;
+use service::vault::Vault;
 
 /// The rules that the API holds its callers to.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiRules {
     /// The rules for endpoints.
     pub(crate) endpoints: EndpointRules,
+    /// The vault that seals secrets.
+    pub(crate) vault: Arc<Vault>,
     /// The rules for links.
     pub(crate) links: Arc<LinkRules>,
 }

@@ -1,9 +1,11 @@
 //! An endpoint as the control plane keeps it: a record on `endpoints`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EndpointId, EventName, Filters, Timestamp, WorkspaceId, usermap::UserMap};
+use crate::{EndpointId, EventName, Filters, Timestamp, WorkspaceId};
 
 /// A subscription of an endpoint to events: a name, `link.*`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,6 +85,16 @@ pub struct SealedSecret {
     pub sealed: String,
 }
 
+/// The value of a header that the customer wants added, bound to its endpoint and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HeaderText {
+    /// The value, sealed.
+    Sealed(SealedSecret),
+    /// The value in clear, as an earlier version wrote it.
+    Clear(String),
+}
+
 /// An address that webhooks are sent to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -99,11 +111,21 @@ pub struct Endpoint {
     pub filters: Filters,
     /// The time that one exchange may take, body included.
     pub timeout_ms: u32,
-    /// Headers that the customer wants added.
-    #[serde(default, skip_serializing_if = "UserMap::is_empty")]
-    pub headers: UserMap,
+    /// Headers that the customer wants added: they may hold secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, HeaderText>,
     /// Whether deliveries are made.
     pub status: EndpointStatus,
+    /// The reason why the endpoint was disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_reason: Option<String>,
+    /// The time since which nothing but failures was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+    /// The time at which a caller enabled the endpoint again or changed its address. What was
+    /// reported of it before does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled_at: Option<Timestamp>,
     /// The signing secret (`whsec_…`), sealed.
     pub secret: SealedSecret,
     /// The time at which the endpoint was created.
@@ -112,6 +134,14 @@ pub struct Endpoint {
     pub updated_at: Timestamp,
     /// The number of the version, from 1.
     pub revision: u64,
+}
+
+impl Endpoint {
+    /// Returns the context to which the value of a header is bound when it is sealed.
+    #[must_use]
+    pub fn header_context(id: EndpointId, name: &str) -> String {
+        format!("{id}/headers/{name}")
+    }
 }
 
 #[cfg(test)]

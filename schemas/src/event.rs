@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClickId, EndpointId, EventId, LinkId, Timestamp, event_name::EventName, link::ReferrerPolicy, usermap::UserMap,
+    ClickId, EndpointId, EndpointStatus, EventId, LinkId, Timestamp, event_name::EventName, link::ReferrerPolicy,
+    usermap::UserMap,
 };
 
 /// The body of an event, which is signed and sent, and from which a row is made.
@@ -36,6 +37,9 @@ pub struct Event<'a> {
     /// The fields that an update changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Changes>,
+    /// The endpoint whose health has changed.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointFacts<'a>>,
     /// A sentence for people, in tests.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Cow<'a, str>>,
@@ -64,6 +68,21 @@ pub struct LinkFacts<'a> {
     /// The labels of the link.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Cow<'a, str>>,
+}
+
+/// An endpoint, as events tell of it: its address may hold a secret, and is left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EndpointFacts<'a> {
+    /// Its id.
+    pub id: EndpointId,
+    /// Whether deliveries are made.
+    pub status: EndpointStatus,
+    /// The reason why the endpoint was disabled.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub status_reason: Option<Cow<'a, str>>,
+    /// The time since which nothing but failures was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
 }
 
 /// A click or scan, as events tell of it.

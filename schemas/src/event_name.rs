@@ -38,6 +38,9 @@ event_names! {
     LinkCreated = "link.created", "A link was created.";
     LinkUpdated = "link.updated", "A link was changed; `changes` says what.";
     LinkDeleted = "link.deleted", "A link was deleted.";
+    EndpointFailing = "endpoint.failing", "An endpoint has failed several times in a row; its deliveries are retried.";
+    EndpointDisabled = "endpoint.disabled", "An endpoint was disabled, since it answered 410 or failed for too long.";
+    EndpointRecovered = "endpoint.recovered", "An endpoint that was failing takes deliveries again.";
     WebhookTest = "webhook.test", "A test that someone sent to an endpoint.";
 }
 

@@ -88,6 +88,11 @@ impl Filters {
         self.0.is_empty()
     }
 
+    /// Returns the keys that have no values. They let nothing pass.
+    pub fn empty_keys(&self) -> impl Iterator<Item = FilterKey> {
+        self.0.iter().filter(|(_, values)| values.is_empty()).map(|(key, _)| *key)
+    }
+
     /// Adds the filter that `key` must be one of `values`.
     ///
     /// # Errors
@@ -170,6 +175,39 @@ impl<'de> Deserialize<'de> for Filters {
             filters.insert(key, values.into()).map_err(de::Error::custom)?;
         }
         Ok(filters)
+    }
+}
+
+/// A merge patch of filters (RFC 7396): a key gets new values, or with null it is removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FiltersPatch(BTreeMap<FilterKey, Option<Vec<String>>>);
+
+impl FiltersPatch {
+    /// Changes `filters` as the patch says.
+    pub fn apply(self, filters: &mut Filters) {
+        for (key, values) in self.0 {
+            match values {
+                Some(values) => filters.0.insert(key, values),
+                None => filters.0.remove(&key),
+            };
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FiltersPatch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = BTreeMap::<String, Option<OneOrMany>>::deserialize(deserializer)?;
+        let mut patch = Self::default();
+        for (key, values) in given {
+            let key: FilterKey = key.parse().map_err(de::Error::custom)?;
+            let values = values.map(Vec::from);
+            if let Some(values) = &values {
+                // The values are checked as those of filters are.
+                Filters::default().insert(key, values.clone()).map_err(de::Error::custom)?;
+            }
+            patch.0.insert(key, values);
+        }
+        Ok(patch)
     }
 }
 

@@ -3,8 +3,8 @@
 //! and benches make theirs.
 
 use crate::{
-    Attribution, ClickFacts, ClickId, Domain, DomainId, Event, EventId, EventName, Link, LinkFacts, LinkId, Timestamp,
-    Utm, WorkspaceId,
+    Attribution, ClickFacts, ClickId, Domain, DomainId, EndpointFacts, EndpointId, EndpointStatus, Event, EventId,
+    EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
     event::{Change, Changes},
     usermap::UserMap,
     workspace::SlugCase,
@@ -69,11 +69,12 @@ pub fn plain_domain(id: DomainId, name: &str) -> Domain {
 pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
     let click_id = ClickId::new(at, 0, 0x5a5a_5a5a);
     let click = matches!(name, EventName::LinkClicked | EventName::QrScanned);
+    let endpoint = endpoint(name, at);
     Event {
         id: EventId::of("sample", name, &click_id.to_string(), "", at),
         event: name,
         timestamp: at,
-        link: (name != EventName::WebhookTest).then(link),
+        link: (endpoint.is_none() && name != EventName::WebhookTest).then(link),
         click: click.then(|| self::click(click_id, at)),
         utm: click.then(|| Utm {
             source: Some("instagram".into()),
@@ -97,8 +98,23 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
             }),
             ..Changes::default()
         }),
+        endpoint,
         message: (name == EventName::WebhookTest).then(|| "This is a test. Your endpoint works.".into()),
     }
+}
+
+/// Returns the endpoint of an event that is about one.
+fn endpoint(name: EventName, at: Timestamp) -> Option<EndpointFacts<'static>> {
+    let (status, status_reason, failing_since) = match name {
+        EventName::EndpointFailing => (EndpointStatus::Active, None, Some(at)),
+        EventName::EndpointDisabled => {
+            (EndpointStatus::Disabled, Some("nothing but failures for 120 hours".into()), Some(at))
+        }
+        EventName::EndpointRecovered => (EndpointStatus::Active, None, None),
+        _ => return None,
+    };
+    let id = EndpointId::from_bits(0x019c_2e2f_7c20_7000_8000_0000_0000_0001);
+    Some(EndpointFacts { id, status, status_reason, failing_since })
 }
 
 fn link() -> LinkFacts<'static> {

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use crate::{
     AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, EventName, Filters, KeyId, LinkId,
-    Timestamp, WorkspaceId, endpoint::Subscription, filter::FilterKey,
+    Timestamp, WorkspaceId,
+    endpoint::Subscription,
+    filter::{FilterKey, FiltersPatch},
 };
 
 macro_rules! ids {
@@ -91,14 +93,31 @@ impl JsonSchema for Filters {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let text = json!({"type": ["string", "boolean"]});
-        let values = json!({"anyOf": [text, {"type": "array", "items": text}]});
-        let properties: serde_json::Map<String, serde_json::Value> =
-            FilterKey::ALL.iter().map(|key| (key.as_str().to_owned(), values.clone())).collect();
-        json_schema!({
-            "type": "object",
-            "description": "All keys must match; of a list, one value. Without `bot`, events of humans only.",
-            "properties": properties,
-            "additionalProperties": false,
-        })
+        let values = json!({"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]});
+        let words = "All keys must match; of a list, one value. Without `bot`, events of humans only.";
+        filters_schema(&values, words)
     }
+}
+
+impl JsonSchema for FiltersPatch {
+    fn schema_name() -> Cow<'static, str> {
+        "FiltersPatch".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text = json!({"type": ["string", "boolean"]});
+        let values = json!({"anyOf": [text, {"type": "array", "items": text, "minItems": 1}, {"type": "null"}]});
+        filters_schema(&values, "A key is replaced, or with null removed. The other keys stay.")
+    }
+}
+
+fn filters_schema(values: &serde_json::Value, description: &str) -> Schema {
+    let properties: serde_json::Map<String, serde_json::Value> =
+        FilterKey::ALL.iter().map(|key| (key.as_str().to_owned(), values.clone())).collect();
+    json_schema!({
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "additionalProperties": false,
+    })
 }

@@ -43,6 +43,9 @@ pub enum Topic {
     Replayed,
     /// The random key of a UTC day, under which visits are told apart.
     Daykeys,
+    /// The health of endpoints as each dispatcher sees it, by endpoint and process.
+    /// [`EndpointHealth`](crate::endpoint_health::EndpointHealth).
+    Health,
     /// Every HTTP exchange with an endpoint, keyed by endpoint.
     /// [`Attempt`](crate::Attempt).
     Attempts,
@@ -75,7 +78,7 @@ pub enum Spread {
 
 impl Topic {
     /// Every topic, in the order in which `clickhook migrate` makes them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClicksRaw,
         Self::Clicks,
         Self::Events,
@@ -91,6 +94,7 @@ impl Topic {
         Self::Leader,
         Self::Replayed,
         Self::Daykeys,
+        Self::Health,
         Self::Attempts,
         Self::Delay,
         Self::Dead,
@@ -115,6 +119,7 @@ impl Topic {
             Self::Leader => "leader",
             Self::Replayed => "replayed",
             Self::Daykeys => "daykeys",
+            Self::Health => "health",
             Self::Attempts => "attempts",
             Self::Delay => "delay",
             Self::Dead => "dead",
@@ -140,6 +145,8 @@ impl Topic {
             | Self::Leader => Cleanup::Compact,
             // How long an `Idempotency-Key` is remembered.
             Self::Idempotency => Cleanup::CompactFor(DAY),
+            // The reports of processes that have ended.
+            Self::Health => Cleanup::CompactFor(Duration::from_secs(14 * 24 * 3600)),
             // As long as `clicks.raw` keeps the bundles.
             Self::Replayed => Cleanup::CompactFor(Duration::from_secs(72 * 3600)),
             Self::Daykeys => Cleanup::After(Duration::from_secs(48 * 3600)),
@@ -164,7 +171,8 @@ impl Topic {
             | Self::Idempotency
             | Self::Leader
             | Self::Replayed
-            | Self::Daykeys => Spread::One,
+            | Self::Daykeys
+            | Self::Health => Spread::One,
             Self::ClicksRaw
             | Self::ConversionsRaw
             | Self::Clicks

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use schemars::JsonSchema;
-use schemas::{Endpoint, EventId, EventName, Timestamp, Topic};
+use schemas::{Endpoint, EndpointStatus, EventId, EventName, Timestamp, Topic};
 use serde::{Deserialize, Serialize};
 use service::problem::Problem;
 
@@ -44,6 +44,17 @@ pub(crate) struct SentSample {
     event: EventName,
 }
 
+/// Refuses an endpoint that gets no deliveries.
+fn check_active(endpoint: &Endpoint) -> Result<(), Problem> {
+    let state = match endpoint.status {
+        EndpointStatus::Active => return Ok(()),
+        EndpointStatus::Paused => "paused",
+        EndpointStatus::Disabled => "disabled",
+    };
+    let detail = format!("The endpoint is {state}, so nothing is sent to it: set its `status` to `active` first");
+    Err(Problem::conflict("status", detail))
+}
+
 /// Sends a sample the way of every event, to this endpoint alone.
 pub(crate) async fn test(
     State(api): State<Arc<Api>>,
@@ -53,6 +64,7 @@ pub(crate) async fn test(
     OptionalJsonBody(sample): OptionalJsonBody<SampleRequest>,
 ) -> Result<Response, Problem> {
     let endpoint = find::<Endpoint>(&*api.leader()?, &caller, &text)?;
+    check_active(&endpoint)?;
     let name = sample.and_then(|sample| sample.event).unwrap_or(EventName::WebhookTest);
     let envelope = sample_event(&endpoint, name, Timestamp::now());
     let value = serialise(&envelope)?;

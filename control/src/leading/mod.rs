@@ -2,6 +2,7 @@
 //! requests to it.
 
 pub(crate) mod election;
+pub(crate) mod endpoint_health;
 pub(crate) mod exhaustion;
 pub(crate) mod forward;
 mod installation;

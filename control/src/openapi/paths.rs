@@ -101,7 +101,7 @@ fn endpoints(document: &mut Document) {
         .idempotent()
         .optional_body::<SampleRequest>(&json!({"event": "link.clicked"}))
         .answers::<SentSample>(202, "The event, which will be delivered", &[])
-        .refuses(&[Kind::NotFound])
+        .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
 }
 

@@ -1,10 +1,13 @@
-//! Endpoints, their secrets and their tests.
+//! Endpoints, their secrets, their tests and their health.
 
-use schemas::{Endpoint, Topic};
+use std::time::Duration;
+
+use bus::{Bus, Outgoing};
+use schemas::{Endpoint, Timestamp, Topic, endpoint_health::EndpointHealth};
 use serde_json::{Value, json};
-use testbed::read;
+use testbed::{eventually, read};
 
-use crate::support::leader;
+use crate::support::{Api, leader};
 
 #[tokio::test]
 async fn an_endpoint_shows_its_secret_once_and_can_be_tested() {
@@ -48,5 +51,89 @@ async fn an_endpoint_shows_its_secret_once_and_can_be_tested() {
     assert_eq!(api.send("POST", &format!("{path}/test"), "", "").await.status, 404);
     let types = api.get("/v1/event-types").await;
     assert!(types.body["data"].as_array().unwrap().iter().any(|kind| kind["sample"]["event"] == "webhook.test"));
+    instance.stop().await;
+}
+
+/// Reports an endpoint's health as a dispatcher does.
+async fn report(bus: &Bus, process: &str, report: &EndpointHealth) {
+    let producer = bus.producer("test", Duration::ZERO, Duration::from_secs(20)).unwrap();
+    let value = serde_json::to_vec(report).unwrap();
+    let key = report.key(process);
+    producer.produce(&Outgoing::keyed(Topic::Health, key.as_bytes(), Some(&value))).await.unwrap();
+}
+
+fn healthy(id: &str) -> EndpointHealth {
+    EndpointHealth {
+        v: 1,
+        endpoint: id.parse().unwrap(),
+        failing_since: None,
+        last_failure: None,
+        last_success: Some(Timestamp::now()),
+        gone_at: None,
+    }
+}
+
+/// Waits until the endpoint satisfies the condition, and returns it.
+async fn endpoint_that(api: &Api, path: &str, is: impl Fn(&Value) -> bool) -> Value {
+    eventually("the endpoint's health", async || {
+        let seen = api.get(path).await.body;
+        is(&seen).then_some(seen)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_leader_marks_failing_endpoints_and_disables_them() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    let created = api.post("/v1/endpoints", json!({"url": "https://hooks.example/a", "events": ["*"]})).await;
+    let id = created.body["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/endpoints/{id}");
+
+    // One of two processes cannot reach it: it is failing until another succeeds.
+    let now = Timestamp::now();
+    let failing =
+        EndpointHealth { failing_since: Some(now), last_failure: Some(now), last_success: None, ..healthy(&id) };
+    report(&bus, "a", &failing).await;
+    let marked = endpoint_that(&api, &path, |seen| seen.get("failing_since").is_some()).await;
+    assert_eq!(marked["status"], "active");
+    report(&bus, "b", &healthy(&id)).await;
+    endpoint_that(&api, &path, |seen| seen.get("failing_since").is_none()).await;
+
+    // It answers 410.
+    let gone = EndpointHealth { gone_at: Some(Timestamp::now()), last_success: None, ..healthy(&id) };
+    report(&bus, "a", &gone).await;
+    let disabled = endpoint_that(&api, &path, |seen| seen["status"] == "disabled").await;
+    assert!(disabled["status_reason"].as_str().unwrap().contains("410"), "{disabled}");
+    let tested = api.send("POST", &format!("{path}/test"), "", "").await;
+    assert_eq!(tested.status, 409, "{tested:?}");
+
+    // A caller enables it, and what was reported before does not count.
+    let enabled = api.patch(&path, json!({"status": "active"})).await;
+    assert_eq!(enabled.body["status"], "active");
+    assert_eq!(enabled.body.get("status_reason"), None);
+    assert_eq!(api.send("POST", &format!("{path}/test"), "", "").await.status, 202);
+
+    // Nothing but failures for five days.
+    let begin = Timestamp::now().plus(Duration::from_secs(10));
+    let later = begin.plus(Duration::from_secs(5 * 24 * 3600));
+    let failing =
+        EndpointHealth { failing_since: Some(begin), last_failure: Some(later), last_success: None, ..healthy(&id) };
+    report(&bus, "a", &failing).await;
+    let disabled = endpoint_that(&api, &path, |seen| seen["status"] == "disabled").await;
+    assert_eq!(disabled["status_reason"], "nothing but failures for 120 hours");
+
+    let is_about_health = |record: &testbed::Read| record.value.contains("\"endpoint.");
+    let events =
+        read(&bus, Topic::Events, move |records| records.iter().filter(|r| is_about_health(r)).count() >= 4).await;
+    let names: Vec<String> = events
+        .iter()
+        .filter(|record| record.value.contains("\"endpoint."))
+        .map(|record| {
+            serde_json::from_str::<Value>(&record.value).unwrap()["event"]["event"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(names, ["endpoint.failing", "endpoint.recovered", "endpoint.disabled", "endpoint.disabled"]);
     instance.stop().await;
 }

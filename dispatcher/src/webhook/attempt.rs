@@ -19,7 +19,7 @@ use super::{
     endpoints::{Endpoints, NO_SUCH_ENDPOINT, Recipient, Route},
     error::Error,
     exchange::HttpClient,
-    lane::HealthChange,
+    health::{HealthChange, HealthSign, Learned},
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
     outcome::{EndpointAnswer, Exchange, Verdict, judge},
@@ -78,15 +78,22 @@ impl Attempts {
         if verdict == Verdict::Delivered && delivery.attempt == 1 {
             self.metrics.latency.observe(Timestamp::now().since(delivery.message.at).as_secs_f64());
         }
-        // An exchange that was not begun says nothing about the endpoint.
-        let learnt = match verdict {
-            Verdict::Postponed { .. } => None,
-            _ => recipient.lane.learn(&verdict),
-        };
-        if let Some(change) = learnt {
-            log_health(&delivery, change);
+        if let Some(sign) = health_sign(&finished.exchange) {
+            let learned = recipient.learn(sign, Timestamp::now());
+            self.tell_health(learned, &delivery).await;
         }
         self.conclude(delivery, finished, verdict).await;
+    }
+
+    /// Logs and reports a change of the endpoint's health. The report is in Kafka before the
+    /// delivery is concluded, so that no crash loses it.
+    async fn tell_health(&self, learned: Learned, delivery: &InFlight) {
+        if let Some(change) = learned.change {
+            log_health(delivery, change);
+        }
+        if let Some(report) = learned.report {
+            self.outbox.report_health(&report).await;
+        }
     }
 
     async fn exchange(&self, recipient: &Recipient, delivery: &InFlight) -> FinishedExchange {
@@ -148,10 +155,23 @@ fn excerpt(body: &[u8]) -> Option<String> {
     (!kept.is_empty()).then(|| String::from_utf8_lossy(kept).into_owned())
 }
 
+/// Returns what an exchange says about its endpoint. One that was not begun says nothing.
+const fn health_sign(exchange: &Exchange) -> Option<HealthSign> {
+    match exchange {
+        Exchange::Answered(EndpointAnswer { status: 200..=299, .. }) => Some(HealthSign::Success),
+        Exchange::Answered(EndpointAnswer { status: 410, .. }) => Some(HealthSign::Gone),
+        Exchange::Answered(_) | Exchange::Failed(_) => Some(HealthSign::Failure),
+        Exchange::Ours(_) => None,
+    }
+}
+
 fn log_health(delivery: &InFlight, change: HealthChange) {
     match change {
         HealthChange::Failing { failures } => {
             warn!(endpoint = %delivery.endpoint, failures, "endpoint failing: its deliveries are retried");
+        }
+        HealthChange::Gone => {
+            warn!(endpoint = %delivery.endpoint, "endpoint answered 410: nothing more is sent to it");
         }
         HealthChange::Recovered { failures } => info!(endpoint = %delivery.endpoint, failures, "endpoint recovered"),
     }

@@ -9,14 +9,15 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
-use parking_lot::RwLock;
-use schemas::{Endpoint, EndpointId, EndpointStatus, Event, EventName, Filters};
+use parking_lot::{Mutex, RwLock};
+use schemas::{Endpoint, EndpointId, EndpointStatus, Event, EventName, Filters, Timestamp, endpoint::HeaderText};
 use service::{secret::Secret, vault::Vault};
 use tracing::error;
 
 use super::{
     delivery::InFlight,
     exchange::RequestTarget,
+    health::{HealthSign, HealthTracker, Learned},
     lane::{Lane, LaneSettings, QueueBudget},
     sign::Signer,
 };
@@ -37,16 +38,32 @@ pub(super) struct Recipient {
     pub route: Result<Route, String>,
     /// Its lane, the same through all versions of the endpoint.
     pub lane: Arc<Lane<InFlight>>,
+    /// Whether the leader has marked the endpoint as failing.
+    marked_failing: bool,
+    /// The time at which a caller enabled the endpoint again.
+    enabled_at: Option<Timestamp>,
+    /// Its health as this process sees it, the same until it is enabled again.
+    health: Arc<Mutex<HealthTracker>>,
 }
 
 impl Recipient {
     /// Returns why the endpoint gets no deliveries now, if it gets none.
-    pub(super) const fn skip_reason(&self) -> Option<&'static str> {
+    pub(super) fn skip_reason(&self) -> Option<&'static str> {
         match self.status {
+            EndpointStatus::Active if self.health.lock().is_gone() => {
+                Some("the endpoint answered 410: it wants no more webhooks")
+            }
             EndpointStatus::Active => None,
             EndpointStatus::Paused => Some("the endpoint is paused"),
             EndpointStatus::Disabled => Some("the endpoint is disabled"),
         }
+    }
+}
+
+impl Recipient {
+    /// Learns how an exchange with the endpoint ended.
+    pub(super) fn learn(&self, sign: HealthSign, at: Timestamp) -> Learned {
+        self.health.lock().learn(self.id, sign, at, self.marked_failing)
     }
 }
 
@@ -105,13 +122,17 @@ impl Endpoints {
             error!(endpoint = %endpoint.id, reason, "endpoint unusable: its deliveries fail and are retried until it is corrected");
         }
         let mut index = self.index.write();
-        let lane = match index.by_id.get(&endpoint.id) {
+        let known = index.by_id.get(&endpoint.id);
+        let lane = match known {
             Some(recipient) => {
                 recipient.lane.reshape(self.lane_settings);
                 Arc::clone(&recipient.lane)
             }
             None => Arc::new(Lane::new(self.lane_settings, Arc::clone(&self.queue_budget))),
         };
+        let health = known
+            .filter(|recipient| recipient.enabled_at == endpoint.enabled_at)
+            .map_or_else(Arc::default, |recipient| Arc::clone(&recipient.health));
         index.insert(Arc::new(Recipient {
             id: endpoint.id,
             workspace: endpoint.workspace.as_str().to_owned(),
@@ -125,6 +146,9 @@ impl Endpoints {
                 .collect(),
             route,
             lane,
+            marked_failing: endpoint.failing_since.is_some(),
+            enabled_at: endpoint.enabled_at,
+            health,
         }));
     }
 
@@ -135,7 +159,7 @@ impl Endpoints {
             .map_err(|error| format!("its secret cannot be opened: {error}"))?;
         let secret = String::from_utf8(secret.to_vec()).map_err(|_| "its secret is not text".to_owned())?;
         let signer = Signer::new(&Secret::new(secret)).map_err(|error| format!("its secret is {error}"))?;
-        Ok(Route { target: RequestTarget::parse(&endpoint.url)?, headers: headers(endpoint)?, signer })
+        Ok(Route { target: RequestTarget::parse(&endpoint.url)?, headers: headers(endpoint, &self.vault)?, signer })
     }
 
     /// Returns the endpoint with this id.
@@ -157,12 +181,22 @@ impl Endpoints {
     }
 }
 
-fn headers(endpoint: &Endpoint) -> Result<HeaderMap, String> {
+fn headers(endpoint: &Endpoint, vault: &Vault) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
-    for (name, value) in endpoint.headers.iter() {
-        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+    for (name, text) in &endpoint.headers {
+        let value = match text {
+            HeaderText::Clear(value) => HeaderValue::try_from(value),
+            HeaderText::Sealed(sealed) => {
+                let opened = vault.open(&Endpoint::header_context(endpoint.id, name), sealed);
+                let opened = opened.map_err(|error| format!("its header `{name}` cannot be opened: {error}"))?;
+                HeaderValue::from_bytes(&opened).map_err(Into::into)
+            }
+        };
+        let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), value) else {
             return Err(format!("its header `{name}` is not a valid HTTP header"));
         };
+        // It may be a credential: nothing prints it, and HTTP/2 does not index it.
+        value.set_sensitive(true);
         // These headers decide where a request begins and ends: a customer may not
         // set them.
         if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(&name) {
@@ -203,7 +237,7 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use schemas::{Timestamp, WorkspaceId, sample};
+    use schemas::{WorkspaceId, sample};
 
     use super::*;
 
@@ -233,8 +267,19 @@ mod tests {
             events: serde_json::from_str(events).unwrap(),
             filters: serde_json::from_str(filters).unwrap(),
             timeout_ms: 5000,
-            headers: [("x-team", "growth"), ("user-agent", "mine")].into_iter().collect(),
+            headers: [
+                ("x-team".to_owned(), HeaderText::Clear("growth".to_owned())),
+                ("user-agent".to_owned(), HeaderText::Clear("mine".to_owned())),
+                (
+                    "authorization".to_owned(),
+                    HeaderText::Sealed(vault().seal(&Endpoint::header_context(id, "authorization"), b"Bearer a")),
+                ),
+            ]
+            .into(),
             status: EndpointStatus::Active,
+            status_reason: None,
+            failing_since: None,
+            enabled_at: None,
             secret: vault().seal(&id.to_string(), service::secret::mint().expose().as_bytes()),
             created_at: AT,
             updated_at: AT,
@@ -289,12 +334,28 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_that_is_gone_gets_nothing_until_it_is_enabled() {
+        let endpoints = endpoints();
+        let mut version = endpoint(1, "default", r#"["*"]"#, "{}");
+        put(&endpoints, &version);
+        let recipient = || endpoints.get(EndpointId::from_bits(1)).unwrap();
+        recipient().learn(HealthSign::Gone, AT);
+        version.revision = 2;
+        put(&endpoints, &version);
+        assert!(recipient().skip_reason().is_some_and(|reason| reason.contains("410")));
+        version.enabled_at = Some(AT);
+        put(&endpoints, &version);
+        assert_eq!(recipient().skip_reason(), None);
+    }
+
+    #[test]
     fn a_request_carries_the_customers_headers_and_ours_win() {
         let endpoints = endpoints();
         put(&endpoints, &endpoint(1, "default", r#"["*"]"#, "{}"));
         let recipient = endpoints.get(EndpointId::from_bits(1)).unwrap();
         let headers = &recipient.route.as_ref().unwrap().headers;
         assert_eq!(headers["x-team"], "growth");
+        assert_eq!(headers["authorization"], "Bearer a");
         assert!(headers[USER_AGENT].to_str().unwrap().starts_with("clickhook/"));
     }
 

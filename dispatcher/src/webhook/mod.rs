@@ -22,6 +22,7 @@ mod error;
 mod events;
 mod exchange;
 pub mod guard;
+mod health;
 mod lane;
 mod metrics;
 mod outbox;

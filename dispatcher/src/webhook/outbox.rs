@@ -9,7 +9,9 @@ use std::{
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
 use parking_lot::Mutex;
-use schemas::{Attempt, Dead, DeadOrigin, EndpointId, Outcome, Timestamp, Topic, Topics};
+use schemas::{
+    Attempt, Dead, DeadOrigin, EndpointId, Outcome, Timestamp, Topic, Topics, endpoint_health::EndpointHealth,
+};
 use serde::Serialize;
 use service::Backoff;
 use tracing::{error, warn};
@@ -33,6 +35,8 @@ pub(super) struct WebhookOutbox {
     producer: Producer,
     topics: Arc<Topics>,
     metrics: WebhookMetrics,
+    /// The name of this process in its reports on endpoints.
+    process: String,
     /// The time of the last warning about records that are retried.
     warned: Mutex<Option<Instant>>,
 }
@@ -44,7 +48,13 @@ impl WebhookOutbox {
         // The producer never gives a record up by itself: an offset waits for the
         // record, and an outage of Kafka is waited out.
         let producer = bus.producer("webhook", LINGER, Duration::ZERO)?;
-        Ok(Self { producer, topics: Arc::clone(bus.topics()), metrics, warned: Mutex::new(None) })
+        Ok(Self {
+            producer,
+            topics: Arc::clone(bus.topics()),
+            metrics,
+            process: format!("{:016x}", rand::random::<u64>()),
+            warned: Mutex::new(None),
+        })
     }
 
     /// Writes an attempt to the log without waiting for Kafka. Entries that Kafka
@@ -119,6 +129,13 @@ impl WebhookOutbox {
         let skipped = Attempt { error: Some(why.to_owned()), ..entry };
         let written = self.produce_for(Topic::Attempts, delivery.endpoint, &json(&skipped)).await;
         complete(delivery.claim, written, Topic::Attempts);
+    }
+
+    /// Reports the health of an endpoint, and returns when Kafka has the report.
+    pub(super) async fn report_health(&self, report: &EndpointHealth) {
+        if let Err(TooLarge) = self.produce(Topic::Health, &report.key(&self.process), &json(report)).await {
+            error!(topic = Topic::Health.suffix(), "topic refuses even the smallest record: health not reported");
+        }
     }
 
     /// Waits until Kafka has every record, at most `patience`, and returns the

@@ -16,8 +16,12 @@ use dispatcher::webhook::{
 };
 use receiver::{Received, Receiver, Reply};
 use rig::{Rig, TRACE, click, config};
-use schemas::{Attempt, Dead, Delivery, EndpointId, EndpointStatus, EventName, Outcome, Timestamp, Topic, sample};
+use schemas::{
+    Attempt, Dead, Delivery, EndpointId, EndpointStatus, EventName, Outcome, Timestamp, Topic,
+    endpoint_health::EndpointHealth, sample,
+};
 use service::secret::Secret;
+use tokio::io::AsyncWriteExt;
 
 fn assert_verified(received: &Received, secret: &Secret) {
     let signer = Signer::new(secret).unwrap();
@@ -210,14 +214,46 @@ async fn a_delivery_too_large_for_a_retry_is_dead_lettered_in_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_is_gone_for_good_is_given_up_at_once() {
+async fn an_endpoint_that_is_gone_gets_nothing_more() {
     let rig = Rig::new().await;
     let receiver = Receiver::start(&[Reply::Status(410)]).await;
-    rig.add(&receiver.url).await;
+    let (endpoint, _) = rig.add(&receiver.url).await;
     let running = rig.start(config()).await;
     rig.emit(&click(), None).await;
     let dead: Vec<Dead> = rig.read(Topic::Dead, 1).await;
     assert!(dead[0].reason.contains("410"), "{}", dead[0].reason);
+    // The leader of the control plane is told, and nothing is sent until it has decided.
+    let reports: Vec<EndpointHealth> = rig.read(Topic::Health, 1).await;
+    assert_eq!(reports[0].endpoint, endpoint);
+    assert!(reports[0].gone_at.is_some());
+    for _ in 0..5 {
+        rig.emit(&click(), None).await;
+    }
+    let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 6).await;
+    let skipped = attempts.iter().filter(|attempt| attempt.outcome == Outcome::Skipped).count();
+    assert_eq!(skipped, 5);
+    running.stop().await;
+    assert_eq!(receiver.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_2xx_whose_body_never_ends_is_delivered_once() {
+    let rig = Rig::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (mut endpoint, _) = rig.endpoint(&url);
+    endpoint.timeout_ms = 500;
+    rig.write(&endpoint).await;
+    let running = rig.start(config()).await;
+    rig.emit(&click(), None).await;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\nok").await.unwrap();
+    let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 1).await;
+    assert_eq!(attempts[0].outcome, Outcome::Delivered);
+    assert_eq!(attempts[0].status, Some(202));
+    assert_eq!(attempts[0].response.as_deref(), Some("ok"));
+    let error = attempts[0].error.as_deref().unwrap();
+    assert_eq!(error, "the endpoint answered 202, but its body did not end in time");
     running.stop().await;
 }
 

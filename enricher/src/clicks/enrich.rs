@@ -108,6 +108,7 @@ impl Enrich {
                 utm,
                 attribution: ad,
                 changes: None,
+                endpoint: None,
                 message: None,
             },
         })

@@ -1,23 +1,26 @@
 //! The fields of an endpoint that callers write, and the rules that they are checked against. The address is checked
 //! again when a connection is made.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, HashSet};
 
 use axum::http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use schemas::{
-    Endpoint, EndpointId, EndpointStatus, Filters, SealedSecret, Timestamp, WorkspaceId, endpoint::Subscription,
+    Endpoint, EndpointId, EndpointStatus, Filters, SealedSecret, Timestamp, WorkspaceId,
+    endpoint::{HeaderText, Subscription},
+    filter::FiltersPatch,
     usermap::UserMap,
 };
 use serde::Deserialize;
-use service::problem::Problem;
+use service::{
+    problem::Problem,
+    public_address::{is_receivers_port, reserved},
+    vault::Vault,
+};
 use url::Host;
 
 use crate::{
-    check::{Checker, Patch, merged},
+    check::{Checker, Patch},
     rules::EndpointRules,
 };
 
@@ -26,6 +29,8 @@ const SUBSCRIPTIONS: usize = 50;
 const FILTER_VALUES: usize = 200;
 const HEADERS: usize = 20;
 const HEADER_BYTES: usize = 4096;
+/// The text that stands for the value of a header, which is never shown.
+pub(super) const MASK: &str = "***";
 const TIMEOUT_MS: std::ops::RangeInclusive<u32> = 100..=30_000;
 const DEFAULT_TIMEOUT_MS: u32 = 5_000;
 
@@ -82,11 +87,11 @@ pub(crate) struct EndpointPatch {
     #[schemars(length(min = 1, max = SUBSCRIPTIONS))]
     events: Patch<Vec<Subscription>>,
     /// The conditions that an event must satisfy to be delivered.
-    filters: Patch<Filters>,
+    filters: Patch<FiltersPatch>,
     /// The longest time of one exchange, including the body, in milliseconds; 5000 by default.
     #[schemars(range(min = *TIMEOUT_MS.start(), max = *TIMEOUT_MS.end()))]
     timeout_ms: Patch<u32>,
-    /// The headers to be added to each request.
+    /// The headers to be added to each request. `***`, as answers show every value, keeps the value.
     #[schemars(extend("maxProperties" = HEADERS))]
     headers: Patch<BTreeMap<String, Option<String>>>,
     /// Whether deliveries are made.
@@ -110,8 +115,15 @@ impl NewEndpoint {
         workspace: &WorkspaceId,
         secret: SealedSecret,
         rules: EndpointRules,
+        vault: &Vault,
         at: Timestamp,
     ) -> Result<Endpoint, Problem> {
+        let mut checker = Checker::default();
+        let mut headers = BTreeMap::new();
+        for (name, value) in self.headers.iter() {
+            check_header(name, value, &mut checker);
+            headers.insert(name.to_owned(), seal(id, name, value, vault));
+        }
         let endpoint = Endpoint {
             id,
             workspace: workspace.clone(),
@@ -119,14 +131,16 @@ impl NewEndpoint {
             events: self.events,
             filters: self.filters,
             timeout_ms: self.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
-            headers: self.headers,
+            headers,
             status: EndpointStatus::Active,
+            status_reason: None,
+            failing_since: None,
+            enabled_at: None,
             secret,
             created_at: at,
             updated_at: at,
             revision: 1,
         };
-        let mut checker = Checker::default();
         check(&endpoint, rules, &mut checker);
         checker.finish(endpoint)
     }
@@ -134,23 +148,42 @@ impl NewEndpoint {
 
 impl EndpointPatch {
     /// Returns `endpoint` with the patch applied, checked.
-    pub(crate) fn apply(self, endpoint: &Endpoint, rules: EndpointRules, at: Timestamp) -> Result<Endpoint, Problem> {
+    pub(crate) fn apply(
+        self,
+        endpoint: &Endpoint,
+        rules: EndpointRules,
+        vault: &Vault,
+        at: Timestamp,
+    ) -> Result<Endpoint, Problem> {
         let mut checker = Checker::default();
         let mut new = endpoint.clone();
         self.url.apply_required(&mut new.url, "url", &mut checker);
         self.events.apply_required(&mut new.events, "events", &mut checker);
-        self.filters.apply_or(&mut new.filters, Filters::default());
+        match self.filters {
+            Patch::Keep => {}
+            Patch::Remove => new.filters = Filters::default(),
+            Patch::Set(patch) => patch.apply(&mut new.filters),
+        }
         self.timeout_ms.apply_or(&mut new.timeout_ms, DEFAULT_TIMEOUT_MS);
         match self.headers {
             Patch::Keep => {}
-            Patch::Remove => new.headers = UserMap::default(),
-            Patch::Set(patch) => new.headers = merged(&endpoint.headers, patch),
+            Patch::Remove => new.headers = BTreeMap::new(),
+            Patch::Set(patch) => patch_headers(&mut new, patch, vault, &mut checker),
         }
         match self.status {
             Patch::Keep => {}
             Patch::Remove => checker.wrong("status", "cannot be removed: give active or paused"),
             Patch::Set(RequestedStatus::Active) => new.status = EndpointStatus::Active,
             Patch::Set(RequestedStatus::Paused) => new.status = EndpointStatus::Paused,
+        }
+        let is_enabled = new.status == EndpointStatus::Active && endpoint.status != EndpointStatus::Active;
+        if is_enabled || new.url != endpoint.url {
+            // The failures of the past say nothing about the endpoint as it is now.
+            new.enabled_at = Some(at);
+            new.failing_since = None;
+        }
+        if new.status != EndpointStatus::Disabled {
+            new.status_reason = None;
         }
         check(&new, rules, &mut checker);
         if new != *endpoint {
@@ -173,12 +206,15 @@ fn check(endpoint: &Endpoint, rules: EndpointRules, checker: &mut Checker) {
     if filter_bytes > FILTER_VALUES * 100 {
         checker.wrong("filters", format!("is too large: at most {FILTER_VALUES} values or so"));
     }
+    for key in endpoint.filters.empty_keys() {
+        checker.wrong(format!("filters.{key}"), "is empty and would let nothing pass: give a value, or leave it out");
+    }
     if !TIMEOUT_MS.contains(&endpoint.timeout_ms) {
         let min = TIMEOUT_MS.start();
         let max = TIMEOUT_MS.end();
         checker.wrong("timeout_ms", format!("is {}, must be {min} to {max}", endpoint.timeout_ms));
     }
-    check_headers(&endpoint.headers, checker);
+    check_header_names(&endpoint.headers, checker);
 }
 
 fn check_url(text: &str, rules: EndpointRules, checker: &mut Checker) {
@@ -189,49 +225,74 @@ fn check_url(text: &str, rules: EndpointRules, checker: &mut Checker) {
     if !url.username().is_empty() || url.password().is_some() {
         checker.wrong("url", "has a user or password: put them into `headers` as Authorization");
     }
-    let private = match url.host() {
+    if let Some(port) = url.port_or_known_default()
+        && !is_receivers_port(port, rules.allow_http)
+    {
+        checker.wrong("url", format!("has the port {port}: 443 and those above 1023 are allowed"));
+    }
+    // The addresses of names are checked when a connection is made.
+    let kind = match url.host() {
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
+            (name == "localhost" || name.ends_with(".localhost")).then_some("loopback")
         }
-        Some(Host::Ipv4(ip)) => is_private(ip.into()),
-        Some(Host::Ipv6(ip)) => is_private(ip.into()),
-        None => false,
+        Some(Host::Ipv4(ip)) => reserved(ip.into()),
+        Some(Host::Ipv6(ip)) => reserved(ip.into()),
+        None => None,
     };
-    if private && !rules.allow_private {
-        checker.wrong("url", "is in a private network or on this machine (`endpoints.allow_private` allows it)");
+    if let Some(kind) = kind
+        && !rules.allow_private
+    {
+        let reason = format!("is not on the public internet ({kind}): `endpoints.allow_private` allows it");
+        checker.wrong("url", reason);
     }
 }
 
-/// Tells whether an address is plainly not on the public internet. The dispatcher has the full list.
-fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            ip.is_loopback()
-                || ip.is_private()
-                || ip.is_link_local()
-                || ip.is_unspecified()
-                || ip.is_multicast()
-                || ip.is_broadcast()
-        }
-        IpAddr::V6(ip) => {
-            ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_multicast()
-                || ip.is_unique_local()
-                || ip.is_unicast_link_local()
+/// Changes the headers by a merge patch. The mask keeps a value, and so does the value itself.
+fn patch_headers(
+    endpoint: &mut Endpoint,
+    patch: BTreeMap<String, Option<String>>,
+    vault: &Vault,
+    checker: &mut Checker,
+) {
+    for (name, value) in patch {
+        let Some(value) = value else {
+            endpoint.headers.remove(&name);
+            continue;
+        };
+        let known = endpoint.headers.get(&name);
+        let is_kept = known.is_some_and(|text| value == MASK || holds(endpoint.id, &name, text, &value, vault));
+        if !is_kept {
+            check_header(&name, &value, checker);
+            let sealed = seal(endpoint.id, &name, &value, vault);
+            endpoint.headers.insert(name, sealed);
         }
     }
 }
 
-fn check_headers(headers: &UserMap, checker: &mut Checker) {
+fn seal(id: EndpointId, name: &str, value: &str, vault: &Vault) -> HeaderText {
+    HeaderText::Sealed(vault.seal(&Endpoint::header_context(id, name), value.as_bytes()))
+}
+
+/// Tells whether a header has this value and is sealed.
+fn holds(id: EndpointId, name: &str, text: &HeaderText, value: &str, vault: &Vault) -> bool {
+    match text {
+        HeaderText::Sealed(sealed) => {
+            let opened = vault.open(&Endpoint::header_context(id, name), sealed);
+            opened.is_ok_and(|opened| opened.as_slice() == value.as_bytes())
+        }
+        HeaderText::Clear(_) => false,
+    }
+}
+
+fn check_header_names(headers: &BTreeMap<String, HeaderText>, checker: &mut Checker) {
     if headers.len() > HEADERS {
         checker.wrong("headers", format!("has {}, at most {HEADERS} are allowed", headers.len()));
     }
     let mut seen = HashSet::new();
-    for (name, value) in headers.iter() {
-        let field = format!("headers.{}", name.chars().take(64).collect::<String>());
+    for name in headers.keys() {
         let lower = name.to_ascii_lowercase();
+        let field = header_field(name);
         if HeaderName::from_bytes(name.as_bytes()).is_err() || name.len() > 128 {
             checker.wrong(&field, "is no header's name: letters, digits and - are allowed");
         } else if RESERVED_HEADERS.contains(&lower.as_str())
@@ -241,12 +302,25 @@ fn check_headers(headers: &UserMap, checker: &mut Checker) {
         } else if !seen.insert(lower) {
             checker.wrong(&field, "stands there twice: names of headers ignore case");
         }
-        let clean = value.chars().all(|c| c == '\t' || !c.is_control());
-        if !clean || !value.is_ascii() || HeaderValue::from_str(value).is_err() || value.len() > HEADER_BYTES {
-            let reason = format!("must be at most {HEADER_BYTES} ASCII characters, none of them a control character");
-            checker.wrong(&field, reason);
-        }
     }
+}
+
+/// Checks the value of a header before it is sealed.
+fn check_header(name: &str, value: &str, checker: &mut Checker) {
+    let clean = value.chars().all(|c| c == '\t' || !c.is_control());
+    if value == MASK {
+        checker.wrong(
+            header_field(name),
+            format!("is {MASK}, which stands for a value that is not shown: give the value"),
+        );
+    } else if !clean || !value.is_ascii() || HeaderValue::from_str(value).is_err() || value.len() > HEADER_BYTES {
+        let reason = format!("must be at most {HEADER_BYTES} ASCII characters, none of them a control character");
+        checker.wrong(header_field(name), reason);
+    }
+}
+
+fn header_field(name: &str) -> String {
+    format!("headers.{}", name.chars().take(64).collect::<String>())
 }
 
 #[cfg(test)]
@@ -258,13 +332,18 @@ mod tests {
     const STRICT: EndpointRules = EndpointRules { allow_http: false, allow_private: false };
     const LAX: EndpointRules = EndpointRules { allow_http: true, allow_private: true };
 
+    fn vault() -> Vault {
+        Vault::from_hex(&"ab".repeat(32)).unwrap()
+    }
+
     fn sealed() -> SealedSecret {
         SealedSecret { key: String::new(), nonce: String::new(), sealed: String::new() }
     }
 
     fn check_with(body: Value, rules: EndpointRules) -> Result<Endpoint, Problem> {
         let new: NewEndpoint = serde_json::from_value(body).unwrap();
-        new.check(EndpointId::from_bits(1), &WorkspaceId::default(), sealed(), rules, Timestamp::from_millis(0))
+        let at = Timestamp::from_millis(0);
+        new.check(EndpointId::from_bits(1), &WorkspaceId::default(), sealed(), rules, &vault(), at)
     }
 
     fn refused(field: &str, value: Value, rules: EndpointRules) -> Vec<String> {
@@ -302,6 +381,10 @@ mod tests {
             ("url", json!("https://[::1]/"), "url"),
             ("url", json!("https://[::ffff:10.0.0.1]/"), "url"),
             ("url", json!("https://[fd00::1]/"), "url"),
+            ("url", json!("https://100.100.100.200/"), "url"),
+            ("url", json!("https://[64:ff9b::169.254.169.254]/"), "url"),
+            ("url", json!("https://hooks.example:22/"), "url"),
+            ("url", json!("https://hooks.example:80/"), "url"),
             ("url", json!("https://me:hush@hooks.example/"), "url"),
             ("url", json!("ftp://hooks.example/"), "url"),
             ("url", json!(format!("https://hooks.example/{}", "a".repeat(2048))), "url"),
@@ -317,6 +400,8 @@ mod tests {
             ("headers", json!({"x": "a\r\nb: c"}), "headers.x"),
             ("headers", json!({"x": "\u{fc}"}), "headers.x"),
             ("headers", json!({"X-A": "1", "x-a": "2"}), "headers.x-a"),
+            ("headers", json!({"x": "***"}), "headers.x"),
+            ("filters", json!({"country": []}), "filters.country"),
             ("headers", json!(many), "headers"),
         ] {
             assert_eq!(refused(field, value.clone(), STRICT), [named], "{field} {value}");
@@ -333,12 +418,37 @@ mod tests {
         let endpoint = endpoint.unwrap();
         let apply = |patch: Value| {
             let patch: EndpointPatch = serde_json::from_value(patch).unwrap();
-            patch.apply(&endpoint, STRICT, Timestamp::from_millis(5))
+            patch.apply(&endpoint, STRICT, &vault(), Timestamp::from_millis(5))
         };
         assert_eq!(apply(json!({"timeout_ms": null, "status": "active"})).unwrap(), endpoint);
         let new = apply(json!({"status": "paused", "headers": {"X-A": null}, "filters": {"country": "US"}})).unwrap();
         assert_eq!((new.status, new.revision, new.headers.len()), (EndpointStatus::Paused, 2, 0));
         assert_eq!(apply(json!({"url": null, "events": []})).unwrap_err().errors.len(), 2);
         assert!(serde_json::from_value::<EndpointPatch>(json!({"status": "disabled"})).is_err());
+    }
+
+    #[test]
+    fn filters_and_headers_are_patched_key_by_key() {
+        let body = json!({"url": "https://a.example/", "events": ["*"], "headers": {"Authorization": "Bearer a"},
+            "filters": {"country": ["US"], "device": "mobile"}});
+        let endpoint = check_with(body, STRICT).unwrap();
+        let apply = |patch: Value| {
+            let patch: EndpointPatch = serde_json::from_value(patch).unwrap();
+            patch.apply(&endpoint, STRICT, &vault(), Timestamp::from_millis(5)).unwrap()
+        };
+        let filters = |patch: Value| serde_json::to_value(apply(json!({"filters": patch})).filters).unwrap();
+        assert_eq!(filters(json!({"country": null})), json!({"device": ["mobile"]}));
+        assert_eq!(
+            filters(json!({"bot": [true, false]})),
+            json!({"country": ["US"], "device": ["mobile"], "bot": ["true", "false"]})
+        );
+        assert_eq!(filters(json!(null)), json!({}));
+        for same in ["***", "Bearer a"] {
+            assert_eq!(apply(json!({"headers": {"Authorization": same}})), endpoint, "{same}");
+        }
+        let new = apply(json!({"headers": {"Authorization": "Bearer b"}}));
+        assert_eq!(new.revision, 2);
+        assert!(holds(endpoint.id, "Authorization", &new.headers["Authorization"], "Bearer b", &vault()));
+        assert!(!serde_json::to_string(&new).unwrap().contains("Bearer"));
     }
 }

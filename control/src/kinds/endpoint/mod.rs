@@ -2,11 +2,13 @@
 
 mod fields;
 
+use std::collections::BTreeMap;
+
 use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{
-    Endpoint, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters, Scope, Timestamp, Topic,
-    WorkspaceId, endpoint::Subscription, sample, usermap::UserMap,
+    Endpoint, EndpointFacts, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters, Scope,
+    Timestamp, Topic, WorkspaceId, endpoint::Subscription, sample,
 };
 use serde::Serialize;
 use service::{problem::Problem, secret};
@@ -15,10 +17,13 @@ use zeroize::Zeroizing;
 pub(crate) use crate::kinds::endpoint::fields::{EndpointPatch, NewEndpoint};
 use crate::{
     caller::Caller,
-    kinds::resource::{CreateContext, Created, Resource},
+    kinds::{
+        endpoint::fields::MASK,
+        resource::{CreateContext, Created, Resource},
+    },
     rules::ApiRules,
     state::{
-        draft::EntityKind,
+        draft::{EntityChange, EntityKind, serialise},
         entity::{Entity, NoUniqueKey, workspace_entity},
     },
 };
@@ -33,7 +38,43 @@ impl Entity for Endpoint {
     }
 }
 
-impl EntityKind for Endpoint {}
+impl EntityKind for Endpoint {
+    /// Tells of changes of the endpoint's health, and of no others.
+    fn event(change: EntityChange<'_, Self>, at: Timestamp) -> Result<Option<Vec<u8>>, Problem> {
+        let EntityChange::Updated { old, new } = change else { return Ok(None) };
+        let is_newly = |status| new.status == status && old.status != status;
+        let name = if is_newly(EndpointStatus::Disabled) {
+            EventName::EndpointDisabled
+        } else {
+            match (old.failing_since, new.failing_since) {
+                (None, Some(_)) => EventName::EndpointFailing,
+                (Some(_), None) if old.status == EndpointStatus::Active => EventName::EndpointRecovered,
+                _ => return Ok(None),
+            }
+        };
+        let workspace = new.workspace.as_str();
+        let id = EventId::of(workspace, name, &new.id.to_string(), &new.revision.to_string(), at);
+        let facts = EndpointFacts {
+            id: new.id,
+            status: new.status,
+            status_reason: new.status_reason.as_deref().map(Into::into),
+            failing_since: new.failing_since,
+        };
+        let event = Event {
+            id,
+            event: name,
+            timestamp: at,
+            link: None,
+            click: None,
+            utm: None,
+            attribution: None,
+            changes: None,
+            endpoint: Some(facts),
+            message: None,
+        };
+        serialise(&Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event }).map(Some)
+    }
+}
 
 impl Resource for Endpoint {
     const PATH: &'static str = "/v1/endpoints";
@@ -47,12 +88,13 @@ impl Resource for Endpoint {
         let id = EndpointId::mint();
         let secret = secret::mint();
         let sealed = context.vault.seal(&id.to_string(), secret.expose().as_bytes());
-        let entity = new.check(id, &context.caller.workspace, sealed, context.rules.endpoints, context.at)?;
+        let entity =
+            new.check(id, &context.caller.workspace, sealed, context.rules.endpoints, context.vault, context.at)?;
         Ok(Created { entity, secret: Some(Zeroizing::new(secret.expose().to_owned())) })
     }
 
     fn patched(&self, patch: EndpointPatch, _: &Caller, rules: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
-        patch.apply(self, rules.endpoints, at)
+        patch.apply(self, rules.endpoints, &rules.vault, at)
     }
 
     fn view<'a>(&'a self, _: &KeyUses, secret: Option<&'a str>) -> EndpointView<'a> {
@@ -76,10 +118,17 @@ pub(crate) struct EndpointView<'a> {
     filters: &'a Filters,
     /// The longest time of one exchange, including the body, in milliseconds; 5000 by default.
     timeout_ms: u32,
-    /// The headers to be added to each request.
-    headers: &'a UserMap,
-    /// Whether deliveries are made.
+    /// The headers that are added to each request. Their values are never shown.
+    headers: BTreeMap<&'a str, &'static str>,
+    /// Whether deliveries are made. `disabled` follows from an answer 410, or from nothing but failures for days;
+    /// `active` in a patch enables the endpoint again.
     status: EndpointStatus,
+    /// The reason why the endpoint was disabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_reason: Option<&'a str>,
+    /// The moment since which there was nothing but failures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_since: Option<Timestamp>,
     /// The moment of creation.
     created_at: Timestamp,
     /// The moment of the last change.
@@ -100,8 +149,10 @@ impl<'a> EndpointView<'a> {
             events: &endpoint.events,
             filters: &endpoint.filters,
             timeout_ms: endpoint.timeout_ms,
-            headers: &endpoint.headers,
+            headers: endpoint.headers.keys().map(|name| (name.as_str(), MASK)).collect(),
             status: endpoint.status,
+            status_reason: endpoint.status_reason.as_deref(),
+            failing_since: endpoint.failing_since,
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
             revision: endpoint.revision,
@@ -124,19 +175,25 @@ pub(crate) fn sample_event(endpoint: &Endpoint, name: EventName, at: Timestamp) 
 mod tests {
     use schemas::SealedSecret;
     use serde_json::json;
+    use service::vault::Vault;
 
     use super::*;
     use crate::rules::EndpointRules;
 
     #[test]
     fn a_view_never_shows_the_sealed_secret() {
-        let new: NewEndpoint = serde_json::from_value(json!({"url": "https://a.example/", "events": ["*"]})).unwrap();
+        let new: NewEndpoint = serde_json::from_value(json!({
+            "url": "https://a.example/", "events": ["*"], "headers": {"Authorization": "Bearer a"},
+        }))
+        .unwrap();
         let sealed = SealedSecret { key: String::new(), nonce: String::new(), sealed: String::new() };
         let rules = EndpointRules { allow_http: false, allow_private: false };
         let at = Timestamp::from_millis(0);
-        let endpoint = new.check(EndpointId::from_bits(1), &WorkspaceId::default(), sealed, rules, at).unwrap();
+        let vault = Vault::from_hex(&"ab".repeat(32)).unwrap();
+        let endpoint = new.check(EndpointId::from_bits(1), &WorkspaceId::default(), sealed, rules, &vault, at).unwrap();
         let view = serde_json::to_value(EndpointView::new(&endpoint, None)).unwrap();
         assert_eq!(view.get("secret"), None);
+        assert_eq!(view["headers"], json!({"Authorization": "***"}));
         let view = serde_json::to_value(EndpointView::new(&endpoint, Some("whsec_a"))).unwrap();
         assert_eq!(view["secret"], "whsec_a");
     }

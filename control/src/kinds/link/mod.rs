@@ -107,6 +107,7 @@ impl EntityKind for Link {
             utm: None,
             attribution: None,
             changes,
+            endpoint: None,
             message: None,
         };
         let envelope = Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event };

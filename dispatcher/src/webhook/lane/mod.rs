@@ -7,7 +7,6 @@
 //! off within [`TARGET_WAIT`]. So a quick endpoint catches up after an outage in
 //! one go, and a slow one does not hold offsets back for long.
 
-mod health;
 mod queue_budget;
 mod throughput;
 
@@ -19,9 +18,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-pub(super) use self::{health::HealthChange, queue_budget::QueueBudget};
-use self::{health::HealthTracker, throughput::Throughput};
-use super::{config::Config, outcome::Verdict};
+pub(super) use self::queue_budget::QueueBudget;
+use self::throughput::Throughput;
+use super::config::Config;
 
 /// The time within which an endpoint should work off everything that waits for it.
 const TARGET_WAIT: Duration = Duration::from_secs(5);
@@ -64,7 +63,6 @@ struct LaneState<T> {
     waiting: VecDeque<T>,
     in_flight: usize,
     throughput: Throughput,
-    health: HealthTracker,
     /// The last time that an item left the lane while others waited.
     last_finished: Option<Instant>,
     /// The time for which the next item that finds no room is told to come again.
@@ -105,7 +103,6 @@ impl<T> Lane<T> {
             waiting: VecDeque::new(),
             in_flight: 0,
             throughput: Throughput::default(),
-            health: HealthTracker::default(),
             last_finished: None,
             next_retry: None,
             next_begin: None,
@@ -141,12 +138,6 @@ impl<T> Lane<T> {
             return Offer::Queued;
         }
         Offer::Full { item, retry_after: state.retry_after(now) }
-    }
-
-    /// Learns how an exchange with the endpoint ended, and reports when the
-    /// endpoint's health changed by it.
-    pub(super) fn learn(&self, verdict: &Verdict) -> Option<HealthChange> {
-        self.state.lock().health.learn(verdict)
     }
 
     /// Returns what the holder of a slot does next: called when its item is done,
