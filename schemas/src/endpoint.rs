@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EndpointId, EventName, Filters, Timestamp, WorkspaceId};
+use crate::{EndpointId, EndpointStatus, EventName, Filters, Timestamp, WorkspaceId};
 
 /// A subscription of an endpoint to events: a name, `link.*`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,18 +58,6 @@ impl Subscription {
             Self::All => true,
         }
     }
-}
-
-/// The state of an endpoint: only an active one gets deliveries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EndpointStatus {
-    /// Deliveries are made.
-    Active,
-    /// A person paused the endpoint.
-    Paused,
-    /// The endpoint answered 410, or failed for too long.
-    Disabled,
 }
 
 /// A secret under the installation's key (XChaCha20-Poly1305), bound to the

@@ -1,9 +1,23 @@
-//! The health of an endpoint as one dispatcher sees it: a record on `health`, keyed by
-//! endpoint and process. The leader of `control` combines the records of all processes.
+//! The state of an endpoint, and its health as one dispatcher sees it: a record on `health`,
+//! keyed by endpoint and process. The leader of `control` combines the records of all
+//! processes, and writes the state.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{EndpointId, Timestamp};
+
+/// The state of an endpoint: only an active one gets deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointStatus {
+    /// Deliveries are made.
+    Active,
+    /// A person paused the endpoint.
+    Paused,
+    /// The endpoint answered 410, or failed for too long.
+    Disabled,
+}
 
 /// A report of one process on one endpoint, written when the endpoint's state changes, and
 /// from time to time while the endpoint fails.

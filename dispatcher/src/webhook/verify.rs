@@ -333,7 +333,7 @@ mod tests {
         let headers = signed(body);
         assert_eq!(cause(&headers, &format!("\u{feff}{body}")), Cause::ByteOrderMark);
         assert_eq!(cause(&headers, &body.replace('/', "\\/")), Cause::Rewritten);
-        assert_eq!(cause(&headers, &body.replace('ü', "\\u00fc").replace(':', ": ")), Cause::Rewritten);
+        assert_eq!(cause(&headers, &body.replace('ü', "\\u00fc").replace("\":", "\": ")), Cause::Rewritten);
         assert_eq!(cause(&headers, &body.replace('&', "\\u0026")), Cause::Rewritten);
         assert_eq!(cause(&headers, &body.replace('ü', "Ã¼")), Cause::Recoded);
         assert_eq!(cause(&headers, ""), Cause::NoBody);

@@ -226,6 +226,7 @@ fn check_url(text: &str, rules: EndpointRules, checker: &mut Checker) {
         checker.wrong("url", "has a user or password: put them into `headers` as Authorization");
     }
     if let Some(port) = url.port_or_known_default()
+        && (url.scheme() == "https" || rules.allow_http)
         && !is_receivers_port(port, rules.allow_http)
     {
         checker.wrong("url", format!("has the port {port}: 443 and those above 1023 are allowed"));
