@@ -166,6 +166,11 @@ fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str)
     }
     config.endpoints = EndpointsConfig { allow_http: true, allow_private: true };
     config.share();
+    if config.enricher.networks.is_none()
+        && let Ok(installed) = Installed::locate(None)
+    {
+        config.enricher.networks = engines::network_ranges(installed.dir());
+    }
     if config.enricher.geo_city.is_empty()
         && config.enricher.geo_country.is_empty()
         && let Ok(installed) = Installed::locate(None)

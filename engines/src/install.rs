@@ -83,6 +83,12 @@ pub fn geo_country(engines_dir: &Path) -> Option<PathBuf> {
     existing(engines_dir.join("country/geo-whois-asn-country.mmdb"))
 }
 
+/// The ranges of special networks (data centres, relays, crawlers), the file `ranges.bin`
+/// of the package `iporigin`, if `engines_dir` has it.
+pub fn network_ranges(engines_dir: &Path) -> Option<PathBuf> {
+    existing(engines_dir.join("networks/iporigin/data/ranges.bin"))
+}
+
 fn existing(path: PathBuf) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }

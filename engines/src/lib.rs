@@ -39,7 +39,9 @@ use data_dir::DataDir;
 pub use engine::Engine;
 pub use error::Error;
 pub use exec::exec;
-pub use install::{ENGINES_DIR_ENV, GEO_CITY_ATTRIBUTION, Installed, geo_city, geo_city_ipv6, geo_country};
+pub use install::{
+    ENGINES_DIR_ENV, GEO_CITY_ATTRIBUTION, Installed, geo_city, geo_city_ipv6, geo_country, network_ranges,
+};
 use ports::{BrokerPorts, Listening, Ports};
 pub use probe::PartitionReplicas;
 use supervisor::{Spec, Supervised};

@@ -19,6 +19,16 @@ pub enum IpMode {
     Hashed,
 }
 
+/// The meaning of a visit from a network of data centres.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Datacentre {
+    /// The fact `network` tells of it, and the visit counts as a person's.
+    Fact,
+    /// The visit counts as a program's.
+    Bot,
+}
+
 /// The section `[enricher]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,6 +40,14 @@ pub struct Config {
     pub geo_city: Vec<PathBuf>,
     /// Databases of countries, used where no database of cities has the address.
     pub geo_country: Vec<PathBuf>,
+    /// Databases of who announces an address, in the MaxMind DB format.
+    pub geo_asn: Vec<PathBuf>,
+    /// The ranges of special networks, `ranges.bin` of the Python package `iporigin`. The default is
+    /// the file that `make engines` installs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<PathBuf>,
+    /// The meaning of a visit from a network of data centres.
+    pub datacentre: Datacentre,
     /// Names of one's own for parameters of a visit: the alias, and the parameter that
     /// it stands for, such as `src = "utm_source"`.
     pub parameters: BTreeMap<String, String>,
@@ -50,6 +68,9 @@ impl Default for Config {
             ip_mode: IpMode::Truncated,
             geo_city: Vec::new(),
             geo_country: Vec::new(),
+            geo_asn: Vec::new(),
+            networks: None,
+            datacentre: Datacentre::Fact,
             parameters: BTreeMap::new(),
             window_ms: 40,
             max_clicks: 10_000,
@@ -85,11 +106,6 @@ impl Config {
         for (alias, name) in &self.parameters {
             if let Some(allowed) = refused_alias(alias, name) {
                 return Err(ConfigError::value("enricher.parameters", format!("{alias} = {name:?}"), allowed));
-            }
-        }
-        for (key, paths) in [("enricher.geo_city", &self.geo_city), ("enricher.geo_country", &self.geo_country)] {
-            if let Some(path) = paths.iter().find(|path| !path.is_file()) {
-                return Err(ConfigError::value(key, path.display(), "each must be a readable .mmdb file"));
             }
         }
         Ok(())

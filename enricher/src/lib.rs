@@ -14,6 +14,6 @@ mod member;
 pub mod probe;
 mod role;
 
-pub use clicks::geo::GeoError;
-pub use config::{Config, IpMode};
+pub use clicks::address_data::address_databases;
+pub use config::{Config, Datacentre, IpMode};
 pub use role::{Error, run};

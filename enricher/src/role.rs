@@ -1,7 +1,7 @@
 //! The enricher as a role of a process: it builds the work on clicks and runs it
 //! on a thread until told to stop.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
 use schemas::ConsumerGroup;
@@ -10,10 +10,9 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use crate::{
-    GeoError,
     clicks::{
-        ClickWork, Counts, agent::AgentReader, day_keys::DayKeys, enrich::Enrich, enriching::LineEnricher, geo::Geo,
-        query::Parameters,
+        ClickWork, Counts, address_data::AddressFiles, agent::AgentReader, day_keys::DayKeys, enrich::Enrich,
+        enriching::LineEnricher, query::Parameters,
     },
     config::Config,
     member::Member,
@@ -25,9 +24,6 @@ pub enum Error {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A geo database cannot be used.
-    #[error(transparent)]
-    Geo(#[from] GeoError),
     /// Kafka cannot be used.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -49,17 +45,18 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
     config.validate()?;
     let part = health.part("enricher");
     let day_keys = DayKeys::follow(&bus)?;
-    let paths: Vec<PathBuf> = config.geo_city.iter().chain(&config.geo_country).cloned().collect();
-    let geo = tokio::task::spawn_blocking(move || Geo::open(&paths))
+    let files = config.clone();
+    let addresses = tokio::task::spawn_blocking(move || AddressFiles::open(&files))
         .await
-        .map_err(|error| Error::Thread(error.to_string()))??;
+        .map_err(|error| Error::Thread(error.to_string()))?
+        .map_err(|error| Error::Thread(error.to_string()))?;
     tokio::select! {
         () = day_keys.caught_up() => {}
         () = shutdown.wait() => return Ok(()),
     }
     let day_keys = Arc::new(day_keys);
     let parameters = Parameters::new(&config.parameters);
-    let enrich = Enrich { geo, parameters, ip_mode: config.ip_mode };
+    let enrich = Enrich { addresses, parameters, ip_mode: config.ip_mode, datacentre: config.datacentre };
     // Two processes must never share a transactional id: a process without an
     // instance name uses a random one.
     let instance = bus.config().instance.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 8]>()));

@@ -19,5 +19,11 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
         }
     }
     say!("{}", toml::to_string_pretty(&config)?.trim_end());
+    for (path, built_at) in enricher::address_databases(&config.enricher) {
+        match built_at {
+            Ok(at) => say!("# {} was built at {at}", path.display()),
+            Err(reason) => say!("# {} is not used: {reason}", path.display()),
+        }
+    }
     Ok(())
 }

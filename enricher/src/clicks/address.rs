@@ -8,12 +8,23 @@ use sha2::Sha256;
 
 use crate::config::IpMode;
 
-/// The random key of a UTC day.
-pub(crate) type DayKey = [u8; 32];
+/// The bytes of a day's key.
+pub(crate) type DayKeyBytes = [u8; 32];
+
+/// The random key of a UTC day, as the state of a MAC that has taken it: half of the
+/// work of a hash is done once a day.
+#[derive(Clone)]
+pub(crate) struct DayKey(Hmac<Sha256>);
+
+impl DayKey {
+    pub(crate) fn new(key: &DayKeyBytes) -> Self {
+        Self(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
+    }
+}
 
 /// Returns 64 bits of HMAC-SHA256 as hexadecimal digits.
 fn keyed_hash(key: &DayKey, parts: &[&[u8]]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    let mut mac = key.0.clone();
     for part in parts {
         mac.update(&(part.len() as u64).to_be_bytes());
         mac.update(part);
@@ -29,9 +40,12 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 }
 
 /// Returns the session of a visit: equal for the same address and user agent on the
-/// same day.
+/// same day. Of an IPv6 address the first 64 bits count: a device changes the others
+/// whenever it likes (RFC 8981).
 pub(crate) fn session_id(key: &DayKey, ip: IpAddr, user_agent: Option<&str>) -> String {
-    let hash = keyed_hash(key, &[b"session", &octets(ip), user_agent.unwrap_or_default().as_bytes()]);
+    let octets = octets(ip);
+    let network = &octets[..octets.len().min(8)];
+    let hash = keyed_hash(key, &[b"session", network, user_agent.unwrap_or_default().as_bytes()]);
     format!("ses_{hash}")
 }
 
@@ -91,7 +105,9 @@ pub(crate) fn scrub(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const KEY: DayKey = [7; 32];
+    fn key() -> DayKey {
+        DayKey::new(&[7; 32])
+    }
 
     #[test]
     fn an_address_is_reduced_by_the_mode() {
@@ -103,19 +119,23 @@ mod tests {
         assert_eq!(reduce(mapped, IpMode::Truncated, None).unwrap(), "203.0.113.0");
         assert_eq!(reduce(v4, IpMode::Full, None).unwrap(), "203.0.113.42");
         assert_eq!(reduce(v4, IpMode::Hashed, None), None);
-        let hashed = reduce(v4, IpMode::Hashed, Some(&KEY)).unwrap();
-        assert!(!hashed.contains("203") && hashed != ip_key(&KEY, v4));
-        assert_eq!(hashed, reduce(mapped, IpMode::Hashed, Some(&KEY)).unwrap());
+        let hashed = reduce(v4, IpMode::Hashed, Some(&key())).unwrap();
+        assert!(!hashed.contains("203") && hashed != ip_key(&key(), v4));
+        assert_eq!(hashed, reduce(mapped, IpMode::Hashed, Some(&key())).unwrap());
     }
 
     #[test]
     fn sessions_differ_by_address_agent_and_day() {
         let (a, b) = ("203.0.113.42".parse().unwrap(), "203.0.113.43".parse().unwrap());
-        let session = session_id(&KEY, a, Some("x"));
-        assert_eq!(session, session_id(&KEY, a, Some("x")));
-        assert_ne!(session, session_id(&KEY, b, Some("x")));
-        assert_ne!(session, session_id(&KEY, a, Some("y")));
-        assert_ne!(session, session_id(&[8; 32], a, Some("x")));
+        let session = session_id(&key(), a, Some("x"));
+        assert_eq!(session, session_id(&key(), a, Some("x")));
+        assert_ne!(session, session_id(&key(), b, Some("x")));
+        assert_ne!(session, session_id(&key(), a, Some("y")));
+        assert_ne!(session, session_id(&DayKey::new(&[8; 32]), a, Some("x")));
+        let v6 = |text: &str| session_id(&key(), text.parse().unwrap(), Some("x"));
+        assert_eq!(v6("2001:db8:1:2:3:4:5:6"), v6("2001:db8:1:2::1"));
+        assert_ne!(v6("2001:db8:1:2::1"), v6("2001:db8:1:3::1"));
+        assert_eq!(v6("::ffff:203.0.113.42"), session);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use schemas::{Timestamp, Topic};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::address::DayKey;
+use super::address::{DayKey, DayKeyBytes};
 
 /// The number of past days whose keys are kept: yesterday's serves late clicks.
 const KEPT_DAYS: i64 = 1;
@@ -108,11 +108,11 @@ impl DayKeys {
         if day < now.utc_day() - KEPT_DAYS {
             return None;
         }
-        self.known.keys.lock().get(&day).copied()
+        self.known.keys.lock().get(&day).cloned()
     }
 
     fn propose(&self, day: i64) {
-        let record = DayKeyRecord { v: 1, key: hex::encode(rand::random::<DayKey>()) };
+        let record = DayKeyRecord { v: 1, key: hex::encode(rand::random::<DayKeyBytes>()) };
         let Ok(value) = serde_json::to_vec(&record) else { return };
         let key = day.to_string();
         let out = Outgoing { partition: Some(0), ..Outgoing::keyed(Topic::Daykeys, key.as_bytes(), Some(&value)) };
@@ -138,7 +138,8 @@ fn due_days(now: Timestamp) -> Vec<i64> {
 fn parse(key: &[u8], value: &[u8]) -> Option<(i64, DayKey)> {
     let day = str::from_utf8(key).ok()?.parse().ok()?;
     let record: DayKeyRecord = serde_json::from_slice(value).ok()?;
-    Some((day, hex::decode(record.key).ok()?.try_into().ok()?))
+    let key: DayKeyBytes = hex::decode(record.key).ok()?.try_into().ok()?;
+    Some((day, DayKey::new(&key)))
 }
 
 #[cfg(test)]

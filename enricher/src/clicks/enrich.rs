@@ -7,18 +7,19 @@ use schemas::{BotReason, ClickClass, ClickFacts, Envelope, Event, EventId, Event
 
 use super::{
     address::{self, DayKey},
+    address_data::{AddressData, AddressFiles, NetworkKind},
     agent::Agent,
-    geo::Geo,
     query::{self, Parameters, VisitCampaign},
     source::Traces,
 };
-use crate::config::IpMode;
+use crate::config::{Datacentre, IpMode};
 
 /// The facts that enriching needs beyond the click.
 pub(crate) struct Enrich {
-    pub(crate) geo: Geo,
+    pub(crate) addresses: AddressFiles,
     pub(crate) parameters: Parameters,
     pub(crate) ip_mode: IpMode,
+    pub(crate) datacentre: Datacentre,
 }
 
 /// Why a click cannot be enriched.
@@ -35,12 +36,13 @@ pub(crate) enum Unusable {
 }
 
 impl Enrich {
-    /// Returns the event of a raw click with its user agent's facts. `key` is the key of
-    /// the click's day, if it still exists.
+    /// Returns the event of a raw click with its user agent's facts, and those of its
+    /// address from `data`. `key` is the key of the click's day, if it still exists.
     pub(crate) fn event<'a>(
         &'a self,
         raw: &'a RawClick<'a>,
         agent: &'a Agent,
+        data: &'a AddressData,
         key: Option<&DayKey>,
     ) -> Result<Envelope<'a, Event<'a>>, Unusable> {
         if raw.v != 1 {
@@ -54,8 +56,20 @@ impl Enrich {
         let link = raw.link.as_ref().ok_or(Unusable::NoLink)?;
         let ip: IpAddr = raw.ip.parse().map_err(|_| Unusable::Address)?;
         // Looked up before the address is reduced.
-        let place = self.geo.place(ip);
-        let bot_reason = agent.bot_reason.as_deref().or(raw.rate_limited.then_some(BotReason::Rate.as_str()));
+        let place = data.place(ip);
+        let network = data.network(ip);
+        let by_agent = agent.bot_reason.as_deref().map(Cow::from);
+        let by_network = || {
+            let network = network?;
+            let reason = match network.kind {
+                NetworkKind::Bot => BotReason::Network,
+                NetworkKind::Hosting if self.datacentre == Datacentre::Bot => BotReason::Datacentre,
+                NetworkKind::Hosting | NetworkKind::Cdn | NetworkKind::Vpn | NetworkKind::Tor => return None,
+            };
+            Some(format!("{reason}:{}", network.owner).into())
+        };
+        let by_rate = || raw.rate_limited.then_some(BotReason::Rate.as_str().into());
+        let bot_reason = by_agent.or_else(by_network).or_else(by_rate);
         let VisitCampaign { utm, ad, click_id } =
             query::campaign(&self.parameters, raw.query.as_deref(), &link.destination);
         let referer = raw.referer.as_deref().map(query::without_persons);
@@ -79,9 +93,9 @@ impl Enrich {
             country: place.country.map(Cow::from),
             region: place.region.map(Cow::from),
             city: place.city.map(Cow::from),
-            asn: None,
-            organisation: None,
-            network: None,
+            asn: place.asn,
+            organisation: place.organisation.map(Cow::from),
+            network: network.map(|network| network.kind.as_str().into()),
             device: agent.device.map(Cow::from),
             browser: agent.browser.as_deref().map(Cow::from),
             browser_version: agent.browser_version.as_deref().map(Cow::from),
@@ -91,7 +105,7 @@ impl Enrich {
             source: Some(origin.source),
             medium: Some(origin.medium.as_str().into()),
             bot: bot_reason.is_some(),
-            bot_reason: bot_reason.map(Cow::from),
+            bot_reason,
             session_id: key.map(|key| address::session_id(key, ip, raw.user_agent.as_deref()).into()),
         };
         Ok(Envelope {
@@ -125,6 +139,7 @@ mod tests {
 
     use super::*;
     use crate::clicks::agent::{AgentCache, AgentReader};
+    use crate::config::Config;
 
     const LINE: &str = concat!(
         r#"{"v":1,"id":"clk_01KGQ7ZJ4GE01A80000000002A","class":"click","ip":"203.0.113.42","#,
@@ -137,17 +152,23 @@ mod tests {
 
     fn enrich() -> Enrich {
         let parameters = Parameters::new(&BTreeMap::new());
-        Enrich { geo: Geo::open([]).unwrap(), parameters, ip_mode: IpMode::Truncated }
+        Enrich {
+            addresses: AddressFiles::open(&Config::default()).unwrap(),
+            parameters,
+            ip_mode: IpMode::Truncated,
+            datacentre: Datacentre::Fact,
+        }
     }
 
     #[test]
     fn a_click_becomes_one_event_in_the_contracts_order() {
         let raw: RawClick<'_> = serde_json::from_str(LINE).unwrap();
         let enrich = enrich();
+        let (data, key) = (AddressData::default(), DayKey::new(&[7; 32]));
         let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), raw.user_agent.as_deref());
-        let envelope = enrich.event(&raw, &agent, Some(&[7; 32])).unwrap();
+        let envelope = enrich.event(&raw, &agent, &data, Some(&key)).unwrap();
         let body = serde_json::to_string(&envelope.event).unwrap();
-        assert_eq!(envelope.event, enrich.event(&raw, &agent, Some(&[7; 32])).unwrap().event);
+        assert_eq!(envelope.event, enrich.event(&raw, &agent, &data, Some(&key)).unwrap().event);
         let keys = [
             "\"id\":\"evt_",
             "\"event\":\"link.clicked\"",
@@ -178,18 +199,39 @@ mod tests {
             .replace("fbclid=x", "mc_eid=77&utm_content=jane@acme.example");
         let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
         let enrich = enrich();
+        let data = AddressData::default();
         let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), None);
-        let body = serde_json::to_string(&enrich.event(&raw, &agent, None).unwrap().event).unwrap();
+        let body = serde_json::to_string(&enrich.event(&raw, &agent, &data, None).unwrap().event).unwrap();
         assert!(body.contains(r#""referer":"https://instagram.com/p""#), "{body}");
         assert!(!body.contains("jane") && !body.contains("77"), "{body}");
+    }
+
+    #[test]
+    fn a_special_network_is_a_fact_and_a_verdict_only_where_it_is_sure() {
+        let reason = |ip: &str, datacentre| {
+            let line = LINE.replace("203.0.113.42", ip);
+            let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
+            let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), raw.user_agent.as_deref());
+            let enrich = Enrich { datacentre, ..enrich() };
+            let data = AddressData::of_ranges();
+            let click = enrich.event(&raw, &agent, &data, None).unwrap().event.click.unwrap();
+            assert_eq!(click.bot, click.bot_reason.is_some());
+            (click.network.map(Cow::into_owned), click.bot_reason.map(Cow::into_owned))
+        };
+        let told = |network: &str, reason: Option<&str>| (Some(network.to_owned()), reason.map(str::to_owned));
+        assert_eq!(reason("203.0.113.7", Datacentre::Fact), told("bot", Some("network:Googlebot")));
+        assert_eq!(reason("192.0.2.1", Datacentre::Fact), told("hosting", None));
+        assert_eq!(reason("192.0.2.1", Datacentre::Bot), told("hosting", Some("datacentre:Hetzner")));
+        assert_eq!(reason("203.0.113.8", Datacentre::Bot), (None, None));
     }
 
     #[test]
     fn a_click_whose_days_key_is_gone_has_no_session() {
         let raw: RawClick<'_> = serde_json::from_str(LINE).unwrap();
         let enrich = enrich();
+        let data = AddressData::default();
         let agent = Agent::default();
-        let envelope = enrich.event(&raw, &agent, None).unwrap();
+        let envelope = enrich.event(&raw, &agent, &data, None).unwrap();
         assert_eq!((envelope.ip_key, envelope.event.click.unwrap().session_id), (None, None));
     }
 
@@ -197,9 +239,15 @@ mod tests {
     fn an_unusable_line_gives_its_reason() {
         let line = LINE.replace("203.0.113.42", "203.0.113");
         let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
-        assert!(matches!(enrich().event(&raw, &Agent::default(), None), Err(Unusable::Address)));
+        assert!(matches!(
+            enrich().event(&raw, &Agent::default(), &AddressData::default(), None),
+            Err(Unusable::Address)
+        ));
         let line = LINE.replace("\"v\":1", "\"v\":2");
         let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
-        assert!(matches!(enrich().event(&raw, &Agent::default(), None), Err(Unusable::Version(2))));
+        assert!(matches!(
+            enrich().event(&raw, &Agent::default(), &AddressData::default(), None),
+            Err(Unusable::Version(2))
+        ));
     }
 }

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use schemas::{ClickClass, ClickId, RawClick, Timestamp};
 
 use super::{
+    address_data::AddressData,
     agent::{AgentCache, AgentReader},
     bundle::Bundle,
     day_keys::DayKeys,
@@ -73,9 +74,11 @@ impl LineEnricher {
     /// Enriches the lines of `bundle` into `lines`. `known` is the thread's.
     fn lines(&self, bundle: &Bundle<'_>, now: Timestamp, known: &mut AgentCache, lines: &mut EnrichedLines) {
         lines.clear();
+        // A bundle's addresses are looked up in the same databases.
+        let data = self.enrich.addresses.current();
         for (number, text) in bundle.lines().enumerate() {
             lines.count += 1;
-            if let Err(reason) = self.line(text, now, known, lines) {
+            if let Err(reason) = self.line(text, now, &data, known, lines) {
                 lines.unusable.push(RefusedLine { number, text: text.to_vec(), reason });
             }
         }
@@ -85,6 +88,7 @@ impl LineEnricher {
         &self,
         line: &[u8],
         now: Timestamp,
+        data: &AddressData,
         known: &mut AgentCache,
         lines: &mut EnrichedLines,
     ) -> Result<(), String> {
@@ -95,7 +99,7 @@ impl LineEnricher {
         }
         let key = self.day_keys.key_for(raw.id.timestamp(), now);
         let agent = known.agent(&self.agents, raw.user_agent.as_deref());
-        let envelope = self.enrich.event(&raw, &agent, key.as_ref()).map_err(|error| error.to_string())?;
+        let envelope = self.enrich.event(&raw, &agent, data, key.as_ref()).map_err(|error| error.to_string())?;
         let start = lines.json.len();
         if let Err(error) = serde_json::to_writer(&mut lines.json, &envelope) {
             lines.json.truncate(start);

@@ -1,12 +1,12 @@
 //! The work on `clicks.raw`: bundles of raw clicks become events.
 
 pub(crate) mod address;
+pub(crate) mod address_data;
 pub(crate) mod agent;
 pub(crate) mod bundle;
 pub(crate) mod day_keys;
 pub(crate) mod enrich;
 pub(crate) mod enriching;
-pub(crate) mod geo;
 mod log_search;
 pub(crate) mod query;
 mod second_copies;
