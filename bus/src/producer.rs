@@ -267,6 +267,12 @@ impl Bus {
     /// Returns the partition of `topic` that a click id belongs to.
     #[must_use]
     pub fn partition_of(&self, topic: Topic, click: schemas::ClickId) -> i32 {
-        click.partition(self.partitions(topic))
+        self.partition_of_shard(topic, click.shard())
+    }
+
+    /// Returns the partition of `topic` that a shard belongs to.
+    #[must_use]
+    pub fn partition_of_shard(&self, topic: Topic, shard: u16) -> i32 {
+        i32::from(shard % self.partitions(topic))
     }
 }

@@ -75,7 +75,17 @@ impl PipelineRole {
                 Topic::Events,
                 Topic::Health,
             ],
-            Self::Enricher => &[Topic::ClicksRaw, Topic::Clicks, Topic::Replayed, Topic::Daykeys, Topic::Dead],
+            Self::Enricher => &[
+                Topic::ClicksRaw,
+                Topic::Clicks,
+                Topic::Replayed,
+                Topic::Daykeys,
+                Topic::ConversionsRaw,
+                Topic::ConversionsWaiting,
+                Topic::Conversions,
+                Topic::Events,
+                Topic::Dead,
+            ],
             Self::Dispatcher(Half::Webhook) => &[
                 Topic::Clicks,
                 Topic::Events,

@@ -143,11 +143,11 @@ async fn a_conversion_is_in_kafka_before_it_is_answered() {
     assert_eq!(answer.body, json!({"id": conversion.id}));
     assert_eq!(
         (record.key.as_str(), record.partition),
-        (&*click.to_string(), bus.partition_of(Topic::ClicksRaw, click))
+        ("acme/order/purchase/A-1", bus.partition_of_shard(Topic::ConversionsRaw, conversion.shard()))
     );
     assert_eq!(record.headers["traceparent"], trace);
-    assert_eq!((conversion.workspace.as_str(), conversion.click_id), ("acme", click));
-    assert_eq!(conversion.same_as.as_deref(), Some("order/purchase/A-1"));
+    assert_eq!((conversion.workspace.as_str(), conversion.click_id), ("acme", Some(click)));
+    assert_eq!(conversion.same_as, "order/purchase/A-1");
     let text = intake.metrics.text();
     assert!(text.contains("clickhook_ingest_conversions_total{source=\"api\"} 1"), "{text}");
     intake.stop().await;
@@ -172,9 +172,10 @@ async fn lines_are_taken_each_for_itself() {
     let records = recorded(&bus, 40).await;
     assert_eq!(records.len(), 40);
     for (record, conversion) in &records {
-        assert_eq!(record.partition, bus.partition_of(Topic::ClicksRaw, conversion.click_id));
-        let line = 1 + lines.iter().position(|line| line.contains(&record.key)).unwrap();
-        assert_eq!(conversion.same_as, Some(format!("line/{line}/monday")));
+        assert_eq!(record.partition, bus.partition_of_shard(Topic::ConversionsRaw, conversion.shard()));
+        let click = conversion.click_id.unwrap().to_string();
+        let line = 1 + lines.iter().position(|line| line.contains(&click)).unwrap();
+        assert_eq!(conversion.same_as, format!("line/{line}/monday"));
     }
     let all_wrong = intake.post(SECRET, headers, "{}\n{}\n").await;
     assert_eq!((all_wrong.status, &all_wrong.body["accepted"]), (422, &json!(0)), "{}", all_wrong.body);
@@ -214,8 +215,8 @@ async fn a_postback_is_a_conversion_and_its_token_opens_nothing_else() {
     let records = recorded(&bus, 2).await;
     assert_eq!(records.len(), 2);
     for (record, conversion) in records {
-        assert_eq!(record.partition, bus.partition_of(Topic::ClicksRaw, click));
-        assert_eq!(conversion.same_as, Some(format!("click/{click}/conversion")));
+        assert_eq!(record.partition, bus.partition_of_shard(Topic::ConversionsRaw, conversion.shard()));
+        assert_eq!(conversion.same_as, format!("click/{click}/conversion"));
         assert_eq!(conversion.amount.unwrap().value, 1250);
         assert!(!record.value.contains(TOKEN), "{}", record.value);
     }

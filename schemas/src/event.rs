@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClickId, EndpointId, EndpointStatus, EventId, LinkId, Timestamp, event_name::EventName, link::ReferrerPolicy,
-    usermap::UserMap,
+    ClickId, ConversionId, EndpointId, EndpointStatus, EventId, LinkId, Timestamp, conversion::Amount,
+    event_name::EventName, link::ReferrerPolicy, usermap::UserMap,
 };
 
 /// The body of an event, which is signed and sent, and from which a row is made.
@@ -25,7 +25,10 @@ pub struct Event<'a> {
     /// The link that the event is about.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkFacts<'a>>,
-    /// The click or scan.
+    /// The conversion, or the change of its status.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub conversion: Option<ConversionFacts<'a>>,
+    /// The click or scan. Of a conversion it is the click that led to it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub click: Option<ClickFacts<'a>>,
     /// The campaign parameters that the visit carried.
@@ -83,6 +86,46 @@ pub struct EndpointFacts<'a> {
     /// The time since which nothing but failures was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
+}
+
+/// A conversion, as events tell of it. Each status of a conversion has an event of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConversionFacts<'a> {
+    /// Its id, the same in all events of the conversion.
+    pub id: ConversionId,
+    /// `purchase`, `signup`, ….
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// The shop's number of the order.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub order_id: Option<Cow<'a, str>>,
+    /// `pending`, `approved`, …. Of several, the status with the latest time is the current one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Cow<'a, str>>,
+    /// The product that was bought.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<Cow<'a, str>>,
+    /// The value of the conversion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Amount>,
+    /// The commission that is paid for the conversion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commission: Option<Amount>,
+    /// The affiliate that the commission is paid to.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub affiliate_id: Option<Cow<'a, str>>,
+    /// The customer, as the shop knows them.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub customer_id: Option<Cow<'a, str>>,
+    /// Whether the click is known that led to the conversion. It may become known later:
+    /// another event then tells of the same conversion and status.
+    pub attributed: bool,
+    /// The time from the click to the conversion, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_since_click: Option<u64>,
+    /// The customer's own facts.
+    #[serde(default, skip_serializing_if = "UserMap::is_empty")]
+    pub metadata: UserMap,
 }
 
 /// A click or scan, as events tell of it.

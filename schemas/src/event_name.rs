@@ -35,6 +35,7 @@ macro_rules! event_names {
 event_names! {
     LinkClicked = "link.clicked", "Someone followed a link.";
     QrScanned = "qr.scanned", "Someone scanned a link's QR code.";
+    LinkConverted = "link.converted", "A conversion was reported, or changed its status; `conversion` says what it is.";
     LinkCreated = "link.created", "A link was created.";
     LinkUpdated = "link.updated", "A link was changed; `changes` says what.";
     LinkDeleted = "link.deleted", "A link was deleted.";

@@ -10,6 +10,8 @@ pub enum ConsumerGroup {
     Control,
     /// The enricher's work on raw clicks.
     Enricher,
+    /// The enricher's work on reported conversions.
+    Conversions,
     /// Deliveries that follow from clicks.
     WebhookClicks,
     /// Deliveries that follow from all other events.
@@ -22,8 +24,15 @@ pub enum ConsumerGroup {
 
 impl ConsumerGroup {
     /// Every group.
-    pub const ALL: [Self; 6] =
-        [Self::Control, Self::Enricher, Self::WebhookClicks, Self::WebhookEvents, Self::WebhookDelay, Self::Warehouse];
+    pub const ALL: [Self; 7] = [
+        Self::Control,
+        Self::Enricher,
+        Self::Conversions,
+        Self::WebhookClicks,
+        Self::WebhookEvents,
+        Self::WebhookDelay,
+        Self::Warehouse,
+    ];
 
     /// Returns the name behind the prefix.
     #[must_use]
@@ -31,6 +40,7 @@ impl ConsumerGroup {
         match self {
             Self::Control => "control",
             Self::Enricher => "enricher",
+            Self::Conversions => "conversions",
             Self::WebhookClicks => "webhook.clicks",
             Self::WebhookEvents => "webhook.events",
             Self::WebhookDelay => "webhook.delay",
@@ -44,6 +54,7 @@ impl ConsumerGroup {
         match self {
             Self::Control => &[Topic::Links],
             Self::Enricher => &[Topic::ClicksRaw],
+            Self::Conversions => &[Topic::ConversionsRaw, Topic::ConversionsWaiting],
             Self::WebhookClicks => &[Topic::Clicks],
             Self::WebhookEvents => &[Topic::Events],
             Self::WebhookDelay => &[Topic::Delay],

@@ -36,7 +36,7 @@ pub use dead::{Dead, DeadOrigin};
 pub use delivery::{Attempt, Delivery, Outcome};
 pub use endpoint::{Endpoint, SealedSecret};
 pub use endpoint_health::EndpointStatus;
-pub use event::{Attribution, ClickFacts, EndpointFacts, Envelope, Event, LinkFacts, Utm};
+pub use event::{Attribution, ClickFacts, ConversionFacts, EndpointFacts, Envelope, Event, LinkFacts, Utm};
 pub use event_name::EventName;
 pub use filter::Filters;
 pub use groups::ConsumerGroup;

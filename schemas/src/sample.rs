@@ -3,9 +3,10 @@
 //! and benches make theirs.
 
 use crate::{
-    Attribution, ClickFacts, ClickId, Domain, DomainId, EndpointFacts, EndpointId, EndpointStatus, Event, EventId,
-    EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
-    event::{Change, Changes},
+    Attribution, ClickFacts, ClickId, ConversionId, Domain, DomainId, EndpointFacts, EndpointId, EndpointStatus, Event,
+    EventId, EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
+    conversion::Amount,
+    event::{Change, Changes, ConversionFacts},
     usermap::UserMap,
     workspace::SlugCase,
 };
@@ -68,13 +69,15 @@ pub fn plain_domain(id: DomainId, name: &str) -> Domain {
 #[must_use]
 pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
     let click_id = ClickId::new(at, 0, 0x5a5a_5a5a);
-    let click = matches!(name, EventName::LinkClicked | EventName::QrScanned);
+    let converted = name == EventName::LinkConverted;
+    let click = converted || matches!(name, EventName::LinkClicked | EventName::QrScanned);
     let endpoint = endpoint(name, at);
     Event {
         id: EventId::of("sample", name, &click_id.to_string(), "", at),
         event: name,
         timestamp: at,
         link: (endpoint.is_none() && name != EventName::WebhookTest).then(link),
+        conversion: converted.then(conversion),
         click: click.then(|| self::click(click_id, at)),
         utm: click.then(|| Utm {
             source: Some("instagram".into()),
@@ -126,6 +129,23 @@ fn link() -> LinkFacts<'static> {
         campaign: Some("winter-sale-2026".into()),
         segment: Some("q1".into()),
         tags: vec!["social".into(), "instagram".into()],
+    }
+}
+
+fn conversion() -> ConversionFacts<'static> {
+    ConversionFacts {
+        id: ConversionId::from_bits(0x019c_2e2f_7c20_7000_8000_0000_0000_0001),
+        name: "purchase".into(),
+        order_id: Some("A-1042".into()),
+        status: Some("approved".into()),
+        product: Some("winter jacket".into()),
+        amount: Some(Amount { value: 12_950, currency: "EUR".to_owned() }),
+        commission: Some(Amount { value: 1295, currency: "EUR".to_owned() }),
+        affiliate_id: Some("aff-7".into()),
+        customer_id: Some("cus-2041".into()),
+        attributed: true,
+        seconds_since_click: Some(0),
+        metadata: [("coupon", "WINTER10")].into_iter().collect(),
     }
 }
 

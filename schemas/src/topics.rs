@@ -17,9 +17,16 @@ pub enum Topic {
     Clicks,
     /// Every other event, keyed by its subject. [`Envelope`](crate::Envelope).
     Events,
-    /// Conversions as they were reported, keyed by click id; partition by its
-    /// shard. [`RawConversion`](crate::RawConversion).
+    /// Conversions as they were reported, keyed by what makes two reports the same;
+    /// partition by the shard of the key. [`RawConversion`](crate::RawConversion).
     ConversionsRaw,
+    /// Conversions whose click was not found at first, with key and partition as on
+    /// `conversions.raw`. [`RawConversion`](crate::RawConversion).
+    ConversionsWaiting,
+    /// The states of orders and the clicks of customers, by their keys.
+    /// [`OrderState`](crate::conversion::OrderState),
+    /// [`CustomerClicks`](crate::conversion::CustomerClicks), or a tombstone.
+    Conversions,
     /// The control plane's links, by id. [`Link`](crate::Link), or a tombstone.
     Links,
     /// The control plane's endpoints, by id. [`Endpoint`](crate::Endpoint), or a tombstone.
@@ -78,11 +85,13 @@ pub enum Spread {
 
 impl Topic {
     /// Every topic, in the order in which `clickhook migrate` makes them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::ClicksRaw,
         Self::Clicks,
         Self::Events,
         Self::ConversionsRaw,
+        Self::ConversionsWaiting,
+        Self::Conversions,
         Self::Links,
         Self::Endpoints,
         Self::Workspaces,
@@ -108,6 +117,8 @@ impl Topic {
             Self::Clicks => "clicks",
             Self::Events => "events",
             Self::ConversionsRaw => "conversions.raw",
+            Self::ConversionsWaiting => "conversions.waiting",
+            Self::Conversions => "conversions",
             Self::Links => "links",
             Self::Endpoints => "endpoints",
             Self::Workspaces => "workspaces",
@@ -132,10 +143,11 @@ impl Topic {
         match self {
             // Full addresses live here: docs/CONTRACTS.md §5 promises 72 h.
             Self::ClicksRaw => Cleanup::After(Duration::from_secs(72 * 3600)),
-            Self::Clicks | Self::ConversionsRaw | Self::Events | Self::Attempts => {
+            Self::Clicks | Self::ConversionsRaw | Self::ConversionsWaiting | Self::Events | Self::Attempts => {
                 Cleanup::After(Duration::from_secs(14 * 24 * 3600))
             }
-            Self::Links
+            Self::Conversions
+            | Self::Links
             | Self::Endpoints
             | Self::Workspaces
             | Self::Domains
@@ -161,7 +173,8 @@ impl Topic {
     #[must_use]
     pub const fn spread(self) -> Spread {
         match self {
-            Self::Links
+            Self::Conversions
+            | Self::Links
             | Self::Endpoints
             | Self::Workspaces
             | Self::Domains
@@ -175,6 +188,7 @@ impl Topic {
             | Self::Health => Spread::One,
             Self::ClicksRaw
             | Self::ConversionsRaw
+            | Self::ConversionsWaiting
             | Self::Clicks
             | Self::Events
             | Self::Attempts

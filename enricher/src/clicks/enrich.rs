@@ -121,6 +121,7 @@ impl Enrich {
                 click: Some(click),
                 utm,
                 attribution: ad,
+                conversion: None,
                 changes: None,
                 endpoint: None,
                 message: None,

@@ -114,7 +114,7 @@ async fn postback_of(
     let token = token.map(|Path(token)| token).unwrap_or_default();
     let key = intake.callers.token(&token, now)?;
     let conversion = postback::read(query.as_deref().unwrap_or_default(), intake.currency)
-        .and_then(|reported| record(reported, &key.workspace, Repeat::ClickAndName, now))
+        .and_then(|reported| record(reported, &key.workspace, Repeat::Unknown, now))
         .map_err(Problem::invalid)?;
     intake.one(conversion, &headers, |metrics| &metrics.called_back).await
 }

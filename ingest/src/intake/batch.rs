@@ -131,7 +131,7 @@ mod tests {
     fn a_wrong_line_is_told_by_its_number() {
         let body = format!("{LINE}\r\n\nnonsense\n{{\"name\":\"a\"}}\n{LINE}\n{}", LINE.replace("signup", "a/b"));
         let batch = read(&body, Some("k")).unwrap();
-        let keys: Vec<_> = batch.taken.iter().map(|taken| taken.same_as.as_deref().unwrap()).collect();
+        let keys: Vec<_> = batch.taken.iter().map(|taken| taken.same_as.as_str()).collect();
         assert_eq!(keys, ["line/1/k", "line/5/k"]);
         let rejected: Vec<_> = batch.rejected.iter().map(|line| (line.line, line.errors[0].field.as_str())).collect();
         assert_eq!(rejected, [(3, "(line)"), (4, "click_id"), (6, "name")]);

@@ -22,29 +22,28 @@ const AHEAD_MS: i64 = 24 * 3600 * 1000;
 /// The fact by which a second report of a conversion without an order is recognised.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat<'a> {
-    /// No fact: each report is another conversion.
+    /// No fact of the request: its click and its name tell, or else each report is another
+    /// conversion.
     Unknown,
     /// The `Idempotency-Key` of the request that reports it alone.
     Request(&'a str),
     /// The `Idempotency-Key` of the request and its line there, from 1.
     Line(&'a str, usize),
-    /// Its click and its name, as from networks that cannot send a header.
-    ClickAndName,
 }
 
 impl Repeat<'_> {
-    fn same_as(self, reported: &Reported) -> Option<String> {
+    fn same_as(self, reported: &Reported, id: ConversionId) -> String {
         let Reported { click_id, name, order_id, .. } = reported;
         // No name has a slash, so no two of them read the same.
         if let Some(order_id) = order_id {
-            return Some(format!("order/{name}/{order_id}"));
+            return format!("order/{name}/{order_id}");
         }
-        match self {
-            Self::Unknown => None,
-            Self::Request(key) => Some(format!("key/{key}")),
+        match (self, click_id) {
+            (Self::Request(key), _) => format!("key/{key}"),
             // The key comes last: it may have slashes, and what is before it has none.
-            Self::Line(key, line) => Some(format!("line/{line}/{key}")),
-            Self::ClickAndName => Some(format!("click/{click_id}/{name}")),
+            (Self::Line(key, line), _) => format!("line/{line}/{key}"),
+            (Self::Unknown, Some(click_id)) => format!("click/{click_id}/{name}"),
+            (Self::Unknown, None) => format!("id/{id}"),
         }
     }
 }
@@ -63,12 +62,13 @@ pub(crate) fn record(
     if !errors.is_empty() {
         return Err(errors);
     }
+    let id = ConversionId::mint();
     Ok(RawConversion {
         v: 1,
-        id: ConversionId::mint(),
+        id,
         workspace: workspace.clone(),
         received_at: now,
-        same_as: repeat.same_as(&reported),
+        same_as: repeat.same_as(&reported, id),
         click_id: reported.click_id,
         name: reported.name,
         order_id: reported.order_id,
@@ -85,6 +85,10 @@ pub(crate) fn record(
 
 fn wrong(reported: &Reported, now: Timestamp) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    if reported.click_id.is_none() && reported.order_id.is_none() && reported.customer_id.is_none() {
+        let reason = "is missing: name the click, or an `order_id` or `customer_id` that was reported with its click";
+        errors.push(FieldError::new("click_id", reason));
+    }
     let mut text = |field: &str, text: &str, max: usize| {
         if text.is_empty() || text.chars().count() > max || text.chars().any(char::is_control) {
             let reason = format!("must have 1 to {max} characters, none of them a control character");
@@ -180,29 +184,31 @@ mod tests {
             }
         }
         let bare = record(&json!({}), Repeat::Unknown).unwrap();
-        assert_eq!((bare.timestamp, bare.same_as), (now(), None));
+        assert_eq!((bare.timestamp, bare.same_as), (now(), format!("click/{CLICK}/purchase")));
     }
 
     #[test]
     fn a_second_report_is_known_by_the_order_first() {
         let order = json!({"order_id": "7/8"});
         for (fields, repeat, expected) in [
-            (&order, Repeat::Unknown, Some("order/purchase/7/8".to_owned())),
-            (&order, Repeat::Request("k"), Some("order/purchase/7/8".to_owned())),
-            (&order, Repeat::ClickAndName, Some("order/purchase/7/8".to_owned())),
-            (&json!({}), Repeat::Unknown, None),
-            (&json!({}), Repeat::Request("k"), Some("key/k".to_owned())),
-            (&json!({}), Repeat::Line("k/1", 3), Some("line/3/k/1".to_owned())),
-            (&json!({}), Repeat::ClickAndName, Some(format!("click/{CLICK}/purchase"))),
+            (&order, Repeat::Unknown, "order/purchase/7/8".to_owned()),
+            (&order, Repeat::Request("k"), "order/purchase/7/8".to_owned()),
+            (&json!({}), Repeat::Request("k"), "key/k".to_owned()),
+            (&json!({}), Repeat::Line("k/1", 3), "line/3/k/1".to_owned()),
+            (&json!({}), Repeat::Unknown, format!("click/{CLICK}/purchase")),
         ] {
             assert_eq!(record(fields, repeat).unwrap().same_as, expected, "{fields} {repeat:?}");
         }
+        let customer = json!({"click_id": null, "customer_id": "cus"});
+        let raw = record(&customer, Repeat::Unknown).unwrap();
+        assert_eq!(raw.same_as, format!("id/{}", raw.id));
     }
 
     #[test]
     fn everything_that_is_wrong_is_named() {
         let many: serde_json::Map<String, Value> = (0..51).map(|key| (key.to_string(), json!(""))).collect();
         for (fields, field) in [
+            (json!({"click_id": null}), "click_id"),
             (json!({"name": ""}), "name"),
             (json!({"name": "a/b"}), "name"),
             (json!({"name": "a".repeat(65)}), "name"),

@@ -35,7 +35,7 @@ impl ConversionOutbox {
         Self { bus, producer, patience, ack_seconds }
     }
 
-    /// Records conversions, each in the partition of its click, and waits until
+    /// Records conversions, each in the partition of its shard, and waits until
     /// Kafka has all of them.
     pub(crate) async fn record(&self, conversions: &[RawConversion], trace: Option<&str>) -> Result<(), NotRecorded> {
         let begun = Instant::now();
@@ -43,10 +43,10 @@ impl ConversionOutbox {
         let mut headers: Vec<(&str, &[u8])> = vec![("content-type", b"application/json")];
         headers.extend(trace.map(|trace| ("traceparent", trace.as_bytes())));
         for conversion in conversions {
-            let (key, value) = (conversion.click_id.to_string(), serde_json::to_vec(conversion)?);
+            let (key, value) = (conversion.key(), serde_json::to_vec(conversion)?);
             let record = Outgoing {
                 topic: Topic::ConversionsRaw,
-                partition: Some(self.bus.partition_of(Topic::ConversionsRaw, conversion.click_id)),
+                partition: Some(self.bus.partition_of_shard(Topic::ConversionsRaw, conversion.shard())),
                 key: Some(key.as_bytes()),
                 value: Some(&value),
                 headers: &headers,

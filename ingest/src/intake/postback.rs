@@ -45,7 +45,11 @@ pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<Fiel
     let mut fields = QueryFields { pairs: form_urlencoded::parse(query.as_bytes()).collect(), errors: Vec::new() };
     let click_id = match fields.take(CLICK_ID) {
         None => {
-            fields.wrong("click_id", "is missing: put the network's macro for the click id here");
+            // A change of an order's status may come without its click.
+            let known = fields.take(ORDER_ID).is_some() || fields.take(CUSTOMER_ID).is_some();
+            if !known {
+                fields.wrong("click_id", "is missing: put the network's macro for the click id here");
+            }
             None
         }
         Some(text) => match text.parse() {
@@ -67,7 +71,7 @@ pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<Fiel
     let amount = fields.amount(PAYOUT, currency);
     let commission = fields.amount(COMMISSION, currency);
     let mut text = |names| fields.take(names).map(Cow::into_owned);
-    let reported = click_id.map(|click_id| Reported {
+    let reported = Reported {
         click_id,
         name: text(NAMES).unwrap_or_else(|| NAME.to_owned()),
         order_id: text(ORDER_ID),
@@ -79,8 +83,8 @@ pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<Fiel
         status: text(STATUS),
         timestamp: None,
         metadata: UserMap::default(),
-    });
-    reported.filter(|_| fields.errors.is_empty()).ok_or(fields.errors)
+    };
+    if fields.errors.is_empty() { Ok(reported) } else { Err(fields.errors) }
 }
 
 struct QueryFields<'q> {
@@ -133,7 +137,7 @@ mod tests {
         let query = "click_id=CLICK&name=purchase&order_id=A%2F1&payout=12.5&commission=1&currency=EUR&status=approved\
                      &affiliate_id=a&customer_id=c&product=red+shoes&offer=unknown";
         let reported = read_with(query).unwrap();
-        assert_eq!(reported.click_id.to_string(), CLICK);
+        assert_eq!(reported.click_id.unwrap().to_string(), CLICK);
         assert_eq!((reported.name.as_str(), reported.order_id.as_deref()), ("purchase", Some("A/1")));
         assert_eq!((reported.amount, reported.commission), (worth(1250, "EUR"), worth(100, "EUR")));
         assert_eq!((reported.status.as_deref(), reported.product.as_deref()), (Some("approved"), Some("red shoes")));

@@ -68,6 +68,7 @@ impl EntityKind for Endpoint {
             click: None,
             utm: None,
             attribution: None,
+            conversion: None,
             changes: None,
             endpoint: Some(facts),
             message: None,

@@ -103,6 +103,7 @@ impl EntityKind for Link {
             event: name,
             timestamp: at,
             link: Some(link.facts()),
+            conversion: None,
             click: None,
             utm: None,
             attribution: None,
