@@ -45,6 +45,9 @@ pub(super) struct EndpointConnection {
     sender: Sender,
     /// Whether the connection has carried a request before this one.
     used: bool,
+    /// Whether the last request was handed to the connection. Before that, nothing that
+    /// comes over it is an answer to the request.
+    sent: bool,
 }
 
 enum Sender {
@@ -63,7 +66,7 @@ impl EndpointConnection {
                 .handshake(TokioIo::new(stream));
             let (sender, connection) = handshake.await?;
             drive(connection, permit);
-            return Ok(Self { sender: Sender::Http2(sender), used: false });
+            return Ok(Self { sender: Sender::Http2(sender), used: false, sent: false });
         }
         let watch = AnswerWatch::default();
         let watched = WatchedStream::new(stream, watch.clone());
@@ -77,7 +80,7 @@ impl EndpointConnection {
             .handshake(TokioIo::new(watched));
         let (sender, connection) = handshake.await?;
         drive(connection, permit);
-        Ok(Self { sender: Sender::Http1 { sender, watch }, used: false })
+        Ok(Self { sender: Sender::Http1 { sender, watch }, used: false, sent: false })
     }
 
     /// Tells whether the connection takes no more requests.
@@ -102,7 +105,7 @@ impl EndpointConnection {
     pub(super) fn share(&self) -> Option<Self> {
         match &self.sender {
             Sender::Http1 { .. } => None,
-            Sender::Http2(sender) => Some(Self { sender: Sender::Http2(sender.clone()), used: true }),
+            Sender::Http2(sender) => Some(Self { sender: Sender::Http2(sender.clone()), used: true, sent: false }),
         }
     }
 
@@ -110,8 +113,8 @@ impl EndpointConnection {
     /// status line, nothing is known before the head.
     pub(super) fn progress(&self) -> Progress {
         match &self.sender {
-            Sender::Http1 { watch, .. } => watch.progress(),
-            Sender::Http2(_) => Progress::Silent,
+            Sender::Http1 { watch, .. } if self.sent => watch.progress(),
+            Sender::Http1 { .. } | Sender::Http2(_) => Progress::Silent,
         }
     }
 
@@ -126,17 +129,20 @@ impl EndpointConnection {
         target: &RequestTarget,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, hyper::Error> {
+        self.sent = false;
         match &mut self.sender {
             Sender::Http1 { sender, watch } => {
                 request.uri_mut().clone_from(&target.path);
                 request.headers_mut().insert(HOST, target.host.clone());
                 sender.ready().await?;
                 watch.restart();
+                self.sent = true;
                 sender.send_request(request).await
             }
             Sender::Http2(sender) => {
                 request.uri_mut().clone_from(&target.absolute);
                 sender.ready().await?;
+                self.sent = true;
                 sender.send_request(request).await
             }
         }
@@ -151,4 +157,45 @@ fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static, p
         }
         drop(permit);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::Semaphore,
+    };
+
+    use super::*;
+
+    fn post() -> Request<Full<Bytes>> {
+        Request::post("/").body(Full::new(Bytes::from_static(b"{}"))).unwrap()
+    }
+
+    /// The status of the answer before must not be taken for that of a request which was
+    /// never sent.
+    #[tokio::test]
+    async fn a_request_on_a_connection_that_is_closed_has_no_answer() {
+        let (stream, mut receiver) = tokio::io::duplex(64 * 1024);
+        let sockets = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&sockets).acquire_owned().await.unwrap();
+        let dialed = DialedStream { stream: Box::new(stream), http2: false, permit };
+        let mut connection = EndpointConnection::new(dialed).await.unwrap();
+        let target = RequestTarget::parse("http://acme.com/").unwrap();
+        let answering = async {
+            receiver.read_u8().await.unwrap();
+            receiver.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        };
+        let (answered, ()) = tokio::join!(connection.send(&target, post()), answering);
+        answered.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(connection.progress(), Progress::Status(200));
+        drop(receiver);
+        // The permit is free again when the connection's task has ended.
+        let _freed = sockets.acquire().await.unwrap();
+        connection.send(&target, post()).await.unwrap_err();
+        assert_eq!(connection.progress(), Progress::Silent);
+    }
 }
