@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use bus::{Bus, BusError, PartitionFollower};
 use clap::{Args, ValueEnum};
-use schemas::Topic;
+use schemas::{DelayTier, Topic};
 use service::{Backoff, Part, Process, Shutdown, telemetry, vault::Vault};
 use store::Store;
 use tokio::{
@@ -90,7 +90,12 @@ impl PipelineRole {
                 Topic::Clicks,
                 Topic::Events,
                 Topic::Endpoints,
-                Topic::Delay,
+                Topic::Delay(DelayTier::Seconds5),
+                Topic::Delay(DelayTier::Minute1),
+                Topic::Delay(DelayTier::Minutes5),
+                Topic::Delay(DelayTier::Minutes30),
+                Topic::Delay(DelayTier::Hours2),
+                Topic::Delay(DelayTier::Hours24),
                 Topic::Attempts,
                 Topic::Dead,
                 Topic::Health,

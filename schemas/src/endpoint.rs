@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EndpointId, EndpointStatus, EventName, Filters, Timestamp, WorkspaceId};
+use crate::{EndpointId, EndpointStatus, EventName, Filters, RetrySchedule, Timestamp, WorkspaceId};
 
 /// A subscription of an endpoint to events: a name, `link.*`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,6 +98,9 @@ pub struct Endpoint {
     pub filters: Filters,
     /// The time that one exchange may take, body included.
     pub timeout_ms: u32,
+    /// The retries that a delivery has after a failed attempt.
+    #[serde(default, skip_serializing_if = "RetrySchedule::is_standard")]
+    pub retry_schedule: RetrySchedule,
     /// Headers that the customer wants added: they may hold secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, HeaderText>,

@@ -1,7 +1,7 @@
 //! The consumer groups with the topics that each reads. No other place in the project
 //! spells a group's name.
 
-use crate::Topic;
+use crate::{DelayTier, Topic};
 
 /// A consumer group of the pipeline, without the installation's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +57,14 @@ impl ConsumerGroup {
             Self::Conversions => &[Topic::ConversionsRaw, Topic::ConversionsWaiting],
             Self::WebhookClicks => &[Topic::Clicks],
             Self::WebhookEvents => &[Topic::Events],
-            Self::WebhookDelay => &[Topic::Delay],
+            Self::WebhookDelay => &[
+                Topic::Delay(DelayTier::Seconds5),
+                Topic::Delay(DelayTier::Minute1),
+                Topic::Delay(DelayTier::Minutes5),
+                Topic::Delay(DelayTier::Minutes30),
+                Topic::Delay(DelayTier::Hours2),
+                Topic::Delay(DelayTier::Hours24),
+            ],
             Self::Warehouse => &[Topic::Clicks, Topic::Events, Topic::Attempts],
         }
     }

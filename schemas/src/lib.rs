@@ -20,6 +20,7 @@ pub mod keyring;
 pub mod leader;
 pub mod link;
 pub mod placeholder;
+pub mod retry;
 pub mod sample;
 mod schema;
 pub mod scheme;
@@ -46,6 +47,7 @@ pub use ids::{
 pub use keyring::Keyring;
 pub use link::Link;
 pub use placeholder::is_placeholder;
+pub use retry::{DelayTier, RetrySchedule};
 pub use scheme::AppSchemes;
 pub use time::Timestamp;
 pub use topics::{Topic, Topics};

@@ -8,9 +8,10 @@ use serde_json::json;
 
 use crate::{
     AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, EventName, Filters, KeyId, LinkId,
-    Timestamp, WorkspaceId,
+    RetrySchedule, Timestamp, WorkspaceId,
     endpoint::Subscription,
     filter::{FilterKey, FiltersPatch},
+    retry::STANDARD_RETRIES,
 };
 
 macro_rules! ids {
@@ -82,6 +83,25 @@ impl JsonSchema for Subscription {
             "type": "string",
             "description": "An event's name, a prefix with an asterisk, or * for every event.",
             "enum": known,
+        })
+    }
+}
+
+impl JsonSchema for RetrySchedule {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RetrySchedule".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "array",
+            "items": {"type": "integer", "enum": STANDARD_RETRIES},
+            "maxItems": STANDARD_RETRIES.len(),
+            "examples": [STANDARD_RETRIES],
         })
     }
 }

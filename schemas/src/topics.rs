@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::DelayTier;
+
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -56,9 +58,9 @@ pub enum Topic {
     /// Every HTTP exchange with an endpoint, keyed by endpoint.
     /// [`Attempt`](crate::Attempt).
     Attempts,
-    /// Deliveries waiting for their next attempt or a slow endpoint's turn,
-    /// keyed by endpoint. [`Delivery`](crate::Delivery).
-    Delay,
+    /// Deliveries waiting for their next attempt or a slow endpoint's turn: a topic for
+    /// each tier, keyed by endpoint, in any partition. [`Delivery`](crate::Delivery).
+    Delay(DelayTier),
     /// Records and deliveries that were given up. [`Dead`](crate::Dead).
     Dead,
 }
@@ -85,7 +87,7 @@ pub enum Spread {
 
 impl Topic {
     /// Every topic, in the order in which `clickhook migrate` makes them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::ClicksRaw,
         Self::Clicks,
         Self::Events,
@@ -105,7 +107,12 @@ impl Topic {
         Self::Daykeys,
         Self::Health,
         Self::Attempts,
-        Self::Delay,
+        Self::Delay(DelayTier::Seconds5),
+        Self::Delay(DelayTier::Minute1),
+        Self::Delay(DelayTier::Minutes5),
+        Self::Delay(DelayTier::Minutes30),
+        Self::Delay(DelayTier::Hours2),
+        Self::Delay(DelayTier::Hours24),
         Self::Dead,
     ];
 
@@ -132,7 +139,7 @@ impl Topic {
             Self::Daykeys => "daykeys",
             Self::Health => "health",
             Self::Attempts => "attempts",
-            Self::Delay => "delay",
+            Self::Delay(tier) => tier.topic(),
             Self::Dead => "dead",
         }
     }
@@ -162,9 +169,8 @@ impl Topic {
             // As long as `clicks.raw` keeps the bundles.
             Self::Replayed => Cleanup::CompactFor(Duration::from_secs(72 * 3600)),
             Self::Daykeys => Cleanup::After(Duration::from_secs(48 * 3600)),
-            // 14 days and the default retry delay, so that an outage of 14 days loses no
-            // retry.
-            Self::Delay => Cleanup::After(Duration::from_secs(14 * 24 * 3600 + 60)),
+            // 14 days more than the delay, so that an outage of 14 days loses no retry.
+            Self::Delay(tier) => Cleanup::After(Duration::from_secs(14 * 24 * 3600 + tier.delay().as_secs())),
             Self::Dead => Cleanup::After(Duration::from_secs(90 * 24 * 3600)),
         }
     }
@@ -192,7 +198,7 @@ impl Topic {
             | Self::Clicks
             | Self::Events
             | Self::Attempts
-            | Self::Delay
+            | Self::Delay(_)
             | Self::Dead => Spread::Shared,
         }
     }

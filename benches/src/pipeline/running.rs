@@ -93,7 +93,7 @@ impl Pipeline {
             ("CLICKHOOK_ENDPOINTS_ALLOW_HTTP", "true".to_owned()),
             ("CLICKHOOK_ENDPOINTS_ALLOW_PRIVATE", "true".to_owned()),
             // What the burst makes spill comes back within the run.
-            ("CLICKHOOK_WEBHOOK_RETRY_DELAY_MS", "1000".to_owned()),
+            ("CLICKHOOK_WEBHOOK_RETRY_SPEEDUP", "60".to_owned()),
             ("CLICKHOOK_ENRICHER_GEO_CITY", list(cities.into_iter().flatten().collect())),
             ("CLICKHOOK_ENRICHER_GEO_COUNTRY", list(countries.into_iter().collect())),
             ("CLICKHOOK_ADMIN_KEY", self.admin_key.clone()),

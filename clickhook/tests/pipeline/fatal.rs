@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bus::{Bus, BusConfig, Outgoing};
-use schemas::{Topic, topics::Cleanup};
+use schemas::{DelayTier, Topic, topics::Cleanup};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -155,7 +155,7 @@ fn nothing_is_lost_or_stuck_when_any_kafka_producer_fails_for_good() {
     faults.fail("dispatcher", Topic::Attempts, || {});
     goes_on();
     receiver.refuse();
-    faults.fail("dispatcher", Topic::Delay, || {});
+    faults.fail("dispatcher", Topic::Delay(DelayTier::Minute1), || {});
     receiver.accept();
     goes_on();
     let failures = faults.failures("dispatcher");

@@ -130,7 +130,7 @@ impl Installation {
             .env("CLICKHOOK_INSTALLATION_KEY", "11".repeat(32))
             .env("CLICKHOOK_ENDPOINTS_ALLOW_HTTP", "true")
             .env("CLICKHOOK_ENDPOINTS_ALLOW_PRIVATE", "true")
-            .env("CLICKHOOK_WEBHOOK_RETRY_DELAY_MS", "500")
+            .env("CLICKHOOK_WEBHOOK_RETRY_SPEEDUP", "120")
             .envs(self.settings.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
         command

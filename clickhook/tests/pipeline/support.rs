@@ -71,7 +71,7 @@ impl Up {
             .arg(data_dir)
             .env("CLICKHOOK_ADMIN_KEY", ADMIN_KEY)
             // So that what fails in an outage comes back within the test.
-            .env("CLICKHOOK_WEBHOOK_RETRY_DELAY_MS", "500")
+            .env("CLICKHOOK_WEBHOOK_RETRY_SPEEDUP", "120")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

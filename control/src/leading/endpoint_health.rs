@@ -232,6 +232,7 @@ mod tests {
             events: Vec::new(),
             filters: serde_json::from_str("{}").unwrap(),
             timeout_ms: 5000,
+            retry_schedule: schemas::RetrySchedule::default(),
             headers: BTreeMap::new(),
             status: EndpointStatus::Active,
             status_reason: None,

@@ -243,6 +243,8 @@ fn endpoints() -> Vec<Hostile> {
         endpoint(&with("events", json!("*")), "events"),
         endpoint(&with("events", json!(["link.**"])), "events[0]"),
         endpoint(&with("timeout_ms", json!(0)), "timeout_ms"),
+        endpoint(&with("retry_schedule", json!([300])), "retry_schedule"),
+        endpoint(&with("retry_schedule", json!([60, 300, 1800, 7200, 86400, 1])), "retry_schedule"),
         endpoint(&with("timeout_ms", json!(4_000_000_000_u64)), "timeout_ms"),
         endpoint(&with("filters", json!({"$where": "1"})), "filters"),
         endpoint(&with("headers", json!({"Host": "evil.example"})), "headers.Host"),

@@ -23,6 +23,7 @@ use super::{
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
     outcome::{EndpointAnswer, Exchange, Verdict, judge},
+    retry::{RetryPolicy, RetryTiming},
     sign::{ATTEMPT, EVENT, ID, SIGNATURE, SIMPLE_SIGNATURE, TIMESTAMP},
 };
 
@@ -31,7 +32,7 @@ const KEPT_BYTES: usize = 1024;
 
 /// Makes attempts.
 pub(super) struct Attempts {
-    config: Config,
+    timing: RetryTiming,
     client: HttpClient,
     endpoints: Arc<Endpoints>,
     outbox: Arc<WebhookOutbox>,
@@ -54,7 +55,7 @@ impl Attempts {
         outbox: Arc<WebhookOutbox>,
         metrics: WebhookMetrics,
     ) -> Result<Self, Error> {
-        Ok(Self { client: HttpClient::new(config)?, config: config.clone(), endpoints, outbox, metrics })
+        Ok(Self { client: HttpClient::new(config)?, timing: config.retry_timing(), endpoints, outbox, metrics })
     }
 
     /// Attempts a delivery once, and returns when Kafka has what follows from it.
@@ -74,7 +75,8 @@ impl Attempts {
         }
         let finished = self.exchange(&recipient, &delivery).await;
         self.metrics.exchange.observe(finished.took.as_secs_f64());
-        let verdict = judge(&finished.exchange, delivery.attempt, &self.config, rand::random());
+        let retries = RetryPolicy { schedule: recipient.retry_schedule, timing: self.timing };
+        let verdict = judge(&finished.exchange, delivery.attempt, retries, rand::random());
         if verdict == Verdict::Delivered && delivery.attempt == 1 {
             self.metrics.latency.observe(Timestamp::now().since(delivery.message.at).as_secs_f64());
         }

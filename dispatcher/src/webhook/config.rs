@@ -1,10 +1,12 @@
 //! `[webhook]` in the configuration.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
+
+use super::retry::RetryTiming;
 
 /// The settings of webhook delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,15 +16,14 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Deliveries that may wait in one endpoint's lane, however slow the endpoint is.
     /// For a quick endpoint as many may wait as it works off in 5 s. Further
-    /// deliveries go to the delay topic.
+    /// deliveries go to the delay topics.
     pub lane_queue: usize,
     /// Deliveries that may wait in all lanes together. Above that number, further
-    /// deliveries to busy endpoints go to the delay topic.
+    /// deliveries to busy endpoints go to the delay topics.
     pub max_queued: usize,
-    /// Attempts that a delivery has before it goes to `dead`.
-    pub max_attempts: u32,
-    /// The delay between a failed attempt and the next one, ±10 %.
-    pub retry_delay_ms: u64,
+    /// The number that every delay before a retry is divided by. For tests: 1 keeps the
+    /// promised schedule.
+    pub retry_speedup: u32,
     /// The time for which an idle connection is kept. Many servers close idle
     /// connections after 5 s, and a request that is sent at that moment is lost: stay
     /// below.
@@ -102,8 +103,7 @@ impl Default for Config {
             max_in_flight: 32,
             lane_queue: 512,
             max_queued: 20_000,
-            max_attempts: 6,
-            retry_delay_ms: 60_000,
+            retry_speedup: 1,
             keep_alive_ms: 4_000,
             max_exchanges: 10_000,
             max_connections: 4_000,
@@ -129,16 +129,15 @@ impl Config {
         within("webhook.max_in_flight", self.max_in_flight as u64, 1, 1000)?;
         within("webhook.lane_queue", self.lane_queue as u64, 1, 100_000)?;
         within("webhook.max_queued", self.max_queued as u64, 1, 1_000_000)?;
-        within("webhook.max_attempts", u64::from(self.max_attempts), 1, 100)?;
-        within("webhook.retry_delay_ms", self.retry_delay_ms, 10, 86_400_000)?;
+        within("webhook.retry_speedup", u64::from(self.retry_speedup), 1, 100_000)?;
         within("webhook.keep_alive_ms", self.keep_alive_ms, 0, 3_600_000)?;
         within("webhook.max_exchanges", self.max_exchanges as u64, 1, 1_000_000)?;
         within("webhook.max_connections", self.max_connections as u64, 1, 1_000_000)?;
         within("webhook.drain_ms", self.drain_ms, 0, 600_000)
     }
 
-    pub(super) const fn retry_delay(&self) -> Duration {
-        Duration::from_millis(self.retry_delay_ms)
+    pub(super) const fn retry_timing(&self) -> RetryTiming {
+        RetryTiming { speedup: self.retry_speedup }
     }
 }
 
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_is_named_with_what_is_allowed() {
         assert!(Config::default().validate().is_ok());
-        let error = Config { max_attempts: 0, ..Config::default() }.validate().unwrap_err().to_string();
-        assert_eq!(error, "webhook.max_attempts = 0: must be from 1 to 100");
+        let error = Config { retry_speedup: 0, ..Config::default() }.validate().unwrap_err().to_string();
+        assert_eq!(error, "webhook.retry_speedup = 0: must be from 1 to 100000");
     }
 }

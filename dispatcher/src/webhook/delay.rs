@@ -1,13 +1,13 @@
-//! The reader of the delay topic: a delivery waits at the head of its partition
+//! The reader of the delay topics: a delivery waits at the head of its partition
 //! until it is due, while the consumer keeps polling. A delivery holds up those
-//! behind it for at most the topic's delay: one that is due later is written to the
-//! topic's end again.
+//! behind it for at most the topic's delay: one that is due later is then written to
+//! the topic that fits the rest of its wait.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{Consumer, Partition, Record};
 use bytes::Bytes;
-use schemas::{Delivery, Timestamp};
+use schemas::{Delivery, Timestamp, Topic};
 use tracing::debug;
 
 use super::{
@@ -47,9 +47,13 @@ impl RecordHandler for DelayReader {
             }
         };
         let now = Timestamp::now();
-        let retry_delay = self.deliverer.config.retry_delay();
         let due = delayed.due;
-        let leaves_at = leaves_at(due, record.timestamp().unwrap_or(now), retry_delay);
+        let appended = record.timestamp().unwrap_or(now);
+        let timing = self.deliverer.config.retry_timing();
+        let leaves_at = match source.partition.topic {
+            Topic::Delay(tier) => timing.leaves_at(tier, due, appended),
+            _ => due,
+        };
         let head = PausedHead { delivery: in_flight(delayed, now, source, claim), due, leaves_at };
         if leaves_at <= now && !self.deliverer.is_backlogged() {
             return self.release(head, now);
@@ -115,25 +119,5 @@ fn in_flight(delayed: Delivery, read_at: Timestamp, source: SourceRecord, claim:
             source,
         }),
         claim,
-    }
-}
-
-/// Returns when a record appended at `appended` leaves the head of its partition:
-/// when it is due, or when it has waited as long as the longest retry delay.
-fn leaves_at(due: Timestamp, appended: Timestamp, retry_delay: Duration) -> Timestamp {
-    due.min(appended.plus(retry_delay.mul_f64(1.1)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_delivery_keeps_the_head_longer_than_the_delay() {
-        let at = Timestamp::from_millis;
-        let delay = Duration::from_millis(1000);
-        assert_eq!(leaves_at(at(5_900), at(5_000), delay), at(5_900));
-        assert_eq!(leaves_at(at(3_600_000), at(5_000), delay), at(6_100));
-        assert_eq!(leaves_at(at(4_000), at(5_000), delay), at(4_000));
     }
 }

@@ -1,5 +1,5 @@
 //! Admission: a delivery that was read is given to its endpoint's lane, and where
-//! the lane has no room, to the delay topic. Workers attempt what a lane lets
+//! the lane has no room, to a delay topic. Workers attempt what a lane lets
 //! begin. Nothing here waits on a consumer's thread.
 
 use std::{
@@ -25,7 +25,7 @@ use super::{
     lane::Offer,
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
-    outcome::jittered,
+    retry::jittered,
     worker::work,
 };
 
@@ -73,7 +73,7 @@ impl Deliverer {
     }
 
     /// Gives a delivery to its endpoint's lane, or where the lane is full, to the
-    /// delay topic. Never waits.
+    /// delay topics. Never waits.
     pub(super) fn offer(self: &Arc<Self>, recipient: &Recipient, delivery: InFlight) {
         match recipient.lane.offer(delivery, Instant::now()) {
             Offer::Start(next) => {
@@ -89,7 +89,7 @@ impl Deliverer {
         }
     }
 
-    /// Writes a delivery to the delay topic, its attempts as they are. Never waits.
+    /// Writes a delivery to a delay topic, its attempts as they are. Never waits.
     pub(super) fn spawn_delay(&self, delivery: InFlight, due: Timestamp) {
         let outbox = Arc::clone(&self.outbox);
         self.spawn_write(async move {
@@ -118,7 +118,7 @@ impl Deliverer {
     }
 
     /// Waits until no task runs, at most `grace`. After half of it, deliveries that
-    /// still wait in lanes go to the delay topic.
+    /// still wait in lanes go to a delay topic.
     pub(super) async fn drain(&self, grace: Duration) {
         let start = Instant::now();
         while self.tasks.load(Ordering::Acquire) > 0 && start.elapsed() < grace {

@@ -15,7 +15,7 @@ pub(super) struct Message {
     pub workspace: WorkspaceId,
     pub event_id: EventId,
     pub event: EventName,
-    /// The time of the event; of a delivery from the delay topic, the time at
+    /// The time of the event; of a delivery from a delay topic, the time at
     /// which it was read.
     pub at: Timestamp,
     pub body: Bytes,

@@ -10,7 +10,9 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
 use parking_lot::{Mutex, RwLock};
-use schemas::{Endpoint, EndpointId, EndpointStatus, Event, EventName, Filters, Timestamp, endpoint::HeaderText};
+use schemas::{
+    Endpoint, EndpointId, EndpointStatus, Event, EventName, Filters, RetrySchedule, Timestamp, endpoint::HeaderText,
+};
 use service::{secret::Secret, vault::Vault};
 use tracing::error;
 
@@ -32,6 +34,7 @@ pub(super) struct Recipient {
     pub status: EndpointStatus,
     /// The time limit of one exchange.
     pub timeout: Duration,
+    pub retry_schedule: RetrySchedule,
     filters: Filters,
     events: Vec<EventName>,
     /// The constant part of its requests, or the reason why none can be made.
@@ -138,6 +141,7 @@ impl Endpoints {
             workspace: endpoint.workspace.as_str().to_owned(),
             status: endpoint.status,
             timeout: Duration::from_millis(u64::from(endpoint.timeout_ms.max(1))),
+            retry_schedule: endpoint.retry_schedule,
             filters: endpoint.filters.clone(),
             events: EventName::ALL
                 .iter()
@@ -267,6 +271,7 @@ mod tests {
             events: serde_json::from_str(events).unwrap(),
             filters: serde_json::from_str(filters).unwrap(),
             timeout_ms: 5000,
+            retry_schedule: RetrySchedule::default(),
             headers: [
                 ("x-team".to_owned(), HeaderText::Clear("growth".to_owned())),
                 ("user-agent".to_owned(), HeaderText::Clear("mine".to_owned())),

@@ -46,7 +46,7 @@ impl WebhookMetrics {
             attempts: metrics.family_counter("clickhook_webhook_attempts", "Attempts by how they ended"),
             spilled: metrics.counter(
                 "clickhook_webhook_spilled_deliveries",
-                "Deliveries that found their lane full and wait on the delay topic",
+                "Deliveries that found their lane full and wait on a delay topic",
             ),
             postponed: metrics.counter(
                 "clickhook_webhook_postponed_deliveries",

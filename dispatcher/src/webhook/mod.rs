@@ -1,12 +1,13 @@
 //! Webhooks: events become signed requests to the endpoints that ask for them.
 //!
 //! Three consumers, each on a thread of its own, read `clicks` and `events`
-//! (`events.rs`) and the delay topic (`delay.rs`). A record is matched with its
+//! (`events.rs`) and the delay topics (`delay.rs`). A record is matched with its
 //! endpoints (`endpoints.rs`) and becomes deliveries (`delivery.rs`). A delivery is
 //! admitted (`deliver.rs`) to its endpoint's lane, which says when it may begin
 //! (`lane/`, `worker.rs`). An attempt (`attempt.rs`) is one exchange over HTTP (`exchange/`),
 //! to an address that is allowed (`guard.rs`), with a body that is signed (`sign.rs`).
-//! `outcome.rs` decides what follows from the exchange, and `outbox.rs` writes it to
+//! `outcome.rs` decides what follows from the exchange, `retry.rs` when, and `outbox.rs`
+//! writes it to
 //! Kafka. Offsets are committed by `readers.rs` once every claim below them is
 //! complete (`claims.rs`).
 
@@ -28,6 +29,7 @@ mod metrics;
 mod outbox;
 mod outcome;
 mod readers;
+mod retry;
 pub mod sign;
 pub mod verify;
 mod worker;
@@ -82,7 +84,7 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
         () = shutdown.wait() => return Ok(()),
     }
     let drain = Duration::from_millis(config.drain_ms);
-    let outbox = Arc::new(WebhookOutbox::new(&bus, metrics.clone())?);
+    let outbox = Arc::new(WebhookOutbox::new(&bus, config.retry_timing(), metrics.clone())?);
     let mut readers = Readers::new(bus, health, metrics.outstanding.clone());
     let deliverer = Arc::new(Deliverer::new(config, endpoints, outbox, metrics)?);
     let events = Arc::clone(&deliverer);

@@ -20,6 +20,7 @@ use super::{
     claims::OffsetClaim,
     delivery::{InFlight, SourceRecord},
     metrics::WebhookMetrics,
+    retry::RetryTiming,
 };
 
 /// The producer's batching delay. Only offsets wait for these records, so they may
@@ -34,6 +35,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct WebhookOutbox {
     producer: Producer,
     topics: Arc<Topics>,
+    timing: RetryTiming,
     metrics: WebhookMetrics,
     /// The name of this process in its reports on endpoints.
     process: String,
@@ -44,13 +46,14 @@ pub(super) struct WebhookOutbox {
 impl WebhookOutbox {
     /// # Errors
     /// When a setting of the producer is refused.
-    pub(super) fn new(bus: &Bus, metrics: WebhookMetrics) -> Result<Self, BusError> {
+    pub(super) fn new(bus: &Bus, timing: RetryTiming, metrics: WebhookMetrics) -> Result<Self, BusError> {
         // The producer never gives a record up by itself: an offset waits for the
         // record, and an outage of Kafka is waited out.
         let producer = bus.producer("webhook", LINGER, Duration::ZERO)?;
         Ok(Self {
             producer,
             topics: Arc::clone(bus.topics()),
+            timing,
             metrics,
             process: format!("{:016x}", rand::random::<u64>()),
             warned: Mutex::new(None),
@@ -81,14 +84,15 @@ impl WebhookOutbox {
         }
     }
 
-    /// Writes a delivery to the delay topic, with attempt number `attempt` due at
-    /// `due`, and completes its claim when Kafka has the record.
+    /// Writes a delivery to the delay topic that fits its wait, with attempt number
+    /// `attempt` due at `due`, and completes its claim when Kafka has the record.
     pub(super) async fn delay(&self, delivery: InFlight, attempt: u32, due: Timestamp) {
         let record = delivery.to_record(attempt, due);
-        match self.produce_for(Topic::Delay, record.endpoint, &json(&record)).await {
+        let tier = self.timing.tier(due.since(Timestamp::now()));
+        match self.produce_for(Topic::Delay(tier), record.endpoint, &json(&record)).await {
             Ok(()) => delivery.claim.complete(),
             Err(TooLarge) => {
-                self.dead_letter(delivery, "the delivery is too large for the delay topic: no retry".to_owned()).await;
+                self.dead_letter(delivery, "the delivery is too large for a delay topic: no retry".to_owned()).await;
             }
         }
     }

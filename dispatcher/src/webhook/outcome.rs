@@ -1,14 +1,11 @@
 //! The decision that follows from an exchange with an endpoint (docs/CONTRACTS.md §4), and
-//! the time of the next attempt. Nothing here sends, waits or records.
+//! what an endpoint asks for. Nothing here sends, waits or records.
 
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::config::Config;
-
-/// The longest wait that an endpoint may ask for with `Retry-After`.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+use super::retry::{RetryPolicy, jittered};
 
 /// The pause before a delivery whose endpoint was not asked is tried again.
 const POSTPONED: Duration = Duration::from_secs(5);
@@ -65,7 +62,7 @@ pub(super) enum Verdict {
 }
 
 /// Judges attempt number `attempt` (from 1). `random`, from 0 to 1, decides the jitter.
-pub(super) fn judge(exchange: &Exchange, attempt: u32, config: &Config, random: f64) -> Verdict {
+pub(super) fn judge(exchange: &Exchange, attempt: u32, retries: RetryPolicy, random: f64) -> Verdict {
     let (why, asked) = match exchange {
         Exchange::Answered(EndpointAnswer { status: 200..=299, .. }) => return Verdict::Delivered,
         Exchange::Answered(EndpointAnswer { status: 410, .. }) => {
@@ -83,24 +80,18 @@ pub(super) fn judge(exchange: &Exchange, attempt: u32, config: &Config, random: 
             return Verdict::Postponed { after: jittered(POSTPONED, random), why: reason.clone() };
         }
     };
-    if attempt >= config.max_attempts {
-        return Verdict::Dead { why: format!("{why}; that was attempt {attempt} of {}", config.max_attempts) };
+    match retries.delay_after(attempt, asked, random) {
+        Some(after) => Verdict::Retry { after, why },
+        None => Verdict::Dead { why: format!("{why}; that was attempt {attempt} of {}", retries.schedule.attempts()) },
     }
-    let asked = asked.unwrap_or_default().min(LONGEST_RETRY_AFTER);
-    // The retry never comes earlier than the endpoint asked for.
-    let after = jittered(config.retry_delay(), random).max(asked.mul_f64(1.0 + 0.1 * random));
-    Verdict::Retry { after, why }
 }
 
-/// Returns `delay` ±10 %, as `random` from 0 to 1 decides.
-pub(super) fn jittered(delay: Duration, random: f64) -> Duration {
-    delay.mul_f64(0.9 + 0.2 * random)
-}
-
-/// Reads `Retry-After`, seconds or a date (RFC 9110, 10.2.3), as a time from `now`.
+/// Reads `Retry-After`, seconds or a date (RFC 9110, 10.2.3), as a time from `now`. A
+/// number of seconds that is too large for us is the largest one (RFC 9111, 1.2.2).
 pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(value).ok()?;
     Some(at.duration_since(now).unwrap_or_default())
@@ -108,12 +99,13 @@ pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use schemas::RetrySchedule;
 
-    use super::*;
+    use super::{super::retry::RetryTiming, *};
 
-    fn config() -> Config {
-        Config { max_attempts: 3, retry_delay_ms: 1000, ..Config::default() }
+    /// Three attempts, the second one a second after the first.
+    fn retries() -> RetryPolicy {
+        RetryPolicy { schedule: RetrySchedule::first(2), timing: RetryTiming { speedup: 60 } }
     }
 
     fn answered(status: u16, retry_after_s: Option<u64>) -> Exchange {
@@ -127,11 +119,11 @@ mod tests {
     #[test]
     fn only_2xx_is_delivered_and_410_is_final() {
         for status in [200, 201, 204, 299] {
-            assert_eq!(judge(&answered(status, None), 3, &config(), 0.5), Verdict::Delivered);
+            assert_eq!(judge(&answered(status, None), 3, retries(), 0.5), Verdict::Delivered);
         }
-        assert!(matches!(judge(&answered(410, None), 1, &config(), 0.5), Verdict::Dead { .. }));
+        assert!(matches!(judge(&answered(410, None), 1, retries(), 0.5), Verdict::Dead { .. }));
         for status in [100, 301, 302, 307, 308, 400, 401, 404, 408, 429, 500, 503, 599] {
-            let verdict = judge(&answered(status, None), 1, &config(), 0.5);
+            let verdict = judge(&answered(status, None), 1, retries(), 0.0);
             assert!(
                 matches!(&verdict, Verdict::Retry { why, after } if why.contains(&status.to_string()) && *after == Duration::from_secs(1)),
                 "{verdict:?}"
@@ -142,8 +134,8 @@ mod tests {
     #[test]
     fn the_last_attempt_is_the_last() {
         let failed = Exchange::Failed("no answer within 5000 ms".to_owned());
-        assert!(matches!(judge(&failed, 2, &config(), 0.0), Verdict::Retry { .. }));
-        let verdict = judge(&failed, 3, &config(), 0.0);
+        assert!(matches!(judge(&failed, 2, retries(), 0.0), Verdict::Retry { .. }));
+        let verdict = judge(&failed, 3, retries(), 0.0);
         assert_eq!(verdict, Verdict::Dead { why: "no answer within 5000 ms; that was attempt 3 of 3".to_owned() });
     }
 
@@ -151,30 +143,28 @@ mod tests {
     fn a_flaw_after_the_status_changes_no_verdict() {
         let flawed =
             |status| Exchange::Answered(EndpointAnswer::flawed(status, "its body broke off: reset".to_owned()));
-        assert_eq!(judge(&flawed(200), 3, &config(), 0.5), Verdict::Delivered);
-        assert!(matches!(judge(&flawed(500), 1, &config(), 0.5), Verdict::Retry { .. }));
+        assert_eq!(judge(&flawed(200), 3, retries(), 0.5), Verdict::Delivered);
+        assert!(matches!(judge(&flawed(500), 1, retries(), 0.5), Verdict::Retry { .. }));
     }
 
     #[test]
     fn our_own_fault_uses_no_attempt() {
         let ours = Exchange::Ours("no sockets".to_owned());
         for attempt in [1, 3, 100] {
-            let verdict = judge(&ours, attempt, &config(), 0.5);
+            let verdict = judge(&ours, attempt, retries(), 0.0);
             assert_eq!(verdict, Verdict::Postponed { after: POSTPONED, why: "no sockets".to_owned() });
         }
     }
 
     #[test]
-    fn retry_after_lengthens_the_wait_within_bounds() {
-        let after = |status, seconds| match judge(&answered(status, Some(seconds)), 1, &config(), 0.0) {
+    fn only_429_and_503_may_ask_for_a_wait() {
+        let after = |status, seconds| match judge(&answered(status, Some(seconds)), 1, retries(), 0.0) {
             Verdict::Retry { after, .. } => after,
             other => panic!("{other:?}"),
         };
         assert_eq!(after(429, 120), Duration::from_secs(120));
         assert_eq!(after(503, 120), Duration::from_secs(120));
-        assert_eq!(after(500, 120), Duration::from_millis(900), "only 429 and 503 may ask");
-        assert_eq!(after(429, 0), Duration::from_millis(900), "it never shortens the wait");
-        assert_eq!(after(429, 1_000_000), LONGEST_RETRY_AFTER);
+        assert_eq!(after(500, 120), Duration::from_secs(1), "only 429 and 503 may ask");
     }
 
     #[test]
@@ -183,15 +173,12 @@ mod tests {
         assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Fri, 31 Dec 1999 23:59:59 GMT", now), Some(Duration::from_secs(59)));
         assert_eq!(retry_after("Fri, 31 Dec 1999 23:58:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon", now), None);
-    }
-
-    proptest! {
-        #[test]
-        fn jitter_is_at_most_a_tenth(ms in 0_u64..10_000_000, random in 0.0..1.0_f64) {
-            let delay = Duration::from_millis(ms);
-            let jittered = jittered(delay, random);
-            prop_assert!(jittered >= delay.mul_f64(0.9) && jittered <= delay.mul_f64(1.1));
+        assert_eq!(retry_after("Friday, 31-Dec-99 23:59:59 GMT", now), Some(Duration::from_secs(59)));
+        assert_eq!(retry_after("Fri Dec 31 23:59:59 1999", now), Some(Duration::from_secs(59)));
+        assert_eq!(retry_after(" 120 ", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("99999999999999999999", now), Some(Duration::from_secs(u64::MAX)));
+        for wrong in ["soon", "", "-5", "+5", "6.5", "Fri, 31 Dec 1999 23:59:59 +0000"] {
+            assert_eq!(retry_after(wrong, now), None, "{wrong}");
         }
     }
 }

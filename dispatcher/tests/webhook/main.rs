@@ -17,8 +17,8 @@ use dispatcher::webhook::{
 use receiver::{Received, Receiver, Reply};
 use rig::{Rig, TRACE, click, config};
 use schemas::{
-    Attempt, Dead, Delivery, EndpointId, EndpointStatus, EventName, Outcome, Timestamp, Topic,
-    endpoint_health::EndpointHealth, sample,
+    Attempt, Dead, DelayTier, Delivery, EndpointId, EndpointStatus, EventName, Outcome, RetrySchedule, Timestamp,
+    Topic, endpoint_health::EndpointHealth, sample,
 };
 use service::secret::Secret;
 use tokio::io::AsyncWriteExt;
@@ -128,7 +128,7 @@ async fn an_endpoint_that_hangs_delays_no_other() {
     slow.timeout_ms = 60_000;
     rig.write(&slow).await;
     rig.add(&healthy.url).await;
-    let config = Config { max_in_flight: 4, lane_queue: 32, retry_delay_ms: 60_000, drain_ms: 0, ..config() };
+    let config = Config { max_in_flight: 4, lane_queue: 32, retry_speedup: 1, drain_ms: 0, ..config() };
     let running = rig.start(config).await;
     let mut expected = HashSet::new();
     // More at once than the hanging endpoint has room for, but not more than the healthy
@@ -145,8 +145,8 @@ async fn an_endpoint_that_hangs_delays_no_other() {
         healthy.received().iter().map(|received| received.header("webhook-id").to_owned()).collect();
     assert_eq!(ids, expected);
     assert_eq!(hanging.received().len(), 4, "no more than may be in flight");
-    // Deliveries that found no room are on the delay topic, without a spent attempt.
-    let waiting: Vec<Delivery> = rig.read(Topic::Delay, 164).await;
+    // Deliveries that found no room are on a delay topic, without a spent attempt.
+    let waiting: Vec<Delivery> = rig.read(Topic::Delay(DelayTier::Seconds5), 164).await;
     assert!(waiting.iter().all(|delivery| delivery.attempt == 1 && delivery.endpoint == slow.id));
     running.stop().await;
 }
@@ -201,7 +201,7 @@ async fn a_delivery_too_large_for_a_retry_is_dead_lettered_in_part() {
     rig.emit_body(EventName::LinkClicked, &body, None).await;
 
     let dead: Vec<Dead> = rig.read(Topic::Dead, 1).await;
-    assert!(dead[0].reason.contains("too large for the delay topic"), "{}", dead[0].reason);
+    assert!(dead[0].reason.contains("too large for a delay topic"), "{}", dead[0].reason);
     assert!(dead[0].reason.contains("its content was cut"), "{}", dead[0].reason);
     assert_eq!(dead[0].delivery, None);
     let excerpt = dead[0].payload.as_ref().unwrap();
@@ -347,10 +347,10 @@ async fn a_test_reaches_its_endpoint_alone_whatever_that_asks_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_test_waits_once_for_its_endpoint_to_become_known() {
     let rig = Rig::new().await;
-    let running = rig.start(config()).await;
+    let running = rig.start(Config { retry_speedup: 1, ..config() }).await;
     let unknown = EndpointId::mint();
     rig.emit(&sample::event(EventName::WebhookTest, Timestamp::now()), Some(unknown)).await;
-    let waiting: Vec<Delivery> = rig.read(Topic::Delay, 1).await;
+    let waiting: Vec<Delivery> = rig.read(Topic::Delay(DelayTier::Seconds5), 1).await;
     assert_eq!(waiting[0].endpoint, unknown);
     assert_eq!(waiting[0].attempt, 1);
     let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 1).await;
@@ -407,9 +407,12 @@ async fn a_private_address_is_refused_where_it_is_not_allowed() {
     let receiver = Receiver::start(&[]).await;
     let port = receiver.url.trim_end_matches("/hook").rsplit(':').next().unwrap();
     // As a literal address, and through a name.
-    rig.add(&receiver.url).await;
-    rig.add(&format!("http://localhost:{port}/hook")).await;
-    let config = Config { allow_private: false, max_attempts: 1, ..config() };
+    for url in [receiver.url.clone(), format!("http://localhost:{port}/hook")] {
+        let (mut endpoint, _) = rig.endpoint(&url);
+        endpoint.retry_schedule = RetrySchedule::first(0);
+        rig.write(&endpoint).await;
+    }
+    let config = Config { allow_private: false, ..config() };
     let running = rig.start(config).await;
     rig.emit(&click(), None).await;
     let dead: Vec<Dead> = rig.read(Topic::Dead, 2).await;
@@ -433,7 +436,7 @@ async fn what_is_under_way_is_finished_before_it_stops() {
     // The attempt fails while draining, and its retry is kept.
     running.stop().await;
     assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 1);
-    let waiting: Vec<Delivery> = rig.read(Topic::Delay, 1).await;
+    let waiting: Vec<Delivery> = rig.read(Topic::Delay(DelayTier::Minute1), 1).await;
     assert_eq!(waiting[0].attempt, 2);
     let running = rig.start(config()).await;
     receiver.wait(2).await;
@@ -540,7 +543,7 @@ async fn a_quick_endpoint_catches_up_in_one_go() {
         );
         emitted += 8;
     }
-    let config = Config { lane_queue: 64, retry_delay_ms: 3_600_000, ..config() };
+    let config = Config { lane_queue: 64, retry_speedup: 1, ..config() };
     let running = rig.start(config).await;
     let received = receiver.wait(emitted).await;
     let ids: HashSet<&str> = received.iter().map(|received| received.header("webhook-id")).collect();

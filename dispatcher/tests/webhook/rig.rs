@@ -6,8 +6,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bus::{Assigned, Assignments, Bus, BusConfig, Commit, Isolation, Membership, Outgoing, Producer, Revoked};
 use dispatcher::webhook::{self, Config};
 use schemas::{
-    ClickId, Endpoint, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Timestamp, Topic, WorkspaceId,
-    sample,
+    ClickId, Endpoint, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, RetrySchedule, Timestamp,
+    Topic, WorkspaceId, sample,
 };
 use serde::de::DeserializeOwned;
 use service::{
@@ -30,9 +30,9 @@ pub(crate) struct Running {
     task: JoinHandle<Result<(), webhook::Error>>,
 }
 
-/// Quick retries, and endpoints on this machine.
+/// Quick retries (after 200 ms and 1 s), and endpoints on this machine.
 pub(crate) fn config() -> Config {
-    Config { allow_private: true, allow_http: true, retry_delay_ms: 200, max_attempts: 3, ..Config::default() }
+    Config { allow_private: true, allow_http: true, retry_speedup: 300, ..Config::default() }
 }
 
 impl Rig {
@@ -61,6 +61,7 @@ impl Rig {
             events: serde_json::from_str(r#"["*"]"#).unwrap(),
             filters: serde_json::from_str("{}").unwrap(),
             timeout_ms: 5000,
+            retry_schedule: RetrySchedule::first(2),
             headers: std::collections::BTreeMap::new(),
             status: EndpointStatus::Active,
             status_reason: None,

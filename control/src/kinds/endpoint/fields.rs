@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use axum::http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use schemas::{
-    Endpoint, EndpointId, EndpointStatus, Filters, SealedSecret, Timestamp, WorkspaceId,
+    Endpoint, EndpointId, EndpointStatus, Filters, RetrySchedule, SealedSecret, Timestamp, WorkspaceId,
     endpoint::{HeaderText, Subscription},
     filter::FiltersPatch,
     usermap::UserMap,
@@ -70,6 +70,10 @@ pub(crate) struct NewEndpoint {
     /// The longest time of one exchange, including the body, in milliseconds; 5000 by default.
     #[schemars(range(min = *TIMEOUT_MS.start(), max = *TIMEOUT_MS.end()))]
     timeout_ms: Option<u32>,
+    /// The delays before the retries of a delivery, in seconds: a beginning of the standard schedule, which is the
+    /// default. After the last one the delivery is given up.
+    #[serde(default)]
+    retry_schedule: RetrySchedule,
     /// The headers to be added to each request.
     #[serde(default)]
     #[schemars(extend("maxProperties" = HEADERS))]
@@ -91,6 +95,9 @@ pub(crate) struct EndpointPatch {
     /// The longest time of one exchange, including the body, in milliseconds; 5000 by default.
     #[schemars(range(min = *TIMEOUT_MS.start(), max = *TIMEOUT_MS.end()))]
     timeout_ms: Patch<u32>,
+    /// The delays before the retries of a delivery, in seconds: a beginning of the standard schedule, which is the
+    /// default. After the last one the delivery is given up.
+    retry_schedule: Patch<RetrySchedule>,
     /// The headers to be added to each request. `***`, as answers show every value, keeps the value.
     #[schemars(extend("maxProperties" = HEADERS))]
     headers: Patch<BTreeMap<String, Option<String>>>,
@@ -131,6 +138,7 @@ impl NewEndpoint {
             events: self.events,
             filters: self.filters,
             timeout_ms: self.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
+            retry_schedule: self.retry_schedule,
             headers,
             status: EndpointStatus::Active,
             status_reason: None,
@@ -165,6 +173,7 @@ impl EndpointPatch {
             Patch::Set(patch) => patch.apply(&mut new.filters),
         }
         self.timeout_ms.apply_or(&mut new.timeout_ms, DEFAULT_TIMEOUT_MS);
+        self.retry_schedule.apply_or(&mut new.retry_schedule, RetrySchedule::default());
         match self.headers {
             Patch::Keep => {}
             Patch::Remove => new.headers = BTreeMap::new(),
@@ -362,6 +371,8 @@ mod tests {
             ("events", json!(["link.*", "qr.scanned"])),
             ("filters", json!({"country": ["US", "DE"], "bot": true})),
             ("timeout_ms", json!(100)),
+            ("retry_schedule", json!([60, 300])),
+            ("retry_schedule", json!([])),
             ("headers", json!({"Authorization": "Bearer a", "X-Team": "growth\tteam"})),
         ] {
             assert_eq!(refused(field, value.clone(), STRICT), Vec::<String>::new(), "{field} {value}");
@@ -424,6 +435,9 @@ mod tests {
         assert_eq!(apply(json!({"timeout_ms": null, "status": "active"})).unwrap(), endpoint);
         let new = apply(json!({"status": "paused", "headers": {"X-A": null}, "filters": {"country": "US"}})).unwrap();
         assert_eq!((new.status, new.revision, new.headers.len()), (EndpointStatus::Paused, 2, 0));
+        let shortened = apply(json!({"retry_schedule": [60]})).unwrap();
+        assert_eq!(shortened.retry_schedule, RetrySchedule::first(1));
+        assert!(serde_json::from_value::<EndpointPatch>(json!({"retry_schedule": [61]})).is_err());
         assert_eq!(apply(json!({"url": null, "events": []})).unwrap_err().errors.len(), 2);
         assert!(serde_json::from_value::<EndpointPatch>(json!({"status": "disabled"})).is_err());
     }

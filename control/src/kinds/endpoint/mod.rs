@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{
-    Endpoint, EndpointFacts, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters, Scope,
-    Timestamp, Topic, WorkspaceId, endpoint::Subscription, sample,
+    Endpoint, EndpointFacts, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters, RetrySchedule,
+    Scope, Timestamp, Topic, WorkspaceId, endpoint::Subscription, sample,
 };
 use serde::Serialize;
 use service::{problem::Problem, secret};
@@ -119,6 +119,8 @@ pub(crate) struct EndpointView<'a> {
     filters: &'a Filters,
     /// The longest time of one exchange, including the body, in milliseconds; 5000 by default.
     timeout_ms: u32,
+    /// The delays before the retries of a delivery, in seconds. After the last one the delivery is given up.
+    retry_schedule: RetrySchedule,
     /// The headers that are added to each request. Their values are never shown.
     headers: BTreeMap<&'a str, &'static str>,
     /// Whether deliveries are made. `disabled` follows from an answer 410, or from nothing but failures for days;
@@ -150,6 +152,7 @@ impl<'a> EndpointView<'a> {
             events: &endpoint.events,
             filters: &endpoint.filters,
             timeout_ms: endpoint.timeout_ms,
+            retry_schedule: endpoint.retry_schedule,
             headers: endpoint.headers.keys().map(|name| (name.as_str(), MASK)).collect(),
             status: endpoint.status,
             status_reason: endpoint.status_reason.as_deref(),

@@ -17,6 +17,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use schemas::DelayTier;
 
 pub(super) use self::queue_budget::QueueBudget;
 use self::throughput::Throughput;
@@ -42,11 +43,11 @@ pub(super) struct LaneSettings {
 
 impl LaneSettings {
     /// Returns the settings of an endpoint without limits of its own.
-    pub(super) const fn from_config(config: &Config) -> Self {
+    pub(super) fn from_config(config: &Config) -> Self {
         Self {
             max_in_flight: config.max_in_flight,
             queue: config.lane_queue,
-            max_retry_after: config.retry_delay(),
+            max_retry_after: config.retry_timing().delay(DelayTier::LONGEST),
             min_interval: Duration::ZERO,
         }
     }
