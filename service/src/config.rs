@@ -1,11 +1,14 @@
 //! Configuration: one TOML file over compiled-in defaults, overridden by
 //! `CLICKHOOK_<SECTION>_<KEY>` variables. Everything is checked before anything
-//! starts, and an error names the key, its value and the allowed values.
+//! starts, and an error names the key, its value and the allowed values. The variables that
+//! Kubernetes makes for services are no settings.
 
 use std::{fmt::Display, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
+
+use crate::service_links;
 
 /// The prefix of every variable.
 const PREFIX: &str = "CLICKHOOK_";
@@ -82,7 +85,7 @@ where
             .map_err(|error: toml::de::Error| ConfigError::Syntax { path: name, reason: error.to_string() })?;
         merge(&mut merged, given);
     }
-    for (name, text) in env {
+    for (name, text) in service_links::without(env) {
         // The longest matching section wins, so that a section whose name begins with
         // another's can be set.
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
@@ -173,6 +176,17 @@ mod tests {
         );
         let expected = Kafka { brokers: "there:2".to_owned(), partitions: 12, instance: Some("a-1".to_owned()) };
         assert_eq!(config.unwrap().kafka, expected);
+    }
+
+    #[test]
+    fn a_kubernetes_service_with_the_name_of_a_section_changes_nothing() {
+        let service = [
+            ("CLICKHOOK_KAFKA_SERVICE_HOST", "10.96.0.7"),
+            ("CLICKHOOK_KAFKA_SERVICE_PORT", "9092"),
+            ("CLICKHOOK_KAFKA_PORT", "tcp://10.96.0.7:9092"),
+            ("CLICKHOOK_KAFKA_PORT_9092_TCP", "tcp://10.96.0.7:9092"),
+        ];
+        assert_eq!(with("", &service).unwrap(), Config::default());
     }
 
     #[test]

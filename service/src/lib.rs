@@ -17,6 +17,7 @@ mod process;
 pub mod public_address;
 pub mod secret;
 pub mod serve;
+mod service_links;
 mod shutdown;
 pub mod telemetry;
 pub mod vault;
