@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     commands::{
         campaigns, check_config, conversions, dead, domains, endpoints, engines, keys, links, listen, migrate, offsets,
-        partitions, stats, trigger, verify, workspaces,
+        partitions, spool, stats, trigger, verify, workspaces,
     },
     roles::{self, Half, PipelineRole, RoleArgs},
     up,
@@ -84,6 +84,9 @@ enum TopCommand {
     /// Give all shared topics more partitions, while everything runs.
     #[command(subcommand)]
     Partitions(partitions::PartitionsCommand),
+    /// Hand Kafka the clicks on the disk of a redirector that will not come back.
+    #[command(subcommand)]
+    Spool(spool::SpoolSubcommand),
     /// Run a command beside a Kafka and a ClickHouse of its own.
     #[command(subcommand)]
     Engines(engines::EnginesCommand),
@@ -130,6 +133,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         TopCommand::Dead(command) => runtime()?.block_on(dead::run(command)),
         TopCommand::Offsets(command) => offsets::run(command),
         TopCommand::Partitions(command) => runtime()?.block_on(partitions::run(command)),
+        TopCommand::Spool(command) => runtime()?.block_on(spool::run(command)),
         TopCommand::Engines(command) => return runtime()?.block_on(engines::run(command)),
     };
     outcome.map(|()| ExitCode::SUCCESS)

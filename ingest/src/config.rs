@@ -101,6 +101,8 @@ pub struct Config {
     pub drain_delay_ms: u64,
     /// How long connections may take to finish once the listeners are closed.
     pub drain_timeout_ms: u64,
+    /// How long the process then waits until Kafka has what is in the spool.
+    pub drain_spool_ms: u64,
     /// `links.app_schemes`: the API's and the redirector's, so that no link is taken
     /// that is not served.
     #[serde(skip)]
@@ -134,6 +136,7 @@ impl Default for Config {
             postback_currency: "USD".to_owned(),
             drain_delay_ms: 0,
             drain_timeout_ms: 10_000,
+            drain_spool_ms: 0,
             app_schemes: AppSchemes::default(),
         }
     }
@@ -176,7 +179,8 @@ impl Config {
         within("intake_ack_timeout_ms", self.intake_ack_timeout_ms, 1..=60_000)?;
         self.postback_currency()?;
         within("drain_delay_ms", self.drain_delay_ms, 0..=600_000)?;
-        within("drain_timeout_ms", self.drain_timeout_ms, 0..=600_000)
+        within("drain_timeout_ms", self.drain_timeout_ms, 0..=600_000)?;
+        within("drain_spool_ms", self.drain_spool_ms, 0..=3_600_000)
     }
 
     pub(crate) fn postback_currency(&self) -> Result<Currency, ConfigError> {

@@ -59,6 +59,9 @@ use crate::{
 /// How long the end of the process waits for Kafka.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The interval at which the replay of a spool looks whether it has ended.
+const REPLAY_POLL: Duration = Duration::from_millis(50);
+
 /// Why the redirector did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -186,6 +189,7 @@ pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running
 struct Recording {
     recorder: Arc<Recorder>,
     spooler: Option<thread::JoinHandle<()>>,
+    drain_spool: Duration,
 }
 
 impl Recording {
@@ -199,7 +203,7 @@ impl Recording {
         if config.durability != Durability::Spooled {
             let (recorder, messages) = Recorder::new(bus, config, metrics.clone(), None, readiness, cores)?;
             let handles = CoreHandle::all(&recorder, messages);
-            return Ok((Self { recorder, spooler: None }, handles));
+            return Ok((Self { recorder, spooler: None, drain_spool: Duration::ZERO }, handles));
         }
         let spool = Spool::open(&config.data_dir)?;
         let (sender, commands) = mpsc::channel();
@@ -207,13 +211,14 @@ impl Recording {
         let handles = CoreHandle::all(&recorder, messages);
         let spooler = Spooler::new(spool, config.spool_max_bytes, metrics.clone(), Arc::clone(&recorder), sender)?;
         let spooler = spooler.start(commands).map_err(Error::Thread)?;
-        Ok((Self { recorder, spooler: Some(spooler) }, handles))
+        let drain_spool = Duration::from_millis(config.drain_spool_ms);
+        Ok((Self { recorder, spooler: Some(spooler), drain_spool }, handles))
     }
 
     /// Waits until Kafka or the disk has every click; returns how many bundles Kafka
     /// does not have. Blocks.
     fn close(self) -> usize {
-        let left = self.recorder.close(PATIENCE);
+        let left = self.recorder.close(PATIENCE, self.drain_spool);
         if let Some(spooler) = self.spooler {
             // Fails only after a panic, which has been logged.
             let _ = spooler.join();
@@ -266,6 +271,48 @@ async fn supervise(
         left => warn!(?left, "redirector stops with bundles that Kafka has not acknowledged"),
     }
     outcome
+}
+
+/// The result of [`replay_spool`], in bundles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayedSpool {
+    /// The bundles that Kafka has now.
+    pub replayed: u64,
+    /// The bundles that are still on the disk.
+    pub left: u64,
+}
+
+/// Hands Kafka the spool in `config.data_dir`, which a redirector that will not come back
+/// has left. Ends when only bundles are left that Kafka refuses for their size, or when
+/// `process` is told to stop; while Kafka does not answer, this waits.
+///
+/// # Errors
+/// When another process has the spool open, the disk refuses, or a client or thread cannot
+/// be made.
+pub async fn replay_spool(config: Config, bus: Bus, process: Process) -> Result<ReplayedSpool, Error> {
+    let Process { metrics, health, shutdown } = process;
+    let metrics = IngestMetrics::new(&metrics);
+    let config = Config { durability: Durability::Spooled, drain_spool_ms: 0, ..config };
+    let clicks = health.part("clicks");
+    let opened = {
+        let metrics = metrics.clone();
+        spawn_blocking(move || Recording::open(&bus, &config, &metrics, clicks, 1)).await
+    };
+    // The core has no visits: its messages are not read.
+    let (recording, _core) = opened.map_err(|error| Error::Thread(io::Error::other(error)))??;
+    let replayed = async {
+        while metrics.spool_has_replays() {
+            sleep(REPLAY_POLL).await;
+        }
+    };
+    tokio::select! {
+        () = replayed => {}
+        () = shutdown.wait() => {}
+    }
+    let closed = spawn_blocking(move || recording.close()).await;
+    closed.map_err(|error| Error::Thread(io::Error::other(error)))?;
+    let left = u64::try_from(metrics.spool_bundles.get()).unwrap_or_default();
+    Ok(ReplayedSpool { replayed: metrics.replayed_bundles.get(), left })
 }
 
 async fn caught_up(tables: &[Table]) {

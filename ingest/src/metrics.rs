@@ -57,6 +57,11 @@ pub(crate) struct IngestMetrics {
 }
 
 impl IngestMetrics {
+    /// Returns whether the disk has bundles that Kafka may take.
+    pub(crate) fn spool_has_replays(&self) -> bool {
+        self.spool_bundles.get() > self.spool_refused_bundles.get()
+    }
+
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let redirects = metrics.family_counter::<ClassLabel>(
             "clickhook_ingest_redirects",

@@ -18,7 +18,7 @@ use bus::{Bus, BusConfig};
 use common::{KeptConnection, get, link, status, write};
 use engines::Engines;
 use futures_util::future::join_all;
-use ingest::{Config, Durability, RunningRedirector, WhenFull};
+use ingest::{Config, Durability, ReplayedSpool, RunningRedirector, WhenFull};
 use schemas::Topic;
 use service::{Metrics, Process, Shutdown};
 use testbed::{PATIENCE, Read, eventually};
@@ -138,6 +138,8 @@ async fn clicks_of_an_outage() {
     beyond_what_memory_takes(&kafka, WhenFull::Refuse).await;
     beyond_what_memory_takes(&kafka, WhenFull::Redirect).await;
     produced_again(&kafka).await;
+    emptied_before_the_end(&kafka).await;
+    replayed_without_a_redirector(&kafka).await;
     without_a_disk(&kafka).await;
     kafka.0.shutdown().await;
 }
@@ -278,6 +280,45 @@ async fn produced_again(kafka: &FreezableKafka) {
         assert_eq!(first.headers, second.headers);
     }
     successor.stop().await;
+}
+
+/// A redirector that is told to stop hands Kafka what is on its disk, if Kafka comes back in
+/// time.
+async fn emptied_before_the_end(kafka: &FreezableKafka) {
+    let (bus, dir) = (kafka.bus().await, tempfile::tempdir().unwrap());
+    let config = Config { drain_spool_ms: 60_000, ..Config::default() };
+    let redirector = start(&bus, dir.path(), config).await;
+    kafka.signal("-STOP");
+    redirector.visits(0..50, "a").await;
+    let OutageRedirector { running, metrics, shutdown } = redirector;
+    let stopped = tokio::spawn(running.wait());
+    shutdown.trigger();
+    kafka.signal("-CONT");
+    stopped.await.unwrap().unwrap();
+    assert!(metrics.text().lines().any(|line| line == "clickhook_ingest_spool_bundles 0"), "{}", metrics.text());
+    is_recorded_once(&bus, 50).await;
+}
+
+/// Nothing but its disk is left of a redirector.
+async fn replayed_without_a_redirector(kafka: &FreezableKafka) {
+    let (bus, dir, lost) = (kafka.bus().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let redirector = start(&bus, dir.path(), Config::default()).await;
+    redirector.visits(0..20, "a").await;
+    kafka.signal("-STOP");
+    redirector.visits(20..60, "a").await;
+    std::fs::copy(dir.path().join("spool.redb"), lost.path().join("spool.redb")).unwrap();
+    kafka.signal("-CONT");
+    is_recorded_once(&bus, 60).await;
+    redirector.stop().await;
+
+    // Kafka may have had them: each bundle says so, and the enricher drops the second copy.
+    let config = Config { data_dir: lost.path().to_owned(), ..Config::default() };
+    let outcome = ingest::replay_spool(config.clone(), bus.clone(), Process::default()).await.unwrap();
+    assert!(outcome.replayed > 0);
+    assert_eq!(outcome.left, 0);
+    recorded(&bus, 100).await;
+    let again = ingest::replay_spool(config, bus.clone(), Process::default()).await.unwrap();
+    assert_eq!(again, ReplayedSpool { replayed: 0, left: 0 });
 }
 
 /// `acked` promises nothing that it does not have, `async` does not wait.

@@ -508,12 +508,16 @@ impl Recorder {
         }
     }
 
-    /// Hands on the open bundle and waits until Kafka has all bundles, or the disk;
-    /// returns how many Kafka has not acknowledged. Blocks.
-    pub(crate) fn close(self: &Arc<Self>, patience: Duration) -> usize {
+    /// Hands on the open bundle and waits until Kafka has all bundles, or the disk, and
+    /// for up to `drain_spool` until Kafka has those on the disk, too; returns how many
+    /// Kafka has not acknowledged. Blocks.
+    pub(crate) fn close(self: &Arc<Self>, patience: Duration, drain_spool: Duration) -> usize {
         self.close_bundle();
-        let deadline = Instant::now() + patience;
-        while self.unacked.lock().is_worth_waiting_for() && Instant::now() < deadline {
+        let now = Instant::now();
+        let (deadline, spool_deadline) = (now + patience, now + drain_spool);
+        let waits_for_memory = || Instant::now() < deadline && self.unacked.lock().is_worth_waiting_for();
+        let waits_for_spool = || Instant::now() < spool_deadline && self.metrics.spool_has_replays();
+        while waits_for_memory() || waits_for_spool() {
             // The cores, which do this otherwise, have ended.
             if self.next_timeout().is_some_and(|due| due <= Instant::now()) {
                 self.time_out();
