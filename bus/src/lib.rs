@@ -45,4 +45,5 @@ pub use poll_loop::PollWork;
 pub use producer::{Acked, Producer, Transaction};
 pub use record::{Outgoing, Partition, Record};
 pub use table::{Change, Table, TableProgress};
+pub use topic_settings::wanted as topic_settings;
 pub use transaction_pair::{CommitStart, TransactionPair};

@@ -41,8 +41,9 @@ pub(crate) struct Difference {
     pub(crate) consequence: &'static str,
 }
 
-/// Returns the settings of a topic that has `replicas`.
-pub(crate) fn wanted(topic: Topic, replicas: u16) -> Vec<(&'static str, String)> {
+/// Returns the settings that a topic with `replicas` is made with.
+#[must_use]
+pub fn wanted(topic: Topic, replicas: u16) -> Vec<(&'static str, String)> {
     // Tables are compacted early, so that a start reads few outdated records.
     let mut settings = match topic.cleanup() {
         Cleanup::After(retention) => vec![
