@@ -244,6 +244,7 @@ fn fill(bus: &Bus, clicks: u64) -> anyhow::Result<()> {
                 user_agent: Some(agents::agent(random.random())),
                 referer: REFERRERS[random.random_range(0..REFERRERS.len())],
                 query: QUERIES[random.random_range(0..QUERIES.len())],
+                hints: schemas::hints::Hints::default(),
                 traceparent: None,
             }
             .write_line(&tails[link], &mut lines);

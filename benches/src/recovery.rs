@@ -301,6 +301,7 @@ fn send(producer: &Producer, shard: u16, after: Option<i64>) -> anyhow::Result<(
             ),
             referer: None,
             query: Some("utm_source=newsletter"),
+            hints: schemas::hints::Hints::default(),
             traceparent: None,
         };
         visit.write_line(&tail, &mut lines);

@@ -82,6 +82,7 @@ fn line(id: ClickId) -> Vec<u8> {
         user_agent: Some(PHONE),
         referer: None,
         query: Some("utm_source=x"),
+        hints: schemas::hints::Hints::default(),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     };
     visit.write_line(&schemas::click::link_tail("default", &link).unwrap(), &mut line);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClickId, LinkFacts};
+use crate::{ClickId, LinkFacts, hints::Hints};
 
 /// The record of a bundle that was accepted although it may have been a second
 /// copy, on `replayed`, keyed by the bundle's id.
@@ -84,6 +84,9 @@ pub struct RawClick<'a> {
     /// The request's query without `?` and without `qr`, cut at 4 KiB.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub query: Option<Cow<'a, str>>,
+    /// The hints of other headers, in the form of [`Hints`].
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub hints: Option<Cow<'a, str>>,
     /// W3C trace context, where the request carried one.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Cow<'a, str>>,
@@ -130,6 +133,8 @@ pub struct Visit<'a> {
     pub referer: Option<&'a str>,
     /// The query without `?` and `qr`.
     pub query: Option<&'a str>,
+    /// The hints of other headers.
+    pub hints: Hints,
     /// `traceparent`, if valid.
     pub traceparent: Option<&'a str>,
 }
@@ -158,6 +163,11 @@ impl Visit<'_> {
                 out.extend_from_slice(b"\":");
                 let _ = serde_json::to_writer(&mut *out, value);
             }
+        }
+        if !self.hints.is_empty() {
+            out.extend_from_slice(b",\"hints\":\"");
+            self.hints.write_to(out);
+            out.push(b'"');
         }
         out.extend_from_slice(link_tail);
     }
@@ -214,6 +224,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_what_is_read(agent: Option<String>, referer: Option<String>, query: Option<String>, random: u64) {
+            let hints = if random % 3 == 0 { "" } else { "b=Brave,p=Android,m=1,f=nav" };
             let visit = Visit {
                 id: ClickId::new(Timestamp::from_millis(1_770_301_425_120), 42, random),
                 class: ClickClass::Qr,
@@ -222,6 +233,7 @@ mod tests {
                 user_agent: agent.as_deref(),
                 referer: referer.as_deref(),
                 query: query.as_deref(),
+                hints: Hints::read(hints),
                 traceparent: None,
             };
             let mut line = Vec::new();
@@ -238,6 +250,7 @@ mod tests {
                 user_agent: agent.as_deref().map(Cow::from),
                 referer: referer.as_deref().map(Cow::from),
                 query: query.as_deref().map(Cow::from),
+                hints: (!hints.is_empty()).then_some(hints.into()),
                 traceparent: None,
                 asked: None,
                 link: Some(link()),
@@ -256,6 +269,7 @@ mod tests {
             user_agent: None,
             referer: None,
             query: None,
+            hints: Hints::default(),
             traceparent: None,
         };
         let mut line = Vec::new();

@@ -14,6 +14,7 @@ pub mod event;
 pub mod event_name;
 pub mod filter;
 pub mod groups;
+pub mod hints;
 pub mod idempotency;
 pub mod ids;
 pub mod keyring;

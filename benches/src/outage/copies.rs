@@ -249,6 +249,7 @@ fn line(partition: i32, lines: &mut Vec<u8>) -> anyhow::Result<ClickId> {
         user_agent: Some(PHONE),
         referer: None,
         query: Some("utm_source=newsletter&utm_medium=email"),
+        hints: schemas::hints::Hints::default(),
         traceparent: None,
     };
     let link = catalogue::link(0);

@@ -39,6 +39,7 @@ fn produce(runtime: &Runtime, producer: &Producer, clicks: usize, headers: &[(&s
             user_agent: Some(PHONE),
             referer: None,
             query: None,
+            hints: schemas::hints::Hints::default(),
             traceparent: None,
         };
         visit.write_line(&tail, &mut lines);

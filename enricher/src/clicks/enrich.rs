@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use schemas::{BotReason, ClickClass, ClickFacts, Envelope, Event, EventId, EventName, RawClick};
+use schemas::{BotReason, ClickClass, ClickFacts, Envelope, Event, EventId, EventName, RawClick, hints::Hints};
 
 use super::{
     address::{self, DayKey},
@@ -58,6 +58,7 @@ impl Enrich {
         // Looked up before the address is reduced.
         let place = data.place(ip);
         let network = data.network(ip);
+        let hinted = agent.with_hints(raw.hints.as_deref().map(Hints::read).unwrap_or_default());
         let by_agent = agent.bot_reason.as_deref().map(Cow::from);
         let by_network = || {
             let network = network?;
@@ -96,11 +97,11 @@ impl Enrich {
             asn: place.asn,
             organisation: place.organisation.map(Cow::from),
             network: network.map(|network| network.kind.as_str().into()),
-            device: agent.device.map(Cow::from),
-            browser: agent.browser.as_deref().map(Cow::from),
+            device: hinted.device.map(Cow::from),
+            browser: hinted.browser.map(Cow::from),
             browser_version: agent.browser_version.as_deref().map(Cow::from),
-            os: agent.os.as_deref().map(Cow::from),
-            os_version: agent.os_version.as_deref().map(Cow::from),
+            os: hinted.os.map(Cow::from),
+            os_version: hinted.os_version.map(Cow::from),
             app: agent.app.map(Cow::from),
             source: Some(origin.source),
             medium: Some(origin.medium.as_str().into()),

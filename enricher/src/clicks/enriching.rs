@@ -6,11 +6,11 @@ use std::{collections::VecDeque, io, ops::Range, sync::Arc, thread};
 
 use bus::BusError;
 use parking_lot::{Condvar, Mutex};
-use schemas::{ClickClass, ClickId, RawClick, Timestamp};
+use schemas::{ClickClass, ClickId, RawClick, Timestamp, hints::Hints};
 
 use super::{
     address_data::AddressData,
-    agent::{AgentCache, AgentReader},
+    agent::{AgentCache, AgentReader, Contradiction},
     bundle::Bundle,
     day_keys::DayKeys,
     enrich::Enrich,
@@ -36,6 +36,8 @@ pub(super) struct EnrichedLines {
     pub(super) unusable: Vec<RefusedLine>,
     /// The classes of visits that are no clicks.
     pub(super) visits: Vec<ClickClass>,
+    /// The contradictions between agents and their hints.
+    pub(super) contradictions: Vec<Contradiction>,
     /// The number of lines.
     pub(super) count: usize,
 }
@@ -66,6 +68,7 @@ impl EnrichedLines {
         self.events.clear();
         self.unusable.clear();
         self.visits.clear();
+        self.contradictions.clear();
         self.count = 0;
     }
 }
@@ -100,6 +103,8 @@ impl LineEnricher {
         let key = self.day_keys.key_for(raw.id.timestamp(), now);
         let agent = known.agent(&self.agents, raw.user_agent.as_deref());
         let envelope = self.enrich.event(&raw, &agent, data, key.as_ref()).map_err(|error| error.to_string())?;
+        let hints = raw.hints.as_deref().map(Hints::read).unwrap_or_default();
+        lines.contradictions.extend(agent.contradiction(hints));
         let start = lines.json.len();
         if let Err(error) = serde_json::to_writer(&mut lines.json, &envelope) {
             lines.json.truncate(start);

@@ -41,6 +41,12 @@ pub(crate) struct Counts {
     visits: Family<VisitLabels, Counter>,
     dead: Counter,
     doubles: Counter,
+    contradictions: Family<ContradictionLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ContradictionLabels {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -56,6 +62,10 @@ impl Counts {
                 .family_counter("clickhook_enricher_visits", "Visits that are neither click nor scan, by their class"),
             dead: metrics.counter("clickhook_enricher_dead", "Lines that could not be enriched"),
             doubles: metrics.counter("clickhook_enricher_doubles", "Second copies of bundles that were dropped"),
+            contradictions: metrics.family_counter(
+                "clickhook_enricher_contradictions",
+                "Clicks of people whose other headers contradict their user agent",
+            ),
         }
     }
 }
@@ -189,6 +199,9 @@ impl ClickWork {
                 headers: headers.as_ref().map_or(&[], |headers| headers),
             })?;
             self.counts.clicks.inc();
+        }
+        for contradiction in &lines.contradictions {
+            self.counts.contradictions.get_or_create(&ContradictionLabels { kind: contradiction.as_str() }).inc();
         }
         for class in &lines.visits {
             self.counts.visits.get_or_create(&VisitLabels { class: class.as_str() }).inc();

@@ -570,6 +570,7 @@ mod tests {
         user_agent: None,
         referer: None,
         query: None,
+        hints: schemas::hints::Hints { brand: None, platform: None, mobile: None, fetch: None },
         traceparent: None,
     };
 

@@ -2,6 +2,7 @@
 //! it came from. Strangers control everything that is read here.
 
 pub(crate) mod forwarded;
+mod hints;
 pub(crate) mod limits;
 
 use std::{
@@ -11,20 +12,19 @@ use std::{
 
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
-use schemas::{ClickClass, ClickId, Timestamp, click::Visit};
+use schemas::{ClickClass, ClickId, Timestamp, click::Visit, hints::Hints};
 
 use crate::{
     http::{Headers, RequestHead},
-    visit::forwarded::origin,
+    visit::{
+        forwarded::{is_in, origin},
+        hints::{ProxyTrust, RequestHints},
+    },
 };
 
 const USER_AGENT_BYTES: usize = 1 << 10;
 const REFERER_BYTES: usize = 2 << 10;
 const QUERY_BYTES: usize = 4 << 10;
-
-/// Headers that announce a prefetch: `Sec-Purpose` is the standard (Fetch,
-/// "`Sec-Purpose` header"); older browsers and link previews send the others.
-const PURPOSES: [&str; 4] = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
 
 /// A request by its method.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,6 +70,7 @@ pub(crate) struct Visitor<'r> {
     pub(crate) referer: Option<Cow<'r, str>>,
     /// The query without `qr`; never empty.
     pub(crate) query: Option<Cow<'r, str>>,
+    pub(crate) hints: Hints,
     pub(crate) traceparent: Option<&'r str>,
 }
 
@@ -108,6 +109,7 @@ impl VisitRecord<'_> {
             user_agent: visitor.user_agent.as_deref(),
             referer: visitor.referer.as_deref(),
             query: visitor.query.as_deref().map(|query| &query[..query.floor_char_boundary(QUERY_BYTES)]),
+            hints: visitor.hints,
             traceparent: visitor.traceparent,
         }
     }
@@ -120,11 +122,13 @@ pub(crate) fn read<'r>(head: &RequestHead<'r>, peer: SocketAddr, trusted: &[IpNe
     }
     let headers = head.headers;
     let origin = origin(headers, peer.ip(), trusted);
+    let trust = if is_in(peer.ip().to_canonical(), trusted) { ProxyTrust::Believed } else { ProxyTrust::Ignored };
+    let RequestHints { is_prefetch, hints } = RequestHints::read(headers, trust);
     let (path, scanned) = path(head.path);
     let (query, marked) = query(head.query);
     let counts_as = if head.method == "HEAD" {
         CountsAs::Head
-    } else if is_prefetch(headers) {
+    } else if is_prefetch {
         CountsAs::Prefetch
     } else {
         CountsAs::Click(if scanned || marked { ClickClass::Qr } else { ClickClass::Click })
@@ -138,6 +142,7 @@ pub(crate) fn read<'r>(head: &RequestHead<'r>, peer: SocketAddr, trusted: &[IpNe
         user_agent: text(headers, "user-agent", USER_AGENT_BYTES),
         referer: text(headers, "referer", REFERER_BYTES),
         query,
+        hints,
         traceparent: headers.get("traceparent").and_then(traceparent),
     })
 }
@@ -166,18 +171,6 @@ fn query(query: Option<&str>) -> (Option<Cow<'_, str>>, bool) {
         (Cow::Borrowed(query), false)
     };
     ((!kept.is_empty()).then_some(kept), marked)
-}
-
-fn is_prefetch(headers: Headers<'_>) -> bool {
-    PURPOSES.iter().any(|name| {
-        headers.all(name).any(|value| {
-            let value = value.to_ascii_lowercase();
-            // Safari's top sites and old Chrome prerendering say `preview`.
-            [b"prefetch".as_slice(), b"preview", b"prerender"]
-                .iter()
-                .any(|word| value.windows(word.len()).any(|window| window == *word))
-        })
-    })
 }
 
 /// Reads a header as text of at most `max` bytes; bytes that are not UTF-8 are replaced.

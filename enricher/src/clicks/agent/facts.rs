@@ -34,6 +34,20 @@ pub(super) fn read(text: &str, signs: &Signs<'_>, woothee: &WootheeResult<'_>) -
     BrowserFacts { device: device(signs, woothee), browser, browser_version, os, os_version }
 }
 
+/// Whether the browser sends `Sec-Fetch-…` with every request over HTTPS: Chrome and
+/// Firefox do since version 90 at the latest, Safari since 16.4.
+pub(super) fn sends_fetch_headers(text: &str, signs: &Signs<'_>, woothee: &WootheeResult<'_>) -> bool {
+    let major_at = |place: usize| version::leading(&text[place..]).and_then(version::major);
+    if let Some(chrome) = signs.chrome {
+        return major_at(chrome).is_some_and(|major| major >= 90);
+    }
+    match woothee.name {
+        "Firefox" => version::major(woothee.version).is_some_and(|major| major >= 90),
+        "Safari" => signs.safari.and_then(major_at).is_some_and(|major| major >= 17),
+        _ => false,
+    }
+}
+
 fn device(signs: &Signs<'_>, woothee: &WootheeResult<'_>) -> Option<&'static str> {
     if signs.television {
         return Some("tv");

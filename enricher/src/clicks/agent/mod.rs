@@ -3,33 +3,23 @@
 
 mod cache;
 mod facts;
+mod hinted;
 mod signs;
 mod tables;
 mod verdict;
 mod version;
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use aho_corasick::BuildError;
 use schemas::BotReason;
 use woothee::parser::Parser;
 
-pub(crate) use self::cache::AgentCache;
+pub(crate) use self::{
+    cache::AgentCache,
+    hinted::{Agent, Contradiction},
+};
 use self::{signs::Tokens, verdict::WootheeVerdict};
-
-/// The facts in a user agent.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Agent {
-    pub(crate) device: Option<&'static str>,
-    pub(crate) browser: Option<Cow<'static, str>>,
-    pub(crate) browser_version: Option<Box<str>>,
-    pub(crate) os: Option<Cow<'static, str>>,
-    pub(crate) os_version: Option<Box<str>>,
-    /// The app whose own browser this is, by the name that a source of visits has.
-    pub(crate) app: Option<&'static str>,
-    /// The reason why the agent is a program's.
-    pub(crate) bot_reason: Option<Cow<'static, str>>,
-}
 
 /// The tables by which user agents are read, for all threads.
 pub(crate) struct AgentReader {
@@ -73,6 +63,8 @@ impl AgentReader {
             os: facts.os,
             os_version: facts.os_version,
             app: signs.app,
+            platform: signs.platform,
+            sends_fetch_headers: facts::sends_fetch_headers(text, &signs, &found),
             bot_reason,
         }
     }

@@ -1,6 +1,7 @@
 //! Examples of user agents with what each says, and limits that hold for every text.
 
 use proptest::prelude::*;
+use schemas::hints::Hints;
 
 use super::*;
 
@@ -204,6 +205,49 @@ fn people_are_not_taken_for_programs() {
         "Lynx/2.9.0dev.12 libwww-FM/2.14 SSL-MM/1.4.1 GNUTLS/3.7.8",
     ] {
         assert_eq!(of(text).bot_reason, None, "{text}");
+    }
+}
+
+const ANDROID: &str =
+    "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Mobile Safari/537.36";
+const LINUX: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36";
+
+#[test]
+fn brands_name_browsers_that_no_agent_tells() {
+    let phone = of(ANDROID);
+    assert_eq!(phone.with_hints(Hints::default()).browser, Some("Chrome"));
+    for (hints, browser) in
+        [("b=Brave", "Brave"), ("b=Avast Secure Browser", "Avast Secure Browser"), ("b=x", "Chrome")]
+    {
+        assert_eq!(phone.with_hints(Hints::read(hints)).browser, Some(browser), "{hints}");
+    }
+    let edge = of(&format!("{LINUX} Edg/138.0.0.0"));
+    assert_eq!(edge.with_hints(Hints::read("b=Brave")).browser, Some("Edge"));
+}
+
+#[test]
+fn a_platform_corrects_a_linux_desktop_alone() {
+    let linux = of(LINUX);
+    let android = linux.with_hints(Hints::read("p=Android,m=0"));
+    assert_eq!((android.os, android.device), (Some("Android"), Some("tablet")));
+    assert_eq!(linux.with_hints(Hints::read("p=Android,m=1")).device, Some("mobile"));
+    assert_eq!(linux.with_hints(Hints::read("p=ChromeOS")).os, Some("ChromeOS"));
+    assert_eq!(of(ANDROID).with_hints(Hints::read("p=Windows")).os, Some("Android"));
+}
+
+#[test]
+fn contradictions_are_told() {
+    for (text, hints, expected) in [
+        (ANDROID, "p=Android,m=1,f=nav", None),
+        (ANDROID, "", None),
+        (ANDROID, "p=Windows", Some(Contradiction::Platform)),
+        (LINUX, "b=HeadlessChrome,p=Linux,f=nav", Some(Contradiction::Headless)),
+        (LINUX, "f=none", Some(Contradiction::NoFetchHeaders)),
+        ("Mozilla/5.0 (Windows NT 6.1; Trident/7.0; rv:11.0) like Gecko", "f=none", None),
+        ("curl/8.5.0", "f=none", None),
+    ] {
+        assert_eq!(of(text).contradiction(Hints::read(hints)), expected, "{text} {hints}");
     }
 }
 
