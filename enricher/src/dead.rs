@@ -2,7 +2,7 @@
 
 use schemas::{Dead, DeadOrigin, Timestamp, Topics};
 
-use crate::clicks::{address, bundle::Bundle};
+use crate::clicks::{address, bundle::Bundle, query};
 
 /// A line, or a whole bundle, that cannot be used.
 pub(crate) struct UnusableLine<'a> {
@@ -14,8 +14,8 @@ pub(crate) struct UnusableLine<'a> {
 }
 
 impl UnusableLine<'_> {
-    /// Returns the value of the line's record on `dead`. Addresses are truncated,
-    /// because `dead` is kept for longer than full addresses may be.
+    /// Returns the value of the line's record on `dead`. Addresses are truncated, and what
+    /// names a person is removed, because `dead` is kept for longer than either may be.
     pub(crate) fn dead_letter(self, topics: &Topics, at: Timestamp) -> Vec<u8> {
         let Bundle { partition, offset, name, .. } = self.bundle;
         let origin = DeadOrigin {
@@ -23,7 +23,7 @@ impl UnusableLine<'_> {
             bundle: name.clone(),
             ..DeadOrigin::record(topics.name(partition.topic), partition.index, *offset)
         };
-        let payload = address::scrub(&String::from_utf8_lossy(self.text));
+        let payload = query::scrub(&address::scrub(&String::from_utf8_lossy(self.text)));
         let dead = Dead::of_record(self.reason, at, origin, &payload);
         serde_json::to_vec(&dead).unwrap_or_else(|error| format!("{{\"v\":1,\"reason\":\"{error}\"}}").into_bytes())
     }

@@ -16,7 +16,7 @@ use schemas::{Attribution, Utm, is_placeholder};
 use super::source::AdOrigin;
 
 pub(crate) use parameters::{Parameters, refused_alias};
-pub(crate) use persons::without_persons;
+pub(crate) use persons::{scrub, without_persons};
 
 /// How often parameters may be swallowed by the value before them.
 const MAX_DEPTH: u8 = 2;
