@@ -1,5 +1,5 @@
 //! Amounts of money as affiliate networks write them: decimals, which become
-//! whole minor units exactly or not at all.
+//! whole minor units, exactly or rounded.
 
 use iso_currency::Currency;
 use schemas::conversion::Amount;
@@ -7,24 +7,26 @@ use schemas::conversion::Amount;
 /// The largest amount that every receiver reads exactly: JavaScript's numbers end here.
 pub(crate) const LARGEST: i64 = 1 << 53;
 
-/// Reads the ISO 4217 code of a currency, in upper case.
+/// Reads the ISO 4217 code of a currency, in upper or lower case.
 ///
 /// # Errors
 /// In words, when there is no such currency.
 pub(crate) fn currency(code: &str) -> Result<Currency, String> {
     // The crate's own reading is more lenient than ISO 4217.
-    let upper = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
-    upper.then(|| Currency::from_code(code)).flatten().ok_or_else(|| {
+    let letters = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_alphabetic());
+    letters.then(|| Currency::from_code(&code.to_ascii_uppercase())).flatten().ok_or_else(|| {
         let code: String = code.chars().take(16).collect();
-        format!("`{code}` is no currency: must be an ISO 4217 code in upper case, such as EUR")
+        format!("`{code}` is no currency: must be an ISO 4217 code, such as EUR")
     })
 }
 
-/// Reads an amount in `currency`, in minor units: `12.5` in EUR is 1250.
+/// Reads an amount in `currency`, in minor units: `12.5` in EUR is 1250. An amount with
+/// more decimals than the currency has is rounded, a half away from zero; then the answer
+/// says that the amount is not exact.
 ///
 /// # Errors
-/// In words, when it is no decimal, or none that is a whole number of minor units.
-pub(crate) fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
+/// In words, when the text is no decimal, or the amount is too large.
+pub(crate) fn rounded(text: &str, currency: Currency) -> Result<(Amount, bool), String> {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (sign, unsigned) = match text.strip_prefix('-') {
         Some(unsigned) => (-1, unsigned),
@@ -37,14 +39,13 @@ pub(crate) fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
     let code = currency.code();
     let places = usize::from(currency.exponent().unwrap_or_default());
     let fraction = fraction.trim_end_matches('0');
-    if fraction.len() > places {
-        return Err(format!("has more decimals than {code} has: {places}"));
-    }
-    let minor: Option<i64> = format!("{whole}{fraction:0<places$}").trim_start_matches('0').parse().ok();
-    // Nothing is left of zero itself.
-    let minor = minor.or_else(|| unsigned.bytes().all(|byte| matches!(byte, b'0' | b'.')).then_some(0));
-    match minor.filter(|minor| *minor <= LARGEST) {
-        Some(minor) => Ok(Amount { value: sign * minor, currency: code.to_owned() }),
+    // Only digits, so every place is a character.
+    let (kept, rest) = fraction.split_at(places.min(fraction.len()));
+    let up = i64::from(rest.bytes().next().is_some_and(|digit| digit >= b'5'));
+    // The leading zero keeps a number of nothing but zeros readable.
+    let minor: Option<i64> = format!("0{whole}{kept:0<places$}").parse().ok();
+    match minor.and_then(|minor| minor.checked_add(up)).filter(|minor| *minor <= LARGEST) {
+        Some(minor) => Ok((Amount { value: sign * minor, currency: code.to_owned() }, rest.is_empty())),
         None => Err(format!("is too large: {code} ends at {LARGEST} minor units")),
     }
 }
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_is_exact_or_refused() {
+    fn an_amount_is_read_or_refused() {
         for (text, code, expected) in [
             ("12.5", "EUR", Some(1250)),
             ("12", "EUR", Some(1200)),
@@ -75,8 +76,12 @@ mod tests {
             ("90071992547409.92", "USD", Some(LARGEST)),
             ("90071992547409.93", "USD", None),
             ("99999999999999999999999999", "USD", None),
-            ("1.005", "USD", None),
-            ("0.5", "JPY", None),
+            ("1.005", "USD", Some(101)),
+            ("-1.005", "USD", Some(-101)),
+            ("1.0049", "USD", Some(100)),
+            ("0.0035", "USD", Some(0)),
+            ("0.5", "JPY", Some(1)),
+            ("90071992547409.925", "USD", None),
             ("12,50", "EUR", None),
             ("1e3", "USD", None),
             ("", "USD", None),
@@ -88,15 +93,24 @@ mod tests {
             ("\u{661}", "USD", None),
             ("NaN", "USD", None),
         ] {
-            let found = amount(text, currency(code).unwrap()).map(|amount| amount.value);
+            let found = rounded(text, currency(code).unwrap()).map(|(amount, _)| amount.value);
             assert_eq!(found.clone().ok(), expected, "{text:?} {code}: {found:?}");
         }
     }
 
     #[test]
-    fn a_currency_is_a_code_in_upper_case() {
-        assert_eq!(currency("EUR").unwrap().code(), "EUR");
-        for wrong in ["", "eur", "EURO", "E", "ABC", "\u{20ac}"] {
+    fn a_rounded_amount_says_so() {
+        let exact = |text| rounded(text, Currency::USD).unwrap().1;
+        assert!(exact("1.50") && exact("1.5000") && exact("1"));
+        assert!(!exact("1.001") && !exact("0.0035"));
+    }
+
+    #[test]
+    fn a_currency_is_a_code_in_either_case() {
+        for code in ["EUR", "eur", "Eur"] {
+            assert_eq!(currency(code).unwrap().code(), "EUR");
+        }
+        for wrong in ["", "EURO", "E", "ABC", "\u{20ac}"] {
             assert!(currency(wrong).is_err(), "{wrong}");
         }
     }
@@ -105,7 +119,8 @@ mod tests {
         #[test]
         fn cents_written_out_read_back(cents in 0..=LARGEST) {
             let text = format!("{}.{:02}", cents / 100, cents % 100);
-            prop_assert_eq!(amount(&text, currency("USD").unwrap()).unwrap().value, cents);
+            let (amount, exact) = rounded(&text, Currency::USD).unwrap();
+            prop_assert_eq!((amount.value, exact), (cents, true));
         }
     }
 }

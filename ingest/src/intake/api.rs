@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    batch::{BODY_BYTES, ReportBatch, ReportShape},
+    batch::{BODY_BYTES, ReportBatch, ReportShape, without_mark},
     callers::Callers,
     conversion::{Repeat, record},
     metrics::IntakeMetrics,
@@ -93,7 +93,7 @@ async fn report(State(intake): State<Arc<IntakeState>>, headers: HeaderMap, body
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     match ReportShape::of(content_type, &body) {
         ReportShape::One => {
-            let reported: Reported = json::parse(&body)?;
+            let reported: Reported = json::parse(without_mark(&body))?;
             let repeat = repeat.map_or(Repeat::Unknown, Repeat::Request);
             let conversion = record(reported, &key.workspace, repeat, now).map_err(Problem::invalid)?;
             intake.one(conversion, &headers, |metrics| &metrics.reported).await

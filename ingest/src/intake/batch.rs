@@ -42,11 +42,18 @@ impl ReportShape {
     }
 }
 
-/// Returns the lines of a body that are not blank, each with its number from 1.
+/// Returns a text without the byte order mark that some programs begin UTF-8 with
+/// (RFC 8259, section 8.1, lets a reader ignore the mark).
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// Returns the lines of a body that are not blank, each with its number from 1. Where
+/// files were joined, any line may begin with a byte order mark.
 fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     body.split(|byte| *byte == b'\n')
         .enumerate()
-        .map(|(index, line)| (index + 1, line.trim_ascii()))
+        .map(|(index, line)| (index + 1, without_mark(line).trim_ascii()))
         .filter(|(_, line)| !line.is_empty())
 }
 
@@ -136,6 +143,14 @@ mod tests {
         let rejected: Vec<_> = batch.rejected.iter().map(|line| (line.line, line.errors[0].field.as_str())).collect();
         assert_eq!(rejected, [(3, "(line)"), (4, "click_id"), (6, "name")]);
         assert!(batch.rejected[0].errors[0].reason.contains("column"), "{batch:?}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_line() {
+        let body = format!("\u{feff}{LINE}\r\n{LINE}\n\u{feff}{LINE}\n\u{feff}\n");
+        assert_eq!(ReportShape::of(None, body.as_bytes()), ReportShape::Lines);
+        let batch = read(&body, None).unwrap();
+        assert_eq!((batch.taken.len(), batch.rejected.len()), (3, 0), "{batch:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! reported before and to which click it belongs; the record says by which fact a
 //! second report is recognised.
 
-use schemas::{ConversionId, RawConversion, Timestamp, WorkspaceId, conversion::Reported};
+use schemas::{ConversionId, RawConversion, Timestamp, WorkspaceId, conversion::Reported, is_placeholder};
 use service::problem::FieldError;
 
 use crate::money::{self, LARGEST};
@@ -53,7 +53,7 @@ impl Repeat<'_> {
 /// # Errors
 /// With every field that is not valid.
 pub(crate) fn record(
-    reported: Reported,
+    mut reported: Reported,
     workspace: &WorkspaceId,
     repeat: Repeat<'_>,
     now: Timestamp,
@@ -61,6 +61,10 @@ pub(crate) fn record(
     let errors = wrong(&reported, now);
     if !errors.is_empty() {
         return Err(errors);
+    }
+    for amount in [&mut reported.amount, &mut reported.commission].into_iter().flatten() {
+        // Payment providers write currencies in lower case, tables do not.
+        amount.currency.make_ascii_uppercase();
     }
     let id = ConversionId::mint();
     Ok(RawConversion {
@@ -109,6 +113,13 @@ fn wrong(reported: &Reported, now: Timestamp) -> Vec<FieldError> {
     }
     for (key, _) in reported.metadata.iter() {
         text("metadata", key, METADATA_KEY_CHARS);
+    }
+    for (field, value) in [("order_id", &reported.order_id), ("customer_id", &reported.customer_id)] {
+        if value.as_deref().is_some_and(is_placeholder) {
+            // It would make one order, or one customer, of many.
+            let reason = "is a placeholder that was not filled in: send the value, or leave the field out";
+            errors.push(FieldError::new(field, reason));
+        }
     }
     if reported.name.contains('/') {
         errors.push(FieldError::new("name", "must not contain `/`"));
@@ -183,6 +194,8 @@ mod tests {
                 assert_eq!(json[field].take(), *value, "{field}");
             }
         }
+        let cents = record(&json!({"amount": {"value": 1, "currency": "usd"}}), Repeat::Unknown).unwrap();
+        assert_eq!(cents.amount.unwrap().currency, "USD");
         let bare = record(&json!({}), Repeat::Unknown).unwrap();
         assert_eq!((bare.timestamp, bare.same_as), (now(), format!("click/{CLICK}/purchase")));
     }
@@ -219,7 +232,9 @@ mod tests {
             (json!({"status": "\u{7f}"}), "status"),
             (json!({"amount": {"value": 9_007_199_254_740_993_i64, "currency": "EUR"}}), "amount.value"),
             (json!({"amount": {"value": i64::MIN, "currency": "EUR"}}), "amount.value"),
-            (json!({"amount": {"value": 1, "currency": "eur"}}), "amount.currency"),
+            (json!({"order_id": "undefined"}), "order_id"),
+            (json!({"customer_id": "{{customer.id}}"}), "customer_id"),
+            (json!({"amount": {"value": 1, "currency": "eu"}}), "amount.currency"),
             (json!({"commission": {"value": 1, "currency": "EURO"}}), "commission.currency"),
             (json!({"timestamp": "2026-02-07T00:00:00Z"}), "timestamp"),
             (json!({"timestamp": "1999-12-31T23:59:59Z"}), "timestamp"),

@@ -8,6 +8,10 @@
 //! `subid` and `revenue` Keitaro's (docs.keitaro.io, "Postback"), whose `tid` only
 //! counts the conversions of one click and so is no order's id. `payout` is what
 //! the conversion is worth to whoever runs the link, so it becomes the amount.
+//!
+//! Nobody reads the answer to a postback, so what can be understood is taken: a
+//! currency in lower case, and an amount with more decimals than its currency has,
+//! which is rounded. The metadata then keep the amount as it was written.
 
 use std::borrow::Cow;
 
@@ -15,7 +19,6 @@ use iso_currency::Currency;
 use schemas::{
     conversion::{Amount, Reported},
     is_placeholder,
-    usermap::UserMap,
 };
 use service::problem::FieldError;
 use url::form_urlencoded;
@@ -68,8 +71,9 @@ pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<Fiel
             currency
         }
     };
-    let amount = fields.amount(PAYOUT, currency);
-    let commission = fields.amount(COMMISSION, currency);
+    let mut written = Vec::new();
+    let amount = fields.amount(PAYOUT, currency, &mut written);
+    let commission = fields.amount(COMMISSION, currency, &mut written);
     let mut text = |names| fields.take(names).map(Cow::into_owned);
     let reported = Reported {
         click_id,
@@ -82,7 +86,7 @@ pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<Fiel
         customer_id: text(CUSTOMER_ID),
         status: text(STATUS),
         timestamp: None,
-        metadata: UserMap::default(),
+        metadata: written.iter().map(|(name, text)| (*name, text.as_str())).collect(),
     };
     if fields.errors.is_empty() { Ok(reported) } else { Err(fields.errors) }
 }
@@ -108,9 +112,27 @@ impl<'q> QueryFields<'q> {
         Some(first)
     }
 
-    fn amount(&mut self, names: &[&'static str], currency: Currency) -> Option<Amount> {
+    /// Returns the amount under any of `names`. Where the amount had to be rounded, its
+    /// text goes to `written`.
+    fn amount(
+        &mut self,
+        names: &[&'static str],
+        currency: Currency,
+        written: &mut Vec<(&'static str, String)>,
+    ) -> Option<Amount> {
         let text = self.take(names)?;
-        money::amount(&text, currency).map_err(|reason| self.wrong(names[0], reason)).ok()
+        match money::rounded(&text, currency) {
+            Ok((amount, exact)) => {
+                if !exact {
+                    written.push((names[0], text.into_owned()));
+                }
+                Some(amount)
+            }
+            Err(reason) => {
+                self.wrong(names[0], reason);
+                None
+            }
+        }
     }
 
     fn wrong(&mut self, field: &str, reason: impl Into<String>) {
@@ -159,6 +181,26 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_understood_is_taken() {
+        let reported = read_with("click_id=CLICK&payout=0.0035&commission=1.005&currency=usd").unwrap();
+        assert_eq!((reported.amount, reported.commission), (worth(0, "USD"), worth(101, "USD")));
+        let written: Vec<_> = reported.metadata.iter().collect();
+        assert_eq!(written, [("commission", "1.005"), ("payout", "0.0035")]);
+        assert!(read_with("click_id=CLICK&payout=1.50").unwrap().metadata.is_empty());
+    }
+
+    #[test]
+    fn no_macro_becomes_an_order_or_loses_a_conversion() {
+        for nothing in ["(transaction_id)", "${TXID}", "%25TXID%25", "__TXID__", "undefined", "null", "(not+set)"] {
+            let query =
+                format!("cid=CLICK&txid={nothing}&payout={nothing}&currency={nothing}&status={nothing}&et={nothing}");
+            let reported = read_with(&query).unwrap();
+            assert_eq!((reported.order_id, reported.amount, reported.status), (None, None, None), "{nothing}");
+            assert_eq!(reported.name, NAME, "{nothing}");
+        }
+    }
+
+    #[test]
     fn what_a_network_left_empty_is_left_out() {
         let reported = read_with("click_id=CLICK&payout={payout}&order_id=&status=[STATUS]&txid=%23ID%23").unwrap();
         assert_eq!((reported.amount, reported.order_id, reported.status), (None, None, None));
@@ -173,8 +215,6 @@ mod tests {
             ("click_id=CLICK&cid=clk_00000000000000000000000000", "click_id"),
             ("click_id=CLICK&sum=1,5", "payout"),
             ("click_id=CLICK&payout=1&amount=2", "payout"),
-            ("click_id=CLICK&payout=1.005", "payout"),
-            ("click_id=CLICK&payout=1.5&currency=JPY", "payout"),
             ("click_id=CLICK&commission=x", "commission"),
             ("click_id=CLICK&currency=euro", "currency"),
         ] {
