@@ -220,6 +220,11 @@ async fn every_record_becomes_its_row_or_is_buried() {
     .await;
     bed.produce(Topic::Clicks, &envelope(event(1, "test"), Some(EndpointId::mint()))).await;
     bed.produce(Topic::Clicks, b"{not json").await;
+    for nth in 0..20 {
+        let mut converted = sample::event(EventName::LinkConverted, Timestamp::from_millis(1_770_301_425_120));
+        converted.id = EventId::of("default", converted.event, &nth.to_string(), "", converted.timestamp);
+        bed.produce(Topic::Events, &envelope(converted, None)).await;
+    }
     let attempt = Attempt {
         v: 1,
         id: AttemptId::mint(),
@@ -239,14 +244,17 @@ async fn every_record_becomes_its_row_or_is_buried() {
     bed.has_clicks(300).await;
     eventually("the other tables have their rows", async || {
         let rows = bed.count("count() FROM link_events").await + bed.count("count() FROM deliveries").await;
-        (rows == 2).then_some(())
+        let converted = bed.count("count() FROM conversions").await;
+        ((rows, converted) == (2, 20)).then_some(())
     })
     .await;
+    assert_eq!(bed.count("uniqExact(id) FROM conversions").await, 20);
+    assert_eq!(bed.count("toUInt64(sum(value)) FROM conversions_current").await, 12_950);
     let stored: String = bed.client.query("SELECT body FROM link_events").fetch_one().await.unwrap();
     assert_eq!(stored, body);
     let dead = testbed::read(&bed.bus, Topic::Dead, |dead| dead.len() == 1).await;
     let dead: Dead = serde_json::from_str(&dead[0].value).unwrap();
-    assert!(dead.reason.contains("not a row of clicks"), "{dead:?}");
+    assert!(dead.reason.contains("not a row of a table"), "{dead:?}");
     assert_eq!(dead.payload.as_deref(), Some("{not json"));
     running.stop().await;
     // What is done is not done again.

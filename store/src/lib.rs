@@ -2,12 +2,15 @@
 //!
 //! It knows how to connect ([`StoreConfig`]), which tables there are
 //! ([`Table`], `migrations/`), how a row is laid out ([`rows`]), how a block of
-//! rows is inserted and looked for ([`Insertion`]), and the queries of the statistics
-//! and limits ([`LinkClicks`], [`Store::link_totals`]). It does not know Kafka:
+//! rows is inserted and looked for ([`Insertion`]), the queries of the statistics
+//! and limits ([`LinkClicks`], [`Store::link_totals`], [`Store::conversions`]), and how a
+//! person's rows are deleted ([`Store::erase`]). It does not know Kafka:
 //! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
 //! counts as stored.
 
 mod config;
+mod conversions;
+mod erasure;
 mod error;
 mod insert;
 mod migrate;
@@ -18,6 +21,8 @@ mod table;
 mod totals;
 
 pub use config::{Store, StoreConfig};
+pub use conversions::{AdStats, ConversionCounts, ConversionFilter, ConversionRow, Revenue};
+pub use erasure::{Erased, Person, PersonRows};
 pub use error::{Fault, StoreError};
 pub use insert::{Insertion, Span};
 pub use migrate::Migrated;

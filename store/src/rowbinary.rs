@@ -36,8 +36,8 @@ impl<'a> RowWriter<'a> {
         self
     }
 
-    /// Appends a `DateTime64(3)`: milliseconds since the epoch.
-    pub fn millis(&mut self, value: i64) -> &mut Self {
+    /// Appends an `Int64`, or a `DateTime64(3)`: milliseconds since the epoch.
+    pub fn i64(&mut self, value: i64) -> &mut Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn values_are_little_endian_and_lengths_leb128() {
         let mut block = Vec::new();
-        RowWriter::new(&mut block).u16(0x0102).text("ab").texts(["x", ""].into_iter()).millis(-1);
+        RowWriter::new(&mut block).u16(0x0102).text("ab").texts(["x", ""].into_iter()).i64(-1);
         assert_eq!(block, [[2, 1].as_slice(), b"\x02ab", b"\x02\x01x\x00", &[0xff; 8]].concat());
         block.clear();
         RowWriter::new(&mut block).text(&"a".repeat(300));

@@ -2,7 +2,10 @@
 //! `Nullable` columns cost ClickHouse a second file each, and no fact here is
 //! ever present and empty.
 
-use schemas::{Attempt, ClickFacts, Envelope, Event, EventName, LinkFacts, Outcome, Timestamp};
+use schemas::{
+    Attempt, Attribution, ClickFacts, Envelope, Event, EventName, LinkFacts, Outcome, Timestamp, Utm,
+    conversion::Amount,
+};
 
 use crate::RowWriter;
 
@@ -29,6 +32,9 @@ pub enum NoRow {
     /// The event is no click and no scan, or lacks the facts of one.
     #[error("not a click or scan with its link")]
     NoClick,
+    /// The event is no conversion, or lacks the facts of one.
+    #[error("not a conversion")]
+    NoConversion,
     /// Its time is outside the range of `DateTime64`.
     #[error("its timestamp is not between 1970 and 2299")]
     Time,
@@ -56,18 +62,13 @@ pub fn click(envelope: &Envelope<'_, Event<'_>>, source: Source<'_>, block: &mut
     let (Some(click), Some(link)) = (&event.click, &event.link) else { return Err(NoRow::NoClick) };
     let at = millis(click.timestamp)?;
     let mut row = RowWriter::new(block);
-    row.text(&click.id.to_string()).text(&event.id.to_string()).u8(kind).millis(at).text(&envelope.workspace);
+    row.text(&click.id.to_string()).text(&event.id.to_string()).u8(kind).i64(at).text(&envelope.workspace);
     link_columns(&mut row, link);
     row.text(or_empty(&click.ip_address)).text(or_empty(&envelope.ip_key));
     click_columns(&mut row, click);
-    let utm = event.utm.clone().unwrap_or_default();
-    for value in [&utm.source, &utm.medium, &utm.campaign, &utm.term, &utm.content] {
-        row.text(or_empty(value));
-    }
-    let ad = event.attribution.clone().unwrap_or_default();
-    for value in [&ad.referrer_ad_creative, &ad.ad_set, &ad.ad_campaign, &ad.gclid, &ad.fbclid] {
-        row.text(or_empty(value));
-    }
+    let (utm, ad) = (event.utm.clone().unwrap_or_default(), event.attribution.clone().unwrap_or_default());
+    campaign_columns(&mut row, &utm, &ad);
+    row.text(or_empty(&ad.gclid)).text(or_empty(&ad.fbclid));
     row.map(ad.click_ids.iter().map(|(name, id)| (name.as_ref(), id.as_ref())));
     source.write(&mut row);
     Ok(())
@@ -81,6 +82,15 @@ fn link_columns(row: &mut RowWriter<'_>, link: &LinkFacts<'_>) {
         .text(or_empty(&link.campaign))
         .text(or_empty(&link.segment))
         .texts(link.tags.iter().map(AsRef::as_ref));
+}
+
+/// Writes the columns that clicks and conversions have of the campaign's parameters and
+/// of the ad.
+fn campaign_columns(row: &mut RowWriter<'_>, utm: &Utm<'_>, ad: &Attribution<'_>) {
+    let columns = [&utm.source, &utm.medium, &utm.campaign, &utm.term, &utm.content];
+    for value in columns.into_iter().chain([&ad.referrer_ad_creative, &ad.ad_set, &ad.ad_campaign]) {
+        row.text(or_empty(value));
+    }
 }
 
 fn click_columns(row: &mut RowWriter<'_>, click: &ClickFacts<'_>) {
@@ -105,6 +115,54 @@ fn click_columns(row: &mut RowWriter<'_>, click: &ClickFacts<'_>) {
     row.u8(u8::from(click.bot)).text(or_empty(&click.bot_reason)).text(or_empty(&click.session_id));
 }
 
+/// Appends a row of `conversions`.
+///
+/// # Errors
+/// When the event is no conversion, or its time cannot be held; nothing is appended then.
+pub fn conversion(workspace: &str, event: &Event<'_>, source: Source<'_>, block: &mut Vec<u8>) -> Result<(), NoRow> {
+    let Some(conversion) = event.conversion.as_ref().filter(|_| event.event == EventName::LinkConverted) else {
+        return Err(NoRow::NoConversion);
+    };
+    let at = millis(event.timestamp)?;
+    let (link, click) = (event.link.as_ref(), event.click.as_ref());
+    let mut row = RowWriter::new(block);
+    row.text(&event.id.to_string()).text(&conversion.id.to_string()).i64(at).text(workspace);
+    row.text(&link.map(|link| link.id.to_string()).unwrap_or_default())
+        .text(link.map_or("", |link| &link.short_url))
+        .text(link.map_or("", |link| &link.destination))
+        .text(link.map_or("", |link| or_empty(&link.campaign)))
+        .text(link.map_or("", |link| or_empty(&link.segment)))
+        .texts(link.map_or(&[][..], |link| &link.tags).iter().map(AsRef::as_ref));
+    row.text(&click.map(|click| click.id.to_string()).unwrap_or_default());
+    for fact in [
+        click.map(|click| &click.session_id),
+        click.map(|click| &click.country),
+        click.map(|click| &click.device),
+        click.map(|click| &click.source),
+        click.map(|click| &click.medium),
+    ] {
+        row.text(fact.map_or("", or_empty));
+    }
+    row.text(&conversion.name);
+    for fact in [&conversion.order_id, &conversion.status, &conversion.product] {
+        row.text(or_empty(fact));
+    }
+    money(&mut row, conversion.amount.as_ref());
+    money(&mut row, conversion.commission.as_ref());
+    row.text(or_empty(&conversion.affiliate_id)).text(or_empty(&conversion.customer_id));
+    row.u8(u8::from(conversion.attributed)).u64(conversion.seconds_since_click.unwrap_or(0));
+    let metadata: Vec<(&str, &str)> = conversion.metadata.iter().collect();
+    row.map(metadata.into_iter());
+    campaign_columns(&mut row, &event.utm.clone().unwrap_or_default(), &event.attribution.clone().unwrap_or_default());
+    source.write(&mut row);
+    Ok(())
+}
+
+/// Writes an amount and its currency; an amount that is absent has an empty one.
+fn money(row: &mut RowWriter<'_>, amount: Option<&Amount>) {
+    row.i64(amount.map_or(0, |amount| amount.value)).text(amount.map_or("", |amount| &amount.currency));
+}
+
 /// Appends a row of `link_events`; `body` is the event's exact text.
 ///
 /// # Errors
@@ -119,7 +177,7 @@ pub fn link_event(
     let at = millis(event.timestamp)?;
     let link = event.link.as_ref().map(|link| link.id.to_string()).unwrap_or_default();
     let mut row = RowWriter::new(block);
-    row.text(&event.id.to_string()).text(event.event.as_str()).millis(at).text(workspace).text(&link).text(body);
+    row.text(&event.id.to_string()).text(event.event.as_str()).i64(at).text(workspace).text(&link).text(body);
     source.write(&mut row);
     Ok(())
 }
@@ -132,7 +190,7 @@ pub fn delivery(attempt: &Attempt, source: Source<'_>, block: &mut Vec<u8>) -> R
     let at = millis(attempt.at)?;
     let mut row = RowWriter::new(block);
     row.text(&attempt.id.to_string())
-        .millis(at)
+        .i64(at)
         .text(attempt.workspace.as_str())
         .text(&attempt.endpoint.to_string())
         .text(&attempt.event_id.to_string())
@@ -178,6 +236,11 @@ mod tests {
         assert_eq!(click(&clickless, SOURCE, &mut block), Err(NoRow::NoClick));
         for at in [-1, LAST_MILLIS + 1] {
             assert_eq!(click(&envelope(EventName::LinkClicked, at), SOURCE, &mut block), Err(NoRow::Time));
+        }
+        for (name, at, why) in
+            [(EventName::LinkCreated, 1, NoRow::NoConversion), (EventName::LinkConverted, -1, NoRow::Time)]
+        {
+            assert_eq!(conversion("default", &envelope(name, at).event, SOURCE, &mut block), Err(why));
         }
         assert_eq!(block, b"before");
         assert_eq!(click(&envelope(EventName::QrScanned, LAST_MILLIS), SOURCE, &mut block), Ok(()));

@@ -6,15 +6,17 @@
 pub enum Table {
     /// Clicks and scans.
     Clicks,
-    /// Changes of links.
+    /// Changes of links, and other events that are neither clicks nor conversions.
     LinkEvents,
+    /// Conversions: a row for each status, and for a click that was found later.
+    Conversions,
     /// Attempts to deliver webhooks.
     Deliveries,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 3] = [Self::Clicks, Self::LinkEvents, Self::Deliveries];
+    pub const ALL: [Self; 4] = [Self::Clicks, Self::LinkEvents, Self::Conversions, Self::Deliveries];
 
     /// Its name in the database.
     #[must_use]
@@ -22,6 +24,7 @@ impl Table {
         match self {
             Self::Clicks => "clicks",
             Self::LinkEvents => "link_events",
+            Self::Conversions => "conversions",
             Self::Deliveries => "deliveries",
         }
     }
@@ -39,6 +42,13 @@ impl Table {
             }
             Self::LinkEvents => {
                 "id, event, timestamp, workspace, link_id, body, kafka_topic, kafka_partition, kafka_offset"
+            }
+            Self::Conversions => {
+                "id, conversion_id, timestamp, workspace, link_id, short_url, destination, campaign, segment, tags, click_id, \
+                 session_id, country, device, source, medium, name, order_id, status, product, value, currency, commission, \
+                 commission_currency, affiliate_id, customer_id, attributed, seconds_since_click, metadata, utm_source, \
+                 utm_medium, utm_campaign, utm_term, utm_content, ad_creative, ad_set, ad_campaign, kafka_topic, \
+                 kafka_partition, kafka_offset"
             }
             Self::Deliveries => {
                 "id, timestamp, workspace, endpoint_id, event_id, event, attempt, duration_ms, outcome, status, error, \

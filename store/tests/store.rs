@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
 use schemas::{
-    Attempt, AttemptId, ClickId, EndpointId, Envelope, Event, EventId, EventName, LinkId, Outcome, Timestamp,
-    WorkspaceId, sample,
+    Attempt, AttemptId, ClickId, ConversionId, EndpointId, Envelope, Event, EventId, EventName, LinkId, Outcome,
+    Timestamp, WorkspaceId, conversion::Amount, sample,
 };
 use store::{
-    Fault, Insertion, LinkClicks, Span, Store, StoreConfig, StoreError, Table,
+    AdStats, ConversionCounts, ConversionFilter, Erased, Fault, Insertion, LinkClicks, Person, PersonRows, Revenue,
+    Span, Store, StoreConfig, StoreError, Table,
     rows::{self, Source},
 };
 
@@ -86,7 +87,7 @@ async fn replicas_may_migrate_at_once_and_again() {
     let again = stores[0].migrate().await.unwrap();
     assert_eq!((again.applied, again.retained), (vec![], vec![]));
     let longer = Store::new(StoreConfig { clicks_days: 0, ..config }).unwrap();
-    assert_eq!(longer.migrate().await.unwrap().retained, ["clicks", "link_events"]);
+    assert_eq!(longer.migrate().await.unwrap().retained, ["clicks", "link_events", "conversions"]);
     assert_eq!(longer.migrate().await.unwrap().retained, [""; 0]);
 }
 
@@ -198,4 +199,148 @@ async fn every_table_takes_its_rows() {
         let span = Span { table, topic: TOPIC, partition: 2, first: 7, last: 7, since: at, until: at };
         assert_eq!(store.present(&span).await.unwrap(), HashSet::from([(7, id)]));
     }
+}
+
+/// A conversion's row, as a test wants it.
+struct Told<'a> {
+    conversion: ConversionId,
+    event: &'a str,
+    at: i64,
+    status: Option<&'a str>,
+    value: Option<i64>,
+    commission: Option<i64>,
+    click: Option<(LinkId, ClickId)>,
+    ad: &'a str,
+    customer: &'a str,
+}
+
+fn told(told: &[Told<'_>]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (offset, told) in (0..).zip(told) {
+        let at = Timestamp::from_millis(told.at);
+        let mut event = sample::event(EventName::LinkConverted, at);
+        event.id = EventId::of("default", event.event, told.event, "", at);
+        let eur = |value| Amount { value, currency: "EUR".to_owned() };
+        let conversion = event.conversion.as_mut().unwrap();
+        conversion.id = told.conversion;
+        conversion.status = told.status.map(Into::into);
+        (conversion.amount, conversion.commission) = (told.value.map(eur), told.commission.map(eur));
+        conversion.attributed = told.click.is_some();
+        conversion.customer_id = Some(told.customer.into());
+        match told.click {
+            Some((link, click)) => {
+                event.link.as_mut().unwrap().id = link;
+                event.click.as_mut().unwrap().id = click;
+                event.attribution.as_mut().unwrap().referrer_ad_creative = Some(told.ad.into());
+            }
+            None => (event.link, event.click, event.utm, event.attribution) = (None, None, None, None),
+        }
+        rows::conversion("default", &event, Source { topic: "t.events", partition: 0, offset }, &mut block).unwrap();
+    }
+    block
+}
+
+#[tokio::test]
+async fn a_conversion_has_one_current_state_and_is_counted_once() {
+    let store = fresh().await;
+    let workspace = WorkspaceId::default();
+    let link = LinkId::mint();
+    let [sale, refund, late, other]: [ConversionId; 4] = std::array::from_fn(|_| ConversionId::mint());
+    let click = |nth| ClickId::new(Timestamp::from_millis(AT), 0, nth);
+    let row = |conversion, event, at, status, value, click| Told {
+        conversion,
+        event,
+        at: AT + at,
+        status: Some(status),
+        value,
+        commission: value.map(|value| value / 10),
+        click,
+        ad: "story-7",
+        customer: "jane",
+    };
+    let all = [
+        row(sale, "1", 2, "approved", Some(5000), Some((link, click(1)))),
+        // An older status that is reported later, and is not current.
+        row(sale, "2", 1, "pending", Some(4000), Some((link, click(1)))),
+        row(refund, "3", 1, "approved", Some(700), Some((link, click(2)))),
+        // A status alone: the worth stays as it was.
+        row(refund, "4", 3, "refunded", None, Some((link, click(2)))),
+        row(late, "5", 1, "approved", Some(100), None),
+        // Its click is found later: another row of the same status.
+        row(late, "6", 1, "approved", Some(100), Some((link, click(3)))),
+        Told { customer: "joe", ..row(other, "7", 1, "approved", Some(9), None) },
+    ];
+    store.insert(Insertion { table: Table::Conversions, ..insertion(told(&all), "one") }).await.unwrap();
+
+    let ask = async |filter: ConversionFilter<'_>| store.conversions(&workspace, &filter, None, 10).await.unwrap();
+    let listed = ask(ConversionFilter::default()).await;
+    let states: Vec<_> =
+        listed.iter().map(|row| (row.conversion_id.clone(), row.status.as_str(), row.value, row.attributed)).collect();
+    assert_eq!(
+        states,
+        [
+            (other.to_string(), "approved", 9, false),
+            (late.to_string(), "approved", 100, true),
+            (refund.to_string(), "refunded", 700, true),
+            (sale.to_string(), "approved", 5000, true),
+        ]
+    );
+    assert_eq!((listed[1].click_id.as_str(), listed[0].link_id.as_str()), (&*click(3).to_string(), ""));
+    assert_eq!((listed[3].timestamp_ms, listed[3].updated_ms), (AT + 1, AT + 2));
+    let status = |status| ConversionFilter { status: Some(status), ..ConversionFilter::default() };
+    assert_eq!(ask(status("pending")).await, []);
+    assert_eq!(ask(status("refunded")).await.len(), 1);
+    assert_eq!(ask(ConversionFilter { link: Some(link), ..ConversionFilter::default() }).await.len(), 3);
+    assert_eq!(ask(ConversionFilter { click: Some(click(2)), ..ConversionFilter::default() }).await.len(), 1);
+    assert_eq!(ask(ConversionFilter { customer: Some("joe"), ..ConversionFilter::default() }).await.len(), 1);
+    assert_eq!(ask(ConversionFilter { order: Some("no"), ..ConversionFilter::default() }).await, []);
+    let page = store.conversions(&workspace, &ConversionFilter::default(), Some(late), 1).await.unwrap();
+    assert_eq!(page[0].conversion_id, refund.to_string());
+
+    let counts = store.link_conversions(&workspace, link).await.unwrap();
+    assert_eq!(counts, ConversionCounts { total: 2, taken_back: 1 });
+    let revenue = store.link_revenue(&workspace, link).await.unwrap();
+    assert_eq!(revenue, [Revenue { currency: "EUR".to_owned(), value: 5100, commission: 510 }]);
+    let ads = store.link_ads(&workspace, link).await.unwrap();
+    assert_eq!(ads, [AdStats { ad_creative: "story-7".to_owned(), clicks: 0, conversions: 2 }]);
+    let theirs = WorkspaceId::new("other");
+    assert_eq!(store.link_conversions(&theirs, link).await.unwrap(), ConversionCounts::default());
+    assert_eq!(store.conversions(&theirs, &ConversionFilter::default(), None, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_person_is_erased_and_nobody_else() {
+    let store = fresh().await;
+    let workspace = WorkspaceId::default();
+    let link = LinkId::mint();
+    let seen = |session| Seen { link, at: AT, session, bot: false, name: EventName::LinkClicked };
+    store.insert(insertion(block(&[seen("ses_a"), seen("ses_b"), seen("ses_c")]), "one")).await.unwrap();
+    let click = |nth| ClickId::new(Timestamp::from_millis(AT), 0, nth);
+    let row = |event, nth, customer| Told {
+        conversion: ConversionId::mint(),
+        event,
+        at: AT,
+        status: None,
+        value: Some(1),
+        commission: None,
+        click: Some((link, click(nth))),
+        ad: "",
+        customer,
+    };
+    let rows = told(&[row("1", 0, "jane"), row("2", 0, "jane"), row("3", 1, "joe")]);
+    store.insert(Insertion { table: Table::Conversions, ..insertion(rows, "one") }).await.unwrap();
+
+    let rows = |clicks, conversions| PersonRows { clicks, conversions };
+    let erased = store.erase(&WorkspaceId::new("other"), Person::Customer("jane")).await.unwrap();
+    assert_eq!(erased, Erased::default());
+    let erased = store.erase(&workspace, Person::Customer("jane")).await.unwrap();
+    assert_eq!(erased, Erased { erased: rows(1, 2), remaining: rows(0, 0) });
+    assert_eq!(store.erase(&workspace, Person::Customer("jane")).await.unwrap(), Erased::default());
+    // Totals are read from a projection, which must not keep what is deleted.
+    assert_eq!(store.link_clicks(&workspace, link).await.unwrap().total, 2);
+    let erased = store.erase(&workspace, Person::Session("ses_c")).await.unwrap();
+    assert_eq!(erased, Erased { erased: rows(1, 0), remaining: rows(0, 0) });
+    let erased = store.erase(&workspace, Person::Click(&click(1).to_string())).await.unwrap();
+    assert_eq!(erased, Erased { erased: rows(1, 1), remaining: rows(0, 0) });
+    assert_eq!(store.link_clicks(&workspace, link).await.unwrap(), LinkClicks::default());
 }

@@ -1,14 +1,20 @@
-//! Blocks of rows that go into a table together. Each row still knows its record, so
-//! that a block can be looked up, split in two, or reduced to the missing rows.
+//! Blocks of rows that are stored together. Each row still knows its table and its record,
+//! so that a block can be looked up, split in two, or reduced to the missing rows.
 
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use schemas::{Dead, DeadOrigin, Timestamp};
+use store::Table;
 
 /// A row of a block.
 #[derive(Clone, Debug)]
 pub(super) struct BlockRow {
+    /// The table that the row belongs to.
+    pub(super) table: Table,
     /// The offset of the row's record.
     pub(super) offset: i64,
     /// The row's time.
@@ -54,19 +60,20 @@ impl OpenBlock {
         });
     }
 
-    /// Adds a record and its row. `write` appends the row and returns its time, or none
-    /// where the record makes no row. On an error nothing is added.
+    /// Adds a record and its row. `write` appends the row and returns its table and time,
+    /// or none where the record makes no row. On an error nothing is added.
     pub(super) fn push<E>(
         &mut self,
         offset: i64,
         record: &[u8],
-        write: impl FnOnce(&mut Vec<u8>) -> Result<Option<Timestamp>, E>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<Option<(Table, Timestamp)>, E>,
     ) -> Result<(), E> {
         let row = self.bytes.len();
         let start = self.records.len();
-        if let Some(at) = write(&mut self.bytes)? {
+        if let Some((table, at)) = write(&mut self.bytes)? {
             self.records.extend_from_slice(record);
-            self.rows.push(BlockRow { offset, at, row: row..self.bytes.len(), record: start..self.records.len() });
+            let (row, record) = (row..self.bytes.len(), start..self.records.len());
+            self.rows.push(BlockRow { table, offset, at, row, record });
         }
         Ok(())
     }
@@ -118,6 +125,11 @@ impl Block {
             return self.bytes.slice(start..end);
         }
         rows.flat_map(|row| self.bytes[row.row.clone()].iter().copied()).collect()
+    }
+
+    /// Returns the tables that the rows belong to.
+    pub(super) fn tables(&self) -> BTreeSet<Table> {
+        self.rows.iter().map(|row| row.table).collect()
     }
 
     /// Returns the earliest and the latest time of the rows.
@@ -180,7 +192,7 @@ mod tests {
                 bytes.push(id.len() as u8);
                 bytes.extend_from_slice(id.as_bytes());
                 bytes.extend_from_slice(b" and more");
-                Ok::<_, ()>(Some(Timestamp::from_millis(*offset)))
+                Ok::<_, ()>(Some((Table::Clicks, Timestamp::from_millis(*offset))))
             };
             open.push(*offset, b"{}", write).unwrap();
         }

@@ -21,7 +21,8 @@
 //!    offset *and* id. Only the missing rows are inserted.
 //!
 //! Rows are looked up, not blocks, because a block that touches two months becomes two
-//! parts, and a kill may leave one of them.
+//! parts, and a kill may leave one of them. Records of `events` make rows of two tables:
+//! their block is an insert into each, and a kill may leave one of these, too.
 //!
 //! The deduplication token is made of the range and its first row. It is not the
 //! reason why rows are single: ClickHouse does not commit its record of tokens and its

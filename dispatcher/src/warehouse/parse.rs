@@ -1,7 +1,7 @@
-//! The conversion of a record: into a row of its topic's table, into nothing, or into
-//! the reason of a dead letter.
+//! The conversion of a record: into a row of the table that it belongs to, into nothing,
+//! or into the reason of a dead letter.
 
-use schemas::{Attempt, Envelope, Event, Timestamp, Topic};
+use schemas::{Attempt, Envelope, Event, EventName, Timestamp, Topic};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use store::{
@@ -9,38 +9,28 @@ use store::{
     rows::{self, Source},
 };
 
-/// Returns the table of a topic's rows; none for a topic that the warehouse does not
-/// read.
-pub(super) const fn table(topic: Topic) -> Option<Table> {
-    match topic {
-        Topic::Clicks => Some(Table::Clicks),
-        Topic::Events => Some(Table::LinkEvents),
-        Topic::Attempts => Some(Table::Deliveries),
-        _ => None,
-    }
-}
-
-/// Appends the row of a record to `block` and returns the row's time, or none where no
-/// table counts the record (a test). The error says why the record cannot be a row;
-/// nothing is appended then.
+/// Appends the row of a record of `topic` to `block` and returns the row's table and time,
+/// or none where no table counts the record (a test). The error says why the record cannot
+/// be a row; nothing is appended then.
 pub(super) fn row(
-    table: Table,
+    topic: Topic,
     value: Option<&[u8]>,
     source: Source<'_>,
     block: &mut Vec<u8>,
-) -> Result<Option<Timestamp>, String> {
+) -> Result<Option<(Table, Timestamp)>, String> {
     let value = value.ok_or("the record is empty")?;
-    match table {
-        Table::Clicks => {
+    match topic {
+        Topic::Clicks => {
             let envelope: Envelope<'_, Event<'_>> = serde_json::from_slice(value).map_err(unreadable)?;
             known(envelope.v)?;
             if envelope.endpoint.is_some() {
                 return Ok(None);
             }
             rows::click(&envelope, source, block).map_err(|error| error.to_string())?;
-            Ok(Some(envelope.event.click.as_ref().map_or(envelope.event.timestamp, |click| click.timestamp)))
+            let at = envelope.event.click.as_ref().map_or(envelope.event.timestamp, |click| click.timestamp);
+            Ok(Some((Table::Clicks, at)))
         }
-        Table::LinkEvents => {
+        Topic::Events => {
             let envelope: Envelope<'_, &RawValue> = serde_json::from_slice(value).map_err(unreadable)?;
             known(envelope.v)?;
             if envelope.endpoint.is_some() {
@@ -48,15 +38,21 @@ pub(super) fn row(
             }
             let body = envelope.event.get();
             let event: Event<'_> = serde_json::from_str(body).map_err(unreadable)?;
-            rows::link_event(&envelope.workspace, &event, body, source, block).map_err(|error| error.to_string())?;
-            Ok(Some(event.timestamp))
+            let table = if event.event == EventName::LinkConverted { Table::Conversions } else { Table::LinkEvents };
+            let written = match table {
+                Table::Conversions => rows::conversion(&envelope.workspace, &event, source, block),
+                _ => rows::link_event(&envelope.workspace, &event, body, source, block),
+            };
+            written.map_err(|error| error.to_string())?;
+            Ok(Some((table, event.timestamp)))
         }
-        Table::Deliveries => {
+        Topic::Attempts => {
             let attempt: Attempt = owned(value)?;
             known(attempt.v)?;
             rows::delivery(&attempt, source, block).map_err(|error| error.to_string())?;
-            Ok(Some(attempt.at))
+            Ok(Some((Table::Deliveries, attempt.at)))
         }
+        _ => Err("no table has rows of this topic".to_owned()),
     }
 }
 
@@ -86,40 +82,49 @@ mod tests {
         serde_json::to_vec(&Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint, event }).unwrap()
     }
 
-    fn of(table: Table, value: &[u8]) -> (Result<Option<Timestamp>, String>, usize) {
+    fn of(topic: Topic, value: &[u8]) -> (Result<Option<(Table, Timestamp)>, String>, usize) {
         let mut block = Vec::new();
-        (row(table, Some(value), SOURCE, &mut block), block.len())
+        (row(topic, Some(value), SOURCE, &mut block), block.len())
     }
 
     #[test]
-    fn a_click_is_a_row_of_clicks_and_the_rest_of_link_events() {
-        let (at, length) = of(Table::Clicks, &envelope(EventName::LinkClicked, None));
-        assert_eq!(at, Ok(Some(Timestamp::from_millis(5))));
-        assert!(length > 100);
-        let (at, length) = of(Table::LinkEvents, &envelope(EventName::LinkUpdated, None));
-        assert_eq!(at, Ok(Some(Timestamp::from_millis(5))));
-        assert!(length > 100);
+    fn an_event_is_a_row_of_the_table_of_its_kind() {
+        for (topic, name, table) in [
+            (Topic::Clicks, EventName::LinkClicked, Table::Clicks),
+            (Topic::Events, EventName::LinkUpdated, Table::LinkEvents),
+            (Topic::Events, EventName::LinkConverted, Table::Conversions),
+        ] {
+            let (row, length) = of(topic, &envelope(name, None));
+            assert_eq!(row, Ok(Some((table, Timestamp::from_millis(5)))));
+            assert!(length > 100);
+        }
     }
 
     #[test]
     fn a_test_is_counted_by_no_table() {
         let endpoint = Some(EndpointId::from_bits(1));
-        assert_eq!(of(Table::Clicks, &envelope(EventName::LinkClicked, endpoint)), (Ok(None), 0));
-        assert_eq!(of(Table::LinkEvents, &envelope(EventName::LinkClicked, endpoint)), (Ok(None), 0));
+        for (topic, name) in [
+            (Topic::Clicks, EventName::LinkClicked),
+            (Topic::Events, EventName::LinkClicked),
+            (Topic::Events, EventName::LinkConverted),
+        ] {
+            assert_eq!(of(topic, &envelope(name, endpoint)), (Ok(None), 0));
+        }
     }
 
     #[test]
     fn a_record_that_is_no_row_says_why_and_leaves_nothing() {
-        for (table, value, why) in [
-            (Table::Clicks, envelope(EventName::LinkCreated, None), "not a click"),
-            (Table::Clicks, b"{".to_vec(), "cannot be read"),
-            (Table::Deliveries, b"{}".to_vec(), "missing field"),
-            (Table::LinkEvents, br#"{"v":9,"workspace":"w","event":{}}"#.to_vec(), "version 9"),
+        for (topic, value, why) in [
+            (Topic::Clicks, envelope(EventName::LinkCreated, None), "not a click"),
+            (Topic::Clicks, b"{".to_vec(), "cannot be read"),
+            (Topic::Attempts, b"{}".to_vec(), "missing field"),
+            (Topic::Events, br#"{"v":9,"workspace":"w","event":{}}"#.to_vec(), "version 9"),
+            (Topic::Links, b"{}".to_vec(), "no table"),
         ] {
-            let (outcome, length) = of(table, &value);
+            let (outcome, length) = of(topic, &value);
             assert!(outcome.as_ref().is_err_and(|error| error.contains(why)), "{outcome:?}");
             assert_eq!(length, 0);
         }
-        assert!(row(Table::Clicks, None, SOURCE, &mut Vec::new()).is_err());
+        assert!(row(Topic::Clicks, None, SOURCE, &mut Vec::new()).is_err());
     }
 }

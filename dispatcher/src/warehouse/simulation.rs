@@ -46,8 +46,8 @@ enum InjectedFault {
 
 struct FaultySink {
     faults: RefCell<Vec<InjectedFault>>,
-    rows: RefCell<Vec<(u64, String)>>,
-    tokens: RefCell<HashSet<(String, i64)>>,
+    rows: RefCell<Vec<(Table, u64, String)>>,
+    tokens: RefCell<HashSet<(Table, String, i64)>>,
     late: RefCell<Vec<Insertion>>,
     dead: RefCell<BTreeSet<i64>>,
 }
@@ -60,18 +60,19 @@ impl FaultySink {
     /// Inserts as ClickHouse does: a part for each month, unless a part with that token
     /// was inserted before.
     fn take(&self, insertion: &Insertion, fault: InjectedFault) -> Result<(), StoreError> {
-        let mut months: BTreeMap<i64, Vec<(u64, String)>> = BTreeMap::new();
-        for row in decode(&insertion.rows) {
+        let table = insertion.table;
+        let mut months: BTreeMap<i64, Vec<(Table, u64, String)>> = BTreeMap::new();
+        for row in decode(table, &insertion.rows) {
             if is_poison(row.offset.cast_signed()) {
                 return Err(refusal(469));
             }
-            months.entry(row.millis / MONTH_MS).or_default().push((row.offset, row.id));
+            months.entry(row.millis / MONTH_MS).or_default().push((table, row.offset, row.id));
         }
         for (nth, (month, rows)) in months.into_iter().enumerate() {
             if matches!(fault, InjectedFault::Half) && nth > 0 {
                 break;
             }
-            let token = (insertion.token.clone(), month);
+            let token = (table, insertion.token.clone(), month);
             let known = self.tokens.borrow().contains(&token);
             if !known && !matches!(fault, InjectedFault::OnlyToken) {
                 self.rows.borrow_mut().extend(rows);
@@ -125,7 +126,9 @@ impl Sink for FaultySink {
             self.late_ones_arrive();
         }
         let rows = self.rows.borrow();
-        Ok(rows.iter().filter(|(offset, _)| (span.first..=span.last).contains(offset)).cloned().collect())
+        let inside =
+            rows.iter().filter(|(table, offset, _)| *table == span.table && (span.first..=span.last).contains(offset));
+        Ok(inside.map(|(_, offset, id)| (*offset, id.clone())).collect())
     }
 
     async fn write_dead(&self, dead: &[Dead]) -> Result<(), String> {
@@ -143,38 +146,54 @@ struct Decoded {
     offset: u64,
 }
 
-/// Decodes rows of `link_events`, as `store::rows` writes them.
-fn decode(mut bytes: &[u8]) -> Vec<Decoded> {
-    fn text(bytes: &mut &[u8]) -> String {
-        let mut length = 0;
-        let mut shift = 0;
-        loop {
-            let byte = bytes[0];
-            *bytes = &bytes[1..];
-            length |= usize::from(byte & 0x7f) << shift;
-            shift += 7;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        let (text, rest) = bytes.split_at(length);
-        *bytes = rest;
-        String::from_utf8(text.to_vec()).unwrap()
-    }
+/// Decodes rows as `store::rows` writes them.
+fn decode(table: Table, mut bytes: &[u8]) -> Vec<Decoded> {
+    // The columns: a text, a list or map of texts, or a number of so many bytes.
+    let columns = match table {
+        Table::Conversions => "tt8tttttt*tttttttttt8t8ttt18:ttttttttt28",
+        _ => "tt8tttt28",
+    };
     let mut rows = Vec::new();
     while !bytes.is_empty() {
-        let id = text(&mut bytes);
-        let _event = text(&mut bytes);
-        let millis = i64::from_le_bytes(bytes[..8].try_into().unwrap());
-        bytes = &bytes[8..];
-        for _ in ["workspace", "link", "body", "topic"] {
-            text(&mut bytes);
+        let (mut texts, mut numbers) = (Vec::new(), Vec::new());
+        for column in columns.chars() {
+            match column {
+                't' => texts.push(text(&mut bytes)),
+                '*' => (0..length(&mut bytes)).for_each(|_| drop(text(&mut bytes))),
+                ':' => (0..2 * length(&mut bytes)).for_each(|_| drop(text(&mut bytes))),
+                width => numbers.push(number(&mut bytes, width.to_digit(10).unwrap() as usize)),
+            }
         }
-        let offset = u64::from_le_bytes(bytes[2..10].try_into().unwrap());
-        bytes = &bytes[10..];
-        rows.push(Decoded { id, millis, offset });
+        let offset = *numbers.last().unwrap();
+        rows.push(Decoded { id: texts.swap_remove(0), millis: numbers[0].cast_signed(), offset });
     }
     rows
+}
+
+fn length(bytes: &mut &[u8]) -> usize {
+    let mut length = 0;
+    let mut shift = 0;
+    loop {
+        let byte = bytes[0];
+        *bytes = &bytes[1..];
+        length |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            return length;
+        }
+    }
+}
+
+fn text(bytes: &mut &[u8]) -> String {
+    let (text, rest) = bytes.split_at(length(bytes));
+    *bytes = rest;
+    String::from_utf8(text.to_vec()).unwrap()
+}
+
+fn number(bytes: &mut &[u8], width: usize) -> u64 {
+    let (number, rest) = bytes.split_at(width);
+    *bytes = rest;
+    number.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 const fn is_poison(offset: i64) -> bool {
@@ -185,7 +204,9 @@ const fn is_poison(offset: i64) -> bool {
 /// one is a test. Offset 7 is a transaction's marker, which no reader sees.
 fn record(offset: i64) -> Option<Vec<u8>> {
     let at = Timestamp::from_millis(offset % 2 * MONTH_MS + offset);
-    let mut event = sample::event(EventName::LinkCreated, at);
+    // Rows of two tables alternate.
+    let name = if offset % 4 < 2 { EventName::LinkConverted } else { EventName::LinkCreated };
+    let mut event = sample::event(name, at);
     event.link.as_mut().unwrap().id = LinkId::from_bits(offset as u128);
     let endpoint = (offset == 12).then(|| EndpointId::from_bits(1));
     match offset {
@@ -224,7 +245,7 @@ fn own(sink: &FaultySink, config: &Config, runtime: &tokio::runtime::Runtime, ka
     };
     let now = Instant::now();
     let assigned = Assigned { partition: PARTITION, offset: kafka.0, metadata: kafka.1.clone() };
-    let mut track = PartitionTrack::new(&assigned, Table::LinkEvents, "t.events", now).unwrap();
+    let mut track = PartitionTrack::new(&assigned, "t.events", now).unwrap();
     let mut position = kafka.0;
     loop {
         while position < RECORDS && !track.is_pending() {
@@ -266,7 +287,7 @@ fn own(sink: &FaultySink, config: &Config, runtime: &tokio::runtime::Runtime, ka
 }
 
 fn check(sink: &FaultySink) -> Result<(), TestCaseError> {
-    let mut offsets: Vec<u64> = sink.rows.borrow().iter().map(|(offset, _)| *offset).collect();
+    let mut offsets: Vec<u64> = sink.rows.borrow().iter().map(|(_, offset, _)| *offset).collect();
     offsets.sort_unstable();
     prop_assert_eq!(offsets, [0, 1, 3, 4, 6, 8, 10, 11, 13]);
     prop_assert_eq!(&*sink.dead.borrow(), &BTreeSet::from([2, 5, 9]));

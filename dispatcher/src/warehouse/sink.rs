@@ -1,12 +1,16 @@
 //! The steps that a [`PartitionTrack`](super::track::PartitionTrack) decides, carried
 //! out: only here are rows sent to ClickHouse and dead letters to Kafka.
 
-use std::{collections::HashSet, sync::OnceLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use bus::{Bus, Outgoing, Producer};
 use futures_util::future::join_all;
 use schemas::{Dead, Topic};
-use store::{Fault, Insertion, Span, Store, StoreError};
+use store::{Fault, Insertion, Span, Store, StoreError, Table};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -95,8 +99,8 @@ async fn write_one(producer: &Producer, mut dead: Dead) -> Result<(), String> {
 #[derive(Debug)]
 pub(super) struct WorkResult {
     pub(super) outcome: BlockOutcome,
-    /// The number of rows that were inserted.
-    pub(super) sent: usize,
+    /// The numbers of rows that were inserted, by their tables.
+    pub(super) sent: BTreeMap<Table, usize>,
     /// The error that must pass before the next try.
     pub(super) error: Option<String>,
 }
@@ -104,7 +108,7 @@ pub(super) struct WorkResult {
 /// Carries out a block's step. `scope` makes query ids unique among installations
 /// that share a ClickHouse.
 pub(super) async fn attempt<S: Sink>(sink: &S, scope: &str, work: &BlockWork) -> WorkResult {
-    let mut sent = 0;
+    let mut sent = BTreeMap::new();
     let stored = match &work.step {
         Step::WriteDead => Ok(None),
         Step::Insert(rows) => insert(sink, scope, work, rows, &mut sent).await.map(|()| None),
@@ -128,19 +132,21 @@ async fn insert<S: Sink>(
     scope: &str,
     work: &BlockWork,
     rows: &[BlockRow],
-    sent: &mut usize,
+    sent: &mut BTreeMap<Table, usize>,
 ) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
+    let tables: BTreeSet<Table> = rows.iter().map(|row| row.table).collect();
+    for table in tables {
+        let of_table = rows.iter().filter(|row| row.table == table);
+        sink.insert(Insertion {
+            table,
+            rows: work.block.encoded(of_table.clone()),
+            // Each table has its own tokens.
+            token: token(work),
+            query_id: format!("{}{:016x}", query_prefix(scope, work), rand::random::<u64>()),
+        })
+        .await?;
+        sent.insert(table, of_table.count());
     }
-    sink.insert(Insertion {
-        table: work.table,
-        rows: work.block.encoded(rows.iter()),
-        token: token(work),
-        query_id: format!("{}{:016x}", query_prefix(scope, work), rand::random::<u64>()),
-    })
-    .await?;
-    *sent += rows.len();
     Ok(())
 }
 
@@ -151,7 +157,7 @@ async fn settle<S: Sink>(
     sink: &S,
     scope: &str,
     work: &BlockWork,
-    sent: &mut usize,
+    sent: &mut BTreeMap<Table, usize>,
 ) -> Result<Option<Vec<BlockRow>>, StoreError> {
     if work.block.rows.is_empty() {
         return Ok(None);
@@ -172,7 +178,7 @@ async fn settle<S: Sink>(
         partition = %work.partition, range = %work.range, missing = missing.len(),
         "ClickHouse reports rows as present which are missing: retried under a fresh token"
     );
-    *sent = 0;
+    sent.clear();
     Ok(Some(missing))
 }
 
@@ -180,16 +186,20 @@ async fn look<S: Sink>(sink: &S, work: &BlockWork) -> Result<Vec<BlockRow>, Stor
     let (since, until) = work.block.times();
     let first = work.block.first.min(work.range.first);
     let last = work.block.last.max(work.range.last);
-    let span = Span {
-        table: work.table,
-        topic: &work.topic,
-        partition: u16::try_from(work.partition.index).unwrap_or(u16::MAX),
-        first: first.cast_unsigned(),
-        last: last.cast_unsigned(),
-        since,
-        until,
-    };
-    Ok(work.block.missing(&sink.present(&span).await?))
+    let mut present = HashSet::new();
+    for table in work.block.tables() {
+        let span = Span {
+            table,
+            topic: &work.topic,
+            partition: u16::try_from(work.partition.index).unwrap_or(u16::MAX),
+            first: first.cast_unsigned(),
+            last: last.cast_unsigned(),
+            since,
+            until,
+        };
+        present.extend(sink.present(&span).await?);
+    }
+    Ok(work.block.missing(&present))
 }
 
 /// Returns the deduplication token of a block: the same for every reader of the same

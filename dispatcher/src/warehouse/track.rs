@@ -10,7 +10,7 @@ use std::{
 
 use bus::{Assigned, Commit, Partition};
 use schemas::{Dead, DeadOrigin, Timestamp};
-use store::{Table, rows::Source};
+use store::rows::Source;
 use tracing::warn;
 
 use super::{
@@ -60,7 +60,6 @@ struct PendingBlock {
 #[derive(Clone, Debug)]
 pub(super) struct BlockWork {
     pub(super) partition: Partition,
-    pub(super) table: Table,
     pub(super) topic: Arc<str>,
     pub(super) block: Arc<Block>,
     pub(super) range: OffsetRange,
@@ -71,7 +70,6 @@ pub(super) struct BlockWork {
 #[derive(Debug)]
 pub(super) struct PartitionTrack {
     partition: Partition,
-    table: Table,
     topic: Arc<str>,
     /// The offset below which everything is stored.
     done: i64,
@@ -88,13 +86,12 @@ pub(super) struct PartitionTrack {
 
 impl PartitionTrack {
     /// Makes the state of a partition that was just assigned.
-    pub(super) fn new(assigned: &Assigned, table: Table, topic: &str, now: Instant) -> Result<Self, UnreadableNote> {
+    pub(super) fn new(assigned: &Assigned, topic: &str, now: Instant) -> Result<Self, UnreadableNote> {
         let recorded = OffsetRange::decode(&assigned.metadata)?;
         // A range below the committed offset is finished.
         let unsettled = recorded.clone().filter(|range| range.last >= assigned.offset);
         Ok(Self {
             partition: assigned.partition,
-            table,
             topic: topic.into(),
             done: assigned.offset,
             committed: assigned.offset,
@@ -126,9 +123,8 @@ impl PartitionTrack {
             self.opened = now;
         }
         self.open.pass(offset);
-        let table = self.table;
+        let Partition { topic: kind, index } = self.partition;
         let topic = Arc::clone(&self.topic);
-        let index = self.partition.index;
         let record = value.unwrap_or_default();
         let pushed = self.open.push(offset, record, |block| {
             let source = Source {
@@ -138,10 +134,10 @@ impl PartitionTrack {
                 partition: u16::try_from(index).unwrap_or(u16::MAX),
                 offset: offset.cast_unsigned(),
             };
-            parse::row(table, value, source, block)
+            parse::row(kind, value, source, block)
         });
         if let Err(reason) = pushed {
-            let reason = format!("not a row of {}: {reason}", table.name());
+            let reason = format!("not a row of a table: {reason}");
             let origin = DeadOrigin::record(topic.to_string(), index, offset);
             let payload = String::from_utf8_lossy(record);
             self.open.add_dead(Dead::of_record(reason, Timestamp::now(), origin, &payload));
@@ -238,7 +234,6 @@ impl PartitionTrack {
         let pending = self.pending.front()?;
         Some(BlockWork {
             partition: self.partition,
-            table: self.table,
             topic: Arc::clone(&self.topic),
             block: Arc::clone(&pending.block),
             range: pending.range.clone(),
@@ -270,8 +265,10 @@ impl PartitionTrack {
     }
 
     fn bisect(&mut self, pending: PendingBlock, reason: &str, at: Timestamp) {
-        // Where rows of the whole block may be present, rows of a half may be, too.
-        let may_be_present = !matches!(pending.step, Step::Insert(_)) || pending.range.round > 0;
+        // Where rows of the whole block may be present, rows of a half may be, too. Of two
+        // tables, one may have taken its rows before the other refused.
+        let several_tables = pending.block.tables().len() > 1;
+        let may_be_present = several_tables || !matches!(pending.step, Step::Insert(_)) || pending.range.round > 0;
         match Arc::unwrap_or_clone(pending.block).halves() {
             (left, Some(right)) => {
                 for half in [right, left] {

@@ -24,7 +24,6 @@ use super::{
     config::Config,
     error::Error,
     metrics::{TableLabel, TopicLabel, WarehouseMetrics},
-    parse,
     sink::{self, ClickHouseSink, WorkResult},
     track::{BlockOutcome, BlockWork, PartitionTrack},
 };
@@ -63,8 +62,7 @@ impl Assignments for TrackOwner {
         let mut tracks = self.tracks.lock();
         for assigned in partitions {
             let topic = assigned.partition.topic;
-            let Some(table) = parse::table(topic) else { continue };
-            match PartitionTrack::new(assigned, table, &self.topics.name(topic), Instant::now()) {
+            match PartitionTrack::new(assigned, &self.topics.name(topic), Instant::now()) {
                 Ok(track) => drop(tracks.map.insert(assigned.partition, track)),
                 Err(_) => {
                     tracks.unreadable = Some(Error::Note {
@@ -317,11 +315,9 @@ impl WarehouseWorker {
         {
             let mut tracks = self.owner.tracks.lock();
             for (work, result) in works.iter().zip(results) {
-                self.context
-                    .metrics
-                    .rows
-                    .get_or_create(&TableLabel { table: work.table.name() })
-                    .inc_by(result.sent as u64);
+                for (table, rows) in &result.sent {
+                    self.context.metrics.rows.get_or_create(&TableLabel { table: table.name() }).inc_by(*rows as u64);
+                }
                 match &result.outcome {
                     BlockOutcome::Done => {
                         self.context.metrics.dead.inc_by(work.block.dead.len() as u64);
