@@ -8,15 +8,15 @@ use axum::{
     http::{HeaderValue, Method, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use schemas::{Campaign, Domain, Endpoint, Key, Link, Scope, Workspace};
 use service::problem::{self, Kind, Problem};
 
 use crate::{
     api::{
-        auth, bulk, context::Api, domains, endpoints, event_types, idempotency, import, keys, links, qr, request,
-        resource, stats,
+        auth, bulk, context::Api, conversions, domains, endpoints, event_types, idempotency, import, keys, links,
+        people, qr, request, resource, stats,
     },
     kinds::resource::Resource,
     leading::{forward, leadership::ServingInstance},
@@ -62,6 +62,9 @@ fn keyed() -> Routes {
     let endpoints = resource::<Endpoint>().route("/v1/endpoints/{id}/test", post(endpoints::test));
     let keys = resource::<Key>().route("/v1/keys/{id}/rotate", post(keys::rotate));
     let domains = resource::<Domain>().route("/v1/domains/{id}/verify", post(domains::verify));
+    let people = Routes::default()
+        .route("/v1/people", delete(people::erase_visitor))
+        .route("/v1/people/{customer_id}", delete(people::erase_customer));
     let stats = Routes::default().route("/v1/stats/links/{id}", get(stats::link));
     Routes::default()
         .merge(links.requiring(Link::SCOPE))
@@ -71,6 +74,9 @@ fn keyed() -> Routes {
         .merge(keys.requiring(Key::SCOPE))
         .merge(resource::<Workspace>().requiring(Workspace::SCOPE))
         .merge(stats.requiring(Scope::Stats))
+        .merge(people.requiring(Scope::Admin))
+        // One of two scopes is enough, which the handler checks.
+        .route("/v1/conversions", get(conversions::list))
         .route("/v1/event-types", get(event_types::list))
 }
 
@@ -96,7 +102,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
 /// Serves a request here, or forwards it to the process that serves it.
 async fn serve_or_forward(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if forward::is_intake(path) {
+    if forward::is_intake(request.method(), path) {
         return api.forwarder.to_intake(request).await.unwrap_or_else(IntoResponse::into_response);
     }
     if !path.starts_with("/v1/") {
@@ -173,7 +179,8 @@ mod tests {
         let described: BTreeSet<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
         let undescribed: Vec<&String> = routes.difference(&described).collect();
         assert!(undescribed.is_empty(), "describe in openapi/paths.rs: {undescribed:?}");
-        let unrouted: Vec<&String> = described.difference(&routes).filter(|path| !forward::is_intake(path)).collect();
+        let unrouted: Vec<&String> =
+            described.difference(&routes).filter(|path| !forward::is_intake(&Method::POST, path)).collect();
         assert!(unrouted.is_empty(), "described, but without a route: {unrouted:?}");
     }
 }

@@ -43,7 +43,7 @@ pub struct Event<'a> {
     /// The endpoint whose health has changed.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointFacts<'a>>,
-    /// A sentence for people, in tests.
+    /// A sentence for people, in tests and receipts.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Cow<'a, str>>,
 }

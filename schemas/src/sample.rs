@@ -76,7 +76,7 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
         id: EventId::of("sample", name, &click_id.to_string(), "", at),
         event: name,
         timestamp: at,
-        link: (endpoint.is_none() && name != EventName::WebhookTest).then(link),
+        link: (endpoint.is_none() && !matches!(name, EventName::WebhookTest | EventName::PersonErased)).then(link),
         conversion: converted.then(conversion),
         click: click.then(|| self::click(click_id, at)),
         utm: click.then(|| Utm {
@@ -102,7 +102,14 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
             ..Changes::default()
         }),
         endpoint,
-        message: (name == EventName::WebhookTest).then(|| "This is a test. Your endpoint works.".into()),
+        message: match name {
+            EventName::WebhookTest => Some("This is a test. Your endpoint works.".into()),
+            EventName::PersonErased => Some(
+                "A person was erased: 3 clicks and 1 conversions were deleted. The hash of the person's id is 5a5a."
+                    .into(),
+            ),
+            _ => None,
+        },
     }
 }
 

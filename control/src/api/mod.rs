@@ -5,6 +5,7 @@
 pub(crate) mod auth;
 pub(crate) mod bulk;
 pub(crate) mod context;
+pub(crate) mod conversions;
 pub(crate) mod domains;
 pub(crate) mod endpoints;
 pub(crate) mod event_types;
@@ -13,6 +14,7 @@ pub(crate) mod import;
 pub(crate) mod import_slots;
 pub(crate) mod keys;
 pub(crate) mod links;
+pub(crate) mod people;
 pub(crate) mod qr;
 pub(crate) mod request;
 pub(crate) mod resource;

@@ -88,11 +88,8 @@ where
 impl<T: Entity> PageRequest<T> {
     /// Checks a query.
     pub(crate) fn from_query(query: &PageQuery) -> Result<Self, Problem> {
-        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         let mut errors = Vec::new();
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            errors.push(FieldError::new("limit", format!("is {limit}, must be 1 to {MAX_LIMIT}")));
-        }
+        let limit = page_limit(query.limit, &mut errors);
         let before = query.cursor.as_deref().map(str::parse::<T::Id>).transpose();
         let Ok(before) = before else {
             errors.push(FieldError::new("cursor", "is not one that a list has given as `next`"));
@@ -100,6 +97,15 @@ impl<T: Entity> PageRequest<T> {
         };
         if errors.is_empty() { Ok(Self { limit, before }) } else { Err(Problem::invalid(errors)) }
     }
+}
+
+/// Returns the most entries of a page, and notes where a query asks for too many or none.
+pub(crate) fn page_limit(asked: Option<usize>, errors: &mut Vec<FieldError>) -> usize {
+    let limit = asked.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        errors.push(FieldError::new("limit", format!("is {limit}, must be 1 to {MAX_LIMIT}")));
+    }
+    limit
 }
 
 /// Returns the revision in `If-Match`, if the request depends on one.

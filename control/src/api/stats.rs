@@ -1,4 +1,4 @@
-//! `GET /v1/stats/links/{id}`: the counts of a link, from ClickHouse.
+//! `GET /v1/stats/links/{id}`: the clicks, conversions and revenue of a link, from ClickHouse.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use schemas::{Link, LinkId, WorkspaceId};
 use serde::Serialize;
 use service::problem::Problem;
-use store::{LinkClicks, Store, StoreError};
+use store::{AdStats, ConversionCounts, LinkClicks, Revenue, Store, StoreError};
 use tracing::warn;
 
 use crate::{
@@ -26,6 +26,22 @@ pub(crate) struct LinkStats {
     clicks: LinkClicks,
     /// The visits by the QR code.
     scans: LinkClicks,
+    /// The conversions that these visits led to.
+    conversions: ConversionStats,
+    /// The ads with the most clicks, up to 20.
+    ads: Vec<AdStats>,
+}
+
+/// The conversions of a link, each counted once and in its current status.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ConversionStats {
+    #[serde(flatten)]
+    counts: ConversionCounts,
+    /// Conversions that stand for each visit by a person, scans included; absent without visits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<f64>,
+    /// The sums of the conversions that stand, by currency.
+    revenue: Vec<Revenue>,
 }
 
 /// Returns the counts of a link.
@@ -43,6 +59,15 @@ pub(crate) async fn link(
 }
 
 async fn ask(store: &Store, workspace: &WorkspaceId, id: LinkId) -> Result<LinkStats, StoreError> {
-    let (clicks, scans) = tokio::try_join!(store.link_clicks(workspace, id), store.link_scans(workspace, id))?;
-    Ok(LinkStats { clicks, scans })
+    let (clicks, scans, counts, revenue, ads) = tokio::try_join!(
+        store.link_clicks(workspace, id),
+        store.link_scans(workspace, id),
+        store.link_conversions(workspace, id),
+        store.link_revenue(workspace, id),
+        store.link_ads(workspace, id),
+    )?;
+    let visits = clicks.human + scans.human;
+    // Both numbers are far below 2^53, where a float stops to be exact.
+    let rate = (visits > 0).then(|| counts.total as f64 / visits as f64);
+    Ok(LinkStats { clicks, scans, conversions: ConversionStats { counts, rate, revenue }, ads })
 }

@@ -13,7 +13,7 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::{ConnectInfo, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri::PathAndQuery},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery},
     response::Response,
 };
 use bus::{Bus, BusError, Change, Table};
@@ -67,9 +67,11 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::EXPECT,
 ];
 
-/// Tells whether the intake of conversions serves a path.
-pub(crate) fn is_intake(path: &str) -> bool {
-    path == "/v1/conversions" || path.starts_with("/v1/postback/")
+/// Tells whether the intake of conversions serves a request. The list of conversions comes from ClickHouse, and so not
+/// from the intake.
+pub(crate) fn is_intake(method: &Method, path: &str) -> bool {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    (path == "/v1/conversions" && !reads) || path.starts_with("/v1/postback/")
 }
 
 /// Returns the problem of a request that arrives while no leader is known.

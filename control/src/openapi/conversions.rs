@@ -1,5 +1,6 @@
-//! The operations of the intake, which another role (`ingest/src/intake/`) serves behind this address. The answers are
-//! described here; the request is the type that the intake reads.
+//! The operations on conversions and on the persons in them. Reports go to the intake, which another role
+//! (`ingest/src/intake/`) serves behind this address: their answers are described here, and the request is the type that
+//! the intake reads.
 
 use schemars::JsonSchema;
 use schemas::{ConversionId, conversion::Reported};
@@ -9,7 +10,14 @@ use service::{
     problem::{Kind, RejectedLine},
 };
 
-use crate::openapi::{document::Document, operation::Operation};
+use crate::{
+    api::{
+        conversions::{ConversionQuery, ConversionView},
+        people::{Erasure, PersonQuery},
+        resource::Listed,
+    },
+    openapi::{document::Document, operation::Operation},
+};
 
 /// The answer to a report.
 #[derive(JsonSchema)]
@@ -36,8 +44,9 @@ struct PostbackAnswer {
 #[expect(dead_code, reason = "the type is described, but no value is made")]
 #[schemars(rename = "Postback")]
 struct PostbackQuery {
-    /// The id of the click (`clk_…`), which the link passed to its destination.
-    click_id: String,
+    /// The id of the click (`clk_…`), which the link passed to its destination. It can be left out where `order_id` or
+    /// `customer_id` was reported with its click before.
+    click_id: Option<String>,
     /// The value of the conversion: a decimal number.
     payout: Option<String>,
     /// The currency of `payout` (ISO 4217).
@@ -71,6 +80,35 @@ pub(super) fn describe(document: &mut Document) {
             "amount": {"value": 4990, "currency": "EUR"},
         }))
         .answers::<ReportAnswer>(202, "The report is stored in Kafka", &[])
+        .done();
+    Operation::new(document, "get", "/v1/conversions", "listConversions", "List conversions, last reported first")
+        .tag("Conversions")
+        .describe(
+            "Each conversion in its current state, which ClickHouse knows about a second after the report. A key with the \
+             scope `conversions` or `stats` may read them.",
+        )
+        .query::<ConversionQuery>()
+        .answers::<Listed<ConversionView>>(200, "A page of conversions", &[])
+        .refuses(&[Kind::Invalid])
+        .done();
+    let customer = "Delete the clicks and conversions of a customer";
+    Operation::new(document, "delete", "/v1/people/{customer_id}", "eraseCustomer", customer)
+        .tag("People")
+        .describe(
+            "Deletes the customer's conversions and the clicks that led to them in ClickHouse, counts again, and sends the \
+             event `person.erased` as a receipt. Kafka forgets by the retention of its topics, so repeat the request if \
+             reports of the customer were on their way.",
+        )
+        .path::<String>("customer_id")
+        .answers::<Erasure>(200, "The deleted rows, and those that are left", &[])
+        .refuses(&[Kind::Invalid])
+        .done();
+    Operation::new(document, "delete", "/v1/people", "eraseVisitor", "Delete the clicks of a session, or one click")
+        .tag("People")
+        .describe("Deletes the clicks and the conversions that they led to. Name one session or one click.")
+        .query::<PersonQuery>()
+        .answers::<Erasure>(200, "The deleted rows, and those that are left", &[])
+        .refuses(&[Kind::Invalid])
         .done();
     for (method, id) in [("get", "postback"), ("post", "postPostback")] {
         Operation::new(document, method, "/v1/postback/{token}", id, "Report a conversion by calling a URL")

@@ -154,7 +154,7 @@ fn events_and_statistics(document: &mut Document) {
         .tag("Events")
         .answers::<Listed<EventType>>(200, "All event types", &[])
         .done();
-    let summary = "Count the visits of a link and the scans of its QR code";
+    let summary = "Count the visits, scans, conversions and revenue of a link";
     Operation::new(document, "get", "/v1/stats/links/{id}", "linkStats", summary)
         .tag("Statistics")
         .path::<schemas::LinkId>("id")

@@ -172,6 +172,11 @@ impl<'s> Draft<'s> {
         self.drafted.records.push(DraftRecord { topic, key: key.to_owned(), value: Some(value) });
     }
 
+    /// Produces a record that erases the value of a key, and changes nothing in the state.
+    pub(crate) fn produce_tombstone(&mut self, topic: Topic, key: &str) {
+        self.drafted.records.push(DraftRecord { topic, key: key.to_owned(), value: None });
+    }
+
     /// Creates a checked entity.
     pub(crate) fn create<T: EntityKind>(&mut self, new: T) -> Result<Arc<T>, Problem> {
         let id = new.id();

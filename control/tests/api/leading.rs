@@ -90,8 +90,8 @@ async fn a_standby_answers_what_the_leader_answers() {
 async fn conversions_are_handed_on_to_the_intake() {
     let bus = testbed::bus().await;
     let none = leader(&bus).await;
-    for path in ["/v1/conversions", "/v1/postback/chk_secret?payout=1"] {
-        let told = none.api().get(path).await;
+    for (method, path) in [("POST", "/v1/conversions"), ("GET", "/v1/postback/chk_secret?payout=1")] {
+        let told = none.api().send(method, path, "", "").await;
         assert_eq!(told.status, 503);
         assert!(told.body["detail"].as_str().unwrap().contains("control.intake_url"), "{told:?}");
     }
