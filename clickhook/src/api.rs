@@ -112,12 +112,41 @@ impl ApiClient {
         read(&mut answer, path)
     }
 
+    /// Posts NDJSON, with an `Idempotency-Key` or without, and reads the answer. An answer
+    /// that refuses every line is an answer, too.
+    pub(crate) fn lines(&self, path: &str, body: &str, key: Option<&str>) -> anyhow::Result<Value> {
+        let mut request = self
+            .agent
+            .post(format!("{}{path}", self.base))
+            .header("authorization", &self.authorization)
+            .header("content-type", "application/x-ndjson");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let mut answer = request
+            .send(body)
+            .with_context(|| format!("cannot reach the API at {}: is `clickhook up` running?", self.base))?;
+        let status = answer.status();
+        let text = answer.body_mut().read_to_string().context("read the API's answer")?;
+        let read: Value = serde_json::from_str(&text).unwrap_or_default();
+        if !status.is_success() && !read["rejected"].is_array() {
+            bail!("{}", problem(status.as_u16(), &text));
+        }
+        Ok(read)
+    }
+
     /// Reads every page of a list.
     pub(crate) fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        self.list_chosen(path, "?")
+    }
+
+    /// Reads every page of a list with a query, which begins with `?` and ends with `&` if
+    /// it has parameters.
+    pub(crate) fn list_chosen(&self, path: &str, query: &str) -> anyhow::Result<Vec<Value>> {
         let mut all = Vec::new();
         let mut cursor = String::new();
         loop {
-            let page: Value = self.call(Method::Get, &format!("{path}?limit=100{cursor}"), None)?;
+            let page: Value = self.call(Method::Get, &format!("{path}{query}limit=100{cursor}"), None)?;
             all.extend(page["data"].as_array().cloned().unwrap_or_default());
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),

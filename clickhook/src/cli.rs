@@ -64,7 +64,7 @@ enum TopCommand {
     /// Create, list and delete workspaces.
     #[command(subcommand)]
     Workspaces(workspaces::WorkspacesCommand),
-    /// Report what a click led to.
+    /// Report, import and list conversions: what clicks led to.
     #[command(subcommand)]
     Conversions(conversions::ConversionsCommand),
     /// Receive webhooks on this machine, verify and print them.
@@ -104,7 +104,7 @@ struct DispatcherArgs {
     only: Option<Half>,
 }
 
-/// Runs the command of the command line. Most commands only fail or succeed; three
+/// Runs the command of the command line. Most commands only fail or succeed; four
 /// choose their exit code themselves.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let Cli { command } = Cli::parse();
@@ -125,7 +125,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         TopCommand::Domains(command) => domains::run(command),
         TopCommand::Keys(command) => keys::run(command),
         TopCommand::Workspaces(command) => workspaces::run(command),
-        TopCommand::Conversions(command) => conversions::run(command),
+        TopCommand::Conversions(command) => return conversions::run(command),
         TopCommand::Listen(args) => runtime()?.block_on(listen::run(args)),
         TopCommand::Trigger(args) => trigger::run(args),
         TopCommand::Verify(args) => return verify::run(args),

@@ -53,7 +53,8 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     Ok(if report["rejected_total"] == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn open(file: &Path) -> anyhow::Result<(Box<dyn Read>, Option<u64>)> {
+/// Opens a file, or standard input, and tells its length where it has one.
+pub(super) fn open(file: &Path) -> anyhow::Result<(Box<dyn Read>, Option<u64>)> {
     if file == Path::new("-") {
         return Ok((Box::new(io::stdin().lock()), None));
     }
@@ -64,7 +65,7 @@ fn open(file: &Path) -> anyhow::Result<(Box<dyn Read>, Option<u64>)> {
 }
 
 /// Returns a progress bar, hidden where standard error is no terminal.
-fn bar(bytes: Option<u64>) -> ProgressBar {
+pub(super) fn bar(bytes: Option<u64>) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

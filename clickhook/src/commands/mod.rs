@@ -4,6 +4,7 @@
 pub(crate) mod campaigns;
 pub(crate) mod check_config;
 pub(crate) mod conversions;
+pub(crate) mod conversions_import;
 pub(crate) mod dead;
 pub(crate) mod domains;
 pub(crate) mod endpoints;

@@ -27,8 +27,22 @@ pub(crate) fn run(args: StatsArgs) -> anyhow::Result<()> {
     show(
         &args.api,
         &stats,
-        &[("clicks", "/clicks/total"), ("by humans", "/clicks/human"), ("unique", "/clicks/unique")],
+        &[
+            ("clicks", "/clicks/total"),
+            ("by humans", "/clicks/human"),
+            ("unique", "/clicks/unique"),
+            ("conversions", "/conversions/total"),
+            ("rate", "/conversions/rate"),
+        ],
     );
+    for revenue in stats["conversions"]["revenue"].as_array().filter(|_| !args.api.json).into_iter().flatten() {
+        let currency = revenue["currency"].as_str().unwrap_or("?");
+        say!(
+            "revenue      {} {currency}, commission {} {currency} (minor units)",
+            revenue["value"],
+            revenue["commission"]
+        );
+    }
     Ok(())
 }
 
