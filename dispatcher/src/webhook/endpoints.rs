@@ -193,7 +193,7 @@ fn headers(endpoint: &Endpoint, vault: &Vault) -> Result<HeaderMap, String> {
             HeaderText::Sealed(sealed) => {
                 let opened = vault.open(&Endpoint::header_context(endpoint.id, name), sealed);
                 let opened = opened.map_err(|error| format!("its header `{name}` cannot be opened: {error}"))?;
-                HeaderValue::from_bytes(&opened).map_err(Into::into)
+                HeaderValue::from_bytes(&opened)
             }
         };
         let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), value) else {

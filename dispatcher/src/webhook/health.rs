@@ -80,7 +80,8 @@ impl HealthTracker {
         self.gone_at = None;
         let has_recovered = failures >= FAILING;
         let is_due = self.reported_at.is_none_or(|reported| at.since(reported) >= REPORT_EVERY);
-        if !has_recovered && !(marked_failing && is_due) {
+        let must_report = has_recovered || (marked_failing && is_due);
+        if !must_report {
             return Learned::default();
         }
         self.reported_at = Some(at);
