@@ -84,7 +84,7 @@ fn key() -> impl Strategy<Value = String> {
 }
 
 /// An event of any type with these texts in all its fields, and this map in its changes.
-fn event(name: EventName, texts: &[String], map: BTreeMap<String, String>) -> Event<'static> {
+fn event(name: EventName, texts: &[String], map: &BTreeMap<String, String>) -> Event<'static> {
     let mut texts = texts.iter().cycle().cloned();
     let mut next = || texts.next().unwrap();
     let mut event = sample::event(name, Timestamp::from_millis(1_770_301_425_120));
@@ -132,7 +132,7 @@ fn ten_thousand_hostile_bodies_survive_javascript() {
         let texts = texts.new_tree(&mut runner).unwrap().current();
         let map = map.new_tree(&mut runner).unwrap().current();
         let name = EventName::ALL[n % EventName::ALL.len()];
-        bodies.push_str(&serde_json::to_string(&event(name, &texts, map)).unwrap());
+        bodies.push_str(&serde_json::to_string(&event(name, &texts, &map)).unwrap());
         bodies.push('\n');
     }
     let mut node = Command::new("node")

@@ -23,9 +23,7 @@ pub(crate) fn without(variables: impl IntoIterator<Item = (String, String)>) -> 
         .map(ToOwned::to_owned)
         .collect();
     let is_of_a_service = |name: &str| {
-        services
-            .iter()
-            .any(|service| name.strip_prefix(service.as_str()).is_some_and(|rest| is_variable_of_service(rest)))
+        services.iter().any(|service| name.strip_prefix(service.as_str()).is_some_and(is_variable_of_service))
     };
     variables.into_iter().filter(|(name, _)| !is_of_a_service(name)).collect()
 }
