@@ -17,7 +17,8 @@ pub struct StoreConfig {
     pub url: String,
     /// The database that holds the tables; made by the migrations.
     pub database: String,
-    /// The user, who may create, insert, select, and read `system.processes`.
+    /// The user, who may create and alter tables, insert, select, delete rows of `clicks`
+    /// and `conversions`, and read `system.processes`.
     pub user: String,
     /// The user's password.
     pub password: String,
@@ -26,7 +27,7 @@ pub struct StoreConfig {
     /// How long an insert may take before it is looked for. Well below Kafka's
     /// `max.poll.interval.ms` (5 min), which runs meanwhile.
     pub insert_timeout_ms: u64,
-    /// How many days clicks and link events are kept; 0 for ever.
+    /// How many days clicks, conversions and link events are kept; 0 for ever.
     pub clicks_days: u32,
     /// How many days the log of delivery attempts is kept; 0 for ever.
     pub deliveries_days: u32,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bus::{Bus, Outgoing, Producer};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use schemas::{Dead, Topic};
 use store::{Fault, Insertion, Span, Store, StoreError, Table};
 use tracing::{debug, info, warn};
@@ -135,19 +135,29 @@ async fn insert<S: Sink>(
     sent: &mut BTreeMap<Table, usize>,
 ) -> Result<(), StoreError> {
     let tables: BTreeSet<Table> = rows.iter().map(|row| row.table).collect();
-    for table in tables {
+    // Side by side, so that two tables take no longer than one; and each to its end, since an
+    // insert that is given up may still arrive.
+    let inserts = tables.into_iter().map(async |table| {
         let of_table = rows.iter().filter(|row| row.table == table);
-        sink.insert(Insertion {
+        let insertion = Insertion {
             table,
             rows: work.block.encoded(of_table.clone()),
             // Each table has its own tokens.
             token: token(work),
             query_id: format!("{}{:016x}", query_prefix(scope, work), rand::random::<u64>()),
-        })
-        .await?;
-        sent.insert(table, of_table.count());
+        };
+        (table, of_table.count(), sink.insert(insertion).await)
+    });
+    let mut refused = None;
+    for (table, count, outcome) in join_all(inserts).await {
+        match outcome {
+            Ok(()) => drop(sent.insert(table, count)),
+            Err(error) if error.fault() == Fault::Row => refused = Some(error),
+            // Whether these rows are present is settled before a refusal is believed.
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
+    refused.map_or(Ok(()), Err)
 }
 
 /// Looks which rows are present and inserts the others under the same token, so that
@@ -186,8 +196,7 @@ async fn look<S: Sink>(sink: &S, work: &BlockWork) -> Result<Vec<BlockRow>, Stor
     let (since, until) = work.block.times();
     let first = work.block.first.min(work.range.first);
     let last = work.block.last.max(work.range.last);
-    let mut present = HashSet::new();
-    for table in work.block.tables() {
+    let looks = work.block.tables().into_iter().map(async |table| {
         let span = Span {
             table,
             topic: &work.topic,
@@ -197,8 +206,9 @@ async fn look<S: Sink>(sink: &S, work: &BlockWork) -> Result<Vec<BlockRow>, Stor
             since,
             until,
         };
-        present.extend(sink.present(&span).await?);
-    }
+        sink.present(&span).await
+    });
+    let present: HashSet<(u64, String)> = try_join_all(looks).await?.into_iter().flatten().collect();
     Ok(work.block.missing(&present))
 }
 
