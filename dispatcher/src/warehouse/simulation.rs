@@ -185,7 +185,8 @@ fn length(bytes: &mut &[u8]) -> usize {
 }
 
 fn text(bytes: &mut &[u8]) -> String {
-    let (text, rest) = bytes.split_at(length(bytes));
+    let length = length(bytes);
+    let (text, rest) = bytes.split_at(length);
     *bytes = rest;
     String::from_utf8(text.to_vec()).unwrap()
 }

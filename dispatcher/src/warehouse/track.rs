@@ -265,14 +265,23 @@ impl PartitionTrack {
     }
 
     fn bisect(&mut self, pending: PendingBlock, reason: &str, at: Timestamp) {
-        // Where rows of the whole block may be present, rows of a half may be, too. Of two
-        // tables, one may have taken its rows before the other refused.
-        let several_tables = pending.block.tables().len() > 1;
-        let may_be_present = several_tables || !matches!(pending.step, Step::Insert(_)) || pending.range.round > 0;
+        // Of two tables, one may have taken its rows before the other refused. Then the ranges
+        // of the parts reach to the end of the whole, so that a later owner looks for all
+        // rows of the whole that may be present.
+        let reaches_on = pending.block.tables().len() > 1 || pending.range.last > pending.block.last;
+        // Where rows of the whole block may be present, rows of a half may be, too.
+        let may_be_present = reaches_on || !matches!(pending.step, Step::Insert(_)) || pending.range.round > 0;
         match Arc::unwrap_or_clone(pending.block).halves() {
             (left, Some(right)) => {
-                for half in [right, left] {
+                let rest = OffsetRange {
+                    first: right.first,
+                    last: pending.range.last,
+                    rows: pending.range.rows.saturating_sub(left.rows.len()),
+                    round: 0,
+                };
+                for (half, reaching) in [(right, rest), (left, pending.range)] {
                     let (range, step) = fresh(&half);
+                    let range = if reaches_on { reaching } else { range };
                     let step = if may_be_present { Step::Settle } else { step };
                     self.pending.push_front(PendingBlock { block: Arc::new(half), range, step });
                 }
