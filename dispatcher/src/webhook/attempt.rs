@@ -68,10 +68,10 @@ impl Attempts {
         }
         // The endpoint as it is now: it may have changed while the delivery waited.
         let Some(recipient) = self.endpoints.get(delivery.endpoint) else {
-            return self.outbox.skip(delivery, NO_SUCH_ENDPOINT).await;
+            return self.outbox.skip(delivery, NO_SUCH_ENDPOINT);
         };
         if let Some(why) = recipient.skip_reason() {
-            return self.outbox.skip(delivery, why).await;
+            return self.outbox.skip(delivery, why);
         }
         let finished = self.exchange(&recipient, &delivery).await;
         self.metrics.exchange.observe(finished.took.as_secs_f64());
@@ -81,6 +81,7 @@ impl Attempts {
             self.metrics.latency.observe(Timestamp::now().since(delivery.message.at).as_secs_f64());
         }
         if let Some(sign) = health_sign(&finished.exchange) {
+            recipient.lane.learn(sign, Instant::now());
             let learned = recipient.learn(sign, Timestamp::now());
             self.tell_health(learned, &delivery).await;
         }
@@ -137,7 +138,7 @@ impl Attempts {
         let status = answer.as_ref().map(|answer| answer.status);
         let response = answer.and_then(|answer| excerpt(&answer.body));
         self.metrics.count_attempt(outcome);
-        self.outbox.log_attempt(&Attempt { duration_ms, status, response, error, ..entry }).await;
+        self.outbox.log_attempt(&Attempt { duration_ms, status, response, error, ..entry });
         match verdict {
             Verdict::Delivered | Verdict::Postponed { .. } => delivery.claim.complete(),
             Verdict::Retry { after, why } => {

@@ -1,5 +1,5 @@
-//! Backpressure: whether a consumer must be paused or resumed, because Kafka takes
-//! records more slowly than the consumer reads. Decides only.
+//! Backpressure: whether a consumer must be paused or resumed, because Kafka or
+//! all endpoints take records more slowly than the consumer reads. Decides only.
 
 /// The state of a consumer's backpressure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,13 +14,10 @@ use super::retry::RetryTiming;
 pub struct Config {
     /// Exchanges with one endpoint that may be in flight at once.
     pub max_in_flight: usize,
-    /// Deliveries that may wait in one endpoint's lane, however slow the endpoint is.
-    /// For a quick endpoint as many may wait as it works off in 5 s. Further
-    /// deliveries go to the delay topics.
-    pub lane_queue: usize,
-    /// Deliveries that may wait in all lanes together. Above that number, further
-    /// deliveries to busy endpoints go to the delay topics.
-    pub max_queued: usize,
+    /// The memory of the deliveries that wait in all lanes together. A fair part of it is
+    /// each endpoint's and each workspace's. Further deliveries to slow endpoints go to
+    /// the delay topics; where endpoints are not slow, reading is paused.
+    pub max_waiting_bytes: usize,
     /// The number that every delay before a retry is divided by. For tests: 1 keeps the
     /// promised schedule.
     pub retry_speedup: u32,
@@ -101,8 +98,7 @@ impl Default for Config {
             allow_private: false,
             allow_http: false,
             max_in_flight: 32,
-            lane_queue: 512,
-            max_queued: 20_000,
+            max_waiting_bytes: 64 << 20,
             retry_speedup: 1,
             keep_alive_ms: 4_000,
             max_exchanges: 10_000,
@@ -127,8 +123,7 @@ impl Config {
             (min..=max).contains(&value).then_some(()).ok_or_else(|| ConfigError::value(key, value, allowed))
         };
         within("webhook.max_in_flight", self.max_in_flight as u64, 1, 1000)?;
-        within("webhook.lane_queue", self.lane_queue as u64, 1, 100_000)?;
-        within("webhook.max_queued", self.max_queued as u64, 1, 1_000_000)?;
+        within("webhook.max_waiting_bytes", self.max_waiting_bytes as u64, 1 << 20, 1 << 36)?;
         within("webhook.retry_speedup", u64::from(self.retry_speedup), 1, 100_000)?;
         within("webhook.keep_alive_ms", self.keep_alive_ms, 0, 3_600_000)?;
         within("webhook.max_exchanges", self.max_exchanges as u64, 1, 1_000_000)?;

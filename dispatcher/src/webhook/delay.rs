@@ -100,7 +100,7 @@ impl DelayReader {
         }
         match self.deliverer.endpoints.get(head.delivery.endpoint) {
             Some(recipient) => self.deliverer.offer(&recipient, head.delivery),
-            None => self.deliverer.spawn_skip(head.delivery, NO_SUCH_ENDPOINT),
+            None => self.deliverer.outbox.skip(head.delivery, NO_SUCH_ENDPOINT),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Deliverer {
     runtime: Handle,
     /// The tasks that are running.
     tasks: Arc<AtomicUsize>,
-    /// The tasks that write a record without an exchange before it: spilled, skipped and
+    /// The tasks that write a record without an exchange before it: spilled and
     /// dead-lettered deliveries.
     writes: Arc<AtomicUsize>,
     /// Triggered when what still waits in lanes is left to the next process.
@@ -79,14 +79,19 @@ impl Deliverer {
             Offer::Start(next) => {
                 let this = Arc::clone(self);
                 let lane = Arc::clone(&recipient.lane);
-                self.spawn(async move { work(&lane, next, &this.closing, |delivery| this.deliver(delivery)).await });
+                self.spawn(async move {
+                    let spill = |delivery, retry_after| this.spill(delivery, retry_after);
+                    work(&lane, next, &this.closing, |delivery| this.deliver(delivery), spill).await;
+                });
             }
             Offer::Queued => {}
-            Offer::Full { item, retry_after } => {
-                self.metrics.spilled.inc();
-                self.spawn_delay(item, Timestamp::now().plus(jittered(retry_after, rand::random())));
-            }
+            Offer::Full { item, retry_after } => self.spill(item, retry_after),
         }
+    }
+
+    fn spill(&self, delivery: InFlight, retry_after: Duration) {
+        self.metrics.spilled.inc();
+        self.spawn_delay(delivery, Timestamp::now().plus(jittered(retry_after, rand::random())));
     }
 
     /// Writes a delivery to a delay topic, its attempts as they are. Never waits.
@@ -105,15 +110,14 @@ impl Deliverer {
         self.spawn_write(async move { outbox.dead_letter_record(&payload, reason, source, claim).await });
     }
 
-    /// Records that a delivery is not made. Never waits.
-    pub(super) fn spawn_skip(&self, delivery: InFlight, why: &'static str) {
-        let outbox = Arc::clone(&self.outbox);
-        self.spawn_write(async move { outbox.skip(delivery, why).await });
+    /// Reports whether Kafka takes records more slowly than they come, or lanes are full
+    /// whose endpoints are not slow, so that the consumers must pause.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.waits_for_kafka() || self.endpoints.pool.pauses_reading(Instant::now())
     }
 
-    /// Reports whether Kafka takes records more slowly than they come, so that the
-    /// consumers must pause.
-    pub(super) fn is_backlogged(&self) -> bool {
+    /// Reports whether Kafka takes records more slowly than they come.
+    pub(super) fn waits_for_kafka(&self) -> bool {
         self.writes.load(Ordering::Relaxed) > MAX_WRITES
     }
 

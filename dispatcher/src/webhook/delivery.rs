@@ -8,7 +8,7 @@ use bus::Partition;
 use bytes::Bytes;
 use schemas::{Attempt, AttemptId, Delivery, EndpointId, EventId, EventName, Outcome, Timestamp, WorkspaceId};
 
-use super::claims::OffsetClaim;
+use super::{claims::OffsetClaim, lane::Waiting};
 
 /// An event as it is sent: the same bytes for every endpoint and for every retry.
 pub(super) struct Message {
@@ -38,6 +38,15 @@ pub(super) struct InFlight {
     /// The number of the next attempt, from 1.
     pub attempt: u32,
     pub claim: OffsetClaim,
+}
+
+/// The memory that a delivery takes beside its body.
+const OWN_BYTES: usize = 512;
+
+impl Waiting for InFlight {
+    fn bytes(&self) -> usize {
+        OWN_BYTES + self.message.body.len()
+    }
 }
 
 impl InFlight {

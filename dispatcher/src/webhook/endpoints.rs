@@ -20,7 +20,7 @@ use super::{
     delivery::InFlight,
     exchange::RequestTarget,
     health::{HealthSign, HealthTracker, Learned},
-    lane::{Lane, LaneSettings, QueueBudget},
+    lane::{Lane, LanePool, LaneSettings},
     sign::Signer,
 };
 
@@ -82,7 +82,8 @@ pub(super) struct Endpoints {
     vault: Arc<Vault>,
     /// The settings of every lane: no endpoint has its own yet.
     lane_settings: LaneSettings,
-    queue_budget: Arc<QueueBudget>,
+    /// The memory and the pace that all lanes share.
+    pub pool: Arc<LanePool>,
     index: RwLock<Index>,
 }
 
@@ -93,9 +94,9 @@ struct Index {
 }
 
 impl Endpoints {
-    /// Makes an empty table. All lanes together share `queue_budget`.
-    pub(super) fn new(vault: Arc<Vault>, lane_settings: LaneSettings, queue_budget: QueueBudget) -> Self {
-        Self { vault, lane_settings, queue_budget: Arc::new(queue_budget), index: RwLock::default() }
+    /// Makes an empty table. All lanes share `pool`.
+    pub(super) fn new(vault: Arc<Vault>, lane_settings: LaneSettings, pool: LanePool) -> Self {
+        Self { vault, lane_settings, pool: Arc::new(pool), index: RwLock::default() }
     }
 
     /// Applies a change of the endpoints' topic.
@@ -131,7 +132,7 @@ impl Endpoints {
                 recipient.lane.reshape(self.lane_settings);
                 Arc::clone(&recipient.lane)
             }
-            None => Arc::new(Lane::new(self.lane_settings, Arc::clone(&self.queue_budget))),
+            None => Arc::new(Lane::new(self.lane_settings, Arc::clone(&self.pool), endpoint.workspace.as_str())),
         };
         let health = known
             .filter(|recipient| recipient.enabled_at == endpoint.enabled_at)
@@ -247,15 +248,11 @@ mod tests {
 
     const AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
 
-    const LANE: LaneSettings = LaneSettings {
-        max_in_flight: 1,
-        queue: 1,
-        max_retry_after: Duration::from_secs(1),
-        min_interval: Duration::ZERO,
-    };
+    const LANE: LaneSettings =
+        LaneSettings { max_in_flight: 1, max_retry_after: Duration::from_secs(1), min_interval: Duration::ZERO };
 
     fn endpoints() -> Endpoints {
-        Endpoints::new(vault(), LANE, QueueBudget::new(1))
+        Endpoints::new(vault(), LANE, LanePool::new(1))
     }
 
     fn vault() -> Arc<Vault> {

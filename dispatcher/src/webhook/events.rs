@@ -7,7 +7,7 @@ use bus::{Consumer, Record};
 use bytes::Bytes;
 use schemas::{EndpointId, Envelope, Event, Timestamp, WorkspaceId};
 use serde_json::value::RawValue;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     backpressure::{Backpressure, Switch},
@@ -118,7 +118,7 @@ impl EventReader {
     fn send(&self, recipient: &Recipient, delivery: InFlight) {
         match recipient.skip_reason() {
             None => self.deliverer.offer(recipient, delivery),
-            Some(why) => self.deliverer.spawn_skip(delivery, why),
+            Some(why) => self.deliverer.outbox.skip(delivery, why),
         }
     }
 
@@ -128,10 +128,12 @@ impl EventReader {
             Switch::Resume => consumer.resume(&partitions),
         });
         match (switched, switch) {
-            (Ok(()), Switch::Pause) => {
+            (Ok(()), Switch::Pause) if self.deliverer.waits_for_kafka() => {
                 warn!("backpressure: consumer paused, Kafka takes records more slowly than they come");
             }
-            (Ok(()), Switch::Resume) => info!("backpressure over: consumer resumed"),
+            // That is no fault of Kafka's, and happens every second under full load.
+            (Ok(()), Switch::Pause) => debug!("backpressure: consumer paused, lanes are full"),
+            (Ok(()), Switch::Resume) => debug!("backpressure over: consumer resumed"),
             // A rebalance is under way: the next tick tries again.
             (Err(error), _) => return debug!(%error, "consumer not paused or resumed: retried at the next poll"),
         }

@@ -28,6 +28,7 @@ mod lane;
 mod metrics;
 mod outbox;
 mod outcome;
+mod partition_choice;
 mod readers;
 mod retry;
 pub mod sign;
@@ -50,7 +51,7 @@ use self::{
     deliver::Deliverer,
     endpoints::Endpoints,
     events::EventReader,
-    lane::{LaneSettings, QueueBudget},
+    lane::{LanePool, LaneSettings},
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
     readers::{GroupSubscription, Readers},
@@ -71,7 +72,7 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     part.not_ready("reading endpoints");
     let metrics = WebhookMetrics::new(&metrics);
     let endpoints =
-        Arc::new(Endpoints::new(vault, LaneSettings::from_config(&config), QueueBudget::new(config.max_queued)));
+        Arc::new(Endpoints::new(vault, LaneSettings::from_config(&config), LanePool::new(config.max_waiting_bytes)));
     let followed = Arc::clone(&endpoints);
     let known = metrics.endpoints.clone();
     let table = bus.table("webhook", Topic::Endpoints, None, move |change: Change<'_>| {

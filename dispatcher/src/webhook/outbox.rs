@@ -2,16 +2,11 @@
 //! that wait for their next attempt, and dead letters. The claim on an offset is
 //! completed here, once Kafka has the record that stands for the delivery.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
 use parking_lot::Mutex;
-use schemas::{
-    Attempt, Dead, DeadOrigin, EndpointId, Outcome, Timestamp, Topic, Topics, endpoint_health::EndpointHealth,
-};
+use schemas::{Attempt, Dead, DeadOrigin, Outcome, Timestamp, Topic, endpoint_health::EndpointHealth};
 use serde::Serialize;
 use service::Backoff;
 use tracing::{error, warn};
@@ -20,12 +15,20 @@ use super::{
     claims::OffsetClaim,
     delivery::{InFlight, SourceRecord},
     metrics::WebhookMetrics,
+    partition_choice::PartitionChoice,
     retry::RetryTiming,
 };
 
 /// The producer's batching delay. Only offsets wait for these records, so they may
 /// gather.
 const LINGER: Duration = Duration::from_millis(10);
+/// The time that a partition has to take a record, before another one gets it. An outage
+/// of all of them is waited out.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The batching delay, the patience and the memory of the log of attempts.
+const LOG_LINGER: Duration = Duration::from_millis(100);
+const LOG_PATIENCE: Duration = Duration::from_secs(60);
+const LOG_KBYTES: u32 = 16 << 10;
 /// The pause before another try when the producer's queue is full.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(20);
 /// The least time between two warnings about records that are retried.
@@ -34,7 +37,10 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 /// Writes what delivering leaves behind.
 pub(super) struct WebhookOutbox {
     producer: Producer,
-    topics: Arc<Topics>,
+    /// The client for the log of attempts, which drops what it cannot hold.
+    log: Producer,
+    partitions: PartitionChoice,
+    bus: Bus,
     timing: RetryTiming,
     metrics: WebhookMetrics,
     /// The name of this process in its reports on endpoints.
@@ -47,12 +53,13 @@ impl WebhookOutbox {
     /// # Errors
     /// When a setting of the producer is refused.
     pub(super) fn new(bus: &Bus, timing: RetryTiming, metrics: WebhookMetrics) -> Result<Self, BusError> {
-        // The producer never gives a record up by itself: an offset waits for the
-        // record, and an outage of Kafka is waited out.
-        let producer = bus.producer("webhook", LINGER, Duration::ZERO)?;
+        let producer = bus.producer("webhook", LINGER, PATIENCE)?;
+        let log = bus.bounded_producer("webhook.attempts", LOG_LINGER, LOG_PATIENCE, LOG_KBYTES)?;
         Ok(Self {
             producer,
-            topics: Arc::clone(bus.topics()),
+            log,
+            partitions: PartitionChoice::default(),
+            bus: bus.clone(),
             timing,
             metrics,
             process: format!("{:016x}", rand::random::<u64>()),
@@ -60,27 +67,20 @@ impl WebhookOutbox {
         })
     }
 
-    /// Writes an attempt to the log without waiting for Kafka. Entries that Kafka
-    /// does not take are counted as unrecorded.
-    pub(super) async fn log_attempt(&self, attempt: &Attempt) {
+    /// Writes an attempt to the log, and never waits for Kafka: the log must hold up no
+    /// delivery. Entries that Kafka does not take are counted as unrecorded.
+    pub(super) fn log_attempt(&self, attempt: &Attempt) {
         let key = attempt.endpoint.to_string();
         let value = json(attempt);
         let out = Outgoing::keyed(Topic::Attempts, key.as_bytes(), Some(&value));
-        loop {
-            let unrecorded = self.metrics.unrecorded.clone();
-            let count_failure = move |acked: Acked| {
-                if acked.is_err() {
-                    unrecorded.inc();
-                }
-            };
-            match self.producer.send(&out, count_failure) {
-                Ok(()) => return,
-                Err(BusError::QueueFull) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
-                Err(_) => {
-                    self.metrics.unrecorded.inc();
-                    return;
-                }
+        let unrecorded = self.metrics.unrecorded.clone();
+        let count_failure = move |acked: Acked| {
+            if acked.is_err() {
+                unrecorded.inc();
             }
+        };
+        if self.log.send(&out, count_failure).is_err() {
+            self.metrics.unrecorded.inc();
         }
     }
 
@@ -89,7 +89,7 @@ impl WebhookOutbox {
     pub(super) async fn delay(&self, delivery: InFlight, attempt: u32, due: Timestamp) {
         let record = delivery.to_record(attempt, due);
         let tier = self.timing.tier(due.since(Timestamp::now()));
-        match self.produce_for(Topic::Delay(tier), record.endpoint, &json(&record)).await {
+        match self.produce(Topic::Delay(tier), &record.endpoint.to_string(), &json(&record)).await {
             Ok(()) => delivery.claim.complete(),
             Err(TooLarge) => {
                 self.dead_letter(delivery, "the delivery is too large for a delay topic: no retry".to_owned()).await;
@@ -125,14 +125,12 @@ impl WebhookOutbox {
         complete(claim, written, Topic::Dead);
     }
 
-    /// Records that a delivery is not made, and completes its claim when Kafka has
-    /// the record.
-    pub(super) async fn skip(&self, delivery: InFlight, why: &'static str) {
+    /// Records that a delivery is not made, and completes its claim.
+    pub(super) fn skip(&self, delivery: InFlight, why: &'static str) {
         self.metrics.count_attempt(Outcome::Skipped);
         let entry = delivery.log_entry(Timestamp::now(), Outcome::Skipped);
-        let skipped = Attempt { error: Some(why.to_owned()), ..entry };
-        let written = self.produce_for(Topic::Attempts, delivery.endpoint, &json(&skipped)).await;
-        complete(delivery.claim, written, Topic::Attempts);
+        self.log_attempt(&Attempt { error: Some(why.to_owned()), ..entry });
+        delivery.claim.complete();
     }
 
     /// Reports the health of an endpoint, and returns when Kafka has the report.
@@ -145,11 +143,13 @@ impl WebhookOutbox {
     /// Waits until Kafka has every record, at most `patience`, and returns the
     /// number of records that Kafka does not have. Blocks.
     pub(super) fn flush(&self, patience: Duration) -> usize {
-        self.producer.drain(patience)
+        let deadline = Instant::now() + patience;
+        let left = self.producer.drain(patience);
+        left + self.log.drain(deadline.saturating_duration_since(Instant::now()))
     }
 
     fn origin(&self, source: SourceRecord) -> DeadOrigin {
-        DeadOrigin::record(self.topics.name(source.partition.topic), source.partition.index, source.offset)
+        DeadOrigin::record(self.bus.topics().name(source.partition.topic), source.partition.index, source.offset)
     }
 
     /// Writes a dead letter. One that is too large for Kafka is written without its
@@ -162,13 +162,17 @@ impl WebhookOutbox {
         }
     }
 
-    async fn produce_for(&self, topic: Topic, endpoint: EndpointId, value: &[u8]) -> Result<(), TooLarge> {
-        self.produce(topic, &endpoint.to_string(), value).await
-    }
-
+    /// Produces a record to any partition of the topic that takes it.
     async fn produce(&self, topic: Topic, key: &str, value: &[u8]) -> Result<(), TooLarge> {
-        let out = Outgoing::keyed(topic, key.as_bytes(), Some(value));
-        let produce = || async { self.producer.produce(&out).await.map(drop) };
+        let produce = || async {
+            let partition = self.partitions.choose(topic, self.bus.partitions(topic), Instant::now());
+            let out = Outgoing::keyed(topic, key.as_bytes(), Some(value));
+            let produced = self.producer.produce(&Outgoing { partition: Some(partition.index), ..out }).await;
+            if produced.as_ref().is_err_and(|error| !matches!(error, BusError::QueueFull) && !error.is_too_large()) {
+                self.partitions.failed(partition, Instant::now());
+            }
+            produced.map(drop)
+        };
         retried(produce, |error| self.warn_of_retry(topic, error)).await
     }
 

@@ -1,33 +1,39 @@
 //! A worker: the task that holds one in-flight slot of a lane, and does one item
 //! after another until the lane has nothing more for it.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use service::Shutdown;
 use tokio::time::Instant;
 use tracing::error;
 
-use super::lane::{Lane, Next};
+use super::lane::{Lane, Next, Waiting};
 
 /// Does `next`, and then whatever the lane names, until the lane is idle. A panic in
 /// `deliver` is logged and costs only its own item: the slot goes on with the next.
-/// Once `closing` is triggered, items no longer wait for their time.
-pub(super) async fn work<T, F: Future<Output = ()>>(
+/// `spill` gets the items that do not begin, each with the time until it is offered
+/// again. Once `closing` is triggered, items no longer wait for their time.
+pub(super) async fn work<T: Waiting, F: Future<Output = ()>>(
     lane: &Lane<T>,
     mut next: Next<T>,
     closing: &Shutdown,
     deliver: impl Fn(T) -> F,
+    spill: impl Fn(T, Duration),
 ) {
     loop {
+        let mut took = None;
         match next {
             Next::Begin(item) => {
+                let begun = Instant::now();
                 // What the item shares with others is behind locks that a panic does
                 // not poison.
                 if AssertUnwindSafe(deliver(item)).catch_unwind().await.is_err() {
                     error!("delivery panicked: its offset is held back, and it is made again after a restart");
                 }
+                took = Some(begun.elapsed());
             }
+            Next::Spill { item, retry_after } => spill(item, retry_after),
             Next::At(start) => {
                 tokio::select! {
                     () = tokio::time::sleep_until(Instant::from_std(start)) => {}
@@ -37,36 +43,37 @@ pub(super) async fn work<T, F: Future<Output = ()>>(
             Next::Idle => return,
         }
         let now = std::time::Instant::now();
-        next = if closing.is_triggered() { lane.evict(now) } else { lane.next(now) };
+        next = match took {
+            _ if closing.is_triggered() => lane.evict(now),
+            Some(took) => lane.finished(took, now),
+            None => lane.next(now),
+        };
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::Arc,
-        time::{Duration, Instant},
-    };
+    use std::{sync::Arc, time::Instant};
 
     use parking_lot::Mutex;
 
     use super::{
-        super::lane::{LaneSettings, Offer, QueueBudget},
+        super::lane::{LanePool, LaneSettings, Offer},
         *,
     };
 
-    const SETTINGS: LaneSettings = LaneSettings {
-        max_in_flight: 1,
-        queue: 10,
-        max_retry_after: Duration::from_secs(60),
-        min_interval: Duration::ZERO,
-    };
+    const SETTINGS: LaneSettings =
+        LaneSettings { max_in_flight: 1, max_retry_after: Duration::from_secs(60), min_interval: Duration::ZERO };
 
-    fn lane(settings: LaneSettings) -> Lane<u32> {
-        Lane::new(settings, Arc::new(QueueBudget::new(100)))
+    fn lane(settings: LaneSettings) -> Lane<usize> {
+        Lane::new(settings, Arc::new(LanePool::new(1 << 20)), "default")
     }
 
-    fn start(lane: &Lane<u32>, item: u32) -> Next<u32> {
+    fn no_spill(item: usize, _: Duration) {
+        panic!("{item} is spilled");
+    }
+
+    fn start(lane: &Lane<usize>, item: usize) -> Next<usize> {
         match lane.offer(item, Instant::now()) {
             Offer::Start(next) => next,
             other => panic!("{other:?}"),
@@ -83,7 +90,7 @@ mod tests {
             assert_ne!(item, 1, "the first delivery panics");
             delivered.lock().push(item);
         };
-        work(&lane, first, &Shutdown::new(), deliver).await;
+        work(&lane, first, &Shutdown::new(), deliver, no_spill).await;
         assert_eq!(*delivered.lock(), [2]);
         assert_eq!(start(&lane, 3), Next::Begin(3), "the slot is free again");
     }
@@ -99,7 +106,7 @@ mod tests {
             delivered.lock().push(item);
             closing.trigger();
         };
-        work(&lane, first, &closing, deliver).await;
+        work(&lane, first, &closing, deliver, no_spill).await;
         assert_eq!(*delivered.lock(), [1, 2]);
     }
 }

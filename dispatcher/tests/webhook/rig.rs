@@ -3,7 +3,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{Assigned, Assignments, Bus, BusConfig, Commit, Isolation, Membership, Outgoing, Producer, Revoked};
+use bus::{
+    Assigned, Assignments, Bus, BusConfig, Commit, Isolation, Membership, Outgoing, Partition, Producer, Revoked,
+};
 use dispatcher::webhook::{self, Config};
 use schemas::{
     ClickId, Endpoint, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, RetrySchedule, Timestamp,
@@ -137,6 +139,17 @@ impl Rig {
     pub(crate) async fn read<T: DeserializeOwned>(&self, topic: Topic, count: usize) -> Vec<T> {
         let records = testbed::read(&self.bus, topic, move |records| records.len() >= count).await;
         records.iter().map(|record| serde_json::from_str(&record.value).unwrap()).collect()
+    }
+
+    /// Returns the number of records that the partitions of `topic` were given so far.
+    pub(crate) async fn written(&self, topic: Topic) -> i64 {
+        let bus = self.bus.clone();
+        let count = tokio::task::spawn_blocking(move || {
+            let reader = bus.log_reader("test").unwrap();
+            let indexes = 0..i32::from(bus.partitions(topic));
+            indexes.map(|index| reader.range(Partition { topic, index }).unwrap().end).sum()
+        });
+        count.await.unwrap()
     }
 
     /// Takes the static membership of a running member of `group` away: a member with the

@@ -4,11 +4,18 @@
 //! an idle lane has no task and no timer.
 //!
 //! How much may wait follows from the endpoint's throughput: as much as it works
-//! off within [`TARGET_WAIT`]. So a quick endpoint catches up after an outage in
-//! one go, and a slow one does not hold offsets back for long.
+//! off within [`TARGET_WAIT`], and before its throughput is known a few times what may
+//! be in flight. So a quick endpoint catches up after an outage in one go, and a slow
+//! one does not hold offsets back for long. What an endpoint that is slower than the
+//! others has no room for goes to a delay topic. Where the endpoint is no slower, reading
+//! is paused until there is room.
 
-mod queue_budget;
+mod breaker;
+mod pool;
 mod throughput;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
@@ -19,22 +26,39 @@ use std::{
 use parking_lot::Mutex;
 use schemas::DelayTier;
 
-pub(super) use self::queue_budget::QueueBudget;
-use self::throughput::Throughput;
-use super::config::Config;
+pub(super) use self::pool::LanePool;
+use self::{
+    breaker::{Breaker, Passage},
+    pool::{LanePace, WorkspaceShare},
+    throughput::Throughput,
+};
+use super::{config::Config, health::HealthSign};
 
 /// The time within which an endpoint should work off everything that waits for it.
 const TARGET_WAIT: Duration = Duration::from_secs(5);
 /// The silence after which an endpoint's measured throughput is no longer trusted.
 const STALL: Duration = Duration::from_secs(1);
+/// How many times the exchanges in flight may wait while the throughput is not known.
+const FIRST_WAITING: usize = 4;
+/// The time that an endpoint has to show its throughput before it counts as slow, and
+/// for which reading is paused at once meanwhile.
+const FIRST_EXCHANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(10));
+/// The longest time for which one lane pauses reading at once.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The share of the mean that the newest exchange has.
+const NEW_SHARE: f64 = 0.1;
+
+/// An item that takes memory while it waits.
+pub(super) trait Waiting {
+    /// Returns the bytes that the item takes.
+    fn bytes(&self) -> usize;
+}
 
 /// The limits of one endpoint's lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LaneSettings {
     /// Exchanges that may be in flight at once.
     pub max_in_flight: usize,
-    /// Deliveries that may wait however slow the endpoint is.
-    pub queue: usize,
     /// The longest time until a delivery that found no room is offered again.
     pub max_retry_after: Duration,
     /// The least time between the beginnings of two exchanges; zero for no limit.
@@ -46,7 +70,6 @@ impl LaneSettings {
     pub(super) fn from_config(config: &Config) -> Self {
         Self {
             max_in_flight: config.max_in_flight,
-            queue: config.lane_queue,
             max_retry_after: config.retry_timing().delay(DelayTier::LONGEST),
             min_interval: Duration::ZERO,
         }
@@ -54,16 +77,22 @@ impl LaneSettings {
 }
 
 /// The lane of one endpoint.
-pub(super) struct Lane<T> {
-    budget: Arc<QueueBudget>,
+pub(super) struct Lane<T: Waiting> {
+    pool: Arc<LanePool>,
+    workspace: Arc<WorkspaceShare>,
     state: Mutex<LaneState<T>>,
 }
 
 struct LaneState<T> {
     settings: LaneSettings,
     waiting: VecDeque<T>,
+    /// The memory that the waiting items take.
+    waiting_bytes: usize,
     in_flight: usize,
     throughput: Throughput,
+    /// The mean duration of an exchange.
+    exchange_s: Option<f64>,
+    breaker: Breaker,
     /// The last time that an item left the lane while others waited.
     last_finished: Option<Instant>,
     /// The time for which the next item that finds no room is told to come again.
@@ -89,6 +118,8 @@ pub(super) enum Offer<T> {
 pub(super) enum Next<T> {
     /// This item begins now.
     Begin(T),
+    /// This item does not begin: it is to be offered again after this time.
+    Spill { item: T, retry_after: Duration },
     /// Nothing may begin before this time: the holder keeps its slot, and asks again
     /// then.
     At(Instant),
@@ -96,19 +127,33 @@ pub(super) enum Next<T> {
     Idle,
 }
 
-impl<T> Lane<T> {
-    /// Makes an empty lane, whose waiting items count towards `budget`.
-    pub(super) fn new(settings: LaneSettings, budget: Arc<QueueBudget>) -> Self {
+/// The room that a lane has for one more item.
+enum Room {
+    /// There is room in the memory of lanes of this pace.
+    Free(LanePace),
+    /// There is room, and reading is paused for this time.
+    Crowded(Duration),
+    /// There is none.
+    None,
+}
+
+impl<T: Waiting> Lane<T> {
+    /// Makes an empty lane, whose waiting items take memory of `pool` and of
+    /// `workspace`'s share in it.
+    pub(super) fn new(settings: LaneSettings, pool: Arc<LanePool>, workspace: &str) -> Self {
         let state = LaneState {
             settings,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             in_flight: 0,
             throughput: Throughput::default(),
+            exchange_s: None,
+            breaker: Breaker::default(),
             last_finished: None,
             next_retry: None,
             next_begin: None,
         };
-        Self { budget, state: Mutex::new(state) }
+        Self { workspace: pool.workspace(workspace), pool, state: Mutex::new(state) }
     }
 
     /// Applies the endpoint's current settings. What waits or is in flight stays.
@@ -119,6 +164,9 @@ impl<T> Lane<T> {
     /// Takes `item` if there is room, or says when to offer it again.
     pub(super) fn offer(&self, item: T, now: Instant) -> Offer<T> {
         let mut state = self.state.lock();
+        if let Passage::Blocked(retry_after) = state.breaker.passage(state.in_flight, now) {
+            return Offer::Full { item, retry_after: retry_after.min(state.settings.max_retry_after) };
+        }
         if state.in_flight < state.settings.max_in_flight {
             state.in_flight += 1;
             let start = state.begins_after(now);
@@ -126,29 +174,56 @@ impl<T> Lane<T> {
                 state.begin(now);
                 return Offer::Start(Next::Begin(item));
             }
-            state.waiting.push_back(item);
-            self.budget.add();
+            self.push(&mut state, item);
             return Offer::Start(start.map_or_else(|| self.take_next(&mut state, now), Next::At));
         }
-        if state.has_room(self.budget.lane_limit(state.settings.queue), now) {
+        if self.admits(&state, item.bytes(), now) {
             if state.waiting.is_empty() {
                 state.last_finished = Some(now);
             }
-            state.waiting.push_back(item);
-            self.budget.add();
+            self.push(&mut state, item);
             return Offer::Queued;
         }
         Offer::Full { item, retry_after: state.retry_after(now) }
     }
 
-    /// Returns what the holder of a slot does next: called when its item is done,
-    /// and at the time that [`Next::At`] named.
+    /// Learns how an exchange with the endpoint ended.
+    pub(super) fn learn(&self, sign: HealthSign, now: Instant) {
+        let mut state = self.state.lock();
+        match sign {
+            HealthSign::Success => state.breaker.succeeded(),
+            HealthSign::Failure | HealthSign::Gone => state.breaker.failed(now),
+        }
+    }
+
+    /// Returns what the holder of a slot does next after an item that took `took`.
+    pub(super) fn finished(&self, took: Duration, now: Instant) -> Next<T> {
+        let seconds_per_item = {
+            let mut state = self.state.lock();
+            let took = took.as_secs_f64();
+            let mean = state.exchange_s.unwrap_or(took);
+            state.exchange_s = Some(mean + NEW_SHARE * (took - mean));
+            took / state.settings.max_in_flight as f64
+        };
+        self.pool.learn(seconds_per_item);
+        self.next(now)
+    }
+
+    /// Returns what the holder of a slot does next: called at the time that
+    /// [`Next::At`] named, and after [`Next::Spill`].
     pub(super) fn next(&self, now: Instant) -> Next<T> {
         let mut state = self.state.lock();
-        if !state.waiting.is_empty()
-            && let Some(start) = state.begins_after(now)
-        {
-            return Next::At(start);
+        if !state.waiting.is_empty() {
+            // The holder's own slot is not in its way.
+            if let Passage::Blocked(retry_after) = state.breaker.passage(state.in_flight - 1, now) {
+                let retry_after = retry_after.min(state.settings.max_retry_after);
+                if let Some(item) = self.pop(&mut state) {
+                    return Next::Spill { item, retry_after };
+                }
+            }
+            if let Some(start) = state.begins_after(now) {
+                return Next::At(start);
+            }
         }
         self.take_next(&mut state, now)
     }
@@ -160,23 +235,53 @@ impl<T> Lane<T> {
     }
 
     fn take_next(&self, state: &mut LaneState<T>, now: Instant) -> Next<T> {
-        let Some(item) = state.waiting.pop_front() else {
+        let Some(item) = self.pop(state) else {
             state.in_flight -= 1;
             state.last_finished = None;
             // The memory of a burst is given back with the burst.
             state.waiting.shrink_to(16);
             return Next::Idle;
         };
-        self.budget.remove(1);
         state.measure(now);
         state.begin(now);
         Next::Begin(item)
     }
+
+    fn push(&self, state: &mut LaneState<T>, item: T) {
+        let bytes = item.bytes();
+        state.waiting_bytes += bytes;
+        self.pool.add(bytes, &self.workspace);
+        state.waiting.push_back(item);
+    }
+
+    fn pop(&self, state: &mut LaneState<T>) -> Option<T> {
+        let item = state.waiting.pop_front()?;
+        let bytes = item.bytes();
+        state.waiting_bytes -= bytes;
+        self.pool.remove(bytes, &self.workspace);
+        Some(item)
+    }
+
+    /// Decides whether an item may wait, and whether reading is paused for it.
+    fn admits(&self, state: &LaneState<T>, bytes: usize, now: Instant) -> bool {
+        let (pace, pause) = match state.room(&self.pool, now) {
+            Room::Free(pace) => (pace, None),
+            Room::Crowded(pause) => (LanePace::Quick, Some(pause)),
+            Room::None => return false,
+        };
+        if !self.pool.has_room(pace, state.waiting_bytes, bytes, &self.workspace) {
+            return false;
+        }
+        if let Some(pause) = pause {
+            self.pool.pause_reading(now + pause);
+        }
+        true
+    }
 }
 
-impl<T> Drop for Lane<T> {
+impl<T: Waiting> Drop for Lane<T> {
     fn drop(&mut self) {
-        self.budget.remove(self.state.get_mut().waiting.len());
+        self.pool.remove(self.state.get_mut().waiting_bytes, &self.workspace);
     }
 }
 
@@ -202,17 +307,36 @@ impl<T> LaneState<T> {
         self.last_finished.map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
     }
 
-    fn has_room(&self, limit: usize, now: Instant) -> bool {
+    /// Returns the room for one more item.
+    fn room(&self, pool: &LanePool, now: Instant) -> Room {
         let waiting = self.waiting.len();
         let silence = self.silence(now);
-        let is_quick = || {
-            silence < STALL
-                && self
-                    .throughput
-                    .seconds_per_item(silence)
-                    .is_some_and(|seconds| seconds * waiting as f64 <= TARGET_WAIT.as_secs_f64())
-        };
-        waiting < limit && (waiting < self.settings.queue || is_quick())
+        if silence >= STALL {
+            // As many as the next exchanges to end make room for.
+            return if waiting < self.settings.max_in_flight { Room::Free(LanePace::Slow) } else { Room::None };
+        }
+        match self.throughput.seconds_per_item(silence) {
+            None if waiting < FIRST_WAITING * self.settings.max_in_flight => Room::Free(LanePace::Slow),
+            None if silence < FIRST_EXCHANGE.0 => Room::Crowded(FIRST_EXCHANGE.1),
+            None => Room::None,
+            Some(seconds) => {
+                let drain = seconds * waiting as f64;
+                let over = drain - TARGET_WAIT.as_secs_f64();
+                if over <= 0.0 {
+                    Room::Free(LanePace::Quick)
+                } else if self.is_slower(pool) {
+                    Room::None
+                } else {
+                    Room::Crowded(Duration::from_secs_f64(over).clamp(FIRST_EXCHANGE.0, LONGEST_PAUSE))
+                }
+            }
+        }
+    }
+
+    /// Tells whether the endpoint is slower than the others.
+    fn is_slower(&self, pool: &LanePool) -> bool {
+        let by_exchange = self.exchange_s.map_or(0.0, |seconds| seconds / self.settings.max_in_flight as f64);
+        pool.is_slower(by_exchange.max(self.settings.min_interval.as_secs_f64()))
     }
 
     /// Gives each item that finds no room a time of its own, at the lane's
@@ -231,171 +355,5 @@ impl<T> LaneState<T> {
         }
         self.next_retry = Some(retry + Duration::from_secs_f64(seconds));
         after
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LONGEST: Duration = Duration::from_secs(60);
-    const MS: Duration = Duration::from_millis(1);
-
-    fn settings(max_in_flight: usize, queue: usize) -> LaneSettings {
-        LaneSettings { max_in_flight, queue, max_retry_after: LONGEST, min_interval: Duration::ZERO }
-    }
-
-    /// A lane that may have `most` waiting: with one lane, that is a third of the
-    /// budget.
-    fn lane<T>(settings: LaneSettings, most: usize) -> Lane<T> {
-        Lane::new(settings, Arc::new(QueueBudget::new(3 * most)))
-    }
-
-    #[test]
-    fn what_finds_no_room_is_given_back() {
-        let lane = lane(settings(1, 1), 10);
-        let now = Instant::now();
-        assert_eq!(lane.offer(1, now), Offer::Start(Next::Begin(1)));
-        assert_eq!(lane.offer(2, now), Offer::Queued);
-        // Nothing is known of the endpoint's throughput.
-        assert_eq!(lane.offer(3, now), Offer::Full { item: 3, retry_after: TARGET_WAIT });
-        assert_eq!(lane.next(now), Next::Begin(2));
-        assert_eq!(lane.next(now), Next::Idle);
-        assert_eq!(lane.offer(4, now), Offer::Start(Next::Begin(4)));
-    }
-
-    /// A lane whose endpoint has worked off 50 at one a millisecond, with as many
-    /// waiting as it takes.
-    fn quick(settings: LaneSettings, most: usize) -> (Lane<usize>, Instant) {
-        let lane = lane(LaneSettings { queue: 100, ..settings }, most);
-        let mut now = Instant::now();
-        for item in 0..=50 {
-            lane.offer(item, now);
-        }
-        lane.reshape(settings);
-        for _ in 0..50 {
-            now += MS;
-            assert!(matches!(lane.next(now), Next::Begin(_)));
-        }
-        while lane.offer(0, now) == Offer::Queued {}
-        (lane, now)
-    }
-
-    #[test]
-    fn a_quick_endpoint_may_have_more_waiting() {
-        let (lane, _) = quick(settings(1, 10), 1_000_000);
-        let waiting = lane.state.lock().waiting.len();
-        assert!((4990..=5010).contains(&waiting), "five seconds' worth, not {waiting}");
-        let (lane, _) = quick(settings(1, 10), 300);
-        assert_eq!(lane.state.lock().waiting.len(), 300);
-    }
-
-    #[test]
-    fn one_that_stops_answering_counts_as_slow_at_once() {
-        let (lane, now) = quick(settings(1, 10), 1_000_000);
-        for _ in 0..100 {
-            assert!(matches!(lane.next(now), Next::Begin(_)));
-        }
-        assert_eq!(lane.offer(0, now), Offer::Queued);
-        assert!(matches!(lane.offer(0, now + STALL), Offer::Full { .. }));
-    }
-
-    #[test]
-    fn those_who_find_no_room_come_again_one_by_one() {
-        let (lane, now) = quick(settings(1, 10), 1000);
-        let after = |lane: &Lane<usize>| match lane.offer(0, now) {
-            Offer::Full { retry_after, .. } => retry_after,
-            other => panic!("{other:?}"),
-        };
-        let first = after(&lane);
-        assert!((990 * MS..1010 * MS).contains(&first), "{first:?}");
-        let second = after(&lane) - first;
-        assert!((900..1100).contains(&second.as_micros()), "{second:?}");
-        for _ in 0..100_000 {
-            assert!(after(&lane) <= LONGEST);
-        }
-        assert_eq!(after(&lane), LONGEST);
-    }
-
-    #[test]
-    fn with_an_interval_the_next_one_begins_at_its_time_and_in_order() {
-        let lane = lane(LaneSettings { min_interval: 10 * MS, ..settings(2, 5) }, 10);
-        let start = Instant::now();
-        assert_eq!(lane.offer(1, start), Offer::Start(Next::Begin(1)));
-        assert_eq!(lane.offer(2, start), Offer::Start(Next::At(start + 10 * MS)));
-        assert_eq!(lane.offer(3, start), Offer::Queued);
-        assert_eq!(lane.next(start + 5 * MS), Next::At(start + 10 * MS));
-        assert_eq!(lane.next(start + 10 * MS), Next::Begin(2));
-        assert_eq!(lane.next(start + 11 * MS), Next::At(start + 20 * MS));
-        assert_eq!(lane.evict(start + 11 * MS), Next::Begin(3));
-        assert_eq!(lane.next(start + 12 * MS), Next::Idle);
-    }
-
-    #[test]
-    fn new_settings_hold_from_the_next_offer_on() {
-        let lane = lane(settings(1, 1), 10);
-        let now = Instant::now();
-        assert_eq!(lane.offer(1, now), Offer::Start(Next::Begin(1)));
-        lane.reshape(settings(2, 1));
-        assert_eq!(lane.offer(2, now), Offer::Start(Next::Begin(2)));
-        assert_eq!(lane.offer(3, now), Offer::Queued);
-    }
-
-    #[test]
-    fn lanes_share_their_budget_and_give_it_back() {
-        let budget = Arc::new(QueueBudget::new(2));
-        let now = Instant::now();
-        let [first, second] = [(); 2].map(|()| Lane::new(settings(1, 2), Arc::clone(&budget)));
-        for lane in [&first, &second] {
-            assert_eq!(lane.offer(0, now), Offer::Start(Next::Begin(0)));
-        }
-        assert_eq!(first.offer(1, now), Offer::Queued);
-        assert_eq!(first.offer(2, now), Offer::Queued);
-        assert!(matches!(second.offer(1, now), Offer::Full { .. }));
-        drop(first);
-        assert_eq!(second.offer(1, now), Offer::Queued);
-    }
-
-    proptest! {
-        #[test]
-        fn everything_taken_comes_out_once_and_in_order(offers in prop::collection::vec(any::<bool>(), 0..200)) {
-            const MAX_IN_FLIGHT: usize = 3;
-            const MOST: usize = 7;
-            let lane = lane(settings(MAX_IN_FLIGHT, 5), MOST);
-            let mut now = Instant::now();
-            let mut taken = Vec::new();
-            let mut begun = Vec::new();
-            let mut in_flight = 0;
-            let next = |now, begun: &mut Vec<usize>, in_flight: &mut usize| match lane.next(now) {
-                Next::Begin(item) => begun.push(item),
-                Next::At(_) => panic!("no interval is set"),
-                Next::Idle => *in_flight -= 1,
-            };
-            for (item, offer) in offers.into_iter().enumerate() {
-                now += MS;
-                if offer {
-                    match lane.offer(item, now) {
-                        Offer::Start(Next::Begin(item)) => {
-                            begun.push(item);
-                            taken.push(item);
-                            in_flight += 1;
-                        }
-                        Offer::Start(other) => panic!("{other:?}"),
-                        Offer::Queued => taken.push(item),
-                        Offer::Full { .. } => {}
-                    }
-                } else if in_flight > 0 {
-                    next(now, &mut begun, &mut in_flight);
-                }
-                prop_assert!(in_flight <= MAX_IN_FLIGHT);
-                prop_assert!(lane.state.lock().waiting.len() <= MOST);
-            }
-            while in_flight > 0 {
-                next(now, &mut begun, &mut in_flight);
-            }
-            prop_assert_eq!(begun, taken);
-        }
     }
 }
