@@ -23,6 +23,9 @@ pub struct Delivery {
     pub attempt: u32,
     /// The earliest time of the next attempt.
     pub due: Timestamp,
+    /// The time since which the delivery is held because its endpoint is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<Timestamp>,
     /// The exact body of the request.
     pub body: String,
     /// The W3C trace context, where the click carried one.
@@ -40,7 +43,7 @@ pub enum Outcome {
     Retrying,
     /// The attempt failed, and it was the last one.
     Dead,
-    /// No attempt was made: the endpoint is paused, disabled or deleted.
+    /// No attempt was made: the endpoint is disabled, deleted, or was paused for too long.
     Skipped,
 }
 

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::{
     config::Config,
     delivery::InFlight,
-    endpoints::{Endpoints, NO_SUCH_ENDPOINT, Recipient, Route},
+    endpoints::{Endpoints, NO_SUCH_ENDPOINT, Readiness, Recipient, Route},
     error::Error,
     exchange::HttpClient,
     health::{HealthChange, HealthSign, Learned},
@@ -70,8 +70,10 @@ impl Attempts {
         let Some(recipient) = self.endpoints.get(delivery.endpoint) else {
             return self.outbox.skip(delivery, NO_SUCH_ENDPOINT);
         };
-        if let Some(why) = recipient.skip_reason() {
-            return self.outbox.skip(delivery, why);
+        match recipient.readiness() {
+            Readiness::Ready => {}
+            Readiness::Paused => return self.outbox.hold(delivery).await,
+            Readiness::Gone(why) => return self.outbox.skip(delivery, why),
         }
         let finished = self.exchange(&recipient, &delivery).await;
         self.metrics.exchange.observe(finished.took.as_secs_f64());

@@ -124,7 +124,7 @@ impl Config {
         };
         within("webhook.max_in_flight", self.max_in_flight as u64, 1, 1000)?;
         within("webhook.max_waiting_bytes", self.max_waiting_bytes as u64, 1 << 20, 1 << 36)?;
-        within("webhook.retry_speedup", u64::from(self.retry_speedup), 1, 100_000)?;
+        within("webhook.retry_speedup", u64::from(self.retry_speedup), 1, 1_000_000)?;
         within("webhook.keep_alive_ms", self.keep_alive_ms, 0, 3_600_000)?;
         within("webhook.max_exchanges", self.max_exchanges as u64, 1, 1_000_000)?;
         within("webhook.max_connections", self.max_connections as u64, 1, 1_000_000)?;
@@ -157,6 +157,6 @@ mod tests {
     fn a_value_out_of_range_is_named_with_what_is_allowed() {
         assert!(Config::default().validate().is_ok());
         let error = Config { retry_speedup: 0, ..Config::default() }.validate().unwrap_err().to_string();
-        assert_eq!(error, "webhook.retry_speedup = 0: must be from 1 to 100000");
+        assert_eq!(error, "webhook.retry_speedup = 0: must be from 1 to 1000000");
     }
 }

@@ -99,7 +99,7 @@ impl DelayReader {
             return self.deliverer.spawn_delay(head.delivery, head.due);
         }
         match self.deliverer.endpoints.get(head.delivery.endpoint) {
-            Some(recipient) => self.deliverer.offer(&recipient, head.delivery),
+            Some(recipient) => self.deliverer.accept(&recipient, head.delivery),
             None => self.deliverer.outbox.skip(head.delivery, NO_SUCH_ENDPOINT),
         }
     }
@@ -109,6 +109,7 @@ fn in_flight(delayed: Delivery, read_at: Timestamp, source: SourceRecord, claim:
     InFlight {
         endpoint: delayed.endpoint,
         attempt: delayed.attempt,
+        held_since: delayed.held_since,
         message: Arc::new(Message {
             workspace: delayed.workspace,
             event_id: delayed.event_id,

@@ -20,7 +20,7 @@ use super::{
     claims::OffsetClaim,
     config::Config,
     delivery::{InFlight, SourceRecord},
-    endpoints::{Endpoints, Recipient},
+    endpoints::{Endpoints, Readiness, Recipient},
     error::Error,
     lane::Offer,
     metrics::WebhookMetrics,
@@ -72,9 +72,22 @@ impl Deliverer {
         })
     }
 
+    /// Takes a delivery to an endpoint that is known: it is offered to the lane, or held or
+    /// skipped as the endpoint's state says. Never waits.
+    pub(super) fn accept(self: &Arc<Self>, recipient: &Recipient, delivery: InFlight) {
+        match recipient.readiness() {
+            Readiness::Ready => self.offer(recipient, InFlight { held_since: None, ..delivery }),
+            Readiness::Paused => {
+                let outbox = Arc::clone(&self.outbox);
+                self.spawn_write(async move { outbox.hold(delivery).await });
+            }
+            Readiness::Gone(why) => self.outbox.skip(delivery, why),
+        }
+    }
+
     /// Gives a delivery to its endpoint's lane, or where the lane is full, to the
     /// delay topics. Never waits.
-    pub(super) fn offer(self: &Arc<Self>, recipient: &Recipient, delivery: InFlight) {
+    fn offer(self: &Arc<Self>, recipient: &Recipient, delivery: InFlight) {
         match recipient.lane.offer(delivery, Instant::now()) {
             Offer::Start(next) => {
                 let this = Arc::clone(self);

@@ -37,6 +37,8 @@ pub(super) struct InFlight {
     pub endpoint: EndpointId,
     /// The number of the next attempt, from 1.
     pub attempt: u32,
+    /// The time since which the delivery is held because its endpoint is paused.
+    pub held_since: Option<Timestamp>,
     pub claim: OffsetClaim,
 }
 
@@ -62,6 +64,7 @@ impl InFlight {
             event: message.event,
             attempt,
             due,
+            held_since: self.held_since,
             // The body was text when it was read.
             body: String::from_utf8_lossy(&message.body).into_owned(),
             traceparent: message.traceparent.clone(),

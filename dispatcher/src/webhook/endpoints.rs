@@ -50,15 +50,15 @@ pub(super) struct Recipient {
 }
 
 impl Recipient {
-    /// Returns why the endpoint gets no deliveries now, if it gets none.
-    pub(super) fn skip_reason(&self) -> Option<&'static str> {
+    /// Returns what happens to the endpoint's deliveries now.
+    pub(super) fn readiness(&self) -> Readiness {
         match self.status {
             EndpointStatus::Active if self.health.lock().is_gone() => {
-                Some("the endpoint answered 410: it wants no more webhooks")
+                Readiness::Gone("the endpoint answered 410: it wants no more webhooks")
             }
-            EndpointStatus::Active => None,
-            EndpointStatus::Paused => Some("the endpoint is paused"),
-            EndpointStatus::Disabled => Some("the endpoint is disabled"),
+            EndpointStatus::Active => Readiness::Ready,
+            EndpointStatus::Paused => Readiness::Paused,
+            EndpointStatus::Disabled => Readiness::Gone("the endpoint is disabled"),
         }
     }
 }
@@ -68,6 +68,17 @@ impl Recipient {
     pub(super) fn learn(&self, sign: HealthSign, at: Timestamp) -> Learned {
         self.health.lock().learn(self.id, sign, at, self.marked_failing)
     }
+}
+
+/// The treatment of an endpoint's deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// They are made.
+    Ready,
+    /// They are held until the endpoint is resumed.
+    Paused,
+    /// They are skipped, for this reason.
+    Gone(&'static str),
 }
 
 /// The part that all requests to an endpoint share.
@@ -344,10 +355,10 @@ mod tests {
         recipient().learn(HealthSign::Gone, AT);
         version.revision = 2;
         put(&endpoints, &version);
-        assert!(recipient().skip_reason().is_some_and(|reason| reason.contains("410")));
+        assert!(matches!(recipient().readiness(), Readiness::Gone(reason) if reason.contains("410")));
         version.enabled_at = Some(AT);
         put(&endpoints, &version);
-        assert_eq!(recipient().skip_reason(), None);
+        assert_eq!(recipient().readiness(), Readiness::Ready);
     }
 
     #[test]

@@ -97,28 +97,22 @@ impl EventReader {
     }
 
     fn hand_over(&self, recipients: Recipients, message: &Arc<Message>, mut claims: Vec<OffsetClaim>) {
-        let delivery = |endpoint, claim| InFlight { message: Arc::clone(message), endpoint, attempt: 1, claim };
+        let delivery =
+            |endpoint, claim| InFlight { message: Arc::clone(message), endpoint, attempt: 1, held_since: None, claim };
         match recipients {
             Recipients::Subscribed(recipients) => {
                 for (recipient, claim) in recipients.iter().zip(claims) {
-                    self.send(recipient, delivery(recipient.id, claim));
+                    self.deliverer.accept(recipient, delivery(recipient.id, claim));
                 }
             }
             Recipients::Named(id, recipient) => {
                 let Some(claim) = claims.pop() else { return };
                 let delivery = delivery(id, claim);
                 match recipient {
-                    Some(recipient) => self.send(&recipient, delivery),
+                    Some(recipient) => self.deliverer.accept(&recipient, delivery),
                     None => self.deliverer.spawn_delay(delivery, Timestamp::now().plus(UNKNOWN_ENDPOINT_DELAY)),
                 }
             }
-        }
-    }
-
-    fn send(&self, recipient: &Recipient, delivery: InFlight) {
-        match recipient.skip_reason() {
-            None => self.deliverer.offer(recipient, delivery),
-            Some(why) => self.deliverer.outbox.skip(delivery, why),
         }
     }
 

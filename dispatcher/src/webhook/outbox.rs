@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
 use parking_lot::Mutex;
-use schemas::{Attempt, Dead, DeadOrigin, Outcome, Timestamp, Topic, endpoint_health::EndpointHealth};
+use schemas::{Attempt, Dead, DeadOrigin, DelayTier, Outcome, Timestamp, Topic, endpoint_health::EndpointHealth};
 use serde::Serialize;
 use service::Backoff;
 use tracing::{error, warn};
@@ -16,7 +16,7 @@ use super::{
     delivery::{InFlight, SourceRecord},
     metrics::WebhookMetrics,
     partition_choice::PartitionChoice,
-    retry::RetryTiming,
+    retry::{RetryTiming, jittered},
 };
 
 /// The producer's batching delay. Only offsets wait for these records, so they may
@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOG_LINGER: Duration = Duration::from_millis(100);
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
 const LOG_KBYTES: u32 = 16 << 10;
+/// The longest time for which the deliveries of a paused endpoint are held, and the tier on
+/// which they wait: after a resumption they come within its delay.
+const HELD_FOR: Duration = Duration::from_secs(14 * 24 * 3600);
+const HELD_TIER: DelayTier = DelayTier::Minutes30;
 /// The pause before another try when the producer's queue is full.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(20);
 /// The least time between two warnings about records that are retried.
@@ -95,6 +99,19 @@ impl WebhookOutbox {
                 self.dead_letter(delivery, "the delivery is too large for a delay topic: no retry".to_owned()).await;
             }
         }
+    }
+
+    /// Holds a delivery whose endpoint is paused: it waits on a delay topic, is looked at
+    /// from time to time, and is skipped once it has been held for [`HELD_FOR`].
+    pub(super) async fn hold(&self, delivery: InFlight) {
+        let now = Timestamp::now();
+        let since = delivery.held_since.unwrap_or(now);
+        if now.since(since) >= self.timing.scaled(HELD_FOR) {
+            return self.skip(delivery, "the endpoint was paused for 14 days");
+        }
+        let due = now.plus(jittered(self.timing.delay(HELD_TIER), rand::random()));
+        let attempt = delivery.attempt;
+        self.delay(InFlight { held_since: Some(since), ..delivery }, attempt, due).await;
     }
 
     /// Gives up a delivery: writes it to `dead`, and completes its claim when Kafka

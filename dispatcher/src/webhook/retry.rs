@@ -46,7 +46,12 @@ impl RetryPolicy {
 impl RetryTiming {
     /// Returns the time for which the records of a tier wait.
     pub(super) fn delay(self, tier: DelayTier) -> Duration {
-        tier.delay() / self.speedup
+        self.scaled(tier.delay())
+    }
+
+    /// Returns a time of the contract as this installation has it.
+    pub(super) fn scaled(self, time: Duration) -> Duration {
+        time / self.speedup
     }
 
     /// Returns the tier for a delivery that is due after `wait`: the longest one that is

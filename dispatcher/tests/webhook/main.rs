@@ -361,26 +361,49 @@ async fn a_test_waits_once_for_its_endpoint_to_become_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_endpoint_gets_nothing_and_the_log_says_so() {
+async fn a_paused_endpoint_gets_its_deliveries_once_it_is_resumed() {
     let rig = Rig::new().await;
-    let paused = Receiver::start(&[]).await;
+    let paused = Receiver::start(&[Reply::Status(200)]).await;
     let active = Receiver::start(&[]).await;
     let (mut endpoint, _) = rig.endpoint(&paused.url);
     endpoint.status = EndpointStatus::Paused;
     rig.write(&endpoint).await;
     rig.add(&active.url).await;
-    let running = rig.start(config()).await;
+    // Deliveries are held for 900 ms at a time.
+    let running = rig.start(Config { retry_speedup: 2000, ..config() }).await;
     let event = click();
     rig.emit(&event, None).await;
-    let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 2).await;
-    let skipped = attempts.iter().find(|attempt| attempt.endpoint == endpoint.id).unwrap();
-    assert_eq!(skipped.outcome, Outcome::Skipped);
-    assert_eq!(skipped.event_id, event.id);
-    assert_eq!(skipped.error.as_deref(), Some("the endpoint is paused"));
     active.wait(1).await;
-    running.stop().await;
+    let held: Vec<Delivery> = rig.read(Topic::Delay(DelayTier::Minutes30), 2).await;
+    assert!(held.iter().all(|held| held.endpoint == endpoint.id && held.event_id == event.id && held.attempt == 1));
+    assert!(held[0].held_since.is_some());
+    assert_eq!(held[0].held_since, held[1].held_since, "it is held since the same time");
     assert!(paused.received().is_empty());
+
+    endpoint.status = EndpointStatus::Active;
+    endpoint.revision += 1;
+    rig.write(&endpoint).await;
+    let received = paused.wait(1).await;
+    assert_eq!(received[0].header("webhook-id"), event.id.to_string());
+    assert_eq!(received[0].header("x-webhook-attempt"), "1");
+    running.stop().await;
     assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_for_too_long_is_skipped() {
+    let rig = Rig::new().await;
+    let (mut endpoint, _) = rig.endpoint("http://127.0.0.1:9/hook");
+    endpoint.status = EndpointStatus::Paused;
+    rig.write(&endpoint).await;
+    // 14 days are two seconds.
+    let running = rig.start(Config { retry_speedup: 600_000, ..config() }).await;
+    rig.emit(&click(), None).await;
+    let attempts: Vec<Attempt> = rig.read(Topic::Attempts, 1).await;
+    assert_eq!(attempts[0].endpoint, endpoint.id);
+    assert_eq!(attempts[0].outcome, Outcome::Skipped);
+    assert_eq!(attempts[0].error.as_deref(), Some("the endpoint was paused for 14 days"));
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
