@@ -1,9 +1,9 @@
 //! The offsets that may be committed while work finishes out of order: in each
 //! partition, the highest offset below which all work is done.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
-use crate::record::Partition;
+use crate::{done_ranges::DoneRanges, record::Partition};
 
 /// A piece of work that an offset waits for, to be returned with [`Ledger::done`].
 /// A lost ticket holds its partition's offset back for as long as the partition is
@@ -30,17 +30,33 @@ struct PartitionLedger {
     entries: VecDeque<(i64, u32)>,
     /// The offset to commit next.
     next: i64,
-    /// The offset that was handed out for committing last.
-    committed: i64,
+    /// The records that a former owner has done.
+    inherited: DoneRanges,
+}
+
+/// The state of a partition's work, for committing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerProgress {
+    /// The partition.
+    pub partition: Partition,
+    /// The offset below which all work is done.
+    pub offset: i64,
+    /// The records from that offset on that are done.
+    pub done: DoneRanges,
 }
 
 impl Ledger {
     /// Starts tracking `partition`, which is read from `offset` on.
     pub fn assign(&mut self, partition: Partition, offset: i64) {
+        self.assign_with(partition, offset, DoneRanges::default());
+    }
+
+    /// Starts tracking `partition`, which is read from `offset` on, and of which a former
+    /// owner has done the records `inherited`.
+    pub fn assign_with(&mut self, partition: Partition, offset: i64, inherited: DoneRanges) {
         self.revoke(partition);
         self.generation += 1;
-        let track =
-            PartitionLedger { generation: self.generation, entries: VecDeque::new(), next: offset, committed: offset };
+        let track = PartitionLedger { generation: self.generation, entries: VecDeque::new(), next: offset, inherited };
         self.tracks.insert(partition, track);
     }
 
@@ -61,6 +77,24 @@ impl Ledger {
         self.outstanding += pieces as usize;
         track.advance();
         (0..pieces).map(|_| OffsetTicket { partition, offset, generation: track.generation }).collect()
+    }
+
+    /// Tells whether a former owner has done the record at `offset`, which is then tracked
+    /// with zero pieces.
+    #[must_use]
+    pub fn is_done(&self, partition: Partition, offset: i64) -> bool {
+        self.tracks.get(&partition).is_some_and(|track| track.inherited.contains(offset))
+    }
+
+    /// Returns the progress in every partition that is tracked.
+    #[must_use]
+    pub fn progress(&self) -> Vec<LedgerProgress> {
+        let progress = |(partition, track): (&Partition, &PartitionLedger)| LedgerProgress {
+            partition: *partition,
+            offset: track.next,
+            done: track.done(),
+        };
+        self.tracks.iter().map(progress).collect()
     }
 
     /// Notes that a piece of work is done, or durably handed to another owner.
@@ -87,22 +121,35 @@ impl Ledger {
     pub const fn outstanding(&self) -> usize {
         self.outstanding
     }
-
-    /// Returns the offsets to commit that have advanced since the last call: in each
-    /// partition, the offset of the next record to read.
-    pub fn advanced(&mut self) -> BTreeMap<Partition, i64> {
-        let mut offsets = BTreeMap::new();
-        for (partition, track) in &mut self.tracks {
-            if track.next > track.committed {
-                track.committed = track.next;
-                offsets.insert(*partition, track.next);
-            }
-        }
-        offsets
-    }
 }
 
 impl PartitionLedger {
+    /// Returns the records behind unfinished work that are done.
+    fn done(&self) -> DoneRanges {
+        let mut done = DoneRanges::default();
+        let mut run: Option<(i64, i64)> = None;
+        // Offsets between two records that are done have no records.
+        for (offset, left) in &self.entries {
+            run = match (run, left) {
+                (Some((start, _)), 0) => Some((start, offset + 1)),
+                (None, 0) => Some((*offset, offset + 1)),
+                (Some((start, end)), _) => {
+                    done.push(start..end);
+                    None
+                }
+                (None, _) => None,
+            };
+        }
+        let read_to = self.entries.back().map_or(self.next, |(offset, _)| offset + 1);
+        if let Some((start, end)) = run {
+            done.push(start..end);
+        }
+        for range in self.inherited.from_offset(read_to) {
+            done.push(range);
+        }
+        done
+    }
+
     fn advance(&mut self) {
         while let Some((offset, 0)) = self.entries.front() {
             self.next = offset + 1;
@@ -120,6 +167,10 @@ mod tests {
 
     const P: Partition = Partition { topic: Topic::Clicks, index: 0 };
 
+    fn offset(ledger: &Ledger) -> i64 {
+        ledger.progress()[0].offset
+    }
+
     #[test]
     fn an_offset_waits_for_all_below_it() {
         let mut ledger = Ledger::default();
@@ -130,10 +181,33 @@ mod tests {
         for ticket in second.drain(..) {
             ledger.done(ticket);
         }
-        assert!(ledger.advanced().is_empty());
+        assert_eq!(offset(&ledger), 5);
         ledger.done(first);
-        assert_eq!(ledger.advanced(), BTreeMap::from([(P, 10)]));
-        assert!(ledger.advanced().is_empty());
+        assert_eq!(offset(&ledger), 10);
+    }
+
+    #[test]
+    fn the_next_owner_learns_what_is_done_above_the_offset() {
+        let mut ledger = Ledger::default();
+        ledger.assign(P, 5);
+        let mut tickets: Vec<OffsetTicket> = [5, 6, 8, 9].iter().flat_map(|at| ledger.track(P, *at, 1)).collect();
+        ledger.done(tickets.remove(3));
+        ledger.done(tickets.remove(1));
+        let progress = ledger.progress();
+        assert_eq!(progress[0].offset, 5);
+        let metadata = progress[0].done.to_metadata(5).unwrap();
+        assert_eq!(metadata, "done1:1 1,2 1,");
+
+        let mut next = Ledger::default();
+        next.assign_with(P, 5, DoneRanges::from_metadata(5, &metadata));
+        let [first] = next.track(P, 5, 1).try_into().unwrap();
+        assert!(!next.is_done(P, 5));
+        assert!(next.is_done(P, 6));
+        assert_eq!(next.progress()[0].done, progress[0].done, "what was inherited is handed on");
+        assert!(next.track(P, 6, 0).is_empty());
+        next.done(first);
+        assert_eq!(next.progress()[0].offset, 7);
+        assert_eq!(next.progress()[0].done.to_metadata(7).unwrap(), "done1:2 1,");
     }
 
     #[test]
@@ -144,10 +218,10 @@ mod tests {
         ledger.assign(P, 0);
         let [fresh] = ledger.track(P, 0, 1).try_into().unwrap();
         ledger.done(stale);
-        assert!(ledger.advanced().is_empty());
+        assert_eq!(offset(&ledger), 0);
         assert_eq!(ledger.outstanding(), 1);
         ledger.done(fresh);
-        assert_eq!(ledger.advanced(), BTreeMap::from([(P, 1)]));
+        assert_eq!(offset(&ledger), 1);
         assert_eq!(ledger.outstanding(), 0);
     }
 
@@ -169,7 +243,6 @@ mod tests {
                 let ticket = tickets.swap_remove(index.index(tickets.len()));
                 left[ticket.offset as usize] -= 1;
                 ledger.done(ticket);
-                let _ = ledger.advanced();
                 let expected = left.iter().take_while(|n| **n == 0).count() as i64;
                 prop_assert_eq!(ledger.tracks[&P].next, expected);
                 prop_assert_eq!(ledger.outstanding(), tickets.len());

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use bus::{Assigned, Assignments, Commit, Ledger, OffsetTicket, Partition, Revoked};
+use bus::{Assigned, Assignments, Commit, DoneRanges, Ledger, LedgerProgress, OffsetTicket, Partition, Revoked};
 use parking_lot::Mutex;
 
 /// The ledger of one consumer, shared with the deliveries that came from it.
@@ -25,6 +25,8 @@ struct PartitionOwnership {
     ledger: Ledger,
     /// The assignments so far, with or without partitions.
     assignments: u64,
+    /// The commit of each partition that was handed out last.
+    handed_out: HashMap<Partition, Commit>,
     /// A flag for each partition that this consumer owns, shared with its claims:
     /// false once the partition was revoked.
     owned: HashMap<Partition, Arc<AtomicBool>>,
@@ -41,6 +43,8 @@ pub(super) struct OffsetClaim {
 pub(super) enum Tracked {
     /// The partition is owned: here are as many claims as were asked for.
     Owned(Vec<OffsetClaim>),
+    /// A former owner of the partition has done the record's work.
+    Done,
     /// The partition was revoked: another member reads the record.
     Revoked,
 }
@@ -50,16 +54,29 @@ impl OffsetClaims {
     pub(super) fn track(self: &Arc<Self>, partition: Partition, offset: i64, pieces: usize) -> Tracked {
         let mut ownership = self.ownership.lock();
         let Some(owned) = ownership.owned.get(&partition).map(Arc::clone) else { return Tracked::Revoked };
+        if ownership.ledger.is_done(partition, offset) {
+            ownership.ledger.track(partition, offset, 0);
+            return Tracked::Done;
+        }
         let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
         let tickets = ownership.ledger.track(partition, offset, pieces);
         let claim = |ticket| OffsetClaim { ticket, claims: Arc::clone(self), owned: Arc::clone(&owned) };
         Tracked::Owned(tickets.into_iter().map(claim).collect())
     }
 
-    /// Returns the offsets that have advanced since the last call, to be committed.
+    /// Returns the offsets to be committed of partitions where something was done since
+    /// the last call. The metadata of an offset says which records above it are done.
     pub(super) fn advanced(&self) -> Vec<Commit> {
-        let advanced = self.ownership.lock().ledger.advanced();
-        advanced.into_iter().map(|(partition, offset)| Commit { partition, offset, metadata: None }).collect()
+        let mut ownership = self.ownership.lock();
+        let mut commits = Vec::new();
+        for LedgerProgress { partition, offset, done } in ownership.ledger.progress() {
+            let commit = Commit { partition, offset, metadata: done.to_metadata(offset) };
+            if ownership.handed_out.get(&partition) != Some(&commit) {
+                ownership.handed_out.insert(partition, commit.clone());
+                commits.push(commit);
+            }
+        }
+        commits
     }
 
     /// Returns the number of assignments so far. Each assignment resumes partitions that
@@ -88,7 +105,11 @@ impl Assignments for OffsetClaims {
         let mut ownership = self.ownership.lock();
         ownership.assignments += 1;
         for assigned in partitions {
-            ownership.ledger.assign(assigned.partition, assigned.offset);
+            let Assigned { partition, offset, metadata } = assigned;
+            let done = DoneRanges::from_metadata(*offset, metadata);
+            let metadata = done.to_metadata(*offset);
+            ownership.handed_out.insert(*partition, Commit { partition: *partition, offset: *offset, metadata });
+            ownership.ledger.assign_with(*partition, *offset, done);
             ownership.owned.insert(assigned.partition, Arc::new(AtomicBool::new(true)));
         }
     }
@@ -106,6 +127,7 @@ impl Assignments for OffsetClaims {
 impl PartitionOwnership {
     fn revoke(&mut self, partition: Partition) {
         self.ledger.revoke(partition);
+        self.handed_out.remove(&partition);
         if let Some(owned) = self.owned.remove(&partition) {
             owned.store(false, Ordering::Relaxed);
         }
@@ -141,7 +163,7 @@ mod tests {
     fn track(claims: &Arc<OffsetClaims>, offset: i64, pieces: usize) -> Vec<OffsetClaim> {
         match claims.track(P, offset, pieces) {
             Tracked::Owned(claims) => claims,
-            Tracked::Revoked => panic!("the partition is not owned"),
+            Tracked::Done | Tracked::Revoked => panic!("the record is not to be processed"),
         }
     }
 
@@ -157,12 +179,33 @@ mod tests {
     }
 
     #[test]
+    fn the_next_owner_skips_what_is_done() {
+        let claims = Arc::new(OffsetClaims::default());
+        assign(&claims, 3);
+        let open = track(&claims, 3, 1);
+        track(&claims, 4, 1).pop().unwrap().complete();
+        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false });
+        assert_eq!(commits, [Commit { partition: P, offset: 3, metadata: Some("done1:1 1,".to_owned()) }]);
+        drop(open);
+
+        let next = Arc::new(OffsetClaims::default());
+        next.assigned(&[Assigned { partition: P, offset: 3, metadata: "done1:1 1,".to_owned() }]);
+        assert!(next.advanced().is_empty(), "nothing was done yet");
+        let mut first = track(&next, 3, 1);
+        assert!(matches!(next.track(P, 4, 1), Tracked::Done));
+        first.pop().unwrap().complete();
+        assert_eq!(next.advanced(), [Commit { partition: P, offset: 5, metadata: None }]);
+    }
+
+    #[test]
     fn a_dropped_claim_holds_its_offset_back() {
         let claims = Arc::new(OffsetClaims::default());
         assign(&claims, 0);
         drop(track(&claims, 0, 1));
         track(&claims, 1, 1).pop().unwrap().complete();
-        assert!(claims.advanced().is_empty());
+        // The offset stands still, and its metadata tells what is done above it.
+        let metadata = Some("done1:1 1,".to_owned());
+        assert_eq!(claims.advanced(), [Commit { partition: P, offset: 0, metadata }]);
         assert_eq!(claims.outstanding(), 1);
     }
 

@@ -81,7 +81,7 @@ impl EventReader {
     fn claims(&self, source: SourceRecord, pieces: usize) -> Vec<OffsetClaim> {
         match self.claims.track(source.partition, source.offset, pieces) {
             Tracked::Owned(claims) => claims,
-            Tracked::Revoked => Vec::new(),
+            Tracked::Done | Tracked::Revoked => Vec::new(),
         }
     }
 
