@@ -94,6 +94,11 @@ impl OffsetClaims {
         }
     }
 
+    /// Returns the number of partitions that this consumer owns.
+    pub(super) fn owned(&self) -> usize {
+        self.ownership.lock().owned.len()
+    }
+
     /// Returns the number of open claims.
     pub(super) fn outstanding(&self) -> usize {
         self.ownership.lock().ledger.outstanding()

@@ -86,7 +86,7 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     }
     let drain = Duration::from_millis(config.drain_ms);
     let outbox = Arc::new(WebhookOutbox::new(&bus, config.retry_timing(), metrics.clone())?);
-    let mut readers = Readers::new(bus, health, metrics.outstanding.clone());
+    let mut readers = Readers::new(bus, health, metrics.outstanding.clone(), Arc::clone(&endpoints.pool));
     let deliverer = Arc::new(Deliverer::new(config, endpoints, outbox, metrics)?);
     let events = Arc::clone(&deliverer);
     let events =

@@ -19,7 +19,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{claims::OffsetClaims, error::Error};
+use super::{
+    claims::OffsetClaims,
+    error::Error,
+    lane::{LanePool, OwnedPartitions},
+};
 use crate::rejoin::rejoining;
 
 /// The longest wait of a poll, and so the delay until a stop is noticed.
@@ -41,6 +45,7 @@ pub(super) struct Readers {
     bus: Bus,
     health: Health,
     outstanding: Gauge,
+    pool: Arc<LanePool>,
     stop: Shutdown,
     /// A channel of which each thread holds a sender while it reads.
     reading: (async_mpsc::Sender<()>, async_mpsc::Receiver<()>),
@@ -57,11 +62,12 @@ pub(super) struct GroupSubscription {
 }
 
 impl Readers {
-    pub(super) fn new(bus: Bus, health: Health, outstanding: Gauge) -> Self {
+    pub(super) fn new(bus: Bus, health: Health, outstanding: Gauge, pool: Arc<LanePool>) -> Self {
         Self {
             bus,
             health,
             outstanding,
+            pool,
             stop: Shutdown::new(),
             reading: async_mpsc::channel(1),
             drained: Vec::new(),
@@ -84,6 +90,7 @@ impl Readers {
             subscription,
             part: self.health.part(subscription.group.name()),
             outstanding: self.outstanding.clone(),
+            pool: Arc::clone(&self.pool),
             stop: self.stop.clone(),
         };
         // The first consumer is made here, so that a refused setting ends the start.
@@ -159,6 +166,7 @@ struct TopicReader {
     part: Part,
     /// The number of open claims, over all readers.
     outstanding: Gauge,
+    pool: Arc<LanePool>,
     stop: Shutdown,
 }
 
@@ -249,6 +257,9 @@ impl<H> ReadingWork<'_, H> {
         let outstanding = i64::try_from(self.claims.outstanding()).unwrap_or(i64::MAX);
         self.reader.outstanding.inc_by(outstanding - self.counted);
         self.counted = outstanding;
+        let TopicReader { bus, subscription: GroupSubscription { group, .. }, pool, .. } = self.reader;
+        let total = group.topics().iter().map(|topic| usize::from(bus.partitions(*topic))).sum();
+        pool.share.set(*group, OwnedPartitions { owned: self.claims.owned(), total });
     }
 }
 

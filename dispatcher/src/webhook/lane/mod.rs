@@ -12,6 +12,7 @@
 
 mod breaker;
 mod pool;
+mod share;
 mod throughput;
 
 #[cfg(test)]
@@ -26,12 +27,12 @@ use std::{
 use parking_lot::Mutex;
 use schemas::DelayTier;
 
-pub(super) use self::pool::LanePool;
 use self::{
     breaker::{Breaker, Passage},
-    pool::{LanePace, WorkspaceShare},
+    pool::{QueuePace, WorkspaceShare},
     throughput::Throughput,
 };
+pub(super) use self::{pool::LanePool, share::OwnedPartitions};
 use super::{config::Config, health::HealthSign};
 
 /// The time within which an endpoint should work off everything that waits for it.
@@ -57,7 +58,7 @@ pub(super) trait Waiting {
 /// The limits of one endpoint's lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LaneSettings {
-    /// Exchanges that may be in flight at once.
+    /// Exchanges that may be in flight at once, over all processes together.
     pub max_in_flight: usize,
     /// The longest time until a delivery that found no room is offered again.
     pub max_retry_after: Duration,
@@ -130,7 +131,7 @@ pub(super) enum Next<T> {
 /// The room that a lane has for one more item.
 enum Room {
     /// There is room in the memory of lanes of this pace.
-    Free(LanePace),
+    Free(QueuePace),
     /// There is room, and reading is paused for this time.
     Crowded(Duration),
     /// There is none.
@@ -167,7 +168,7 @@ impl<T: Waiting> Lane<T> {
         if let Passage::Blocked(retry_after) = state.breaker.passage(state.in_flight, now) {
             return Offer::Full { item, retry_after: retry_after.min(state.settings.max_retry_after) };
         }
-        if state.in_flight < state.settings.max_in_flight {
+        if state.in_flight < state.slots(&self.pool) {
             state.in_flight += 1;
             let start = state.begins_after(now);
             if start.is_none() && state.waiting.is_empty() {
@@ -203,7 +204,7 @@ impl<T: Waiting> Lane<T> {
             let took = took.as_secs_f64();
             let mean = state.exchange_s.unwrap_or(took);
             state.exchange_s = Some(mean + NEW_SHARE * (took - mean));
-            took / state.settings.max_in_flight as f64
+            took / state.slots(&self.pool) as f64
         };
         self.pool.learn(seconds_per_item);
         self.next(now)
@@ -266,7 +267,7 @@ impl<T: Waiting> Lane<T> {
     fn admits(&self, state: &LaneState<T>, bytes: usize, now: Instant) -> bool {
         let (pace, pause) = match state.room(&self.pool, now) {
             Room::Free(pace) => (pace, None),
-            Room::Crowded(pause) => (LanePace::Quick, Some(pause)),
+            Room::Crowded(pause) => (QueuePace::Quick, Some(pause)),
             Room::None => return false,
         };
         if !self.pool.has_room(pace, state.waiting_bytes, bytes, &self.workspace) {
@@ -309,21 +310,22 @@ impl<T> LaneState<T> {
 
     /// Returns the room for one more item.
     fn room(&self, pool: &LanePool, now: Instant) -> Room {
+        let slots = self.slots(pool);
         let waiting = self.waiting.len();
         let silence = self.silence(now);
         if silence >= STALL {
             // As many as the next exchanges to end make room for.
-            return if waiting < self.settings.max_in_flight { Room::Free(LanePace::Slow) } else { Room::None };
+            return if waiting < slots { Room::Free(QueuePace::Slow) } else { Room::None };
         }
         match self.throughput.seconds_per_item(silence) {
-            None if waiting < FIRST_WAITING * self.settings.max_in_flight => Room::Free(LanePace::Slow),
+            None if waiting < FIRST_WAITING * slots => Room::Free(QueuePace::Slow),
             None if silence < FIRST_EXCHANGE.0 => Room::Crowded(FIRST_EXCHANGE.1),
             None => Room::None,
             Some(seconds) => {
                 let drain = seconds * waiting as f64;
                 let over = drain - TARGET_WAIT.as_secs_f64();
                 if over <= 0.0 {
-                    Room::Free(LanePace::Quick)
+                    Room::Free(QueuePace::Quick)
                 } else if self.is_slower(pool) {
                     Room::None
                 } else {
@@ -333,9 +335,14 @@ impl<T> LaneState<T> {
         }
     }
 
+    /// Returns the number of exchanges that this process may have in flight.
+    fn slots(&self, pool: &LanePool) -> usize {
+        pool.share.of(self.settings.max_in_flight)
+    }
+
     /// Tells whether the endpoint is slower than the others.
     fn is_slower(&self, pool: &LanePool) -> bool {
-        let by_exchange = self.exchange_s.map_or(0.0, |seconds| seconds / self.settings.max_in_flight as f64);
+        let by_exchange = self.exchange_s.map_or(0.0, |seconds| seconds / self.slots(pool) as f64);
         pool.is_slower(by_exchange.max(self.settings.min_interval.as_secs_f64()))
     }
 

@@ -1,4 +1,4 @@
-//! What all lanes share: the memory for deliveries that wait, the mean pace of all
+//! The common state of all lanes: the memory for deliveries that wait, the mean pace of all
 //! endpoints, and whether reading is paused. So many slow endpoints cannot take all memory,
 //! and an endpoint is told to be slow by comparison with the others only: where all are
 //! slow, this process or machine is, and Kafka holds the backlog for nothing.
@@ -13,6 +13,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
+
+use super::share::WorkShare;
 
 /// The share of the mean that a new exchange has.
 const NEW_SHARE: f64 = 0.02;
@@ -29,6 +31,8 @@ pub(crate) struct LanePool {
     used_bytes: AtomicUsize,
     workspaces: Mutex<HashMap<String, Arc<WorkspaceShare>>>,
     state: Mutex<PoolState>,
+    /// This process's share of the limits of every endpoint.
+    pub(crate) share: WorkShare,
 }
 
 #[derive(Default)]
@@ -46,7 +50,7 @@ pub(crate) struct WorkspaceShare {
 
 /// The kind of a lane that asks for memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LanePace {
+pub(super) enum QueuePace {
     /// Its endpoint works off what waits within seconds.
     Quick,
     /// Its endpoint is slow, or its pace is not known.
@@ -56,7 +60,13 @@ pub(super) enum LanePace {
 impl LanePool {
     /// Makes a pool of `max_bytes` for waiting deliveries.
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, used_bytes: AtomicUsize::new(0), workspaces: Mutex::default(), state: Mutex::default() }
+        Self {
+            max_bytes,
+            used_bytes: AtomicUsize::new(0),
+            workspaces: Mutex::default(),
+            state: Mutex::default(),
+            share: WorkShare::default(),
+        }
     }
 
     /// Returns the share of a workspace, which all its lanes have in common.
@@ -69,11 +79,11 @@ impl LanePool {
     /// Tells whether a lane that holds `held` bytes may take `bytes` more. The less is
     /// free, the smaller is a lane's fair part, and slow lanes together leave half to
     /// quick ones.
-    pub(super) fn has_room(&self, pace: LanePace, held: usize, bytes: usize, workspace: &WorkspaceShare) -> bool {
+    pub(super) fn has_room(&self, pace: QueuePace, held: usize, bytes: usize, workspace: &WorkspaceShare) -> bool {
         let used = self.used_bytes.load(Ordering::Relaxed);
         let part = match pace {
-            LanePace::Quick => self.max_bytes.saturating_sub(used) / 2,
-            LanePace::Slow => (self.max_bytes / 2).saturating_sub(used) / 8,
+            QueuePace::Quick => self.max_bytes.saturating_sub(used) / 2,
+            QueuePace::Slow => (self.max_bytes / 2).saturating_sub(used) / 8,
         };
         held + bytes <= part && workspace.used_bytes.load(Ordering::Relaxed) + bytes <= self.max_bytes / 2
     }
@@ -126,16 +136,16 @@ mod tests {
     fn a_lane_has_a_part_of_what_is_free_and_slow_ones_leave_half() {
         let pool = LanePool::new(1600);
         let share = pool.workspace("one");
-        assert!(pool.has_room(LanePace::Quick, 0, 800, &share));
-        assert!(!pool.has_room(LanePace::Quick, 0, 801, &share));
-        assert!(pool.has_room(LanePace::Slow, 0, 100, &share));
-        assert!(!pool.has_room(LanePace::Slow, 50, 51, &share));
+        assert!(pool.has_room(QueuePace::Quick, 0, 800, &share));
+        assert!(!pool.has_room(QueuePace::Quick, 0, 801, &share));
+        assert!(pool.has_room(QueuePace::Slow, 0, 100, &share));
+        assert!(!pool.has_room(QueuePace::Slow, 50, 51, &share));
         pool.add(800, &share);
-        assert!(!pool.has_room(LanePace::Slow, 0, 1, &pool.workspace("two")));
-        assert!(pool.has_room(LanePace::Quick, 0, 400, &pool.workspace("two")));
-        assert!(!pool.has_room(LanePace::Quick, 0, 1, &share), "its workspace has its part");
+        assert!(!pool.has_room(QueuePace::Slow, 0, 1, &pool.workspace("two")));
+        assert!(pool.has_room(QueuePace::Quick, 0, 400, &pool.workspace("two")));
+        assert!(!pool.has_room(QueuePace::Quick, 0, 1, &share), "its workspace has its part");
         pool.remove(800, &share);
-        assert!(pool.has_room(LanePace::Quick, 0, 800, &share));
+        assert!(pool.has_room(QueuePace::Quick, 0, 800, &share));
     }
 
     #[test]

@@ -146,6 +146,20 @@ fn new_settings_hold_from_the_next_offer_on() {
 }
 
 #[test]
+fn a_process_has_its_share_of_the_slots() {
+    let lane = lane(settings(4));
+    let group = schemas::ConsumerGroup::WebhookClicks;
+    lane.pool.share.set(group, OwnedPartitions { owned: 2, total: 4 });
+    let now = Instant::now();
+    for item in 0..2 {
+        assert_eq!(lane.offer(item, now), Offer::Start(Next::Begin(item)));
+    }
+    assert_eq!(lane.offer(2, now), Offer::Queued);
+    lane.pool.share.set(group, OwnedPartitions { owned: 3, total: 4 });
+    assert_eq!(lane.offer(3, now), Offer::Start(Next::Begin(2)));
+}
+
+#[test]
 fn lanes_share_their_memory_and_give_it_back() {
     let pool = Arc::new(LanePool::new(32));
     let now = Instant::now();
