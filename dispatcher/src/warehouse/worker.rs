@@ -404,7 +404,9 @@ impl WarehouseWorker {
                 self.run_round(&works)?;
             }
         }
-        self.commit_idle()
+        self.commit_idle()?;
+        self.consumer.leave();
+        Ok(())
     }
 
     fn measure_lag(&mut self) {

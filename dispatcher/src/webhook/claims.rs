@@ -155,6 +155,7 @@ impl OffsetClaim {
 
 #[cfg(test)]
 mod tests {
+    use bus::BusError;
     use schemas::Topic;
 
     use super::*;
@@ -181,6 +182,10 @@ mod tests {
         assert!(claims.advanced().is_empty());
         open.pop().unwrap().complete();
         assert_eq!(claims.advanced(), [Commit { partition: P, offset: 4, metadata: None }]);
+    }
+
+    fn lost() -> BusError {
+        BusError::PartitionsLost { group: "webhook.clicks".to_owned() }
     }
 
     #[test]
@@ -220,7 +225,7 @@ mod tests {
         assign(&claims, 0);
         let open = track(&claims, 1, 1).pop().unwrap();
         assert!(open.is_owned());
-        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false });
+        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false, group: &|| Err(lost()) });
         assert!(commits.is_empty());
         assert!(!open.is_owned());
         assert!(matches!(claims.track(P, 2, 1), Tracked::Revoked));

@@ -111,7 +111,9 @@ impl Readers {
                 // An error means that the other side has hung up. Heartbeats go on
                 // meanwhile.
                 let _ = until_drained.recv();
-                membership.consumer.commit(&membership.claims.0.advanced())
+                let committed = membership.consumer.commit(&membership.claims.0.advanced());
+                membership.consumer.leave();
+                committed
             });
             drop(end_sender.send(ended));
         })?;
