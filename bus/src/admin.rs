@@ -22,6 +22,7 @@ use crate::{
     Bus, BusError, Partition,
     client::QuietContext,
     config::CALL_TIMEOUT,
+    internal_topics::InternalTopics,
     partition_follower::counts_in,
     topic_settings::{Difference, Severity, compare, wanted},
 };
@@ -50,6 +51,7 @@ pub struct WidenedTopic {
 struct StandingTopics {
     partitions: BTreeMap<Topic, u16>,
     replicas: BTreeMap<Topic, u16>,
+    internal: InternalTopics,
 }
 
 impl StandingTopics {
@@ -204,6 +206,7 @@ impl Bus {
         self.check_counts(&standing)?;
         let mut warnings = Vec::new();
         warnings.extend(self.uneven(&standing));
+        warnings.extend(self.weak_internal_topics(&client, &standing.internal).await);
         let mut problems = Vec::new();
         for (topic, differences) in self.differences(&client, &standing, relied).await? {
             for difference in differences {
@@ -305,7 +308,8 @@ impl Bus {
             client.inner().fetch_metadata(None, CALL_TIMEOUT).map_err(BusError::new("ask which topics there are"))?;
         let partitions = counts_in(&metadata, self.topics());
         self.counts.set(partitions.clone());
-        Ok(StandingTopics { replicas: self.replicas(&metadata), partitions })
+        let internal = InternalTopics::new(&metadata);
+        Ok(StandingTopics { replicas: self.replicas(&metadata), partitions, internal })
     }
 
     /// Returns the smallest number of replicas of a partition of each topic.
@@ -380,7 +384,7 @@ impl Bus {
     }
 }
 
-fn options() -> AdminOptions {
+pub(crate) fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT))
 }
 

@@ -15,6 +15,7 @@ mod consumer;
 mod done_ranges;
 mod error;
 mod first_offsets;
+mod internal_topics;
 mod key_uses;
 mod ledger;
 mod log_reader;
