@@ -54,5 +54,6 @@ pub(super) fn again(record: &Record<'_>) -> Again {
         return Again::No;
     }
     let after = record.header("after").and_then(|after| str::from_utf8(after).ok()?.parse().ok());
-    Again::Yes { after }
+    // An offset that the log has not reached is one of a topic that was made again.
+    Again::Yes { after: after.filter(|after| *after < record.offset()) }
 }

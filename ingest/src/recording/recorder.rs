@@ -7,6 +7,7 @@
 //! `unacked.rs` decides what becomes of it then; the recorder carries that out.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
@@ -284,6 +285,17 @@ impl Recorder {
             self.handle(UnackedEvent::Widened { partitions });
             self.partitions.store(partitions, Ordering::Release);
         }
+    }
+
+    /// Takes note of offsets that Kafka had acknowledged to a former process.
+    pub(crate) fn know_acknowledged(&self, offsets: &BTreeMap<u16, i64>) {
+        self.unacked.lock().know_acknowledged(offsets);
+    }
+
+    /// Returns the last offset of each partition that Kafka has acknowledged to this
+    /// process or a former one, where it is known.
+    pub(crate) fn acknowledged(&self) -> BTreeMap<u16, i64> {
+        self.unacked.lock().acknowledged()
     }
 
     /// Returns the number of partitions of `clicks.raw`.

@@ -3,6 +3,7 @@
 //! the commits that returned and nothing else; a torn last write is not there.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
     backends::FileBackend,
 };
 use tracing::error;
@@ -21,6 +22,9 @@ use crate::recording::index::LeftBundle;
 
 /// The bundles in the order in which they were spooled, encoded as [`Spooled`].
 const BUNDLES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bundles");
+/// The last offset of each partition of `clicks.raw` that Kafka has acknowledged, as it
+/// was noted last.
+const ACKNOWLEDGED: TableDefinition<'_, u16, i64> = TableDefinition::new("acknowledged");
 /// The bytes before the lines: id, partition, clicks.
 const HEADER_BYTES: usize = 16 + 4 + 4;
 /// The bit of the partition that says that an offset, [`Spooled::after`], follows the
@@ -230,6 +234,45 @@ impl Spool {
         write().map_err(|error| self.disk(error))
     }
 
+    /// Notes the last acknowledged offsets of partitions, for the next process.
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing is changed then.
+    pub(crate) fn note_acknowledged(&self, offsets: &BTreeMap<u16, i64>) -> Result<(), SpoolError> {
+        let write = || -> Result<(), redb::Error> {
+            let mut transaction = self.database()?.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            {
+                let mut table = transaction.open_table(ACKNOWLEDGED)?;
+                for (partition, offset) in offsets {
+                    table.insert(partition, offset)?;
+                }
+            }
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| self.disk(error))
+    }
+
+    /// Returns the offsets that were noted. A file that was replaced since has none.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn acknowledged(&self) -> Result<BTreeMap<u16, i64>, SpoolError> {
+        let read = || -> Result<BTreeMap<u16, i64>, redb::Error> {
+            let table = match self.database()?.begin_read()?.open_table(ACKNOWLEDGED) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+                opened => opened?,
+            };
+            let mut offsets = BTreeMap::new();
+            for entry in table.iter()? {
+                let (partition, offset) = entry?;
+                offsets.insert(partition.value(), offset.value());
+            }
+            Ok(offsets)
+        };
+        read().map_err(|error| self.disk(error))
+    }
+
     /// Lists the bundles, oldest first.
     ///
     /// # Errors
@@ -417,6 +460,20 @@ mod tests {
             drop(Spool::open(dir.path()).unwrap());
             assert!(!old.exists() && young.exists(), "{prefix}");
         }
+    }
+
+    #[test]
+    fn acknowledged_offsets_are_known_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(spool.acknowledged().unwrap(), BTreeMap::new());
+        spool.note_acknowledged(&BTreeMap::from([(0, 7), (3, 9)])).unwrap();
+        spool.note_acknowledged(&BTreeMap::from([(0, 8)])).unwrap();
+        drop(spool);
+        let mut spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(spool.acknowledged().unwrap(), BTreeMap::from([(0, 8), (3, 9)]));
+        spool.renew().unwrap();
+        assert_eq!(spool.acknowledged().unwrap(), BTreeMap::new());
     }
 
     #[test]

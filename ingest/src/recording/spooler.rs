@@ -5,6 +5,7 @@
 //! time.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bus::BusError;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     metrics::IngestMetrics,
@@ -41,6 +42,9 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 /// The bytes of bundles that are on their way from disk to Kafka at once; each partition
 /// has a share.
 const REPLAY_BYTES: u64 = 8 << 20;
+/// The interval at which acknowledged offsets are noted in the file: how long before its
+/// kill a process's last acknowledgement may be forgotten.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
 /// The pause before an empty file is replaced again.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 
@@ -66,6 +70,10 @@ pub(crate) struct Spooler {
     renewed: Option<Instant>,
     /// Whether the file has held a bundle since.
     used: bool,
+    /// The acknowledged offsets that the file has.
+    noted: BTreeMap<u16, i64>,
+    /// When they are compared with those that the recorder knows.
+    note_at: Instant,
 }
 
 /// Whether the spool takes bundles. Each change is logged once.
@@ -101,6 +109,8 @@ impl Spooler {
         if !left.is_empty() {
             info!(bundles = left.len(), "spool holds bundles of a former process: they are replayed");
         }
+        let noted = spool.acknowledged()?;
+        recorder.know_acknowledged(&noted);
         let partitions = u64::from(recorder.partitions().max(1));
         let limits = SpoolLimits { max_bytes, replay_bytes: REPLAY_BYTES / partitions };
         metrics.spool_max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
@@ -119,6 +129,8 @@ impl Spooler {
             reopened: Instant::now(),
             renewed: None,
             used: !left.is_empty(),
+            noted,
+            note_at: Instant::now() + NOTE_EVERY,
         };
         spooler.show();
         Ok(spooler)
@@ -136,18 +148,16 @@ impl Spooler {
         let mut stop = false;
         while !stop {
             let has_timer = self.index.has_replays() || self.erased_since.is_some() || self.used;
-            let first = if has_timer {
-                match commands.recv_timeout(TICK) {
-                    Ok(command) => Some(command),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-            } else {
-                let Ok(command) = commands.recv() else { return };
-                Some(command)
+            let first = match commands.recv_timeout(if has_timer { TICK } else { NOTE_EVERY }) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
             };
             let batch: Vec<SpoolCommand> = first.into_iter().chain(commands.try_iter().take(BATCH - 1)).collect();
             stop = self.apply_batch(batch);
+            if stop || self.note_at <= Instant::now() {
+                self.note_acknowledged();
+            }
             if !stop {
                 self.replay();
             }
@@ -187,6 +197,23 @@ impl Spooler {
         }
         self.renew();
         stop
+    }
+
+    /// Notes the acknowledged offsets, so that the bundles of the next process say behind
+    /// which offset their first copies are, also before its first acknowledgement.
+    fn note_acknowledged(&mut self) {
+        self.note_at = Instant::now() + NOTE_EVERY;
+        let acknowledged = self.recorder.acknowledged();
+        if acknowledged == self.noted {
+            return;
+        }
+        match self.spool.note_acknowledged(&acknowledged) {
+            Ok(()) => self.noted = acknowledged,
+            Err(error) => {
+                debug!(%error, "acknowledged offsets not noted: older ones are known to the next process");
+                self.reopen();
+            }
+        }
     }
 
     fn admit(&mut self, bundle: Arc<ClosedBundle>, after: Option<i64>) -> Option<NewEntry> {
@@ -259,6 +286,8 @@ impl Spooler {
         match self.spool.renew() {
             Ok(()) => {
                 self.used = false;
+                self.noted.clear();
+                self.note_at = Instant::now();
                 self.erased.clear();
                 self.erased_since = None;
                 if broken {

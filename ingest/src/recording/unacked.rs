@@ -146,6 +146,16 @@ struct UnackedPartition {
     paused: bool,
     late: bool,
     acked: Option<i64>,
+    /// The last offset that Kafka had acknowledged to a former process.
+    formerly_acked: Option<i64>,
+}
+
+impl UnackedPartition {
+    /// Returns the last acknowledged offset. One of a former process counts until Kafka
+    /// has acknowledged to this one: the topic may have been made again since.
+    fn last_acked(&self) -> Option<i64> {
+        self.acked.or(self.formerly_acked)
+    }
 }
 
 /// The bundles that Kafka has not acknowledged.
@@ -186,6 +196,20 @@ impl Unacked {
             client_retries: VecDeque::new(),
             blocked: false,
         }
+    }
+
+    /// Takes note of offsets that Kafka had acknowledged to a former process.
+    pub(crate) fn know_acknowledged(&mut self, offsets: &BTreeMap<u16, i64>) {
+        for (partition, offset) in offsets {
+            if let Some(state) = self.partitions.get_mut(usize::from(*partition)) {
+                state.formerly_acked = Some(*offset);
+            }
+        }
+    }
+
+    /// Returns the last acknowledged offset of each partition where one is known.
+    pub(crate) fn acknowledged(&self) -> BTreeMap<u16, i64> {
+        (0..).zip(&self.partitions).filter_map(|(partition, state)| Some((partition, state.last_acked()?))).collect()
     }
 
     /// How many bundles Kafka has not acknowledged.
@@ -280,7 +304,7 @@ impl Unacked {
             clicks: bundle.clicks,
             since: bundle.since,
             cores: bundle.cores,
-            after: state.acked,
+            after: state.last_acked(),
             client: ClientState::Lacks,
             handed: Handed::Never,
             disk: DiskState::NotAsked,
@@ -682,6 +706,26 @@ mod tests {
         assert_eq!(unacked.len(), 1, "the bundle in the client");
         assert_eq!(unacked.memory_bytes(), 0);
         assert!(unacked.partitions[0].held.len() < 3);
+    }
+
+    #[test]
+    fn offsets_that_a_former_process_knew_count_until_kafka_acknowledges() {
+        let now = Instant::now();
+        let mut unacked = Unacked::new(rules());
+        unacked.know_acknowledged(&BTreeMap::from([(0, 900), (1, 70), (u16::MAX, 1)]));
+        let after = |unacked: &mut Unacked, number, partition| {
+            apply(unacked, bundle(number, partition, now), now);
+            let effects = apply(unacked, UnackedEvent::TimedOut, now + BUDGET);
+            effects.into_iter().find_map(|effect| match effect {
+                Effect::Spool { after, .. } => Some(after),
+                _ => None,
+            })
+        };
+        assert_eq!(after(&mut unacked, 0, 0), Some(Some(900)));
+        // The topic was made again.
+        apply(&mut unacked, UnackedEvent::Acked { bundle: 0, offset: Some(3) }, now);
+        assert_eq!(after(&mut unacked, 1, 0), Some(Some(3)));
+        assert_eq!(unacked.acknowledged(), BTreeMap::from([(0, 3), (1, 70)]));
     }
 
     #[test]
