@@ -303,7 +303,7 @@ pub(crate) async fn run(
             listening(Bound::Control { api: running.local_addr() });
             running.wait().await?;
         }
-        PipelineRole::Enricher => enricher::run(config.enricher, bus, process).await?,
+        PipelineRole::Enricher => enricher::run(config.enricher, bus, store, process).await?,
         PipelineRole::Dispatcher(Half::Webhook) => {
             dispatcher::webhook::run(config.webhook, bus, vault()?, process).await?;
         }

@@ -29,6 +29,16 @@ pub enum Datacentre {
     Bot,
 }
 
+/// The click of a customer to which a conversion without a click belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CustomerClick {
+    /// The first click that a conversion of the customer named.
+    First,
+    /// The last click.
+    Last,
+}
+
 /// The section `[enricher]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -51,6 +61,13 @@ pub struct Config {
     /// Names of one's own for parameters of a visit: the alias, and the parameter that
     /// it stands for, such as `src = "utm_source"`.
     pub parameters: BTreeMap<String, String>,
+    /// How long a conversion waits for its click, in seconds. It is then delivered
+    /// without a click.
+    pub conversion_hold_s: u64,
+    /// How many days may lie between a click and its conversion.
+    pub conversion_window_days: u64,
+    /// The click that a conversion belongs to which names only its customer.
+    pub attribution: CustomerClick,
     /// How long a transaction collects records before it is committed, in
     /// milliseconds. Webhooks do not wait for it; ClickHouse rows do.
     pub window_ms: u64,
@@ -72,6 +89,9 @@ impl Default for Config {
             networks: None,
             datacentre: Datacentre::Fact,
             parameters: BTreeMap::new(),
+            conversion_hold_s: 600,
+            conversion_window_days: 90,
+            attribution: CustomerClick::Last,
             window_ms: 40,
             max_clicks: 10_000,
             workers: None,
@@ -102,6 +122,13 @@ impl Config {
         }
         if let Some(workers) = self.workers.filter(|workers| *workers > MAX_WORKERS) {
             return Err(ConfigError::value("enricher.workers", workers, "0 to 64"));
+        }
+        if !(1..=86_400).contains(&self.conversion_hold_s) {
+            return Err(ConfigError::value("enricher.conversion_hold_s", self.conversion_hold_s, "1 to 86400"));
+        }
+        if !(1..=3650).contains(&self.conversion_window_days) {
+            let days = self.conversion_window_days;
+            return Err(ConfigError::value("enricher.conversion_window_days", days, "1 to 3650"));
         }
         for (alias, name) in &self.parameters {
             if let Some(allowed) = refused_alias(alias, name) {

@@ -3,11 +3,15 @@
 //! address, and produces to `clicks`, in one Kafka transaction with its offsets: a
 //! crash repeats the work, never the output.
 //!
-//! `member.rs` is the loop of a group's member, `clicks/` the work on a record,
-//! and `role.rs` puts the two together.
+//! Beside it, with a group of its own, it joins reported conversions with their clicks:
+//! from `conversions.raw` to `events`.
+//!
+//! `member.rs` is the loop of a group's member, `clicks/` and `conversions/` are the work
+//! on a record, and `role.rs` puts them together.
 
 mod clicks;
 mod config;
+mod conversions;
 mod dead;
 mod member;
 #[doc(hidden)]
@@ -15,5 +19,5 @@ pub mod probe;
 mod role;
 
 pub use clicks::address_data::address_databases;
-pub use config::{Config, Datacentre, IpMode};
+pub use config::{Config, CustomerClick, Datacentre, IpMode};
 pub use role::{Error, run};

@@ -5,7 +5,8 @@ use std::{sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
 use schemas::ConsumerGroup;
-use service::{ConfigError, Process};
+use service::{ConfigError, Process, Shutdown};
+use store::Store;
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -15,7 +16,8 @@ use crate::{
         enriching::LineEnricher, query::Parameters,
     },
     config::Config,
-    member::Member,
+    conversions::{ConversionCounts, ConversionRules, ConversionWork},
+    member::{Member, RecordWork},
 };
 
 /// Why the enricher stopped.
@@ -35,15 +37,17 @@ pub enum Error {
     Thread(String),
 }
 
-/// Runs until told to stop, and then commits the open transaction.
+/// Runs until told to stop, and then commits the open transactions.
 ///
 /// # Errors
 /// When the configuration is wrong, or reading on could lose or double clicks.
 /// While brokers are unavailable the enricher retries.
-pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error> {
+pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Result<(), Error> {
     let Process { metrics, health, shutdown } = process;
     config.validate()?;
     let part = health.part("enricher");
+    let conversions_part = health.part("conversions");
+    let clickhouse = health.part("conversions.clickhouse");
     let day_keys = DayKeys::follow(&bus)?;
     let files = config.clone();
     let addresses = tokio::task::spawn_blocking(move || AddressFiles::open(&files))
@@ -60,35 +64,92 @@ pub async fn run(config: Config, bus: Bus, process: Process) -> Result<(), Error
     // Two processes must never share a transactional id: a process without an
     // instance name uses a random one.
     let instance = bus.config().instance.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 8]>()));
+    let restarts = metrics.counter("clickhook_enricher_restarts", "Times that work was forgotten and read again");
+    let window = Duration::from_millis(config.window_ms);
+    // A member that fails stops the other one, and both stop when the process does.
+    let stop = Shutdown::new();
+    let conversions = Member {
+        bus: bus.clone(),
+        group: ConsumerGroup::Conversions.name(),
+        topics: ConsumerGroup::Conversions.topics(),
+        id: format!("conversions.{instance}"),
+        window,
+        max_lines: config.max_clicks,
+        restarts: restarts.clone(),
+        transaction_seconds: metrics.histogram(
+            "clickhook_enricher_conversions_transaction_seconds",
+            "How long transactions collected conversions before they were committed",
+            [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0],
+        ),
+        part: conversions_part,
+        shutdown: stop.clone(),
+    };
+    let rules = ConversionRules {
+        hold: Duration::from_secs(config.conversion_hold_s),
+        window: Duration::from_secs(config.conversion_window_days * 86_400),
+        customer_click: config.attribution,
+    };
+    let conversion_work = ConversionWork::new(bus.clone(), store, rules, ConversionCounts::new(&metrics), clickhouse)
+        .map_err(no_thread)?;
     let member = Member {
         bus: bus.clone(),
         group: ConsumerGroup::Enricher.name(),
         topics: ConsumerGroup::Enricher.topics(),
         id: format!("enricher.{instance}"),
-        window: Duration::from_millis(config.window_ms),
+        window,
         max_lines: config.max_clicks,
-        restarts: metrics.counter("clickhook_enricher_restarts", "Times that work was forgotten and read again"),
+        restarts,
         transaction_seconds: metrics.histogram(
             "clickhook_enricher_transaction_seconds",
             "How long transactions collected clicks before they were committed",
             [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0],
         ),
         part,
-        shutdown,
+        shutdown: stop.clone(),
     };
     let proposing = tokio::spawn(Arc::clone(&day_keys).propose_forever());
     let agents = AgentReader::new().map_err(|error| Error::Agents(error.to_string()))?;
     let enricher = LineEnricher { enrich, agents, day_keys };
-    let mut work = ClickWork::new(bus, enricher, config.workers(), Counts::new(&metrics))
-        .map_err(|error| Error::Thread(error.to_string()))?;
-    let (sender, ended) = oneshot::channel();
-    thread::Builder::new()
-        .name("enricher".to_owned())
-        .spawn(move || drop(sender.send(member.run(&mut work))))
-        .map_err(|error| Error::Thread(error.to_string()))?;
-    let ended = ended.await;
+    let click_work = ClickWork::new(bus, enricher, config.workers(), Counts::new(&metrics)).map_err(no_thread)?;
+    let mut clicks = spawn("enricher", member, click_work)?;
+    let mut conversions = spawn("conversions", conversions, conversion_work)?;
+    let stopping = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            shutdown.wait().await;
+            stop.trigger();
+        }
+    });
+    let (first, other) = tokio::select! {
+        ended = &mut clicks => (ended, conversions),
+        ended = &mut conversions => (ended, clicks),
+    };
+    stop.trigger();
+    let other = other.await;
+    stopping.abort();
     proposing.abort();
-    ended.map_err(|_| Error::Thread("it died".to_owned()))??;
+    for ended in [first, other] {
+        ended.map_err(|_| Error::Thread("it died".to_owned()))??;
+    }
     info!("enricher drained");
     Ok(())
+}
+
+/// Runs a member on a thread of its own.
+fn spawn(
+    name: &str,
+    member: Member,
+    mut work: impl RecordWork + Send + 'static,
+) -> Result<oneshot::Receiver<Result<(), BusError>>, Error> {
+    let (sender, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || drop(sender.send(member.run(&mut work))))
+        .map_err(no_thread)?;
+    Ok(ended)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn no_thread(error: std::io::Error) -> Error {
+    Error::Thread(error.to_string())
 }

@@ -13,9 +13,15 @@ use bus::{Bus, BusConfig, Outgoing};
 use enricher::Config;
 use schemas::{ClickClass, ClickId, Dead, Envelope, Event, LinkFacts, LinkId, Timestamp, Topic, click::Visit};
 use service::{Health, Metrics, Process, Shutdown};
+use store::{Store, StoreConfig};
 use tokio::task::JoinHandle;
 
 const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
+
+/// A ClickHouse that is asked for nothing where no conversion is reported.
+fn store() -> Store {
+    Store::new(StoreConfig { url: testbed::clickhouse(), ..StoreConfig::default() }).unwrap()
+}
 
 struct Running {
     metrics: Metrics,
@@ -34,7 +40,7 @@ impl Running {
         let Process { metrics, health, shutdown } = process.clone();
         // The role's own part, named before it starts, so that it is waited for.
         let _ = health.part("enricher");
-        let role = enricher::run(config, bus.clone(), process);
+        let role = enricher::run(config, bus.clone(), store(), process);
         let task = tokio::spawn(role);
         health.ready().await;
         Self { metrics, health, shutdown, task }

@@ -2,12 +2,14 @@
 //!
 //! It knows how to connect ([`StoreConfig`]), which tables there are
 //! ([`Table`], `migrations/`), how a row is laid out ([`rows`]), how a block of
-//! rows is inserted and looked for ([`Insertion`]), the queries of the statistics
+//! rows is inserted and looked for ([`Insertion`]), the clicks of conversions
+//! ([`Store::clicks_by_id`]), the queries of the statistics
 //! and limits ([`LinkClicks`], [`Store::link_totals`], [`Store::conversions`]), and how a
 //! person's rows are deleted ([`Store::erase`]). It does not know Kafka:
 //! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
 //! counts as stored.
 
+mod clicks;
 mod config;
 mod conversions;
 mod erasure;
@@ -20,6 +22,7 @@ mod stats;
 mod table;
 mod totals;
 
+pub use clicks::StoredClick;
 pub use config::{Store, StoreConfig};
 pub use conversions::{AdStats, ConversionCounts, ConversionFilter, ConversionRow, Revenue};
 pub use erasure::{Erased, Person, PersonRows};

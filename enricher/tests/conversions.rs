@@ -1,0 +1,259 @@
+//! The join of conversions on a real Kafka and a real ClickHouse: every report has one
+//! outcome, with its click where ClickHouse has the click.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bus::{Bus, Outgoing, Producer};
+use enricher::Config;
+use schemas::{
+    ClickId, ConversionId, Envelope, Event, EventName, RawConversion, Timestamp, Topic, WorkspaceId, sample,
+    usermap::UserMap,
+};
+use service::{Health, Metrics, Process, Shutdown};
+use store::{
+    Insertion, Store, StoreConfig, Table,
+    rows::{self, Source},
+};
+use testbed::eventually;
+use tokio::task::JoinHandle;
+
+/// The hold in tests where it is to be over soon.
+const HOLD_S: u64 = 3;
+
+struct Installation {
+    bus: Bus,
+    store: Store,
+    producer: Producer,
+}
+
+struct Enricher {
+    metrics: Metrics,
+    health: Health,
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), enricher::Error>>,
+}
+
+impl Installation {
+    async fn new() -> Self {
+        let bus = testbed::bus().await;
+        let config = StoreConfig {
+            url: testbed::clickhouse(),
+            database: testbed::unique("t"),
+            clicks_days: 0,
+            deliveries_days: 0,
+            ..StoreConfig::default()
+        };
+        let store = Store::new(config).unwrap();
+        store.migrate().await.unwrap();
+        let producer = bus.producer("test", Duration::ZERO, Duration::ZERO).unwrap();
+        Self { bus, store, producer }
+    }
+
+    async fn enricher(&self, hold_s: u64) -> Enricher {
+        let process = Process::default();
+        let Process { metrics, health, shutdown } = process.clone();
+        for part in ["enricher", "conversions"] {
+            // The role's own parts, named before it starts, so that they are waited for.
+            let _ = health.part(part);
+        }
+        let config = Config { conversion_hold_s: hold_s, ..Config::default() };
+        let task = tokio::spawn(enricher::run(config, self.bus.clone(), self.store.clone(), process));
+        health.ready().await;
+        Enricher { metrics, health, shutdown, task }
+    }
+
+    /// Inserts the rows of clicks.
+    async fn clicks(&self, workspace: &str, ids: &[ClickId]) {
+        let mut block = Vec::new();
+        for (offset, id) in (0..).zip(ids) {
+            let at = id.timestamp();
+            let mut event = sample::event(EventName::LinkClicked, at);
+            event.click.as_mut().unwrap().id = *id;
+            let envelope = Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event };
+            rows::click(&envelope, Source { topic: "t", partition: 0, offset }, &mut block).unwrap();
+        }
+        let token = testbed::unique("block");
+        let insertion = Insertion { table: Table::Clicks, rows: block.into(), query_id: token.clone(), token };
+        self.store.insert(insertion).await.unwrap();
+    }
+
+    async fn report(&self, raw: &RawConversion) {
+        let (key, value) = (raw.key(), serde_json::to_vec(raw).unwrap());
+        let out = Outgoing {
+            topic: Topic::ConversionsRaw,
+            partition: Some(self.bus.partition_of_shard(Topic::ConversionsRaw, raw.shard())),
+            key: Some(key.as_bytes()),
+            value: Some(&value),
+            headers: &[],
+        };
+        self.producer.produce(&out).await.unwrap();
+    }
+
+    /// The events, once there are `count`: of each order and status, the conversion, the
+    /// click, and whether it is attributed.
+    async fn events(&self, count: usize) -> Vec<Told> {
+        let events = testbed::read(&self.bus, Topic::Events, move |read| read.len() >= count).await;
+        assert_eq!(events.len(), count, "{events:#?}");
+        events
+            .iter()
+            .map(|read| {
+                let envelope: Envelope<'_, Event<'_>> = serde_json::from_str(&read.value).unwrap();
+                let event = envelope.event;
+                let conversion = event.conversion.unwrap();
+                assert_eq!(conversion.attributed, event.click.is_some());
+                assert_eq!(conversion.attributed, event.link.is_some());
+                Told {
+                    order: conversion.order_id.unwrap_or_default().into_owned(),
+                    status: conversion.status.unwrap_or_default().into_owned(),
+                    conversion: conversion.id,
+                    click: event.click.map(|click| click.id),
+                    seconds: conversion.seconds_since_click,
+                }
+            })
+            .collect()
+    }
+}
+
+#[derive(Debug)]
+struct Told {
+    order: String,
+    status: String,
+    conversion: ConversionId,
+    click: Option<ClickId>,
+    seconds: Option<u64>,
+}
+
+impl Enricher {
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+
+    async fn stop(self) {
+        self.shutdown.trigger();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn click_of(seconds_ago: i64) -> ClickId {
+    let at = Timestamp::from_millis(Timestamp::now().as_millis() - seconds_ago * 1000);
+    ClickId::new(at, rand::random(), rand::random())
+}
+
+fn sale(order: &str, click: Option<ClickId>) -> RawConversion {
+    let now = Timestamp::now();
+    RawConversion {
+        v: 1,
+        id: ConversionId::mint(),
+        workspace: WorkspaceId::new("acme"),
+        received_at: now,
+        same_as: format!("order/purchase/{order}"),
+        click_id: click,
+        name: "purchase".to_owned(),
+        order_id: Some(order.to_owned()),
+        product: None,
+        amount: None,
+        commission: None,
+        affiliate_id: None,
+        customer_id: None,
+        status: None,
+        timestamp: now,
+        metadata: UserMap::default(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_finds_its_click_and_its_order_is_updated_without_naming_it() {
+    let here = Installation::new().await;
+    let enricher = here.enricher(600).await;
+    let click = click_of(60);
+    here.clicks("acme", &[click]).await;
+    let first = RawConversion { status: Some("pending".to_owned()), ..sale("1", Some(click)) };
+    here.report(&first).await;
+    // The same report again, and then a change of its status.
+    here.report(&RawConversion { id: ConversionId::mint(), ..first.clone() }).await;
+    here.report(&RawConversion { status: Some("refunded".to_owned()), ..sale("1", None) }).await;
+    let told = here.events(2).await;
+    let statuses: Vec<&str> = told.iter().map(|told| told.status.as_str()).collect();
+    assert_eq!(statuses, ["pending", "refunded"]);
+    for told in &told {
+        assert_eq!((told.conversion, told.click), (first.id, Some(click)));
+        assert!((60..120).contains(&told.seconds.unwrap()), "{told:?}");
+    }
+    assert_eq!(enricher.metric("clickhook_enricher_conversions_repeats_total"), 1);
+    enricher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_waits_for_its_click_and_goes_out_without_it_after_the_hold() {
+    let here = Installation::new().await;
+    let enricher = here.enricher(HOLD_S).await;
+    let (late, never, foreign) = (click_of(1), click_of(1), click_of(1));
+    here.clicks("other", &[foreign]).await;
+    for (order, click) in [("late", late), ("never", never), ("foreign", foreign)] {
+        here.report(&sale(order, Some(click))).await;
+    }
+    eventually("all three wait", async || {
+        (enricher.metric("clickhook_enricher_conversions_waiting") == 3).then_some(())
+    })
+    .await;
+    here.clicks("acme", &[late]).await;
+    let told: BTreeMap<String, Option<ClickId>> =
+        here.events(3).await.into_iter().map(|told| (told.order, told.click)).collect();
+    let expected = [("foreign", None), ("late", Some(late)), ("never", None)];
+    assert_eq!(told, expected.map(|(order, click)| (order.to_owned(), click)).into());
+    assert!(here.store.ping().await.is_ok() && enricher.health.is_ready());
+    enricher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customers_later_sale_belongs_to_the_last_click() {
+    let here = Installation::new().await;
+    let enricher = here.enricher(600).await;
+    let (first, last) = (click_of(600), click_of(60));
+    here.clicks("acme", &[first, last]).await;
+    let of_customer = |order, click| RawConversion { customer_id: Some("cus".to_owned()), ..sale(order, click) };
+    here.report(&of_customer("1", Some(last))).await;
+    here.report(&of_customer("2", Some(first))).await;
+    here.events(2).await;
+    here.report(&of_customer("3", None)).await;
+    let told = here.events(3).await;
+    assert_eq!(told.iter().find(|told| told.order == "3").unwrap().click, Some(last));
+    enricher.stop().await;
+}
+
+/// Enrichers join and leave in the middle of their work.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_report_has_one_outcome_while_enrichers_come_and_go() {
+    let here = Installation::new().await;
+    let clicks: Vec<ClickId> = (0..200).map(|_| click_of(10)).collect();
+    here.clicks("acme", &clicks).await;
+    let mut expected = BTreeMap::new();
+    let mut running = vec![here.enricher(HOLD_S).await];
+    for (number, click) in clicks.iter().enumerate() {
+        let order = format!("{number:04}");
+        // Every fourth names a click that never comes, and every third is reported twice.
+        let known = number % 4 != 3;
+        let report = sale(&order, Some(if known { *click } else { click_of(5) }));
+        here.report(&report).await;
+        if number % 3 == 0 {
+            here.report(&RawConversion { id: ConversionId::mint(), ..report }).await;
+        }
+        expected.insert(order, known.then_some(*click));
+        if number % 40 == 20 {
+            running.push(here.enricher(HOLD_S).await);
+        }
+        if number % 40 == 35 {
+            running.remove(0).stop().await;
+        }
+    }
+    let told: BTreeMap<String, Option<ClickId>> =
+        here.events(expected.len()).await.into_iter().map(|told| (told.order, told.click)).collect();
+    assert_eq!(told, expected);
+    for enricher in running {
+        enricher.stop().await;
+    }
+}
