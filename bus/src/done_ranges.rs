@@ -25,7 +25,7 @@ impl DoneRanges {
     }
 
     /// Returns the ranges that begin at `offset` or later.
-    pub(crate) fn from_offset(&self, offset: i64) -> impl Iterator<Item = Range<i64>> {
+    pub(crate) fn since_offset(&self, offset: i64) -> impl Iterator<Item = Range<i64>> {
         self.0.iter().filter(move |range| range.end > offset).map(move |range| range.start.max(offset)..range.end)
     }
 
@@ -43,7 +43,7 @@ impl DoneRanges {
     pub fn to_metadata(&self, base: i64) -> Option<String> {
         let mut text = PREFIX.to_owned();
         let mut at = base;
-        for range in self.from_offset(base) {
+        for range in self.since_offset(base) {
             let before = text.len();
             // Writing to a string cannot fail.
             let _ = write!(text, "{} {},", range.start - at, range.end - range.start);

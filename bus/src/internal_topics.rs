@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::{
     admin::{AdminClient, ResourceSpecifier},
-    metadata::Metadata,
+    metadata::{Metadata, MetadataBroker},
 };
 
 use crate::{Bus, client::QuietContext};
@@ -34,7 +34,7 @@ impl InternalTopics {
             let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min()?;
             Some((topic.name().to_owned(), u16::try_from(replicas).unwrap_or(u16::MAX)))
         });
-        Self { replicas: replicas.collect(), broker: metadata.brokers().first().map(|broker| broker.id()) }
+        Self { replicas: replicas.collect(), broker: metadata.brokers().first().map(MetadataBroker::id) }
     }
 
     /// Returns a sentence for each topic that has, or will get, fewer replicas than

@@ -144,7 +144,7 @@ impl PartitionLedger {
         if let Some((start, end)) = run {
             done.push(start..end);
         }
-        for range in self.inherited.from_offset(read_to) {
+        for range in self.inherited.since_offset(read_to) {
             done.push(range);
         }
         done

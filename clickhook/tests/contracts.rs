@@ -123,7 +123,14 @@ fn settings_are_as_documented() {
         }
     }
     // A setting without a default stands there as a comment.
-    for (section, key) in [("kafka", "instance"), ("enricher", "networks"), ("log", "filter")] {
+    for (section, key) in [
+        ("kafka", "instance"),
+        ("enricher", "networks"),
+        ("enricher", "workers"),
+        ("webhook", "ca_file"),
+        ("webhook", "proxy"),
+        ("log", "filter"),
+    ] {
         assert!(defaults.contains(&format!("\n# {key} = ")), "config.default.toml lacks {key}");
         settings.insert(format!("{section}.{key}"), "–".to_owned());
     }

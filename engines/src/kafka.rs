@@ -28,7 +28,12 @@ const CLUSTER_HEAP: &str = "-Xmx192m";
 /// Writes the configuration of each node, formats its folder if it is new, and
 /// says how it is run. A node has a folder of its own in the data directory: the
 /// first `kafka`, the others `kafka-2` and so on.
-pub(crate) fn prepare(data_dir: &DataDir, installed: &Installed, ports: &[BrokerPorts]) -> Result<Vec<Spec>, Error> {
+pub(crate) fn prepare(
+    data_dir: &DataDir,
+    installed: &Installed,
+    ports: &[BrokerPorts],
+    heap_mb: Option<u16>,
+) -> Result<Vec<Spec>, Error> {
     let voters: Vec<String> =
         ports.iter().zip(1..).map(|(ports, id)| format!("{id}@127.0.0.1:{}", ports.controllers)).collect();
     let voters = voters.join(",");
@@ -36,7 +41,7 @@ pub(crate) fn prepare(data_dir: &DataDir, installed: &Installed, ports: &[Broker
     let mut specs = Vec::new();
     for (own, id) in ports.iter().zip(1..) {
         let name = if id == 1 { "kafka".to_owned() } else { format!("kafka-{id}") };
-        let node = Node { id, name, ports: *own, voters: &voters, brokers: ports.len() };
+        let node = Node { id, name, ports: *own, voters: &voters, brokers: ports.len(), heap_mb };
         let log_dir = data_dir.path().join(&node.name).join("data");
         fs::create_dir_all(&log_dir).map_err(|source| Error::io("create", &log_dir, source))?;
         let cluster = format(&installed.kafka().join("formatted"), &log_dir, id, cluster_id.take())?;
@@ -53,6 +58,7 @@ struct Node<'a> {
     ports: BrokerPorts,
     voters: &'a str,
     brokers: usize,
+    heap_mb: Option<u16>,
 }
 
 impl Node<'_> {
@@ -73,7 +79,9 @@ impl Node<'_> {
         // Its classpath is relative, so Java runs in the folder with the jars.
         let mut args = vec!["@classpath.args".to_owned()];
         args.extend(JAVA_ARGS.lines().map(str::to_owned));
-        if self.brokers > 1 {
+        if let Some(heap_mb) = self.heap_mb {
+            args.push(format!("-Xmx{heap_mb}m"));
+        } else if self.brokers > 1 {
             args.push(CLUSTER_HEAP.into());
         }
         // Without it, or with another Java than it was made by, the start is slower.

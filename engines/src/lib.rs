@@ -68,6 +68,8 @@ pub struct Options {
     /// How many brokers a Kafka of our own has: one, or a cluster of several for
     /// those who take some of them away. Fixed when the data directory is made.
     pub brokers: u16,
+    /// The heap of each broker in MB; `None` is enough for one installation's topics.
+    pub kafka_heap_mb: Option<u16>,
     /// A ClickHouse to use in place of one of our own (its HTTP URL).
     pub clickhouse: Option<String>,
     /// The program that becomes ClickHouse by calling [`clickhouse::run_child`];
@@ -87,6 +89,7 @@ impl Options {
             engines_dir: None,
             kafka: None,
             brokers: 1,
+            kafka_heap_mb: None,
             clickhouse: None,
             exe: None,
             clickhouse_args_prefix: vec![clickhouse::SUBCOMMAND.into()],
@@ -158,7 +161,9 @@ impl Engines {
             }
             preferred.resize(asked, BrokerPorts::default());
             let choose = || BrokerPorts::choose(&preferred);
-            start_on_free_ports(choose, |ports| kafka::prepare(&data_dir, installed, ports)).await.map(Some)
+            start_on_free_ports(choose, |ports| kafka::prepare(&data_dir, installed, ports, options.kafka_heap_mb))
+                .await
+                .map(Some)
         };
         let clickhouse = async {
             let (Some(installed), None) = (installed, &options.clickhouse) else { return Ok(None) };

@@ -16,7 +16,7 @@ use crate::{
         enriching::LineEnricher, query::Parameters,
     },
     config::Config,
-    conversions::{ConversionCounts, ConversionRules, ConversionWork},
+    conversions::{ConversionMetrics, ConversionRules, ConversionWork},
     member::{Member, RecordWork},
 };
 
@@ -64,7 +64,6 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
     // Two processes must never share a transactional id: a process without an
     // instance name uses a random one.
     let instance = bus.config().instance.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 8]>()));
-    let restarts = metrics.counter("clickhook_enricher_restarts", "Times that work was forgotten and read again");
     let window = Duration::from_millis(config.window_ms);
     // A member that fails stops the other one, and both stop when the process does.
     let stop = Shutdown::new();
@@ -75,7 +74,10 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
         id: format!("conversions.{instance}"),
         window,
         max_lines: config.max_clicks,
-        restarts: restarts.clone(),
+        restarts: metrics.counter(
+            "clickhook_enricher_conversions_restarts",
+            "Times that work on conversions was forgotten and read again",
+        ),
         transaction_seconds: metrics.histogram(
             "clickhook_enricher_conversions_transaction_seconds",
             "How long transactions collected conversions before they were committed",
@@ -89,7 +91,7 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
         window: Duration::from_secs(config.conversion_window_days * 86_400),
         customer_click: config.attribution,
     };
-    let conversion_work = ConversionWork::new(bus.clone(), store, rules, ConversionCounts::new(&metrics), clickhouse)
+    let conversion_work = ConversionWork::new(bus.clone(), store, rules, ConversionMetrics::new(&metrics), clickhouse)
         .map_err(no_thread)?;
     let member = Member {
         bus: bus.clone(),
@@ -98,7 +100,7 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
         id: format!("enricher.{instance}"),
         window,
         max_lines: config.max_clicks,
-        restarts,
+        restarts: metrics.counter("clickhook_enricher_restarts", "Times that work was forgotten and read again"),
         transaction_seconds: metrics.histogram(
             "clickhook_enricher_transaction_seconds",
             "How long transactions collected clicks before they were committed",

@@ -214,8 +214,8 @@ mod tests {
             let error = Config { click_id_param: param.to_owned(), ..Config::default() }.validate().unwrap_err();
             assert!(error.to_string().starts_with("ingest.click_id_param = "), "{error}");
         }
-        let error = Config { postback_currency: "usd".to_owned(), ..Config::default() }.validate().unwrap_err();
-        assert!(error.to_string().starts_with("ingest.postback_currency = usd: "), "{error}");
+        let error = Config { postback_currency: "dollar".to_owned(), ..Config::default() }.validate().unwrap_err();
+        assert!(error.to_string().starts_with("ingest.postback_currency = dollar: "), "{error}");
     }
 
     #[test]

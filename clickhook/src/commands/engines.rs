@@ -27,6 +27,10 @@ pub(crate) enum EnginesCommand {
     },
 }
 
+/// The heap of a broker that a test run shares: each test has topics of its own, which
+/// makes thousands of partitions.
+const EXEC_HEAP_MB: u16 = 768;
+
 /// Runs `clickhook engines …`.
 pub(crate) async fn run(command: EnginesCommand) -> anyhow::Result<ExitCode> {
     let EnginesCommand::Exec { data_dir, brokers, command } = command;
@@ -34,6 +38,7 @@ pub(crate) async fn run(command: EnginesCommand) -> anyhow::Result<ExitCode> {
     let temporary =
         tempfile::Builder::new().prefix("clickhook-engines-").tempdir().context("make a temporary folder")?;
     let data_dir = data_dir.unwrap_or_else(|| temporary.path().to_owned());
-    let code = engines::exec(engines::Options { brokers, ..engines::Options::new(data_dir) }, &command).await?;
+    let options = engines::Options { brokers, kafka_heap_mb: Some(EXEC_HEAP_MB), ..engines::Options::new(data_dir) };
+    let code = engines::exec(options, &command).await?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

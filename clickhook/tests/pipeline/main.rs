@@ -4,6 +4,7 @@
 mod advice;
 mod brokers;
 mod conformance;
+mod conversions;
 mod crash;
 mod customer;
 mod dead;

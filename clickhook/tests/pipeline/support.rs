@@ -154,6 +154,11 @@ impl PipelineApi {
         let answer = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.authorization).call();
         serde_json::from_str(&answer.unwrap().body_mut().read_to_string().unwrap()).unwrap()
     }
+
+    pub(crate) fn delete(&self, path: &str) -> Value {
+        let request = self.agent.delete(format!("{}{path}", self.base)).header("authorization", &self.authorization);
+        serde_json::from_str(&request.call().unwrap().body_mut().read_to_string().unwrap()).unwrap()
+    }
 }
 
 /// The clicks that a receiver got: for each click's marker, the event ids under which it came.

@@ -194,7 +194,7 @@ mod tests {
         assign(&claims, 3);
         let open = track(&claims, 3, 1);
         track(&claims, 4, 1).pop().unwrap().complete();
-        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false });
+        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false, group: &|| Err(lost()) });
         assert_eq!(commits, [Commit { partition: P, offset: 3, metadata: Some("done1:1 1,".to_owned()) }]);
         drop(open);
 

@@ -6,8 +6,21 @@ use bus::OffsetTicket;
 use schemas::{RawConversion, Timestamp, Topic};
 
 /// How long after it was first read a report's click is looked for again, before the hold
-/// is over.
-const STEPS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
+/// is over. The row of a click follows the click within seconds, or minutes where
+/// ClickHouse is late.
+const STEPS: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(8),
+    Duration::from_secs(23),
+    Duration::from_secs(83),
+    Duration::from_secs(300),
+];
+/// The steps for a click that was old when the report came: its row should be there, or
+/// its redirector was cut off.
+const STEPS_OF_OLD: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(83)];
+/// The age above which a click is old.
+const OLD: Duration = Duration::from_secs(300);
 /// How long a report waits at least after this process has read it: its click may be as
 /// late as the report is.
 const AT_LEAST: Duration = Duration::from_secs(30);
@@ -50,7 +63,9 @@ impl HeldReport {
 
     /// Returns the next lookup after `now`.
     pub(super) fn next_lookup(&self, now: Instant) -> NextLookup {
-        let steps = STEPS.into_iter().map(|step| self.first_read + step);
+        let age = self.raw.click_id.map(|click| self.raw.received_at.since(click.timestamp()));
+        let steps: &[Duration] = if age.is_some_and(|age| age > OLD) { &STEPS_OF_OLD } else { &STEPS };
+        let steps = steps.iter().map(|step| self.first_read + *step);
         match steps.filter(|at| *at > now && *at < self.ends).min() {
             Some(at) => NextLookup::Step(at),
             None => NextLookup::Last(self.ends),

@@ -35,9 +35,12 @@ pub(super) struct ClickLookup {
 }
 
 impl ClickLookup {
-    /// Starts the thread. `part` is not ready while ClickHouse does not answer.
+    /// Starts the thread, from within a runtime. `part` is not ready while ClickHouse does
+    /// not answer.
     pub(super) fn start(store: Store, lookups: Counter, part: Part) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Its connections are shared with whoever else has the store, so they must be driven
+        // also while no question is asked.
+        let runtime = tokio::runtime::Handle::current();
         let (questions, received) = mpsc::channel::<(u64, Vec<ClickId>)>();
         let (sender, answers) = mpsc::channel();
         let generation = Arc::<AtomicU64>::default();

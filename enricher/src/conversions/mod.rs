@@ -14,12 +14,12 @@ mod state_reader;
 mod states;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     io,
     time::{Duration, Instant},
 };
 
-use bus::{Bus, BusError, Consumer, Ledger, Outgoing, Partition, Record, TransactionPair};
+use bus::{Bus, BusError, Consumer, Ledger, LedgerProgress, Outgoing, Partition, Record, TransactionPair};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -54,7 +54,7 @@ const WAITING: usize = 200_000;
 const STATUSES: usize = 64;
 
 /// The metrics of the work on conversions.
-pub(crate) struct ConversionCounts {
+pub(crate) struct ConversionMetrics {
     outcomes: Family<OutcomeLabels, Counter>,
     repeats: Counter,
     dead: Counter,
@@ -68,7 +68,7 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
-impl ConversionCounts {
+impl ConversionMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self {
             outcomes: metrics
@@ -101,11 +101,13 @@ pub(crate) struct ConversionRules {
 pub(crate) struct ConversionWork {
     bus: Bus,
     rules: ConversionRules,
-    counts: ConversionCounts,
+    counts: ConversionMetrics,
     states: States,
     reader: StateReader,
     lookup: ClickLookup,
     ledger: Ledger,
+    /// The offsets that were added to a transaction, or from which a partition is read.
+    committed: HashMap<Partition, i64>,
     /// Partitions that the ledger tracks.
     tracked: HashSet<Partition>,
     /// The assigned partitions.
@@ -128,7 +130,7 @@ impl ConversionWork {
         bus: Bus,
         store: Store,
         rules: ConversionRules,
-        counts: ConversionCounts,
+        counts: ConversionMetrics,
         clickhouse: Part,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -139,6 +141,7 @@ impl ConversionWork {
             counts,
             bus,
             ledger: Ledger::default(),
+            committed: HashMap::new(),
             tracked: HashSet::new(),
             owned: Vec::new(),
             full: BTreeSet::new(),
@@ -325,8 +328,11 @@ impl ConversionWork {
 
     /// Adds the offsets that may be committed to the open transaction.
     fn commit_advanced(&mut self, pair: &mut TransactionPair) -> Result<(), BusError> {
-        for (partition, next) in self.ledger.advanced() {
-            pair.read_up_to(partition, next)?;
+        for progress in self.ledger.progress() {
+            let LedgerProgress { partition, offset, .. } = progress;
+            if self.committed.insert(partition, offset) != Some(offset) {
+                pair.read_up_to(partition, offset)?;
+            }
         }
         Ok(())
     }
@@ -393,6 +399,7 @@ impl RecordWork for ConversionWork {
         self.reader.cancel();
         self.states.reset();
         self.ledger = Ledger::default();
+        self.committed.clear();
         self.tracked.clear();
         self.owned.clear();
         self.full.clear();
@@ -442,6 +449,7 @@ impl RecordWork for ConversionWork {
         let (partition, offset) = (record.partition(), record.offset());
         if self.tracked.insert(partition) {
             self.ledger.assign(partition, offset);
+            self.committed.insert(partition, offset);
         }
         match read(record) {
             Err(reason) => self.bury(record, reason, pair)?,
