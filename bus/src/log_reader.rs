@@ -2,7 +2,6 @@
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,8 +13,7 @@ use rdkafka::{
 
 use crate::{
     Bus, BusError, Partition, Record,
-    client::{QuietContext, connect, log_ends},
-    config::FIRST_BROKER,
+    client::{QuietContext, log_ends},
 };
 
 /// How long a poll waits.
@@ -27,7 +25,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub struct LogReader {
     consumer: BaseConsumer<QuietContext>,
     bus: Bus,
-    connected: AtomicBool,
 }
 
 impl Bus {
@@ -38,7 +35,7 @@ impl Bus {
     pub fn log_reader(&self, role: &str) -> Result<LogReader, BusError> {
         let consumer =
             self.table_config(role).create_with_context(QuietContext).map_err(BusError::new("make a reader"))?;
-        Ok(LogReader { consumer, bus: self.clone(), connected: AtomicBool::new(false) })
+        Ok(LogReader { consumer, bus: self.clone() })
     }
 }
 
@@ -50,11 +47,6 @@ impl LogReader {
     /// When Kafka does not answer.
     pub fn range(&self, partition: Partition) -> Result<Range<i64>, BusError> {
         let name = self.bus.topics().name(partition.topic);
-        if !self.connected.swap(true, Ordering::Relaxed) {
-            // Without, the first question may be repeated only after a second. A broker
-            // that does not answer now is reported by that question.
-            let _ = connect(self.consumer.client(), &name, FIRST_BROKER);
-        }
         let (begin, end) = log_ends(&self.consumer, &name, partition.index)?;
         Ok(begin..end)
     }
