@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Bus, BusError, Partition, Record,
     client::{connect, log_ends},
-    config::{CALL_TIMEOUT, FIRST_BROKER, HEARTBEAT},
+    config::{CALL_TIMEOUT, FIRST_BROKER},
     stopped::{ConsumerStops, StopReason},
 };
 
@@ -34,11 +34,6 @@ const FIRST_OFFSET: Duration = Duration::from_secs(2);
 /// How often a stopped partition is looked at again, and how long each question may take.
 const RECHECK_EVERY: Duration = Duration::from_secs(3);
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a member that leaves its group waits for its partitions to be revoked.
-const REVOKED_WITHIN: Duration = Duration::from_secs(1);
-/// How long a member that leaves is polled on after its partitions were revoked. librdkafka
-/// sends the request to leave once the fetches have ended, and does not say when.
-const LEFT_WITHIN: Duration = Duration::from_millis(100);
 
 /// Whether records of open and of aborted transactions are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +56,7 @@ impl Isolation {
 /// Whether a configured instance name makes the consumer a static member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
-    /// A static member: a process that was killed gets its partitions back if it is
-    /// started again within the session.
+    /// A static member: a restart within the session gets its partitions back.
     Static,
     /// A dynamic member, whatever is configured.
     Dynamic,
@@ -80,13 +74,12 @@ pub struct Assigned {
 }
 
 /// Partitions that are about to be assigned to another member.
+#[derive(Debug)]
 pub struct Revoked<'a> {
     /// The revoked partitions.
     pub partitions: &'a [Partition],
     /// Whether another member may own them already, so that committing would fail.
     pub lost: bool,
-    /// Returns the group's generation that owned the partitions, to commit a transaction.
-    pub group: &'a dyn Fn() -> Result<GroupMetadata, BusError>,
 }
 
 /// The owner's reaction to a rebalance. Both functions run inside
@@ -135,8 +128,6 @@ struct Context<A> {
     /// The number of partitions in the name of a static member, until its first
     /// assignment.
     named_after: Mutex<Option<u32>>,
-    /// The number of revocations so far.
-    revocations: AtomicU64,
 }
 
 impl<A: Assignments> ClientContext for Context<A> {
@@ -187,15 +178,7 @@ impl<A: Assignments> Context<A> {
         let partitions = from_list(&self.topics, list);
         let lost = consumer.assignment_lost();
         self.stops.clear();
-        let group = || {
-            if lost {
-                return Err(BusError::PartitionsLost { group: self.group.clone() });
-            }
-            let metadata = consumer.group_metadata().map(GroupMetadata);
-            metadata.ok_or_else(|| BusError::NotJoined { group: self.group.clone() })
-        };
-        let commits = self.owner.revoked(&Revoked { partitions: &partitions, lost, group: &group });
-        self.revocations.fetch_add(1, Ordering::Relaxed);
+        let commits = self.owner.revoked(&Revoked { partitions: &partitions, lost });
         info!(group = self.group, partitions = %names(&partitions), lost, "partitions revoked");
         if !lost && !commits.is_empty() {
             let list = commit_list(&self.topics, &commits);
@@ -342,10 +325,7 @@ pub struct Consumer<A: Assignments = ()> {
     inner: BaseConsumer<Context<A>>,
     topics: Arc<Topics>,
     group: String,
-    membership: Membership,
     joined: AtomicBool,
-    /// When librdkafka is made to look whether a heartbeat is due.
-    heartbeat_at: Mutex<Instant>,
     /// When stopped partitions are looked at again.
     recheck_at: Mutex<Instant>,
     query_config: ClientConfig,
@@ -380,7 +360,6 @@ impl Bus {
             stops: self.stopped.of_consumer(group),
             starts: Mutex::default(),
             named_after: Mutex::new(member.as_ref().map(|_| partitions)),
-            revocations: AtomicU64::new(0),
         };
         let inner: BaseConsumer<Context<A>> = self
             .group_config(group, member.as_deref())
@@ -395,9 +374,7 @@ impl Bus {
             inner,
             topics,
             group: group.to_owned(),
-            membership: if member.is_some() { Membership::Static } else { Membership::Dynamic },
             joined: AtomicBool::new(false),
-            heartbeat_at: Mutex::new(Instant::now()),
             recheck_at: Mutex::new(Instant::now()),
             query_config,
             query_client: OnceLock::new(),
@@ -428,7 +405,7 @@ impl<A: Assignments> Consumer<A> {
         self.inner.subscribe(&names).map_err(BusError::new("subscribe"))
     }
 
-    /// Returns the next record, or `None` within `timeout`, often earlier. Must be called at least
+    /// Returns the next record, or `None` within `timeout`. Must be called at least
     /// every 5 minutes, paused or not, or the partitions go to another member.
     ///
     /// # Errors
@@ -439,8 +416,7 @@ impl<A: Assignments> Consumer<A> {
             self.join()?;
         }
         self.recheck_stopped()?;
-        self.look_at_heartbeat();
-        let polled = self.inner.poll(timeout.min(HEARTBEAT));
+        let polled = self.inner.poll(timeout);
         if let Some(error) = self.inner.context().fatal.lock().take() {
             return Err(error);
         }
@@ -452,48 +428,6 @@ impl<A: Assignments> Consumer<A> {
             }
             Some(Err(error)) => self.check(error).map(|()| None),
         }
-    }
-
-    /// Lets librdkafka look whether a heartbeat is due. Its thread does so when it has
-    /// something to do, which may take a second.
-    fn look_at_heartbeat(&self) {
-        let mut at = self.heartbeat_at.lock();
-        let now = Instant::now();
-        if *at <= now {
-            *at = now + HEARTBEAT;
-            // A question that the thread answers without a request.
-            let _ = self.inner.rebalance_protocol();
-        }
-    }
-
-    /// Gives the partitions to the other members at once, where there are others. A
-    /// static member that only ends keeps them until it is started again, or its session
-    /// ends. The owner must have committed its offsets, and must not poll afterwards.
-    pub fn leave(&self) {
-        // A dynamic member leaves when it is dropped.
-        if self.membership == Membership::Dynamic || !self.joined.load(Ordering::Relaxed) || self.owns_all() {
-            return;
-        }
-        let context = self.inner.context();
-        let revocations = context.revocations.load(Ordering::Relaxed);
-        self.inner.unsubscribe();
-        let begun = Instant::now();
-        let mut revoked_at = None;
-        while revoked_at.map_or_else(|| begun.elapsed() < REVOKED_WITHIN, |at: Instant| at.elapsed() < LEFT_WITHIN) {
-            drop(self.inner.poll(Duration::from_millis(10)));
-            if revoked_at.is_none() && context.revocations.load(Ordering::Relaxed) != revocations {
-                revoked_at = Some(Instant::now());
-            }
-        }
-        debug!(group = self.group, left = revoked_at.is_some(), "left the group");
-    }
-
-    /// Whether the member owns every partition. Its group would be empty without it: the
-    /// brokers keep the first member of an empty group waiting (3 s by default) for others.
-    fn owns_all(&self) -> bool {
-        let context = self.inner.context();
-        let total = context.bus.total_partitions(&context.read) as usize;
-        self.assignment().is_ok_and(|assigned| assigned.len() >= total)
     }
 
     fn check(&self, error: KafkaError) -> Result<(), BusError> {

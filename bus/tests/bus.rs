@@ -200,9 +200,7 @@ async fn what_was_committed_behind_an_open_transaction_is_told_once_the_topic_is
 
     let settling = {
         let bus = bus.clone();
-        tokio::task::spawn_blocking(move || {
-            bus.log_ends("test").unwrap().wait_for_open_transactions(&bus, &[Topic::Links])
-        })
+        tokio::task::spawn_blocking(move || bus.wait_for_open_transactions("test", &[Topic::Links]))
     };
     tokio::task::spawn_blocking(move || slow.abort().unwrap()).await.unwrap();
     settling.await.unwrap().unwrap();

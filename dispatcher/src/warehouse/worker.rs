@@ -404,9 +404,7 @@ impl WarehouseWorker {
                 self.run_round(&works)?;
             }
         }
-        self.commit_idle()?;
-        self.consumer.leave();
-        Ok(())
+        self.commit_idle()
     }
 
     fn measure_lag(&mut self) {

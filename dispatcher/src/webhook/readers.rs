@@ -111,9 +111,7 @@ impl Readers {
                 // An error means that the other side has hung up. Heartbeats go on
                 // meanwhile.
                 let _ = until_drained.recv();
-                let committed = membership.consumer.commit(&membership.claims.0.advanced());
-                membership.consumer.leave();
-                committed
+                membership.consumer.commit(&membership.claims.0.advanced())
             });
             drop(end_sender.send(ended));
         })?;

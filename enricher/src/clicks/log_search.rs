@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, BusError, LogEnds, LogReader, Partition, Record};
+use bus::{Bus, BusError, LogReader, Partition, Record};
 use schemas::{Replayed, Timestamp, Topic};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -64,9 +64,7 @@ impl LogSearch {
         let generation = Arc::<AtomicU64>::default();
         let current = Arc::clone(&generation);
         thread::Builder::new().name("log-search".to_owned()).spawn(move || {
-            let mut searcher = Searcher { bus, day_keys, reader: None, ends: None, next_mark: 0, sender, current };
-            // Reads the marks before the group is joined: its members wait for the newest.
-            let _ = searcher.prepare(0);
+            let mut searcher = Searcher { bus, day_keys, reader: None, next_mark: 0, sender, current };
             while let Ok((generation, request)) = received.recv() {
                 searcher.answer(generation, request);
             }
@@ -111,8 +109,6 @@ struct Searcher {
     bus: Bus,
     day_keys: Arc<DayKeys>,
     reader: Option<LogReader>,
-    /// The clients that see whether transactions are open.
-    ends: Option<LogEnds>,
     /// The offset behind the last mark that was read.
     next_mark: i64,
     sender: Sender<(u64, Response)>,
@@ -131,7 +127,7 @@ impl Searcher {
                 Ok(response) => return drop(self.sender.send((generation, response))),
                 Err(error) => {
                     warn!(%error, ?request, "reading a log failed: retrying");
-                    (self.reader, self.ends) = (None, None);
+                    self.reader = None;
                     thread::sleep(RETRY);
                 }
             }
@@ -142,24 +138,11 @@ impl Searcher {
         self.reader.take().map_or_else(|| self.bus.log_reader(ROLE), Ok)
     }
 
-    /// Takes the clients that see whether transactions are open. They are kept between
-    /// requests: connecting them takes longer than their question.
-    fn ends(&mut self) -> Result<LogEnds, BusError> {
-        if let Some(ends) = self.ends.take() {
-            return Ok(ends);
-        }
-        let ends = self.bus.log_ends(ROLE)?;
-        ends.connect(&self.bus, &[Topic::Replayed]);
-        Ok(ends)
-    }
-
     fn prepare(&mut self, generation: u64) -> Result<Response, BusError> {
         let partition = Partition { topic: Topic::Replayed, index: 0 };
         self.day_keys.wait_for_today(|| self.current.load(Ordering::Relaxed) != generation);
         // Marks that an earlier owner committed with the offsets from which we read.
-        let ends = self.ends()?;
-        ends.wait_for_open_transactions(&self.bus, &[Topic::Replayed])?;
-        self.ends = Some(ends);
+        self.bus.wait_for_open_transactions(ROLE, &[Topic::Replayed])?;
         let reader = self.reader()?;
         let range = reader.range(partition)?;
         // An end before the last mark means that the topic was created again.

@@ -94,16 +94,11 @@ impl StateFollower {
         }
     }
 
-    fn wait_for_open_transactions(&self) -> Result<(), BusError> {
-        let ends = self.bus.log_ends(ROLE)?;
-        ends.connect(&self.bus, &[Topic::Conversions]);
-        ends.wait_for_open_transactions(&self.bus, &[Topic::Conversions])
-    }
-
     fn prepare(&mut self, generation: u64) {
         while !self.is_closed {
             // An earlier owner may still be committing with the offsets from which we read.
-            match self.wait_for_open_transactions().and_then(|()| self.read()) {
+            let waited = self.bus.wait_for_open_transactions(ROLE, &[Topic::Conversions]);
+            match waited.and_then(|()| self.read()) {
                 Ok(()) => {
                     self.is_closed |= self.sender.send(StateRecord::Prepared { generation }).is_err();
                     return;
