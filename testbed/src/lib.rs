@@ -78,7 +78,12 @@ pub async fn bus() -> Bus {
 /// # Panics
 /// When Kafka does not take its offsets.
 pub fn begin_group(bus: &Bus, group: &str, topic: Topic) {
-    bus.set_offsets(group, topic, LogEnd::Earliest, OffsetScope::All).expect("a new group takes offsets");
+    let deadline = Instant::now() + PATIENCE;
+    // A Kafka that was just started may not know its partitions yet.
+    while let Err(error) = bus.set_offsets(group, topic, LogEnd::Earliest, OffsetScope::All) {
+        assert!(Instant::now() < deadline, "a new group does not take offsets: {error}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Waits until `condition` gives something.
