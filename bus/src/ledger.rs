@@ -86,7 +86,13 @@ impl Ledger {
         self.tracks.get(&partition).is_some_and(|track| track.inherited.contains(offset))
     }
 
-    /// Returns the progress in every partition that is tracked.
+    /// Returns the offset below which all work is done, of every partition that is tracked.
+    pub fn next_offsets(&self) -> impl Iterator<Item = (Partition, i64)> {
+        self.tracks.iter().map(|(partition, track)| (*partition, track.next))
+    }
+
+    /// Returns the progress in every partition that is tracked. It costs a look at each
+    /// record above unfinished work.
     #[must_use]
     pub fn progress(&self) -> Vec<LedgerProgress> {
         let progress = |(partition, track): (&Partition, &PartitionLedger)| LedgerProgress {

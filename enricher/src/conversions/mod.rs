@@ -14,12 +14,12 @@ mod state_reader;
 mod states;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
     time::{Duration, Instant},
 };
 
-use bus::{Bus, BusError, Consumer, Ledger, LedgerProgress, Outgoing, Partition, Record, TransactionPair};
+use bus::{Bus, BusError, Consumer, Ledger, Outgoing, Partition, Record, TransactionPair};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -28,6 +28,7 @@ use schemas::{
     ClickId, Dead, DeadOrigin, RawConversion, Timestamp, Topic,
     conversion::{Attributed, CustomerClicks, OrderState, customer_key},
 };
+use serde::Serialize;
 use service::{Metrics, Part};
 use store::{Store, StoredClick};
 use tracing::warn;
@@ -106,10 +107,9 @@ pub(crate) struct ConversionWork {
     reader: StateReader,
     lookup: ClickLookup,
     ledger: Ledger,
-    /// The offsets that were added to a transaction, or from which a partition is read.
+    /// Of each partition that the ledger tracks, the offset that was added to a transaction
+    /// last, or from which it is read.
     committed: HashMap<Partition, i64>,
-    /// Partitions that the ledger tracks.
-    tracked: HashSet<Partition>,
     /// The assigned partitions.
     owned: Vec<Partition>,
     /// Topics that are paused because too much is held of them.
@@ -142,7 +142,6 @@ impl ConversionWork {
             bus,
             ledger: Ledger::default(),
             committed: HashMap::new(),
-            tracked: HashSet::new(),
             owned: Vec::new(),
             full: BTreeSet::new(),
             is_preparing: false,
@@ -255,7 +254,7 @@ impl ConversionWork {
         let outcome = if click.is_some() { Attributed::Attributed } else { Attributed::Unattributed };
         let conversion = self.note(raw, click.map(|click| click.click.id), outcome, pair)?;
         let event = converted::converted(raw, conversion, click);
-        let value = serde_json::to_vec(&event).map_err(|error| BusError::Gone { what: unwritable(&error) })?;
+        let value = json(&event)?;
         pair.send(&Outgoing::keyed(Topic::Events, conversion.to_string().as_bytes(), Some(&value)))?;
         if let (Some(click), Some(customer), Some(_)) = (click, &raw.customer_id, raw.click_id) {
             self.tie(&customer_key(&raw.workspace, customer), click.click.id, pair)?;
@@ -286,7 +285,7 @@ impl ConversionWork {
         order.click_id = click.or(order.click_id).or(raw.click_id);
         order.note(raw.status.as_deref(), raw.timestamp, outcome);
         let conversion = order.conversion;
-        let value = serde_json::to_vec(&order).map_err(|error| BusError::Gone { what: unwritable(&error) })?;
+        let value = json(&order)?;
         pair.send(&state_record(&key, &value))?;
         self.states.set_order(key, order);
         Ok(conversion)
@@ -299,7 +298,7 @@ impl ConversionWork {
         if known == Some(clicks) {
             return Ok(());
         }
-        let value = serde_json::to_vec(&clicks).map_err(|error| BusError::Gone { what: unwritable(&error) })?;
+        let value = json(&clicks)?;
         pair.send(&state_record(key, &value))?;
         self.states.set_customer(key.to_owned(), clicks);
         Ok(())
@@ -307,7 +306,7 @@ impl ConversionWork {
 
     /// Produces a report to a topic, in the partition of its shard.
     fn forward(&self, raw: &RawConversion, topic: Topic, pair: &mut TransactionPair) -> Result<(), BusError> {
-        let value = serde_json::to_vec(raw).map_err(|error| BusError::Gone { what: unwritable(&error) })?;
+        let value = json(raw)?;
         let partition = Some(self.bus.partition_of_shard(topic, raw.shard()));
         pair.send(&Outgoing { partition, ..Outgoing::keyed(topic, raw.key().as_bytes(), Some(&value)) })
     }
@@ -328,8 +327,7 @@ impl ConversionWork {
 
     /// Adds the offsets that may be committed to the open transaction.
     fn commit_advanced(&mut self, pair: &mut TransactionPair) -> Result<(), BusError> {
-        for progress in self.ledger.progress() {
-            let LedgerProgress { partition, offset, .. } = progress;
+        for (partition, offset) in self.ledger.next_offsets() {
             if self.committed.insert(partition, offset) != Some(offset) {
                 pair.read_up_to(partition, offset)?;
             }
@@ -364,7 +362,7 @@ impl ConversionWork {
         let origin = DeadOrigin::record(self.bus.topics().name(partition.topic), partition.index, record.offset());
         let payload = String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned();
         let dead = Dead::of_record(reason, Timestamp::now(), origin, &payload);
-        let value = serde_json::to_vec(&dead).map_err(|error| BusError::Gone { what: unwritable(&error) })?;
+        let value = json(&dead)?;
         pair.send(&Outgoing::keyed(Topic::Dead, partition.topic.suffix().as_bytes(), Some(&value)))
     }
 }
@@ -380,9 +378,9 @@ const fn state_record<'a>(key: &'a str, value: &'a [u8]) -> Outgoing<'a> {
     }
 }
 
-/// Names the failure of a serialisation, which no value of these types causes.
-const fn unwritable(_: &serde_json::Error) -> &'static str {
-    "write a conversion as JSON"
+/// Returns a value as JSON. No value of the types here fails.
+fn json(value: &impl Serialize) -> Result<Vec<u8>, BusError> {
+    serde_json::to_vec(value).map_err(|_| BusError::Gone { what: "write a conversion as JSON" })
 }
 
 /// Reads the report of a record.
@@ -400,7 +398,6 @@ impl RecordWork for ConversionWork {
         self.states.reset();
         self.ledger = Ledger::default();
         self.committed.clear();
-        self.tracked.clear();
         self.owned.clear();
         self.full.clear();
         self.is_preparing = false;
@@ -447,10 +444,10 @@ impl RecordWork for ConversionWork {
         _: &Consumer<Rebalances>,
     ) -> Result<usize, BusError> {
         let (partition, offset) = (record.partition(), record.offset());
-        if self.tracked.insert(partition) {
+        self.committed.entry(partition).or_insert_with(|| {
             self.ledger.assign(partition, offset);
-            self.committed.insert(partition, offset);
-        }
+            offset
+        });
         match read(record) {
             Err(reason) => self.bury(record, reason, pair)?,
             // Its partition was another one before the topic was widened.
