@@ -9,6 +9,7 @@
 //! `member.rs` is the loop of a group's member, `clicks/` and `conversions/` are the work
 //! on a record, and `role.rs` puts them together.
 
+mod answers;
 mod clicks;
 mod config;
 mod conversions;

@@ -24,6 +24,7 @@ use super::{
     day_keys::DayKeys,
     second_copies::{Again, BundleId, Mark, SearchResult, first_searched},
 };
+use crate::answers::next_open;
 
 /// The name of the clients.
 const ROLE: &str = "enricher";
@@ -85,17 +86,10 @@ impl LogSearch {
     /// Returns the next answer, if one is there. A mark is a fact whatever became of
     /// its request; other answers are returned only to requests that are open.
     pub(super) fn response(&self) -> Result<Option<Response>, BusError> {
-        loop {
-            match self.responses.try_recv() {
-                Ok((_, mark @ Response::Mark(..))) => return Ok(Some(mark)),
-                Ok((generation, response)) if generation == self.generation.load(Ordering::Relaxed) => {
-                    return Ok(Some(response));
-                }
-                Ok(_) => {}
-                Err(mpsc::TryRecvError::Empty) => return Ok(None),
-                Err(mpsc::TryRecvError::Disconnected) => return Err(BusError::Gone { what: "search a log" }),
-            }
-        }
+        let is_open = |(generation, response): &(u64, Response)| {
+            matches!(response, Response::Mark(..)) || *generation == self.generation.load(Ordering::Relaxed)
+        };
+        Ok(next_open(&self.responses, is_open, "search a log")?.map(|(_, response)| response))
     }
 }
 

@@ -20,6 +20,8 @@ use service::Part;
 use store::{Store, StoredClick};
 use tracing::warn;
 
+use crate::answers::next_open;
+
 /// How long a failed question waits before it is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -82,16 +84,8 @@ impl ClickLookup {
 
     /// Returns the answer to the open question, if it is there.
     pub(super) fn answer(&self) -> Result<Option<FoundClicks>, BusError> {
-        loop {
-            match self.answers.try_recv() {
-                Ok((generation, found)) if generation == self.generation.load(Ordering::Relaxed) => {
-                    return Ok(Some(found));
-                }
-                Ok(_) => {}
-                Err(mpsc::TryRecvError::Empty) => return Ok(None),
-                Err(mpsc::TryRecvError::Disconnected) => return Err(BusError::Gone { what: "look clicks up" }),
-            }
-        }
+        let is_open = |(generation, _): &(u64, _)| *generation == self.generation.load(Ordering::Relaxed);
+        Ok(next_open(&self.answers, is_open, "look clicks up")?.map(|(_, found)| found))
     }
 }
 

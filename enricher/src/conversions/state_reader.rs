@@ -13,6 +13,8 @@ use bus::{Bus, BusError, LogReader, Partition};
 use schemas::Topic;
 use tracing::warn;
 
+use crate::answers::next_open;
+
 /// The name of the clients.
 const ROLE: &str = "conversions";
 /// How often the topic is looked at, and how long a failed request waits.
@@ -58,16 +60,11 @@ impl StateReader {
 
     /// Returns the next record, or end of a request that is open, if one is there.
     pub(super) fn next(&self) -> Result<Option<StateRecord>, BusError> {
-        loop {
-            match self.records.try_recv() {
-                Ok(StateRecord::Prepared { generation }) if generation != self.generation => {}
-                Ok(record) => return Ok(Some(record)),
-                Err(mpsc::TryRecvError::Empty) => return Ok(None),
-                Err(mpsc::TryRecvError::Disconnected) => {
-                    return Err(BusError::Gone { what: "read the states of conversions" });
-                }
-            }
-        }
+        let is_open = |record: &StateRecord| match record {
+            StateRecord::Prepared { generation } => *generation == self.generation,
+            StateRecord::Change { .. } => true,
+        };
+        next_open(&self.records, is_open, "read the states of conversions")
     }
 }
 

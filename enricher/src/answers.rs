@@ -1,0 +1,25 @@
+//! Answers of a thread that works for a member: those to requests that were cancelled
+//! meanwhile are skipped.
+
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use bus::BusError;
+
+/// Returns the next answer that `is_open`, if one is there. `what` names the thread's work.
+///
+/// # Errors
+/// When the thread has ended.
+pub(crate) fn next_open<T>(
+    answers: &Receiver<T>,
+    is_open: impl Fn(&T) -> bool,
+    what: &'static str,
+) -> Result<Option<T>, BusError> {
+    loop {
+        match answers.try_recv() {
+            Ok(answer) if is_open(&answer) => return Ok(Some(answer)),
+            Ok(_) => {}
+            Err(TryRecvError::Empty) => return Ok(None),
+            Err(TryRecvError::Disconnected) => return Err(BusError::Gone { what }),
+        }
+    }
+}
