@@ -4,14 +4,13 @@
 
 use std::{
     fmt::Write,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use bus::{Bus, BusError, LogEnd, OffsetScope, Outgoing};
-use engines::Installed;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use schemas::{
     ClickClass, ClickId, Timestamp, Topic,
@@ -30,7 +29,7 @@ use crate::{
     machine::Machine,
     null_hop::{self, NullHop},
     process::{self, CpuTimes, Memory, Who},
-    role::Role,
+    role::{self, Role},
     table::{megabytes, table},
 };
 
@@ -139,16 +138,12 @@ async fn measure(
 
 /// The enricher with the geo databases, as `clickhook up` starts it.
 fn settings(bus: &Bus) -> anyhow::Result<Vec<(&'static str, String)>> {
-    let installed = Installed::locate(None)?;
-    let list = |paths: Vec<PathBuf>| serde_json::json!(paths).to_string();
-    let cities = [engines::geo_city(installed.dir()), engines::geo_city_ipv6(installed.dir())];
-    let countries = engines::geo_country(installed.dir());
-    Ok(vec![
+    let mut settings = vec![
         ("CLICKHOOK_KAFKA_BROKERS", bus.config().brokers.clone()),
         ("CLICKHOOK_KAFKA_PREFIX", bus.config().prefix.clone()),
-        ("CLICKHOOK_ENRICHER_GEO_CITY", list(cities.into_iter().flatten().collect())),
-        ("CLICKHOOK_ENRICHER_GEO_COUNTRY", list(countries.into_iter().collect())),
-    ])
+    ];
+    settings.extend(role::geo_settings()?);
+    Ok(settings)
 }
 
 /// Waits until all clicks are counted. The measurement begins with the first look that

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use engines::Installed;
 use rustix::process::{Pid, Signal, kill_process};
 use testbed::free_address;
 use tokio::{
@@ -165,6 +166,18 @@ pub(crate) fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     format!("its log ends:\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
+}
+
+/// The settings of an enricher with the geo databases that are installed.
+pub(crate) fn geo_settings() -> anyhow::Result<[(&'static str, String); 2]> {
+    let installed = Installed::locate(None)?;
+    let list = |paths: Vec<PathBuf>| serde_json::json!(paths).to_string();
+    let cities = [engines::geo_city(installed.dir()), engines::geo_city_ipv6(installed.dir())];
+    let countries = engines::geo_country(installed.dir());
+    Ok([
+        ("CLICKHOOK_ENRICHER_GEO_CITY", list(cities.into_iter().flatten().collect())),
+        ("CLICKHOOK_ENRICHER_GEO_COUNTRY", list(countries.into_iter().collect())),
+    ])
 }
 
 /// `binary` with nothing of our caller's configuration, ended with us.

@@ -8,13 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use engines::{Engines, Installed};
+use engines::Engines;
 use serde_json::{Value, json};
 use service::vault::Vault;
 use testbed::free_address;
 use tokio::{task::spawn_blocking, time::sleep};
 
-use crate::{process::Who, receiver::Receiver, role::Role};
+use crate::{
+    process::Who,
+    receiver::Receiver,
+    role::{self, Role},
+};
 
 /// The link that is followed.
 pub(crate) const SLUG: &str = "bench";
@@ -78,11 +82,7 @@ impl Pipeline {
     }
 
     fn settings(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
-        let installed = Installed::locate(None)?;
-        let list = |paths: Vec<PathBuf>| json!(paths).to_string();
-        let cities = [engines::geo_city(installed.dir()), engines::geo_city_ipv6(installed.dir())];
-        let countries = engines::geo_country(installed.dir());
-        Ok(vec![
+        let mut settings = vec![
             ("CLICKHOOK_KAFKA_BROKERS", self.engines.kafka_brokers()),
             ("CLICKHOOK_CLICKHOUSE_URL", self.engines.clickhouse_url()),
             ("CLICKHOOK_INGEST_LISTEN", self.redirect.to_string()),
@@ -94,11 +94,11 @@ impl Pipeline {
             ("CLICKHOOK_ENDPOINTS_ALLOW_PRIVATE", "true".to_owned()),
             // What the burst makes spill comes back within the run.
             ("CLICKHOOK_WEBHOOK_RETRY_SPEEDUP", "60".to_owned()),
-            ("CLICKHOOK_ENRICHER_GEO_CITY", list(cities.into_iter().flatten().collect())),
-            ("CLICKHOOK_ENRICHER_GEO_COUNTRY", list(countries.into_iter().collect())),
             ("CLICKHOOK_ADMIN_KEY", self.admin_key.clone()),
             ("CLICKHOOK_INSTALLATION_KEY", Vault::generate().to_string()),
-        ])
+        ];
+        settings.extend(role::geo_settings()?);
+        Ok(settings)
     }
 
     /// A link, an endpoint, and a test event that shows the endpoint is known.
