@@ -17,7 +17,7 @@ use self::{
 };
 use crate::{context::BenchContext, machine::Machine};
 
-/// One click of so many comes from an app's own browser, whose agents are nearly as many
+/// One click in this many comes from an app's own browser. These agents are nearly as many
 /// as the devices: a guess, since no public set counts them.
 const APP_EVERY: u32 = 5;
 /// The agents of apps' browsers.

@@ -12,13 +12,13 @@ use crate::{
 /// The nanoseconds that it takes to read a user agent.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Costs {
-    /// One that was not read before, of visitors.
+    /// An agent of a visitor that was not read before.
     pub(crate) new_visitor_ns: f64,
     /// The same of apps' browsers.
     pub(crate) new_app_ns: f64,
     /// The same of crawlers.
     pub(crate) new_crawler_ns: f64,
-    /// One that was read before.
+    /// An agent that was read before.
     pub(crate) known_ns: f64,
     /// One of a click, as often new as clicks' agents are.
     pub(crate) click_ns: f64,

@@ -1,5 +1,5 @@
 //! The topics as resources of Strimzi: `topics.yaml` is what the code says. With
-//! `CLICKHOOK_WRITE=1` this test writes the file anew.
+//! `CLICKHOOK_WRITE=1` this test writes the file again.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -160,7 +160,8 @@ fn excerpt(body: &[u8]) -> Option<String> {
     (!kept.is_empty()).then(|| String::from_utf8_lossy(kept).into_owned())
 }
 
-/// Returns what an exchange says about its endpoint. One that was not begun says nothing.
+/// Returns what an exchange says about its endpoint. An exchange that was not begun says
+/// nothing.
 const fn health_sign(exchange: &Exchange) -> Option<HealthSign> {
     match exchange {
         Exchange::Answered(EndpointAnswer { status: 200..=299, .. }) => Some(HealthSign::Success),
