@@ -77,6 +77,10 @@ pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(9500);
 /// How long a blocking call waits for Kafka.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a command waits for a group's offsets. While a transaction that has offsets of
+/// the group is open, Kafka does not tell them, and one whose producer was killed stays
+/// open for [`TRANSACTION_TIMEOUT`] and until Kafka looks for such ones, every 10 s.
+pub(crate) const OFFSETS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a new client waits for its first broker before it goes on without.
 pub(crate) const FIRST_BROKER: Duration = Duration::from_secs(2);
 

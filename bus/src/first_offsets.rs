@@ -19,7 +19,7 @@ use tracing::info;
 use crate::{
     Bus, BusError, GroupMetadata, Partition, Transaction,
     client::{connect, log_ends},
-    config::{CALL_TIMEOUT, FIRST_BROKER},
+    config::{FIRST_BROKER, OFFSETS_TIMEOUT},
     consumer::to_list,
 };
 
@@ -108,7 +108,7 @@ impl Bus {
             .collect();
         let list = to_list(self.topics(), all.iter().map(|partition| (*partition, 0, None)));
         let committed =
-            member.committed_offsets(list, CALL_TIMEOUT).map_err(BusError::new("fetch committed offsets"))?;
+            member.committed_offsets(list, OFFSETS_TIMEOUT).map_err(BusError::new("fetch committed offsets"))?;
         let has_offset = |partition: &Partition| {
             let element = committed.find_partition(&self.topics().name(partition.topic), partition.index);
             element.is_some_and(|element| matches!(element.offset(), Offset::Offset(_)))

@@ -8,7 +8,7 @@ use rdkafka::{
 };
 use schemas::Topic;
 
-use crate::{Bus, BusError, GroupMetadata, Partition, client::log_ends, config::CALL_TIMEOUT, consumer::to_list};
+use crate::{Bus, BusError, GroupMetadata, Partition, client::log_ends, config::OFFSETS_TIMEOUT, consumer::to_list};
 
 /// The transactional id of commits for groups with running members.
 const ID: &str = "offsets";
@@ -54,7 +54,7 @@ impl Bus {
         let all: Vec<i32> = (0..partitions).filter_map(|index| i32::try_from(index).ok()).collect();
         let list = to_list(self.topics(), all.iter().map(|index| (Partition { topic, index: *index }, 0, None)));
         let committed =
-            consumer.committed_offsets(list, CALL_TIMEOUT).map_err(BusError::new("fetch committed offsets"))?;
+            consumer.committed_offsets(list, OFFSETS_TIMEOUT).map_err(BusError::new("fetch committed offsets"))?;
         let mut offsets = Vec::new();
         for index in all {
             let (start, end) = log_ends(&consumer, &name, index)?;

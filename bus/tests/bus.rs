@@ -6,6 +6,7 @@ use std::{
     any::Any,
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -226,6 +227,11 @@ async fn offsets_that_a_transaction_keeps_open_are_told_from_a_kafka_that_is_awa
         let group = member.group_metadata().unwrap();
         producer.send_offsets_to_transaction(&read, &group, testbed::PATIENCE).unwrap();
 
+        // A command waits longer than a member, which asks again.
+        let command = {
+            let bus = bus.clone();
+            thread::spawn(move || bus.set_offsets("g", Topic::ClicksRaw, LogEnd::Latest, OffsetScope::Missing))
+        };
         let consumer = join(&bus);
         let error = loop {
             if let Err(error) = consumer.poll(Duration::from_millis(50)) {
@@ -236,6 +242,7 @@ async fn offsets_that_a_transaction_keeps_open_are_told_from_a_kafka_that_is_awa
         assert!(error.is_transient());
         drop(consumer);
         producer.abort_transaction(testbed::PATIENCE).unwrap();
+        assert_eq!(command.join().unwrap().unwrap(), []);
         let consumer = join(&bus);
         while consumer.assignment().unwrap().is_empty() {
             assert!(consumer.poll(Duration::from_millis(50)).unwrap().is_none());
