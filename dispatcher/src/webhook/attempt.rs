@@ -140,16 +140,20 @@ impl Attempts {
         let status = answer.as_ref().map(|answer| answer.status);
         let response = answer.and_then(|answer| excerpt(&answer.body));
         self.metrics.count_attempt(outcome);
-        self.outbox.log_attempt(&Attempt { duration_ms, status, response, error, ..entry });
+        let entry = Attempt { duration_ms, status, response, error, ..entry };
         match verdict {
-            Verdict::Delivered | Verdict::Postponed { .. } => delivery.claim.complete(),
+            Verdict::Delivered | Verdict::Postponed { .. } => self.outbox.log_last_attempt(&entry, delivery.claim),
             Verdict::Retry { after, why } => {
+                self.outbox.log_attempt(&entry);
                 let next = delivery.attempt + 1;
                 let due = Timestamp::now().plus(after);
                 debug!(endpoint = %delivery.endpoint, event = %delivery.message.event_id, next, %due, why, "delivery failed: retry scheduled");
                 self.outbox.delay(delivery, next, due).await;
             }
-            Verdict::Dead { why } => self.outbox.dead_letter(delivery, why).await,
+            Verdict::Dead { why } => {
+                self.outbox.log_attempt(&entry);
+                self.outbox.dead_letter(delivery, why).await;
+            }
         }
     }
 }

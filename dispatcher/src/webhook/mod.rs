@@ -110,6 +110,9 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     part.not_ready("draining");
     readers.stop().await;
     deliverer.drain(drain).await;
+    // The offsets of deliveries are complete when the log has their attempts.
+    let logging = Arc::clone(&deliverer);
+    let _ = tokio::task::spawn_blocking(move || logging.outbox.flush_log(FLUSH)).await;
     let ended = ended.and(readers.leave().await);
     let flushed = tokio::task::spawn_blocking(move || {
         drop(table);

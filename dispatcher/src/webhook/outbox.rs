@@ -74,16 +74,28 @@ impl WebhookOutbox {
     /// Writes an attempt to the log, and never waits for Kafka: the log must hold up no
     /// delivery. Entries that Kafka does not take are counted as unrecorded.
     pub(super) fn log_attempt(&self, attempt: &Attempt) {
+        self.log(attempt, None);
+    }
+
+    /// Writes the attempt that ends a delivery to the log, and completes the delivery's claim
+    /// when Kafka has the entry or has not taken it in time. So what is done by the committed
+    /// offsets is in the log, also after a crash. Never waits.
+    pub(super) fn log_last_attempt(&self, attempt: &Attempt, claim: OffsetClaim) {
+        self.log(attempt, Some(ClaimOfEntry(Some(claim))));
+    }
+
+    fn log(&self, attempt: &Attempt, claim: Option<ClaimOfEntry>) {
         let key = attempt.endpoint.to_string();
         let value = json(attempt);
         let out = Outgoing::keyed(Topic::Attempts, key.as_bytes(), Some(&value));
         let unrecorded = self.metrics.unrecorded.clone();
-        let count_failure = move |acked: Acked| {
+        let on_ack = move |acked: Acked| {
             if acked.is_err() {
                 unrecorded.inc();
             }
+            drop(claim);
         };
-        if self.log.send(&out, count_failure).is_err() {
+        if self.log.send(&out, on_ack).is_err() {
             self.metrics.unrecorded.inc();
         }
     }
@@ -146,8 +158,7 @@ impl WebhookOutbox {
     pub(super) fn skip(&self, delivery: InFlight, why: &'static str) {
         self.metrics.count_attempt(Outcome::Skipped);
         let entry = delivery.log_entry(Timestamp::now(), Outcome::Skipped);
-        self.log_attempt(&Attempt { error: Some(why.to_owned()), ..entry });
-        delivery.claim.complete();
+        self.log_last_attempt(&Attempt { error: Some(why.to_owned()), ..entry }, delivery.claim);
     }
 
     /// Reports the health of an endpoint, and returns when Kafka has the report.
@@ -155,6 +166,13 @@ impl WebhookOutbox {
         if let Err(TooLarge) = self.produce(Topic::Health, &report.key(&self.process), &json(report)).await {
             error!(topic = Topic::Health.suffix(), "topic refuses even the smallest record: health not reported");
         }
+    }
+
+    /// Waits until Kafka has the log of attempts, at most `patience`, so that the claims of
+    /// deliveries are complete. Blocks.
+    pub(super) fn flush_log(&self, patience: Duration) {
+        // Those that are left are counted by the next flush.
+        let _ = self.log.drain(patience);
     }
 
     /// Waits until Kafka has every record, at most `patience`, and returns the
@@ -220,6 +238,18 @@ async fn retried<F: Future<Output = Result<(), BusError>>>(
                 warn(&error);
                 tokio::time::sleep(backoff.next()).await;
             }
+        }
+    }
+}
+
+/// The claim of a delivery that waits for its entry in the log. It is complete when this is
+/// dropped, also where the producer refuses the entry: a log that is full holds up no offset.
+struct ClaimOfEntry(Option<OffsetClaim>);
+
+impl Drop for ClaimOfEntry {
+    fn drop(&mut self) {
+        if let Some(claim) = self.0.take() {
+            claim.complete();
         }
     }
 }
