@@ -10,10 +10,12 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
 };
+use schemas::Timestamp;
 
 use crate::{
     Bus, BusError, Partition, Record,
     client::{QuietContext, log_ends},
+    config::CALL_TIMEOUT,
 };
 
 /// How long a poll waits.
@@ -49,6 +51,26 @@ impl LogReader {
         let name = self.bus.topics().name(partition.topic);
         let (begin, end) = log_ends(&self.consumer, &name, partition.index)?;
         Ok(begin..end)
+    }
+
+    /// Returns the first offset of `partition` whose record is not older than `at`; behind
+    /// the last record if all are older. The time is the one that the topic keeps.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn offset_at(&self, partition: Partition, at: Timestamp) -> Result<i64, BusError> {
+        let failed = |source| BusError::Kafka { what: "look for the offset of a time", source };
+        let name = self.bus.topics().name(partition.topic);
+        let mut list = TopicPartitionList::new();
+        let time = Offset::Offset(at.as_millis().max(0));
+        list.add_partition_offset(&name, partition.index, time).map_err(failed)?;
+        let found = self.consumer.offsets_for_times(list, CALL_TIMEOUT).map_err(failed)?;
+        let found = found.find_partition(&name, partition.index).ok_or(KafkaError::Canceled).map_err(failed)?;
+        found.error().map_err(failed)?;
+        match found.offset() {
+            Offset::Offset(offset) => Ok(offset),
+            _ => Ok(self.range(partition)?.end),
+        }
     }
 
     /// Calls `visit` with every record of `partition` in `offsets`, until `visit`

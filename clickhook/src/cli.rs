@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     commands::{
-        campaigns, check_config, conversions, dead, domains, endpoints, engines, keys, links, listen, migrate, offsets,
-        partitions, spool, stats, trigger, verify, workspaces,
+        audit, campaigns, check_config, conversions, dead, domains, endpoints, engines, keys, links, listen, migrate,
+        offsets, partitions, spool, stats, trigger, verify, workspaces,
     },
     roles::{self, Half, PipelineRole, RoleArgs},
     up,
@@ -75,6 +75,8 @@ enum TopCommand {
     Verify(verify::VerifyArgs),
     /// Ask how often a link was followed.
     Stats(stats::StatsArgs),
+    /// Check that everything that was captured is delivered, waiting, dead or skipped.
+    Audit(audit::AuditArgs),
     /// List and show dead letters, and decide on bundles that may be second copies.
     #[command(subcommand)]
     Dead(dead::DeadCommand),
@@ -104,7 +106,7 @@ struct DispatcherArgs {
     only: Option<Half>,
 }
 
-/// Runs the command of the command line. Most commands only fail or succeed; four
+/// Runs the command of the command line. Most commands only fail or succeed; five
 /// choose their exit code themselves.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let Cli { command } = Cli::parse();
@@ -130,6 +132,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         TopCommand::Trigger(args) => trigger::run(args),
         TopCommand::Verify(args) => return verify::run(args),
         TopCommand::Stats(args) => stats::run(args),
+        TopCommand::Audit(args) => return runtime()?.block_on(audit::run(&args)),
         TopCommand::Dead(command) => runtime()?.block_on(dead::run(command)),
         TopCommand::Offsets(command) => offsets::run(command),
         TopCommand::Partitions(command) => runtime()?.block_on(partitions::run(command)),

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Delivery, Timestamp};
+use crate::{Delivery, EndpointId, EventId, Timestamp};
 
 /// The bytes that a payload may take as a JSON string. Kafka takes records of up to
 /// 4,000,000 bytes from clickhook's producers; the rest of a dead letter needs less
@@ -19,6 +19,8 @@ const REASON_BYTES: usize = 64 << 10;
 /// The bytes that a bundle's id may take as a JSON string. It is a header of a record
 /// that anyone may have produced.
 const BUNDLE_BYTES: usize = 1 << 10;
+/// The words of a reason before the ids of a delivery that was left out.
+const CUT: &str = "; its content was cut: ";
 
 /// The place that a dead letter's record was read from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,11 +100,23 @@ impl Dead {
         (self.delivery.is_some() || self.payload.is_some()).then(|| self.with_excerpt())
     }
 
+    /// Returns the event and the endpoint of the delivery that was given up, also where the
+    /// delivery itself was left out. Returns none of a record that was given up.
+    #[must_use]
+    pub fn delivery_ids(&self) -> Option<(EventId, EndpointId)> {
+        if let Some(delivery) = &self.delivery {
+            return Some((delivery.event_id, delivery.endpoint));
+        }
+        let (_, cut) = self.reason.rsplit_once(CUT)?;
+        let (event, endpoint) = cut.split_once(" for ")?;
+        Some((event.parse().ok()?, endpoint.parse().ok()?))
+    }
+
     /// Replaces the content by an excerpt of it, and an excerpt by nothing. The reason
     /// says once that the content was cut, and names a delivery that is left out.
     fn with_excerpt(mut self) -> Self {
         if let Some(delivery) = self.delivery.take() {
-            self.reason += &format!("; its content was cut: {} for {}", delivery.event_id, delivery.endpoint);
+            self.reason += &format!("{CUT}{} for {}", delivery.event_id, delivery.endpoint);
             self.payload = Some(delivery.body);
         }
         if let Some(content) = self.payload.take() {
@@ -189,6 +203,30 @@ mod tests {
         assert_eq!(empty.payload, None);
         assert_eq!(empty.payload_bytes, Some(content.len() as u64));
         assert_eq!(empty.smaller(), None);
+    }
+
+    #[test]
+    fn a_dead_letter_names_its_delivery_also_where_it_is_cut() {
+        let ids = (EventId::from_bits(1), EndpointId::from_bits(2));
+        let delivery = Delivery {
+            v: 1,
+            endpoint: ids.1,
+            workspace: crate::WorkspaceId::default(),
+            event_id: ids.0,
+            event: crate::EventName::LinkClicked,
+            attempt: 6,
+            due: Timestamp::now(),
+            held_since: None,
+            body: "x".to_owned(),
+            traceparent: None,
+        };
+        let mut dead = Some(Dead::of_delivery("why; its".to_owned(), Timestamp::now(), origin(), delivery));
+        while let Some(letter) = dead {
+            assert_eq!(letter.delivery_ids(), Some(ids));
+            dead = letter.smaller();
+        }
+        let record = Dead::of_record("its content was bad".to_owned(), Timestamp::now(), origin(), "x");
+        assert_eq!(record.delivery_ids(), None);
     }
 
     proptest! {

@@ -116,6 +116,10 @@ pub struct Endpoint {
     /// reported of it before does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled_at: Option<Timestamp>,
+    /// The time since which the events and filters are as they are. Endpoints of an earlier
+    /// version have none until their next change of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscribed_at: Option<Timestamp>,
     /// The signing secret (`whsec_…`), sealed.
     pub secret: SealedSecret,
     /// The time at which the endpoint was created.

@@ -4,8 +4,9 @@
 //! ([`Table`], `migrations/`), how a row is laid out ([`rows`]), how a block of
 //! rows is inserted and looked for ([`Insertion`]), the clicks of conversions
 //! ([`Store::clicks_by_id`]), the queries of the statistics
-//! and limits ([`LinkClicks`], [`Store::link_totals`], [`Store::conversions`]), and how a
-//! person's rows are deleted ([`Store::erase`]). It does not know Kafka:
+//! and limits ([`LinkClicks`], [`Store::link_totals`], [`Store::conversions`]), how a
+//! person's rows are deleted ([`Store::erase`]), and how many rows came from which records
+//! ([`Store::row_counts`]). It does not know Kafka:
 //! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
 //! counts as stored.
 
@@ -16,6 +17,7 @@ mod erasure;
 mod error;
 mod insert;
 mod migrate;
+mod row_counts;
 mod rowbinary;
 pub mod rows;
 mod stats;
@@ -29,6 +31,7 @@ pub use erasure::{Erased, Person, PersonRows};
 pub use error::{Fault, StoreError};
 pub use insert::{Insertion, Span};
 pub use migrate::Migrated;
+pub use row_counts::{PartitionRange, RowCount};
 pub use rowbinary::RowWriter;
 pub use stats::LinkClicks;
 pub use table::Table;

@@ -1,6 +1,7 @@
 //! The commands that are not roles, one a file. `resource` is shared by the commands on
 //! resources of the API.
 
+pub(crate) mod audit;
 pub(crate) mod campaigns;
 pub(crate) mod check_config;
 pub(crate) mod conversions;

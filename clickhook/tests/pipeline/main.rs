@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod advice;
+mod audit;
 mod brokers;
 mod conformance;
 mod conversions;

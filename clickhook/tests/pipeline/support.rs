@@ -150,6 +150,14 @@ impl PipelineApi {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
+    pub(crate) fn patch(&self, path: &str, body: &Value) -> Value {
+        let request = self.agent.patch(format!("{}{path}", self.base)).header("authorization", &self.authorization);
+        let mut answer = request.send_json(body).unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        assert!(answer.status().is_success(), "{path}: {} {text}", answer.status());
+        serde_json::from_str(&text).unwrap()
+    }
+
     pub(crate) fn get(&self, path: &str) -> Value {
         let answer = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.authorization).call();
         serde_json::from_str(&answer.unwrap().body_mut().read_to_string().unwrap()).unwrap()

@@ -238,6 +238,7 @@ mod tests {
             status_reason: None,
             failing_since: None,
             enabled_at: None,
+            subscribed_at: None,
             secret: SealedSecret { key: String::new(), nonce: String::new(), sealed: String::new() },
             created_at: at(0),
             updated_at: at(0),

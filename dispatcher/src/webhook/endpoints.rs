@@ -293,6 +293,7 @@ mod tests {
             status_reason: None,
             failing_since: None,
             enabled_at: None,
+            subscribed_at: None,
             secret: vault().seal(&id.to_string(), service::secret::mint().expose().as_bytes()),
             created_at: AT,
             updated_at: AT,

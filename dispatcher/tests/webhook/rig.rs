@@ -69,6 +69,7 @@ impl Rig {
             status_reason: None,
             failing_since: None,
             enabled_at: None,
+            subscribed_at: None,
             secret: self.vault.seal(&id.to_string(), secret.expose().as_bytes()),
             created_at: now,
             updated_at: now,

@@ -144,6 +144,7 @@ impl NewEndpoint {
             status_reason: None,
             failing_since: None,
             enabled_at: None,
+            subscribed_at: Some(at),
             secret,
             created_at: at,
             updated_at: at,
@@ -193,6 +194,9 @@ impl EndpointPatch {
         }
         if new.status != EndpointStatus::Disabled {
             new.status_reason = None;
+        }
+        if new.events != endpoint.events || new.filters != endpoint.filters {
+            new.subscribed_at = Some(at);
         }
         check(&new, rules, &mut checker);
         if new != *endpoint {
