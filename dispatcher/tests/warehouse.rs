@@ -225,22 +225,7 @@ async fn every_record_becomes_its_row_or_is_buried() {
         converted.id = EventId::of("default", converted.event, &nth.to_string(), "", converted.timestamp);
         bed.produce(Topic::Events, &envelope(converted, None)).await;
     }
-    let attempt = Attempt {
-        v: 1,
-        id: AttemptId::mint(),
-        endpoint: EndpointId::mint(),
-        workspace: WorkspaceId::default(),
-        event_id: event(1, "").id,
-        event: EventName::LinkClicked,
-        attempt: 1,
-        at: Timestamp::now(),
-        duration_ms: 7,
-        outcome: Outcome::Delivered,
-        status: Some(200),
-        error: None,
-        response: None,
-    };
-    bed.produce(Topic::Attempts, &serde_json::to_vec(&attempt).unwrap()).await;
+    bed.produce(Topic::Attempts, &attempt()).await;
     bed.has_clicks(300).await;
     eventually("the other tables have their rows", async || {
         let rows = bed.count("count() FROM link_events").await + bed.count("count() FROM deliveries").await;
@@ -339,25 +324,97 @@ async fn a_token_that_stands_for_nothing_is_not_believed() {
     next.stop().await;
 }
 
+/// Returns what puts `clicks` into a state in which it takes no rows, what puts it right
+/// again, and a word that the reason has.
+fn ways_to_break_clicks() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
+        (
+            "ALTER TABLE clicks ADD CONSTRAINT no_sale CHECK slug != 'sale'",
+            "ALTER TABLE clicks DROP CONSTRAINT no_sale",
+            "no_sale",
+        ),
+        (
+            "ALTER TABLE clicks MODIFY SETTING table_readonly = 1",
+            "ALTER TABLE clicks MODIFY SETTING table_readonly = 0",
+            "readonly",
+        ),
+        ("ALTER TABLE clicks DROP COLUMN utm_term", "ALTER TABLE clicks ADD COLUMN utm_term String", "utm_term"),
+        ("DETACH TABLE clicks", "ATTACH TABLE clicks", "clicks"),
+    ]
+}
+
+impl Running {
+    /// Waits until the warehouse waits because of a table, for a reason that has a word.
+    async fn waits_for(&self, table: &str, word: &str) {
+        eventually(&format!("the warehouse waits for {table} and says {word}"), async || {
+            let why = self.health.waiting().remove("warehouse")?;
+            (why.starts_with(&format!("{table}: ")) && why.contains(word)).then_some(())
+        })
+        .await;
+    }
+}
+
+fn attempt() -> Vec<u8> {
+    let attempt = Attempt {
+        v: 1,
+        id: AttemptId::mint(),
+        endpoint: EndpointId::mint(),
+        workspace: WorkspaceId::default(),
+        event_id: event(1, "").id,
+        event: EventName::LinkClicked,
+        attempt: 1,
+        at: Timestamp::now(),
+        duration_ms: 7,
+        outcome: Outcome::Delivered,
+        status: Some(200),
+        error: None,
+        response: None,
+    };
+    serde_json::to_vec(&attempt).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_is_refused_is_buried_alone() {
+async fn a_table_that_takes_no_rows_waits_alone_until_it_is_put_right() {
     let bed = Bed::new().await;
-    bed.run("ALTER TABLE clicks ADD CONSTRAINT no_poison CHECK slug != 'poison'").await;
-    for nth in 0..300 {
-        let slug = if nth % 100 == 37 { "poison" } else { "sale" };
-        bed.produce(Topic::Clicks, &click(nth, slug)).await;
-    }
     let running = bed.start(quick());
-    bed.has_clicks(297).await;
-    let dead = testbed::read(&bed.bus, Topic::Dead, |dead| dead.len() == 3).await;
-    running.stop().await;
-    assert_eq!(dead.len(), 3);
-    for read in dead {
-        let dead: Dead = serde_json::from_str(&read.value).unwrap();
-        assert!(dead.reason.contains("no_poison"), "{}", dead.reason);
-        assert_eq!(dead.origin.topic, bed.bus.topics().name(Topic::Clicks));
-        assert!(dead.payload.unwrap().contains("poison"));
+    let mut rounds = 0;
+    for (broken, mended, word) in ways_to_break_clicks() {
+        bed.run(broken).await;
+        rounds += 1;
+        bed.clicks(10, "sale").await;
+        running.waits_for("clicks", word).await;
+        // Nothing else waits for it.
+        bed.produce(Topic::Attempts, &attempt()).await;
+        eventually("another table takes its rows", async || {
+            (bed.count("count() FROM deliveries").await == rounds).then_some(())
+        })
+        .await;
+        bed.run(mended).await;
+        bed.has_clicks(rounds * 10).await;
+        eventually("the warehouse is ready again", async || running.health.is_ready().then_some(())).await;
     }
+    running.stop().await;
+    bed.clicks(1, "sale").await;
+    assert!(testbed::read(&bed.bus, Topic::Dead, |_| true).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_fails_is_named_and_doubles_nothing() {
+    let bed = Bed::new().await;
+    bed.run("CREATE TABLE sizes (id String, n UInt32) ENGINE = MergeTree ORDER BY id").await;
+    bed.run("CREATE MATERIALIZED VIEW sizes_mv TO sizes AS SELECT id, toUInt32(slug) AS n FROM clicks").await;
+    let running = bed.start(quick());
+    for slug in ["1", "300x250", "2"] {
+        bed.clicks(20, slug).await;
+    }
+    running.waits_for("clicks", &format!("the view {}.sizes_mv fails", bed.config.database)).await;
+    bed.has_clicks(60).await;
+    bed.run("DROP VIEW sizes_mv").await;
+    bed.clicks(20, "3").await;
+    bed.has_clicks(80).await;
+    eventually("the warehouse is ready again", async || running.health.is_ready().then_some(())).await;
+    running.stop().await;
+    assert!(testbed::read(&bed.bus, Topic::Dead, |_| true).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -451,7 +508,17 @@ async fn killed_and_stalled_owners_leave_every_row_once() {
     let mut left = Process::start(&bed, "left");
     let right = Process::start(&bed, "right");
     let mut produced = 0;
+    let mut broken = ways_to_break_clicks().into_iter();
+    let mut mend = None;
     for round in 0..12 {
+        if let Some(mended) = mend.take() {
+            bed.run(mended).await;
+        } else if round < 8
+            && let Some((breaks, mended, _)) = broken.next()
+        {
+            bed.run(breaks).await;
+            mend = Some(mended);
+        }
         bed.clicks(200, "sale").await;
         produced += 200;
         if round % 2 == 0 {
@@ -472,4 +539,5 @@ async fn killed_and_stalled_owners_leave_every_row_once() {
     // Also not after the last of them is gone.
     drop((left, right));
     bed.has_clicks(produced + 200).await;
+    assert!(testbed::read(&bed.bus, Topic::Dead, |_| true).await.is_empty());
 }

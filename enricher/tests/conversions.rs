@@ -78,7 +78,7 @@ impl JoinRig {
             rows::click(&envelope, Source { topic: "t", partition: 0, offset }, &mut block).unwrap();
         }
         let token = testbed::unique("block");
-        let insertion = Insertion { table: Table::Clicks, rows: block.into(), query_id: token.clone(), token };
+        let insertion = Insertion { table: Table::Clicks, rows: vec![block.into()], query_id: token.clone(), token };
         self.store.insert(insertion).await.unwrap();
     }
 

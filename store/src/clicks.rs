@@ -149,7 +149,7 @@ impl Store {
             return Ok(HashMap::new());
         }
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        // Above its default the limit turns the index `by_id` off without a word.
+        // Above its default the limit turns the index `by_row` off without a word.
         let sql = format!(
             "SELECT {COLUMNS} FROM clicks WHERE id IN {{ids:Array(String)}} \
              SETTINGS max_projection_rows_to_use_projection_index = 100000000"

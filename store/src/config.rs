@@ -141,8 +141,13 @@ impl Store {
         self.client.clone().with_database(&self.config.database)
     }
 
+    /// Returns a question or statement inside the database. ClickHouse ends a question
+    /// whose time limit is over, or whose asker is gone: by default it would go on reading
+    /// for nobody.
     pub(crate) fn query(&self, sql: &str) -> Query {
-        self.inside().query(sql)
+        let limit = Duration::from_millis(self.config.query_timeout_ms);
+        let query = self.inside().query(sql).with_setting("cancel_http_readonly_queries_on_client_close", "1");
+        limited(query, limit)
     }
 
     pub(crate) async fn timed<T>(
@@ -162,6 +167,11 @@ impl Store {
             Err(_) => Err(StoreError::Silent { url: self.config.url.clone(), limit }),
         }
     }
+}
+
+/// Gives ClickHouse a time limit for a query.
+pub(crate) fn limited(query: Query, limit: Duration) -> Query {
+    query.with_setting("max_execution_time", limit.as_secs_f64().to_string())
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! The deletion of a person's rows, and the count that proves it. Only `clicks` and
-//! `conversions` tell of persons. The rows are masked at once by a lightweight delete, and
-//! leave the disk when ClickHouse merges their parts.
+//! `conversions` tell of persons.
+//!
+//! A lightweight delete masks the rows at once, and drops the projections of the parts
+//! that held them: ClickHouse does not take masked rows out of a projection that has rows
+//! (its issue 111791), which would answer with them. Then, in the background, the masked
+//! rows are taken off the disk and the projections are built again.
 
 use std::time::Duration;
 
 use clickhouse::query::Query;
 use schemas::WorkspaceId;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, config::limited};
 
 /// The fact by which a person's rows are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +108,26 @@ impl Store {
             query.param("workspace", workspace.as_str()).param("person", person.text())
         };
         let limit = Duration::from_millis(self.config().insert_timeout_ms);
+        let query = |begin: &str| limited(query(begin), limit);
         let before = self.within(limit, query("SELECT count()").fetch_one()).await?;
         if before == 0 {
             return Ok((0, 0));
         }
         self.within(limit, query("DELETE").execute()).await?;
+        if let Err(error) = self.purge(table).await {
+            warn!(table, %error, "deleted rows not purged: they leave the disk when ClickHouse merges their parts");
+        }
         let after = self.within(limit, query("SELECT count()").fetch_one()).await?;
         Ok((before, after))
+    }
+
+    /// Lets ClickHouse take masked rows of a table off the disk, and build the projections
+    /// of their parts. Returns without waiting for it.
+    async fn purge(&self, table: &str) -> Result<(), StoreError> {
+        let names = "SELECT name FROM system.projections WHERE database = currentDatabase() AND table = ?";
+        let projections: Vec<String> = self.timed(self.query(names).bind(table).fetch_all()).await?;
+        let built = projections.iter().map(|name| format!(", MATERIALIZE PROJECTION {name}"));
+        let statement = format!("ALTER TABLE {table} APPLY DELETED MASK{}", built.collect::<String>());
+        self.timed(self.query(&statement).with_setting("mutations_sync", "0").execute()).await
     }
 }

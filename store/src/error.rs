@@ -1,5 +1,6 @@
-//! The errors of ClickHouse, divided into those that a row causes and those that pass
-//! with time.
+//! The errors of ClickHouse. None of them is a row's fault: rows are checked before they
+//! are sent, and their format says the types of their columns. So whatever ClickHouse
+//! objects to is the state of the server or of a table, and passes or is put right.
 
 use std::time::Duration;
 
@@ -31,6 +32,16 @@ pub enum StoreError {
         /// ClickHouse's words.
         reason: String,
     },
+    /// A materialized view refused a block. The block may be in its table nevertheless.
+    #[error("the view {view} fails, correct it or drop it: ClickHouse refuses (code {code}): {reason}")]
+    View {
+        /// The view, with its database.
+        view: String,
+        /// ClickHouse's error code.
+        code: u32,
+        /// ClickHouse's words.
+        reason: String,
+    },
     /// The database was made by a newer program.
     #[error(
         "database {database} is at version {found}, this program knows up to {known}: run a program at least as new as the \
@@ -46,50 +57,18 @@ pub enum StoreError {
     },
 }
 
-/// The cause of a failed insert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// A row: the same block will never be taken.
-    Row,
-    /// The present state: memory, too many parts, the network, a missing table or
-    /// right. The same block may be taken later.
-    Moment,
-}
-
-/// The codes with which ClickHouse refuses a block for its content. All other errors
-/// are retried, also `CANNOT_READ_ALL_DATA`, which a connection that broke
-/// half-way through a block causes.
-const ROW_CODES: &[u32] = &[
-    6,   // CANNOT_PARSE_TEXT
-    25,  // CANNOT_PARSE_ESCAPE_SEQUENCE
-    26,  // CANNOT_PARSE_QUOTED_STRING
-    27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED
-    38,  // CANNOT_PARSE_DATE
-    41,  // CANNOT_PARSE_DATETIME
-    53,  // TYPE_MISMATCH
-    69,  // ARGUMENT_OUT_OF_BOUND
-    70,  // CANNOT_CONVERT_TYPE
-    72,  // CANNOT_PARSE_NUMBER
-    117, // INCORRECT_DATA
-    128, // TOO_LARGE_ARRAY_SIZE
-    131, // TOO_LARGE_STRING_SIZE
-    321, // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
-    349, // CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
-    395, // FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
-    407, // DECIMAL_OVERFLOW
-    469, // VIOLATED_CONSTRAINT
-    676, // CANNOT_PARSE_IPV4 and its kin
-    691, // UNKNOWN_ELEMENT_OF_ENUM
-];
-
 impl StoreError {
     pub(crate) fn new(url: &str, error: clickhouse::error::Error) -> Self {
         match error {
             clickhouse::error::Error::BadResponse(text) => {
                 let code = code_of(&text);
                 // The version and the stack say nothing to a person here.
-                let reason: String = text.lines().next().unwrap_or_default().chars().take(1000).collect();
-                Self::Refused { code, reason }
+                let line = text.lines().next().unwrap_or_default();
+                let reason: String = line.chars().take(1000).collect();
+                match view_of(line) {
+                    Some(view) => Self::View { view, code, reason },
+                    None => Self::Refused { code, reason },
+                }
             }
             clickhouse::error::Error::TimedOut => {
                 Self::Unreachable { url: url.to_owned(), reason: "timed out".to_owned() }
@@ -98,19 +77,10 @@ impl StoreError {
         }
     }
 
-    /// Returns the cause of the error.
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        match self {
-            Self::Refused { code, .. } if ROW_CODES.contains(code) => Fault::Row,
-            _ => Fault::Moment,
-        }
-    }
-
     /// ClickHouse's code, where it refused.
     pub(crate) const fn code(&self) -> Option<u32> {
         match self {
-            Self::Refused { code, .. } => Some(*code),
+            Self::Refused { code, .. } | Self::View { code, .. } => Some(*code),
             _ => None,
         }
     }
@@ -121,6 +91,13 @@ fn code_of(text: &str) -> u32 {
     let Some((_, rest)) = text.split_once("Code: ") else { return 0 };
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
+}
+
+/// Returns the view in `…: while pushing to view db.name (uuid)`.
+fn view_of(line: &str) -> Option<String> {
+    let (_, rest) = line.rsplit_once("while pushing to view ")?;
+    let end = rest.find([' ', ',', ':']).unwrap_or(rest.len());
+    Some(rest[..end].trim_end_matches('.').to_owned())
 }
 
 /// An error with what caused it: hyper's own words are in its sources.
@@ -142,13 +119,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_tells_a_bad_row_from_a_bad_moment() {
+    fn a_refusal_has_its_code_and_the_view_that_caused_it() {
         let refused = |text: &str| StoreError::new("", clickhouse::error::Error::BadResponse(text.to_owned()));
-        let row = refused("Code: 469. DB::Exception: Constraint `c` for table t is violated\nstack");
-        assert_eq!((row.code(), row.fault()), (Some(469), Fault::Row));
-        assert!(!row.to_string().contains("stack"));
-        for text in ["Code: 241. DB::Exception: memory", "Code: 252. too many parts", "502 Bad Gateway"] {
-            assert_eq!(refused(text).fault(), Fault::Moment, "{text}");
-        }
+        let constraint = refused("Code: 469. DB::Exception: Constraint `c` for table t is violated\nstack");
+        assert_eq!(constraint.code(), Some(469));
+        assert!(!constraint.to_string().contains("stack"));
+        let view =
+            refused("Code: 6. DB::Exception: Cannot parse 'x': while pushing to view db.sizes. (CANNOT_PARSE_TEXT)");
+        assert!(matches!(&view, StoreError::View { view, code: 6, .. } if view == "db.sizes"), "{view:?}");
+        assert!(view.to_string().starts_with("the view db.sizes fails"));
+        assert_eq!(refused("502 Bad Gateway").code(), Some(0));
     }
 }

@@ -1,13 +1,12 @@
-//! Inserting a block of rows, and finding out which rows are present.
+//! Inserting a block of rows.
 //!
 //! One insert is one block, and so one part for each month that it touches. A part is
 //! inserted whole or not at all, but of a block that touches two months only one part
 //! may be there. After an uncertain insert, look for rows and not for blocks.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use schemas::Timestamp;
 use tracing::debug;
 
 use crate::{Store, StoreError, Table};
@@ -20,32 +19,13 @@ const ONE_BLOCK: &str = "10000000";
 pub struct Insertion {
     /// The table that the rows go to.
     pub table: Table,
-    /// The rows, as [`rows`](crate::rows) writes them.
-    pub rows: Bytes,
+    /// The rows, as [`rows`](crate::rows) writes them, in pieces of one or more.
+    pub rows: Vec<Bytes>,
     /// The deduplication token. ClickHouse takes a block with the same token once, as
     /// long as it remembers the token.
     pub token: String,
     /// The id of the query in `system.processes`.
     pub query_id: String,
-}
-
-/// The offsets of a partition, and the times, between which rows are looked for.
-#[derive(Clone, Debug)]
-pub struct Span<'a> {
-    /// The table of the rows.
-    pub table: Table,
-    /// The topic that the rows came from.
-    pub topic: &'a str,
-    /// The partition that the rows came from.
-    pub partition: u16,
-    /// The first offset.
-    pub first: u64,
-    /// The last offset.
-    pub last: u64,
-    /// The earliest time of a row.
-    pub since: Timestamp,
-    /// The latest time of a row.
-    pub until: Timestamp,
 }
 
 impl Store {
@@ -73,32 +53,12 @@ impl Store {
             .with_setting("max_partitions_per_insert_block", "0");
         let limit = Duration::from_millis(self.config().insert_timeout_ms);
         self.within(limit, async {
-            insert.send(insertion.rows).await?;
+            for piece in insertion.rows {
+                insert.send(piece).await?;
+            }
             insert.end().await
         })
         .await
-    }
-
-    /// Returns the rows of a span that are present, each by its offset and id.
-    ///
-    /// # Errors
-    /// When ClickHouse does not answer.
-    pub async fn present(&self, span: &Span<'_>) -> Result<HashSet<(u64, String)>, StoreError> {
-        let sql = format!(
-            "SELECT kafka_offset, id FROM {} WHERE kafka_topic = {{topic:String}} AND kafka_partition = {{partition:UInt16}} \
-             AND kafka_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}} \
-             AND timestamp BETWEEN fromUnixTimestamp64Milli({{since:Int64}}) AND fromUnixTimestamp64Milli({{until:Int64}})",
-            span.table.name()
-        );
-        let query = self
-            .query(&sql)
-            .param("topic", span.topic)
-            .param("partition", span.partition)
-            .param("first", span.first)
-            .param("last", span.last)
-            .param("since", span.since.as_millis())
-            .param("until", span.until.as_millis());
-        Ok(self.timed(query.fetch_all::<(u64, String)>()).await?.into_iter().collect())
     }
 
     /// Ends the queries whose id begins with `prefix`, and returns when none is left, so

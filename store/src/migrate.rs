@@ -21,6 +21,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "deliveries", sql: include_str!("../migrations/0003_deliveries.sql") },
     Migration { version: 4, name: "click_facts", sql: include_str!("../migrations/0004_click_facts.sql") },
     Migration { version: 5, name: "conversions", sql: include_str!("../migrations/0005_conversions.sql") },
+    Migration { version: 6, name: "rows_by_id", sql: include_str!("../migrations/0006_rows_by_id.sql") },
 ];
 
 /// The newest version that this program knows.

@@ -24,7 +24,8 @@ async fn insert(store: &Store, visits: &[(&str, LinkId, EventName)]) {
         let envelope = Envelope { v: 1, workspace: (*workspace).into(), ip_key: None, endpoint: None, event };
         rows::click(&envelope, Source { topic: "t.clicks", partition: 0, offset }, &mut block).unwrap();
     }
-    let insertion = Insertion { table: Table::Clicks, rows: block.into(), token: unique("t"), query_id: unique("q") };
+    let insertion =
+        Insertion { table: Table::Clicks, rows: vec![block.into()], token: unique("t"), query_id: unique("q") };
     store.insert(insertion).await.unwrap();
 }
 

@@ -9,18 +9,18 @@ use service::ConfigError;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The most rows of a partition's block.
+    /// The most rows of an insert, which holds those of all partitions of a process.
     pub max_rows: usize,
-    /// The most memory of a partition's block, roughly. A partition has up to two
-    /// blocks.
+    /// The most bytes of an insert, roughly. While one is under way, the rows of the next
+    /// are collected.
     pub max_bytes: usize,
-    /// The longest time that a row waits for others before its block is inserted.
+    /// The longest time that a row waits for others before it is inserted.
     pub max_wait_ms: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_rows: 50_000, max_bytes: 16 << 20, max_wait_ms: 1000 }
+        Self { max_rows: 50_000, max_bytes: 32 << 20, max_wait_ms: 1000 }
     }
 }
 
@@ -40,6 +40,11 @@ impl Config {
             return Err(ConfigError::value("warehouse.max_wait_ms", self.max_wait_ms, "10 to 60000"));
         }
         Ok(())
+    }
+
+    /// Reports whether blocks with so many rows and bytes should take no more records.
+    pub(super) const fn is_full(&self, (rows, bytes): (usize, usize)) -> bool {
+        rows >= self.max_rows || bytes >= self.max_bytes
     }
 
     pub(super) const fn max_wait(&self) -> Duration {

@@ -1,53 +1,62 @@
 //! The warehouse: writes events and attempts to ClickHouse, each exactly once.
 //!
 //! One thread owns the consumer. It collects records into one block of rows per
-//! partition (`block.rs`) and inserts the blocks in rounds (`worker.rs`). The steps of
-//! a partition's blocks are decided by `track.rs` and carried out by `sink.rs`.
+//! partition (`block.rs`) and inserts the blocks in rounds (`worker.rs`): one insert a
+//! table, with the rows of all partitions, so that the number of parts does not grow with
+//! the number of partitions. The steps of a partition's blocks are decided by `track.rs`
+//! and carried out by `sink.rs`.
 //!
 //! # Why each row is present exactly once
 //!
 //! Kafka's offset and ClickHouse's part cannot be committed together, so every insert
 //! is recorded first. There are two rules:
 //!
-//! 1. **Record, then insert.** Before a block is inserted, its offset range is
-//!    committed as the *metadata of the old offset* (`range.rs`), synchronously. A
-//!    member that lost the partition cannot commit, so it cannot insert rows that the
-//!    new owner does not know of. The next commit moves the offset, and may record the
-//!    next range at the same time.
+//! 1. **Record, then insert.** Before a block is inserted, its offset range and the
+//!    number of the insert, drawn at random, are committed as the *metadata of the old
+//!    offset* (`range.rs`), synchronously, and for each partition whose rows the insert
+//!    holds. A member that lost the partitions cannot commit, so it cannot insert rows
+//!    that the new owner does not know of. The next commit moves the offset, and may
+//!    record the next range at the same time.
 //! 2. **Settle by looking.** A process that finds a recorded range (after a restart,
-//!    as a new owner, or after an answer that never came) reads exactly those records
-//!    again, ends queries of that range that still run, and looks which of its rows
-//!    are in the table. Rows carry topic, partition and offset, and are compared by
-//!    offset *and* id. Only the missing rows are inserted.
+//!    as a new owner, after an error or an answer that never came) reads exactly those
+//!    records again, ends queries of that insert that still run, and looks which of the
+//!    range's rows are in the table. Rows carry topic, partition and offset, and are
+//!    compared by offset *and* id. Only the missing rows are inserted.
 //!
-//! Rows are looked up, not blocks, because a block that touches two months becomes two
-//! parts, and a kill may leave one of them. Records of `events` make rows of two tables:
-//! their block is an insert into each, and a kill may leave one of these, too.
+//! Each partition is settled by its own range, whoever settles the others. Rows are looked
+//! up, not blocks, because a block that touches two months becomes two parts, and a kill
+//! may leave one of them. Records of `events` make rows of two tables: their block is an
+//! insert into each, and a kill may leave one of these, too.
 //!
-//! The deduplication token is made of the range and its first row. It is not the
-//! reason why rows are single: ClickHouse does not commit its record of tokens and its
-//! parts together, so it may report a missing part as present, and forget the token of
-//! a part that is present. The token serves for one case that looking cannot see: an
-//! insert that *still arrives* (its owner was suspended after it recorded the range,
-//! or the request is in a socket's buffer). Hence the order: look, insert the missing
-//! rows under the recorded token, so that the late insert is dropped, and look again.
-//! Rows that are missing then are inserted under a fresh token, whose number is
-//! recorded first like any other range. That answer is believed, because rows whose
-//! retention is over vanish at once, and would be missing for ever.
+//! The insert's number is its deduplication token. It is not the reason why rows are
+//! single: ClickHouse does not commit its record of tokens and its parts together, so it
+//! may report a missing part as present, and forget the token of a part that is present.
+//! The token serves for one case that looking cannot see: an insert that *still arrives*
+//! (its owner was suspended after it recorded the ranges, or the request is in a socket's
+//! buffer). Hence the order: look, insert the missing rows of the range under the recorded
+//! token, so that ClickHouse drops the late insert, and look again. Rows that are missing
+//! then, because another partition's owner has used the token up before, are inserted
+//! under a fresh token, which is recorded first like any other. That answer is believed,
+//! because rows whose retention is over vanish at once, and would be missing for ever.
 //!
-//! The window of tokens (`non_replicated_deduplication_window`) covers hours of
-//! inserts. An owner that is suspended for longer, between its commit and its insert,
-//! is the one case that is left. Each ClickHouse server has its own tokens, so several
-//! servers behind one address are not supported.
+//! A member whose insert was dropped for that reason hears no error. It does not move the
+//! offsets of any of its partitions: a group that gives one of them to another member has
+//! revoked all of them (`bus` refuses other protocols), so its commit fails, or it settles
+//! them itself as their next owner.
 //!
-//! # Retries and dead letters
+//! The window of tokens (`non_replicated_deduplication_window`) is 250,000 inserts: more
+//! than four hours of 16 members that insert once a second. An owner that is suspended for
+//! longer, between its commit and its insert, is the one case that is left. Each ClickHouse
+//! server has its own tokens, so several servers behind one address are not supported.
 //!
-//! A block that ClickHouse refuses because of a row is split in two until the row is
-//! alone, and goes to `dead` with ClickHouse's error. Each half is recorded like any
-//! other range. After any other error (network, memory, too many parts, a missing
-//! table) the insert is retried with the partitions paused and the consumer polling,
-//! so that the group lags and nothing is lost. Records that make no row are on `dead`,
-//! acknowledged, before the offset moves past them.
+//! # Errors
+//!
+//! No error of ClickHouse is taken for a row's fault, because a row is checked before it is
+//! sent (ADR 30). After an error the blocks of that table are settled, with their
+//! partitions paused and the consumer polling, so that the group lags and nothing is lost;
+//! rows of other tables go on (`troubles.rs`). A view may fail although its table has the
+//! rows: then they are found, and the process is not ready and names the view. Records
+//! that make no row are on `dead`, acknowledged, before the offset moves past them.
 
 mod block;
 mod config;
@@ -59,6 +68,7 @@ mod range;
 mod simulation;
 mod sink;
 mod track;
+mod troubles;
 mod worker;
 
 use bus::Bus;

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// A range of a partition's records, with the number of the try to insert it.
+/// A range of a partition's records, with the insert that may have stored its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OffsetRange {
     /// The offset of the first record.
@@ -13,9 +13,9 @@ pub(super) struct OffsetRange {
     pub(super) last: i64,
     /// The number of rows that the range makes.
     pub(super) rows: usize,
-    /// The number of the try, from 0. It rises each time that ClickHouse reports rows as
-    /// present which are not. Each try has a deduplication token of its own.
-    pub(super) round: u32,
+    /// The number of the insert, drawn at random. The insert may hold the rows of other
+    /// partitions, too. None before the first insert.
+    pub(super) insert: Option<u64>,
 }
 
 /// The error for commit metadata that this program did not write.
@@ -23,12 +23,17 @@ pub(super) struct OffsetRange {
 pub(super) struct UnreadableNote;
 
 /// The prefix of the metadata: its format and version.
-const VERSION: &str = "inserting/1";
+const VERSION: &str = "inserting/2";
+/// The version before, whose inserts had no number: `first last rows round`.
+const BEFORE: &str = "inserting/1";
 
 impl OffsetRange {
     /// Returns the commit metadata that records the range.
     pub(super) fn encode(&self) -> String {
-        format!("{VERSION} {} {} {} {}", self.first, self.last, self.rows, self.round)
+        match self.insert {
+            Some(insert) => format!("{VERSION} {} {} {} {insert:016x}", self.first, self.last, self.rows),
+            None => format!("{BEFORE} {} {} {} 0", self.first, self.last, self.rows),
+        }
     }
 
     /// Reads the range that metadata records, if it records one.
@@ -36,14 +41,15 @@ impl OffsetRange {
         if metadata.is_empty() {
             return Ok(None);
         }
-        let mut words = metadata.strip_prefix(VERSION).ok_or(UnreadableNote)?.split_ascii_whitespace();
-        let range = Self {
-            first: number(words.next())?,
-            last: number(words.next())?,
-            rows: number(words.next())?,
-            round: number(words.next())?,
+        let words: Vec<&str> = metadata.split(' ').collect();
+        let &[version, first, last, rows, insert] = words.as_slice() else { return Err(UnreadableNote) };
+        let insert = match version {
+            VERSION => Some(u64::from_str_radix(insert, 16).map_err(|_| UnreadableNote)?),
+            BEFORE => number::<u32>(insert).map(|_| None)?,
+            _ => return Err(UnreadableNote),
         };
-        if words.next().is_some() || range.first < 0 || range.last < range.first {
+        let range = Self { first: number(first)?, last: number(last)?, rows: number(rows)?, insert };
+        if range.first < 0 || range.last < range.first {
             return Err(UnreadableNote);
         }
         Ok(Some(range))
@@ -56,8 +62,8 @@ impl fmt::Display for OffsetRange {
     }
 }
 
-fn number<T: std::str::FromStr>(word: Option<&str>) -> Result<T, UnreadableNote> {
-    word.and_then(|word| word.parse().ok()).ok_or(UnreadableNote)
+fn number<T: std::str::FromStr>(word: &str) -> Result<T, UnreadableNote> {
+    word.parse().map_err(|_| UnreadableNote)
 }
 
 #[cfg(test)]
@@ -69,16 +75,31 @@ mod tests {
     #[test]
     fn foreign_metadata_is_not_taken_for_none() {
         assert_eq!(OffsetRange::decode(""), Ok(None));
-        for foreign in ["x", "inserting/2 1 2 3 4", "inserting/1 1 2 3", "inserting/1 2 1 3 0", "inserting/1 1 2 3 4 5"]
-        {
+        for foreign in [
+            "x",
+            "inserting/3 1 2 3 4",
+            "inserting/2 1 2 3",
+            "inserting/2 2 1 3 0",
+            "inserting/2 1 2 3 4 5",
+            "inserting/2 1 2 3 g",
+            "inserting/1 1 2 3 x",
+        ] {
             assert_eq!(OffsetRange::decode(foreign), Err(UnreadableNote), "{foreign}");
         }
     }
 
+    #[test]
+    fn a_range_of_the_version_before_has_no_insert() {
+        let range = OffsetRange { first: 1, last: 2, rows: 3, insert: None };
+        assert_eq!(OffsetRange::decode("inserting/1 1 2 3 7"), Ok(Some(range)));
+    }
+
     proptest! {
         #[test]
-        fn a_recorded_range_is_read_back(first in 0..=i64::MAX, length in 0..=i64::MAX, rows: usize, round: u32) {
-            let range = OffsetRange { first, last: first.saturating_add(length), rows, round };
+        fn a_recorded_range_is_read_back(
+            first in 0..=i64::MAX, length in 0..=i64::MAX, rows: usize, insert: Option<u64>,
+        ) {
+            let range = OffsetRange { first, last: first.saturating_add(length), rows, insert };
             prop_assert_eq!(OffsetRange::decode(&range.encode()), Ok(Some(range)));
         }
     }

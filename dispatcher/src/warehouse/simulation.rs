@@ -1,25 +1,25 @@
-//! A simulation: a partition's blocks against a ClickHouse that fails in every known
-//! way, and owners that die at every step. In the end each row is present once.
+//! A simulation: the blocks of several partitions against a ClickHouse that fails in every
+//! known way, and owners that die at every step, and of whom each owns other partitions.
+//! In the end each row is present once.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
     time::Instant,
 };
 
 use bus::{Assigned, Commit, Partition};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use schemas::{Dead, EndpointId, Envelope, EventName, LinkId, Timestamp, Topic, sample};
 use store::{Insertion, Span, StoreError, Table};
 
 use super::{
-    config::Config,
     sink::{self, Sink},
-    track::PartitionTrack,
+    track::{BlockWork, PartitionTrack},
 };
 
-const PARTITION: Partition = Partition { topic: Topic::Events, index: 3 };
-const RECORDS: i64 = 14;
+const PARTITIONS: i32 = 3;
+const RECORDS: i64 = 12;
 const MONTH_MS: i64 = 31 * 24 * 3_600_000;
 
 /// A fault that is injected, or none.
@@ -36,6 +36,8 @@ enum InjectedFault {
     Half,
     /// ClickHouse has no memory left.
     Memory,
+    /// The rows are inserted, and a view refuses them.
+    View,
     /// ClickHouse remembers the token, and is killed before the part is written.
     OnlyToken,
     /// The part is written, and ClickHouse is killed before it remembers the token.
@@ -44,50 +46,49 @@ enum InjectedFault {
     Late,
 }
 
+/// A row, by its table, partition, offset and id.
+type StoredRow = (Table, u64, u64, String);
+
+#[derive(Default)]
 struct FaultySink {
-    faults: RefCell<Vec<InjectedFault>>,
-    rows: RefCell<Vec<(Table, u64, String)>>,
-    tokens: RefCell<HashSet<(Table, String, i64)>>,
-    late: RefCell<Vec<Insertion>>,
-    dead: RefCell<BTreeSet<i64>>,
+    faults: Mutex<Vec<InjectedFault>>,
+    rows: Mutex<Vec<StoredRow>>,
+    tokens: Mutex<HashSet<(Table, String, i64)>>,
+    late: Mutex<Vec<Insertion>>,
+    dead: Mutex<BTreeSet<(i32, i64)>>,
 }
 
 impl FaultySink {
     fn fault(&self) -> InjectedFault {
-        self.faults.borrow_mut().pop().unwrap_or(InjectedFault::None)
+        self.faults.lock().pop().unwrap_or(InjectedFault::None)
     }
 
     /// Inserts as ClickHouse does: a part for each month, unless a part with that token
     /// was inserted before.
-    fn take(&self, insertion: &Insertion, fault: InjectedFault) -> Result<(), StoreError> {
+    fn take(&self, insertion: &Insertion, fault: InjectedFault) {
         let table = insertion.table;
-        let mut months: BTreeMap<i64, Vec<(Table, u64, String)>> = BTreeMap::new();
-        for row in decode(table, &insertion.rows) {
-            if is_poison(row.offset.cast_signed()) {
-                return Err(refusal(469));
-            }
-            months.entry(row.millis / MONTH_MS).or_default().push((table, row.offset, row.id));
+        let mut months: BTreeMap<i64, Vec<StoredRow>> = BTreeMap::new();
+        for row in insertion.rows.iter().flat_map(|piece| decode(table, piece)) {
+            months.entry(row.millis / MONTH_MS).or_default().push((table, row.partition, row.offset, row.id));
         }
         for (nth, (month, rows)) in months.into_iter().enumerate() {
             if matches!(fault, InjectedFault::Half) && nth > 0 {
                 break;
             }
             let token = (table, insertion.token.clone(), month);
-            let known = self.tokens.borrow().contains(&token);
+            let known = self.tokens.lock().contains(&token);
             if !known && !matches!(fault, InjectedFault::OnlyToken) {
-                self.rows.borrow_mut().extend(rows);
+                self.rows.lock().extend(rows);
             }
             if !matches!(fault, InjectedFault::OnlyPart) {
-                self.tokens.borrow_mut().insert(token);
+                self.tokens.lock().insert(token);
             }
         }
-        Ok(())
     }
 
     fn late_ones_arrive(&self) {
-        for insertion in self.late.borrow_mut().drain(..) {
-            // No reader waits for the answer.
-            let _ = self.take(&insertion, InjectedFault::None);
+        for insertion in self.late.lock().drain(..) {
+            self.take(&insertion, InjectedFault::None);
         }
     }
 }
@@ -104,17 +105,22 @@ impl Sink for FaultySink {
     async fn insert(&self, insertion: Insertion) -> Result<(), StoreError> {
         match self.fault() {
             InjectedFault::None | InjectedFault::Crash => self.take(&insertion, InjectedFault::None),
-            InjectedFault::Lost => Err(silence()),
-            InjectedFault::Memory => Err(refusal(241)),
+            InjectedFault::Lost => return Err(silence()),
+            InjectedFault::Memory => return Err(refusal(241)),
+            InjectedFault::View => {
+                self.take(&insertion, InjectedFault::None);
+                return Err(StoreError::View { view: "v".to_owned(), code: 6, reason: "said so".to_owned() });
+            }
             InjectedFault::Late => {
-                self.late.borrow_mut().push(insertion);
-                Err(silence())
+                self.late.lock().push(insertion);
+                return Err(silence());
             }
             fault => {
-                let refused = self.take(&insertion, fault).is_err();
-                Err(if refused { refusal(241) } else { silence() })
+                self.take(&insertion, fault);
+                return Err(silence());
             }
         }
+        Ok(())
     }
 
     async fn quiesce(&self, _: &str) -> Result<(), StoreError> {
@@ -122,20 +128,23 @@ impl Sink for FaultySink {
     }
 
     async fn present(&self, span: &Span<'_>) -> Result<HashSet<(u64, String)>, StoreError> {
-        if matches!(self.fault(), InjectedFault::Late) {
-            self.late_ones_arrive();
+        match self.fault() {
+            InjectedFault::Late => self.late_ones_arrive(),
+            InjectedFault::Lost => return Err(silence()),
+            _ => {}
         }
-        let rows = self.rows.borrow();
-        let inside =
-            rows.iter().filter(|(table, offset, _)| *table == span.table && (span.first..=span.last).contains(offset));
-        Ok(inside.map(|(_, offset, id)| (*offset, id.clone())).collect())
+        let rows = self.rows.lock();
+        let inside = rows.iter().filter(|(table, partition, offset, _)| {
+            (*table, *partition) == (span.table, u64::from(span.partition)) && (span.first..=span.last).contains(offset)
+        });
+        Ok(inside.map(|(_, _, offset, id)| (*offset, id.clone())).collect())
     }
 
     async fn write_dead(&self, dead: &[Dead]) -> Result<(), String> {
         if matches!(self.fault(), InjectedFault::Lost) {
             return Err("cut".to_owned());
         }
-        self.dead.borrow_mut().extend(dead.iter().map(|dead| dead.origin.offset));
+        self.dead.lock().extend(dead.iter().map(|dead| (dead.origin.partition, dead.origin.offset)));
         Ok(())
     }
 }
@@ -143,6 +152,7 @@ impl Sink for FaultySink {
 struct Decoded {
     id: String,
     millis: i64,
+    partition: u64,
     offset: u64,
 }
 
@@ -164,8 +174,8 @@ fn decode(table: Table, mut bytes: &[u8]) -> Vec<Decoded> {
                 width => numbers.push(number(&mut bytes, width.to_digit(10).unwrap() as usize)),
             }
         }
-        let offset = *numbers.last().unwrap();
-        rows.push(Decoded { id: texts.swap_remove(0), millis: numbers[0].cast_signed(), offset });
+        let [.., partition, offset] = numbers[..] else { panic!("the columns are other ones") };
+        rows.push(Decoded { id: texts.swap_remove(0), millis: numbers[0].cast_signed(), partition, offset });
     }
     rows
 }
@@ -197,11 +207,7 @@ fn number(bytes: &mut &[u8], width: usize) -> u64 {
     number.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-const fn is_poison(offset: i64) -> bool {
-    offset == 5 || offset == 9
-}
-
-/// Returns the record at an offset. Offsets 2 and 12 make no rows: one cannot be read,
+/// Returns the record at an offset. Offsets 2 and 10 make no rows: one cannot be read,
 /// one is a test. Offset 7 is a transaction's marker, which no reader sees.
 fn record(offset: i64) -> Option<Vec<u8>> {
     let at = Timestamp::from_millis(offset % 2 * MONTH_MS + offset);
@@ -209,7 +215,7 @@ fn record(offset: i64) -> Option<Vec<u8>> {
     let name = if offset % 4 < 2 { EventName::LinkConverted } else { EventName::LinkCreated };
     let mut event = sample::event(name, at);
     event.link.as_mut().unwrap().id = LinkId::from_bits(offset as u128);
-    let endpoint = (offset == 12).then(|| EndpointId::from_bits(1));
+    let endpoint = (offset == 10).then(|| EndpointId::from_bits(1));
     match offset {
         7 => None,
         2 => Some(b"{".to_vec()),
@@ -219,67 +225,85 @@ fn record(offset: i64) -> Option<Vec<u8>> {
     }
 }
 
-/// Runs owners one after the other until everything is stored.
-fn run(faults: Vec<InjectedFault>, max_rows: usize) -> FaultySink {
-    let sink = FaultySink {
-        faults: RefCell::new(faults),
-        rows: RefCell::default(),
-        tokens: RefCell::default(),
-        late: RefCell::default(),
-        dead: RefCell::default(),
-    };
-    let config = Config { max_rows, ..Config::default() };
+/// The committed offset of each partition, with its note.
+type Committed = Vec<(i64, String)>;
+
+/// Runs owners one after the other until everything is stored. Each owns the partitions of
+/// the next of `shares`, as bits, and every partition when there is no more.
+fn run(faults: Vec<InjectedFault>, shares: Vec<u8>, max_rows: usize) -> FaultySink {
+    let sink = FaultySink { faults: Mutex::new(faults), ..FaultySink::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut kafka = (0, String::new());
-    while kafka.0 < RECORDS {
-        own(&sink, &config, &runtime, &mut kafka);
+    let mut kafka: Committed = vec![(0, String::new()); PARTITIONS as usize];
+    let mut shares = shares.into_iter();
+    while kafka.iter().any(|(offset, _)| *offset < RECORDS) {
+        let share = shares.next().unwrap_or(u8::MAX);
+        own(&sink, max_rows, share, &runtime, &mut kafka);
     }
     sink.late_ones_arrive();
     sink
 }
 
-/// Runs one owner until everything is stored or a fault ends it.
-fn own(sink: &FaultySink, config: &Config, runtime: &tokio::runtime::Runtime, kafka: &mut (i64, String)) {
-    let commit = |kafka: &mut (i64, String), commit: Commit| {
-        assert!(commit.offset >= kafka.0, "an offset went back");
-        *kafka = (commit.offset, commit.metadata.unwrap());
+/// Runs one owner until everything is stored, or a fault ends it.
+fn own(sink: &FaultySink, max_rows: usize, share: u8, runtime: &tokio::runtime::Runtime, kafka: &mut Committed) {
+    let commit = |kafka: &mut Committed, commit: Commit| {
+        let committed = &mut kafka[commit.partition.index as usize];
+        assert!(commit.offset >= committed.0, "an offset went back");
+        *committed = (commit.offset, commit.metadata.unwrap());
     };
     let now = Instant::now();
-    let assigned = Assigned { partition: PARTITION, offset: kafka.0, metadata: kafka.1.clone() };
-    let mut track = PartitionTrack::new(&assigned, "t.events", now).unwrap();
-    let mut position = kafka.0;
+    let mut tracks: Vec<(i64, PartitionTrack)> = (0..PARTITIONS)
+        .filter(|index| share >> index & 1 == 1)
+        .map(|index| {
+            let (offset, metadata) = kafka[index as usize].clone();
+            let assigned = Assigned { partition: Partition { topic: Topic::Events, index }, offset, metadata };
+            (offset, PartitionTrack::new(&assigned, 1, "t.events", now).unwrap())
+        })
+        .collect();
     loop {
-        while position < RECORDS && !track.is_pending() {
-            if let Some(record) = record(position) {
-                track.take(position, Some(&record), now);
+        for (position, track) in &mut tracks {
+            while *position < RECORDS && !track.is_pending() {
+                if let Some(record) = record(*position) {
+                    track.take(*position, Some(&record), now);
+                }
+                *position += 1;
+                if track.open_size().0 >= max_rows {
+                    break;
+                }
             }
-            position += 1;
-            track.close_due(config, now);
+            track.close_open();
         }
-        track.close_early();
-        let Some(work) = track.work() else {
-            if let Some(last) = track.to_commit() {
-                commit(kafka, last);
-                track.committed();
+        let insert = rand::random();
+        tracks.iter_mut().for_each(|(_, track)| track.number(insert));
+        let works: Vec<BlockWork> = tracks.iter().filter_map(|(_, track)| track.work()).collect();
+        if works.is_empty() {
+            for (_, track) in &mut tracks {
+                if let Some(last) = track.to_commit() {
+                    commit(kafka, last);
+                    track.committed();
+                }
+                assert_eq!(track.done(), RECORDS);
             }
-            assert_eq!(track.done(), RECORDS);
             return;
-        };
-        if let Some(note) = track.to_record() {
-            if matches!(sink.fault(), InjectedFault::Crash) {
-                return;
-            }
-            commit(kafka, note);
-            track.recorded();
         }
-        let concluded = runtime.block_on(sink::attempt(sink, "db", &work));
+        for (_, track) in &mut tracks {
+            if let Some(note) = track.to_record() {
+                if matches!(sink.fault(), InjectedFault::Crash) {
+                    return;
+                }
+                commit(kafka, note);
+                track.recorded();
+            }
+        }
+        let mut outcomes = runtime.block_on(sink::round(sink, "db", &works)).outcomes.into_iter();
         if matches!(sink.fault(), InjectedFault::Crash) {
             return;
         }
-        track.conclude(concluded.outcome, Timestamp::from_millis(0));
+        for (_, track) in tracks.iter_mut().filter(|(_, track)| track.is_pending()) {
+            track.conclude(outcomes.next().unwrap());
+        }
         // A rebalance commits finished work.
         if matches!(sink.fault(), InjectedFault::Crash) {
-            if let Some(given) = track.to_commit() {
+            for given in tracks.iter().filter_map(|(_, track)| track.to_commit()) {
                 commit(kafka, given);
             }
             return;
@@ -288,10 +312,12 @@ fn own(sink: &FaultySink, config: &Config, runtime: &tokio::runtime::Runtime, ka
 }
 
 fn check(sink: &FaultySink) -> Result<(), TestCaseError> {
-    let mut offsets: Vec<u64> = sink.rows.borrow().iter().map(|(_, offset, _)| *offset).collect();
-    offsets.sort_unstable();
-    prop_assert_eq!(offsets, [0, 1, 3, 4, 6, 8, 10, 11, 13]);
-    prop_assert_eq!(&*sink.dead.borrow(), &BTreeSet::from([2, 5, 9]));
+    let mut rows: Vec<(u64, u64)> = sink.rows.lock().iter().map(|row| (row.1, row.2)).collect();
+    rows.sort_unstable();
+    let every =
+        (0..PARTITIONS as u64).flat_map(|partition| [0, 1, 3, 4, 5, 6, 8, 9, 11].map(|offset| (partition, offset)));
+    prop_assert_eq!(rows, Vec::from_iter(every));
+    prop_assert_eq!(&*sink.dead.lock(), &BTreeSet::from_iter((0..PARTITIONS).map(|partition| (partition, 2))));
     Ok(())
 }
 
@@ -301,11 +327,12 @@ proptest! {
     #[test]
     fn kills_of_either_side_leave_every_row_once(
         faults in prop::collection::vec(prop::sample::select(vec![
-            InjectedFault::None, InjectedFault::None, InjectedFault::Crash, InjectedFault::Lost, InjectedFault::Mute, InjectedFault::Half, InjectedFault::Memory, InjectedFault::OnlyToken, InjectedFault::OnlyPart,
+            InjectedFault::None, InjectedFault::None, InjectedFault::Crash, InjectedFault::Lost, InjectedFault::Mute, InjectedFault::Half, InjectedFault::Memory, InjectedFault::View, InjectedFault::OnlyToken, InjectedFault::OnlyPart,
         ]), 0..60),
+        shares in prop::collection::vec(1_u8..8, 0..8),
         max_rows in 1_usize..12,
     ) {
-        check(&run(faults, max_rows))?;
+        check(&run(faults, shares, max_rows))?;
     }
 
     #[test]
@@ -313,8 +340,9 @@ proptest! {
         faults in prop::collection::vec(prop::sample::select(vec![
             InjectedFault::None, InjectedFault::None, InjectedFault::Crash, InjectedFault::Lost, InjectedFault::Mute, InjectedFault::Half, InjectedFault::OnlyToken, InjectedFault::Late, InjectedFault::Late,
         ]), 0..60),
+        shares in prop::collection::vec(1_u8..8, 0..8),
         max_rows in 1_usize..12,
     ) {
-        check(&run(faults, max_rows))?;
+        check(&run(faults, shares, max_rows))?;
     }
 }

@@ -10,12 +10,11 @@ use std::{
 
 use bus::{Assigned, Commit, Partition};
 use schemas::{Dead, DeadOrigin, Timestamp};
-use store::rows::Source;
+use store::{Table, rows::Source};
 use tracing::warn;
 
 use super::{
     block::{Block, BlockRow, OpenBlock},
-    config::Config,
     parse,
     range::{OffsetRange, UnreadableNote},
 };
@@ -23,9 +22,8 @@ use super::{
 /// The next step of a block.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Insert these rows, and believe ClickHouse's answer: no insert was sent under
-    /// this try's token before.
-    Insert(Vec<BlockRow>),
+    /// Insert these rows under a fresh number, and believe ClickHouse's answer.
+    Insert(Arc<[BlockRow]>),
     /// Look which rows are present, and insert the others: an earlier insert may have
     /// arrived in part or may still arrive.
     Settle,
@@ -41,9 +39,7 @@ pub(super) enum BlockOutcome {
     /// The rows are present, but Kafka did not take the dead letters.
     DeadUnwritten,
     /// ClickHouse reported the rows as present, but these are not.
-    Absent(Vec<BlockRow>),
-    /// ClickHouse refuses a row of the block, with this error.
-    Refused(String),
+    Absent(Arc<[BlockRow]>),
     /// It is not known whether the rows are present.
     Unknown,
 }
@@ -60,6 +56,8 @@ struct PendingBlock {
 #[derive(Clone, Debug)]
 pub(super) struct BlockWork {
     pub(super) partition: Partition,
+    /// The number of the assignment under which the partition was owned.
+    pub(super) assignment: u64,
     pub(super) topic: Arc<str>,
     pub(super) block: Arc<Block>,
     pub(super) range: OffsetRange,
@@ -70,6 +68,7 @@ pub(super) struct BlockWork {
 #[derive(Debug)]
 pub(super) struct PartitionTrack {
     partition: Partition,
+    assignment: u64,
     topic: Arc<str>,
     /// The offset below which everything is stored.
     done: i64,
@@ -81,17 +80,19 @@ pub(super) struct PartitionTrack {
     unsettled: Option<OffsetRange>,
     open: OpenBlock,
     opened: Instant,
+    /// The closed blocks. There are two where a recorded range ended early.
     pending: VecDeque<PendingBlock>,
 }
 
 impl PartitionTrack {
     /// Makes the state of a partition that was just assigned.
-    pub(super) fn new(assigned: &Assigned, topic: &str, now: Instant) -> Result<Self, UnreadableNote> {
+    pub(super) fn new(assigned: &Assigned, assignment: u64, topic: &str, now: Instant) -> Result<Self, UnreadableNote> {
         let recorded = OffsetRange::decode(&assigned.metadata)?;
         // A range below the committed offset is finished.
         let unsettled = recorded.clone().filter(|range| range.last >= assigned.offset);
         Ok(Self {
             partition: assigned.partition,
+            assignment,
             topic: topic.into(),
             done: assigned.offset,
             committed: assigned.offset,
@@ -108,9 +109,19 @@ impl PartitionTrack {
         self.done
     }
 
+    /// Reports whether the track is that of the assignment with this number.
+    pub(super) const fn is_of(&self, assignment: u64) -> bool {
+        self.assignment == assignment
+    }
+
     /// Reports whether a block waits for the worker.
     pub(super) fn is_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Returns the tables that the first pending block has rows of.
+    pub(super) fn pending_tables(&self) -> &[Table] {
+        self.pending.front().map_or(&[], |pending| &pending.block.tables)
     }
 
     /// Adds the record at `offset` to the open block.
@@ -125,8 +136,7 @@ impl PartitionTrack {
         self.open.pass(offset);
         let Partition { topic: kind, index } = self.partition;
         let topic = Arc::clone(&self.topic);
-        let record = value.unwrap_or_default();
-        let pushed = self.open.push(offset, record, |block| {
+        let pushed = self.open.push(offset, |block| {
             let source = Source {
                 topic: &topic,
                 // Kafka's own bounds: neither number is negative, and no topic has 65536
@@ -139,7 +149,7 @@ impl PartitionTrack {
         if let Err(reason) = pushed {
             let reason = format!("not a row of a table: {reason}");
             let origin = DeadOrigin::record(topic.to_string(), index, offset);
-            let payload = String::from_utf8_lossy(record);
+            let payload = String::from_utf8_lossy(value.unwrap_or_default());
             self.open.add_dead(Dead::of_record(reason, Timestamp::now(), origin, &payload));
         }
         if self.unsettled.as_ref().is_some_and(|range| offset == range.last) {
@@ -147,31 +157,25 @@ impl PartitionTrack {
         }
     }
 
-    /// Closes the open block if it is full or its first record has waited long
-    /// enough, and no other block is pending.
-    pub(super) fn close_due(&mut self, config: &Config, now: Instant) {
-        if self.due(config).is_some_and(|due| due <= now) {
-            self.close();
-        }
-    }
-
-    /// Returns the time at which the open block is closed.
-    pub(super) fn due(&self, config: &Config) -> Option<Instant> {
+    /// Returns the time at which the first record of the open block has waited for long
+    /// enough. Returns none while another block is pending.
+    pub(super) fn due(&self, max_wait: Duration) -> Option<Instant> {
         if self.open.is_empty() || self.unsettled.is_some() || self.is_pending() {
             return None;
         }
-        Some(self.opened + if self.is_full(config) { Duration::ZERO } else { config.max_wait() })
+        Some(self.opened + max_wait)
     }
 
-    /// Reports whether the open block should take no more records.
-    pub(super) const fn is_full(&self, config: &Config) -> bool {
-        self.open.rows() >= config.max_rows || self.open.bytes() >= config.max_bytes
+    /// Returns the rows and bytes of the open block, unless it must become the range that
+    /// an earlier owner recorded.
+    pub(super) const fn open_size(&self) -> (usize, usize) {
+        if self.unsettled.is_some() { (0, 0) } else { (self.open.rows(), self.open.bytes()) }
     }
 
-    /// Closes the open block before it is due, unless it must become the range that an
-    /// earlier owner recorded.
-    pub(super) fn close_early(&mut self) {
-        if self.unsettled.is_none() {
+    /// Closes the open block, unless it must become the range that an earlier owner
+    /// recorded, or another block is pending.
+    pub(super) fn close_open(&mut self) {
+        if self.unsettled.is_none() && !self.is_pending() {
             self.close();
         }
     }
@@ -194,7 +198,16 @@ impl PartitionTrack {
         self.pending.push_back(PendingBlock { block: Arc::new(block), range, step });
     }
 
-    /// Returns the commit that must be recorded before the next block is inserted.
+    /// Gives the next insert its number, if the next step is an insert.
+    pub(super) fn number(&mut self, insert: u64) {
+        if let Some(PendingBlock { block, range, step: Step::Insert(_) }) = self.pending.front_mut()
+            && !block.rows.is_empty()
+        {
+            range.insert = Some(insert);
+        }
+    }
+
+    /// Returns the commit that must be recorded before the next step.
     pub(super) fn to_record(&self) -> Option<Commit> {
         let pending = self.pending.front()?;
         if self.recorded.as_ref() == Some(&pending.range)
@@ -234,6 +247,7 @@ impl PartitionTrack {
         let pending = self.pending.front()?;
         Some(BlockWork {
             partition: self.partition,
+            assignment: self.assignment,
             topic: Arc::clone(&self.topic),
             block: Arc::clone(&pending.block),
             range: pending.range.clone(),
@@ -242,7 +256,7 @@ impl PartitionTrack {
     }
 
     /// Applies the outcome of a step to the first pending block.
-    pub(super) fn conclude(&mut self, outcome: BlockOutcome, at: Timestamp) {
+    pub(super) fn conclude(&mut self, outcome: BlockOutcome) {
         let Some(mut pending) = self.pending.pop_front() else { return };
         match outcome {
             BlockOutcome::Done => {
@@ -250,56 +264,19 @@ impl PartitionTrack {
                 return;
             }
             BlockOutcome::DeadUnwritten => pending.step = Step::WriteDead,
-            BlockOutcome::Absent(missing) => {
-                pending.range.round += 1;
-                pending.step = Step::Insert(missing);
-            }
+            BlockOutcome::Absent(missing) => pending.step = Step::Insert(missing),
             BlockOutcome::Unknown => {
                 if !matches!(pending.step, Step::WriteDead) {
                     pending.step = Step::Settle;
                 }
             }
-            BlockOutcome::Refused(reason) => return self.bisect(pending, &reason, at),
         }
         self.pending.push_front(pending);
-    }
-
-    fn bisect(&mut self, pending: PendingBlock, reason: &str, at: Timestamp) {
-        // Of two tables, one may have taken its rows before the other refused. Then the ranges
-        // of the parts reach to the end of the whole, so that a later owner looks for all
-        // rows of the whole that may be present.
-        let reaches_on = pending.block.tables().len() > 1 || pending.range.last > pending.block.last;
-        // Where rows of the whole block may be present, rows of a half may be, too.
-        let may_be_present = reaches_on || !matches!(pending.step, Step::Insert(_)) || pending.range.round > 0;
-        match Arc::unwrap_or_clone(pending.block).halves() {
-            (left, Some(right)) => {
-                let rest = OffsetRange {
-                    first: right.first,
-                    last: pending.range.last,
-                    rows: pending.range.rows.saturating_sub(left.rows.len()),
-                    round: 0,
-                };
-                for (half, reaching) in [(right, rest), (left, pending.range)] {
-                    let (range, step) = fresh(&half);
-                    let range = if reaches_on { reaching } else { range };
-                    let step = if may_be_present { Step::Settle } else { step };
-                    self.pending.push_front(PendingBlock { block: Arc::new(half), range, step });
-                }
-            }
-            (mut block, None) => {
-                block.dead_letter_rows(&self.topic, self.partition.index, reason, at);
-                self.pending.push_front(PendingBlock {
-                    block: Arc::new(block),
-                    range: pending.range,
-                    step: Step::WriteDead,
-                });
-            }
-        }
     }
 }
 
 /// Returns the range and the first step of a block that was never sent.
 fn fresh(block: &Block) -> (OffsetRange, Step) {
-    let range = OffsetRange { first: block.first, last: block.last, rows: block.rows.len(), round: 0 };
-    (range, Step::Insert(block.rows.clone()))
+    let range = OffsetRange { first: block.first, last: block.last, rows: block.rows.len(), insert: None };
+    (range, Step::Insert(Arc::clone(&block.rows)))
 }

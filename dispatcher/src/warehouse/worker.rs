@@ -1,10 +1,11 @@
-//! The work of the thread that owns the consumer: it fills blocks, closes them when
-//! they are due, and takes the pending block of every partition one step further in
-//! rounds. A round is one commit that records the blocks' ranges, then the inserts
-//! side by side, then the decisions that follow from their outcomes.
+//! The work of the thread that owns the consumer: it fills blocks, closes them when one is
+//! due, and takes the pending block of every partition one step further in rounds. A
+//! round is one commit that records the blocks' ranges, then one insert a table that holds
+//! the rows of all partitions, then the decisions that follow from the outcomes. The
+//! inserts run beside the thread, which goes on filling the next blocks.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,26 +13,27 @@ use std::{
 use bus::{
     Assigned, Assignments, Bus, BusError, Commit, Consumer, Isolation, Membership, Partition, PollWork, Record, Revoked,
 };
-use futures_util::future::join_all;
 use parking_lot::Mutex;
-use schemas::{ConsumerGroup, Timestamp, Topics};
-use service::{Backoff, Part, Shutdown};
-use store::Store;
-use tokio::runtime::Handle;
-use tracing::{debug, info, warn};
+use schemas::{ConsumerGroup, Topics};
+use service::{Part, Shutdown};
+use store::{Store, Table};
+use tokio::{runtime::Handle, task::JoinSet};
+use tracing::debug;
 
 use super::{
     config::Config,
     error::Error,
     metrics::{TableLabel, TopicLabel, WarehouseMetrics},
-    sink::{self, ClickHouseSink, WorkResult},
+    sink::{self, ClickHouseSink, RoundResult, WaitCause, WaitFailure},
     track::{BlockOutcome, BlockWork, PartitionTrack},
+    troubles::Troubles,
 };
 
 /// The consumer group.
 pub(super) const GROUP: ConsumerGroup = ConsumerGroup::Warehouse;
-/// The longest wait of a poll.
+/// The longest wait of a poll, and the longest while inserts run.
 const IDLE: Duration = Duration::from_millis(500);
+const INSERTING: Duration = Duration::from_millis(5);
 /// The number of records that are taken before the clock is read again.
 const BURST: usize = 1000;
 /// The time that a round has to finish when the process stops. Blocks that it leaves
@@ -45,6 +47,9 @@ const MEASURE_EVERY: Duration = Duration::from_secs(15);
 #[derive(Default)]
 struct Tracks {
     map: BTreeMap<Partition, PartitionTrack>,
+    /// The number of assignments so far. A round that began under another one says nothing
+    /// of a partition's present track.
+    assignment: u64,
     /// Whether partitions were assigned since the worker last looked.
     newly_assigned: bool,
     /// The error of an assigned partition whose note cannot be read.
@@ -60,9 +65,11 @@ struct TrackOwner {
 impl Assignments for TrackOwner {
     fn assigned(&self, partitions: &[Assigned]) {
         let mut tracks = self.tracks.lock();
+        tracks.assignment += 1;
+        let assignment = tracks.assignment;
         for assigned in partitions {
             let topic = assigned.partition.topic;
-            match PartitionTrack::new(assigned, &self.topics.name(topic), Instant::now()) {
+            match PartitionTrack::new(assigned, assignment, &self.topics.name(topic), Instant::now()) {
                 Ok(track) => drop(tracks.map.insert(assigned.partition, track)),
                 Err(_) => {
                     tracks.unreadable = Some(Error::Note {
@@ -86,11 +93,27 @@ impl Assignments for TrackOwner {
     }
 }
 
-/// An outage of ClickHouse or Kafka, during which the partitions are paused.
-struct WarehouseOutage {
-    since: Instant,
-    /// The time of the next try.
-    retry_at: Instant,
+impl Tracks {
+    /// Returns the rows and bytes of the blocks that still take records.
+    fn open_size(&self, paused: &BTreeSet<Partition>) -> (usize, usize) {
+        let open = self.map.iter().filter(|(partition, _)| !paused.contains(partition));
+        let sizes = open.map(|(_, track)| track.open_size());
+        sizes.fold((0, 0), |(rows, bytes), size| (rows + size.0, bytes + size.1))
+    }
+
+    /// Returns the partitions with a pending block that need not wait.
+    fn ready(&self, troubles: &Troubles, now: Instant) -> Vec<Partition> {
+        let ready = |track: &PartitionTrack| track.is_pending() && !troubles.hold(track.pending_tables(), now);
+        self.map.iter().filter(|(_, track)| ready(track)).map(|(partition, _)| *partition).collect()
+    }
+}
+
+/// A round whose inserts are under way.
+struct RunningRound {
+    works: Arc<[BlockWork]>,
+    started: Instant,
+    /// The one task of the round, which ends with it.
+    task: JoinSet<RoundResult>,
 }
 
 /// The things that every worker of a process is made with.
@@ -110,11 +133,16 @@ pub(super) struct WarehouseWorker {
     context: WorkerContext,
     consumer: Arc<Consumer<TrackOwner>>,
     owner: Arc<TrackOwner>,
-    sink: ClickHouseSink,
+    sink: Arc<ClickHouseSink>,
     /// The prefix of query ids, which installations that share a ClickHouse differ in.
-    scope: String,
-    outage: Option<WarehouseOutage>,
-    backoff: Backoff,
+    scope: Arc<str>,
+    round: Option<RunningRound>,
+    troubles: Troubles,
+    /// The partitions that are paused.
+    paused: BTreeSet<Partition>,
+    /// The reason that was last told for not being ready, or none; unset until partitions
+    /// are assigned.
+    told: Option<Option<String>>,
     /// The time at which offsets that have moved are committed, if no round commits
     /// them before.
     idle_commit_at: Option<Instant>,
@@ -122,7 +150,9 @@ pub(super) struct WarehouseWorker {
     measure_at: Instant,
     /// The number of records that are still taken before the clock is read again.
     burst: usize,
-    /// Whether the last poll returned a record that left room in its block.
+    /// The rows and bytes of the blocks that still take records.
+    open: (usize, usize),
+    /// Whether the last poll returned a record that left room in the blocks.
     more: bool,
 }
 
@@ -136,21 +166,27 @@ impl PollWork<TrackOwner> for WarehouseWorker {
         }
         self.burst = BURST;
         self.after_rebalance()?;
-        self.close_due();
-        if self.outage.as_ref().is_none_or(|outage| outage.retry_at <= Instant::now()) {
-            self.step()?;
+        self.conclude_round()?;
+        if self.round.is_none() {
+            self.close_due();
+            self.begin_round()?;
         }
+        self.pause_and_resume()?;
+        self.tell();
         self.measure_lag();
         Ok(self.poll_wait())
     }
 
     fn record(&mut self, record: &Record<'_>, _: &Consumer<TrackOwner>) -> Result<(), Error> {
         let mut tracks = self.owner.tracks.lock();
-        self.more = true;
         if let Some(track) = tracks.map.get_mut(&record.partition()) {
+            let (rows, bytes) = track.open_size();
             track.take(record.offset(), record.value(), Instant::now());
-            self.more = !track.is_full(&self.context.config);
+            let (more_rows, more_bytes) = track.open_size();
+            self.open.0 += more_rows.saturating_sub(rows);
+            self.open.1 += more_bytes.saturating_sub(bytes);
         }
+        self.more = !self.context.config.is_full(self.open);
         Ok(())
     }
 }
@@ -171,14 +207,17 @@ impl WarehouseWorker {
         Ok(Self {
             consumer: Arc::new(consumer),
             owner,
-            sink: ClickHouseSink::new(context.store.clone(), bus.clone()),
-            scope: context.store.config().database.clone(),
+            sink: Arc::new(ClickHouseSink::new(context.store.clone(), bus.clone())),
+            scope: context.store.config().database.as_str().into(),
             context,
-            outage: None,
-            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            round: None,
+            troubles: Troubles::default(),
+            paused: BTreeSet::new(),
+            told: None,
             idle_commit_at: None,
             measure_at: Instant::now() + MEASURE_EVERY,
             burst: 0,
+            open: (0, 0),
             more: false,
         })
     }
@@ -200,55 +239,63 @@ impl WarehouseWorker {
         if let Some(error) = tracks.unreadable.take() {
             return Err(error);
         }
-        let newly_assigned = std::mem::take(&mut tracks.newly_assigned);
-        drop(tracks);
-        if !newly_assigned {
-            return Ok(());
-        }
-        if self.outage.is_some() {
+        if std::mem::take(&mut tracks.newly_assigned) {
             // The assignment has resumed the partitions.
-            return self.pause();
+            self.paused.clear();
+            // Not what is told: so it is told again.
+            self.told = Some(Some(String::new()));
         }
-        self.context.part.ready();
+        self.open = tracks.open_size(&self.paused);
         Ok(())
     }
 
     /// Returns how long a poll may wait.
     fn poll_wait(&self) -> Duration {
+        if self.round.is_some() {
+            return INSERTING;
+        }
+        let now = Instant::now();
         let tracks = self.owner.tracks.lock();
-        let next = match &self.outage {
-            Some(outage) => Some(outage.retry_at),
-            None if tracks.map.values().any(PartitionTrack::is_pending) => return Duration::ZERO,
-            None => {
-                tracks.map.values().filter_map(|track| track.due(&self.context.config)).chain(self.idle_commit_at).min()
+        if !tracks.ready(&self.troubles, now).is_empty() {
+            return Duration::ZERO;
+        }
+        let due = tracks.map.values().filter_map(|track| track.due(self.context.config.max_wait()));
+        let next = due.chain(self.idle_commit_at).chain(self.troubles.next_try(now)).min();
+        next.map_or(IDLE, |next| next.saturating_duration_since(now).min(IDLE))
+    }
+
+    /// Closes the blocks of all partitions when one of them is due, so that they are one
+    /// insert.
+    fn close_due(&mut self) {
+        let mut tracks = self.owner.tracks.lock();
+        let now = Instant::now();
+        let max_wait = self.context.config.max_wait();
+        let due = tracks.map.values().filter_map(|track| track.due(max_wait)).any(|due| due <= now);
+        if due || self.context.config.is_full(tracks.open_size(&self.paused)) {
+            tracks.map.values_mut().for_each(PartitionTrack::close_open);
+        }
+        self.open = tracks.open_size(&self.paused);
+    }
+
+    /// Records the ranges of the pending blocks and begins to insert them; or commits
+    /// finished offsets, where no block is pending.
+    fn begin_round(&mut self) -> Result<(), Error> {
+        let works = {
+            let mut tracks = self.owner.tracks.lock();
+            let partitions = tracks.ready(&self.troubles, Instant::now());
+            let insert = rand::random();
+            for partition in &partitions {
+                tracks.map.get_mut(partition).into_iter().for_each(|track| track.number(insert));
             }
+            partitions.iter().filter_map(|partition| tracks.map.get(partition)?.work()).collect::<Arc<[BlockWork]>>()
         };
-        next.map_or(IDLE, |next| next.saturating_duration_since(Instant::now()).min(IDLE))
-    }
-
-    fn close_due(&self) {
-        if self.outage.is_none() {
-            let now = Instant::now();
-            self.owner.tracks.lock().map.values_mut().for_each(|track| track.close_due(&self.context.config, now));
+        if works.is_empty() {
+            if self.idle_commit_at.is_some_and(|at| at <= Instant::now()) {
+                self.idle_commit_at = None;
+                self.commit_idle()?;
+            }
+            return Ok(());
         }
-    }
-
-    /// Takes the pending block of every partition one step further, or commits finished
-    /// offsets where no block is pending.
-    fn step(&mut self) -> Result<(), Error> {
-        let works: Vec<BlockWork> = self.owner.tracks.lock().map.values().filter_map(PartitionTrack::work).collect();
-        if !works.is_empty() {
-            return self.run_round(&works);
-        }
-        self.resume()?;
-        if self.idle_commit_at.is_some_and(|at| at <= Instant::now()) {
-            self.idle_commit_at = None;
-            self.commit_idle()?;
-        }
-        Ok(())
-    }
-
-    fn run_round(&mut self, works: &[BlockWork]) -> Result<(), Error> {
         let commits: Vec<Commit> = {
             let tracks = self.owner.tracks.lock();
             works.iter().filter_map(|work| tracks.map.get(&work.partition)?.to_record()).collect()
@@ -262,10 +309,69 @@ impl WarehouseWorker {
                 tracks.map.get_mut(&commit.partition).into_iter().for_each(PartitionTrack::recorded);
             }
         }
-        let started = Instant::now();
-        let Some(results) = self.attempt(works) else { return Ok(()) };
-        self.context.metrics.seconds.observe(started.elapsed().as_secs_f64());
-        self.conclude(works, results)?;
+        let (sink, scope, of_task) = (Arc::clone(&self.sink), Arc::clone(&self.scope), Arc::clone(&works));
+        let mut task = JoinSet::new();
+        task.spawn_on(async move { sink::round(&*sink, &scope, &of_task).await }, &self.context.runtime);
+        self.round = Some(RunningRound { works, started: Instant::now(), task });
+        Ok(())
+    }
+
+    /// Waits for the round while there is no room for more records, and draws the
+    /// conclusions of a round that has ended.
+    fn conclude_round(&mut self) -> Result<(), Error> {
+        let full = self.context.config.is_full(self.open);
+        let Some(round) = &mut self.round else { return Ok(()) };
+        let result = if full {
+            let shutdown = &self.context.shutdown;
+            self.context.runtime.block_on(async {
+                tokio::select! {
+                    result = round.task.join_next() => result,
+                    () = shutdown.wait() => None,
+                }
+            })
+        } else {
+            round.task.try_join_next()
+        };
+        match result {
+            Some(result) => self.conclude(result.map_err(|_| Error::Panicked)?),
+            None => Ok(()),
+        }
+    }
+
+    fn conclude(&mut self, result: RoundResult) -> Result<(), Error> {
+        let Some(RunningRound { works, started, .. }) = self.round.take() else { return Ok(()) };
+        let metrics = &self.context.metrics;
+        metrics.seconds.observe(started.elapsed().as_secs_f64());
+        for (table, rows) in &result.inserted {
+            metrics.rows.get_or_create(&TableLabel { table: table.name() }).inc_by(*rows as u64);
+        }
+        let mut waiting: BTreeSet<Table> = BTreeSet::new();
+        {
+            let mut tracks = self.owner.tracks.lock();
+            for (work, outcome) in works.iter().zip(result.outcomes) {
+                if matches!(outcome, BlockOutcome::Done) {
+                    metrics.dead.inc_by(work.block.dead.len() as u64);
+                }
+                let track = tracks.map.get_mut(&work.partition);
+                if let Some(track) = track.filter(|track| track.is_of(work.assignment)) {
+                    track.conclude(outcome);
+                }
+            }
+            waiting.extend(tracks.map.values().flat_map(|track| track.pending_tables().iter().copied()));
+        }
+        for table in Table::ALL.into_iter().filter(|table| !result.failures.contains_key(&WaitCause::Table(*table))) {
+            if result.inserted.contains_key(&table) {
+                self.troubles.end(WaitCause::Table(table));
+            } else if !waiting.contains(&table) {
+                self.troubles.nothing_waits(table);
+            }
+        }
+        if !result.failures.contains_key(&WaitCause::Kafka) {
+            self.troubles.end(WaitCause::Kafka);
+        }
+        for (cause, failure) in result.failures {
+            self.begin_trouble(cause, failure);
+        }
         self.idle_commit_at = Some(Instant::now() + self.context.config.max_wait());
         Ok(())
     }
@@ -277,103 +383,62 @@ impl WarehouseWorker {
         }
         // A member that has lost its group may commit into an empty group, and would turn
         // offsets back. So it checks before and after.
-        if self.consumer.is_lost() {
-            self.start_outage("the partitions are another member's", "Kafka")?;
-            return Ok(false);
-        }
-        match self.consumer.commit(commits) {
-            Ok(()) if !self.consumer.is_lost() => Ok(true),
-            Ok(()) => {
-                self.start_outage("the partitions are another member's", "Kafka")?;
-                Ok(false)
+        let outcome = if self.consumer.is_lost() { Ok(()) } else { self.consumer.commit(commits) };
+        let why = match outcome {
+            Ok(()) if !self.consumer.is_lost() => {
+                self.troubles.end(WaitCause::Kafka);
+                return Ok(true);
             }
-            Err(error) if error.is_transient() => {
-                self.start_outage(&error.to_string(), "Kafka")?;
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Carries out a step of each block side by side. Returns none where the process
-    /// stops before they are done.
-    fn attempt(&self, works: &[BlockWork]) -> Option<Vec<WorkResult>> {
-        let stop = async {
-            self.context.shutdown.wait().await;
-            tokio::time::sleep(DRAIN).await;
+            Ok(()) => "the partitions are another member's".to_owned(),
+            Err(error) if error.is_transient() => error.to_string(),
+            Err(error) => return Err(error.into()),
         };
-        self.context.runtime.block_on(async {
-            tokio::select! {
-                results = join_all(works.iter().map(|work| sink::attempt(&self.sink, &self.scope, work))) => Some(results),
-                () = stop => None,
-            }
-        })
+        self.begin_trouble(WaitCause::Kafka, WaitFailure { why, of_view: false });
+        Ok(false)
     }
 
-    fn conclude(&mut self, works: &[BlockWork], results: Vec<WorkResult>) -> Result<(), Error> {
-        let mut trouble = None;
-        {
-            let mut tracks = self.owner.tracks.lock();
-            for (work, result) in works.iter().zip(results) {
-                for (table, rows) in &result.sent {
-                    self.context.metrics.rows.get_or_create(&TableLabel { table: table.name() }).inc_by(*rows as u64);
-                }
-                match &result.outcome {
-                    BlockOutcome::Done => {
-                        self.context.metrics.dead.inc_by(work.block.dead.len() as u64);
-                    }
-                    BlockOutcome::Refused(reason) => {
-                        let rows = work.block.rows.len();
-                        warn!(partition = %work.partition, range = %work.range, rows, reason, "block refused because of a row: it is split until the row is alone");
-                    }
-                    BlockOutcome::Unknown | BlockOutcome::DeadUnwritten | BlockOutcome::Absent(_) => {}
-                }
-                if result.error.is_some() {
-                    trouble = result.error;
-                }
-                if let Some(track) = tracks.map.get_mut(&work.partition) {
-                    track.conclude(result.outcome, Timestamp::now());
-                }
-            }
-        }
-        match trouble {
-            Some(trouble) => self.start_outage(&trouble, "ClickHouse"),
-            None => self.resume(),
+    fn begin_trouble(&mut self, cause: WaitCause, failure: WaitFailure) {
+        if self.troubles.begin(cause, failure, Instant::now()) {
+            self.context.metrics.outages.inc();
         }
     }
 
-    /// Pauses the partitions until the next round succeeds.
-    fn start_outage(&mut self, why: &str, engine: &str) -> Result<(), Error> {
-        let now = Instant::now();
-        let retry_at = now + self.backoff.next();
-        if let Some(outage) = &mut self.outage {
-            outage.retry_at = retry_at;
-            debug!(why, engine, "warehouse still paused");
-            return Ok(());
+    /// Pauses the partitions whose block must wait, and resumes the others.
+    fn pause_and_resume(&mut self) -> Result<(), Error> {
+        let held: BTreeSet<Partition> = {
+            let tracks = self.owner.tracks.lock();
+            let now = Instant::now();
+            let held = tracks.map.iter().filter(|(_, track)| self.troubles.hold(track.pending_tables(), now));
+            held.map(|(partition, _)| *partition).collect()
+        };
+        let resumed: Vec<Partition> = self.paused.difference(&held).copied().collect();
+        let paused: Vec<Partition> = held.difference(&self.paused).copied().collect();
+        self.paused = held;
+        if !resumed.is_empty() {
+            ignore_rebalance(self.consumer.resume(&resumed))?;
         }
-        warn!(why, engine, "warehouse paused: rows wait, and none is lost");
-        self.context.part.not_ready(why);
-        self.context.metrics.outages.inc();
-        self.outage = Some(WarehouseOutage { since: now, retry_at });
-        self.pause()
+        if !paused.is_empty() {
+            ignore_rebalance(self.consumer.pause(&paused))?;
+        }
+        Ok(())
     }
 
-    /// Ends an outage, if there is one.
-    fn resume(&mut self) -> Result<(), Error> {
-        let Some(outage) = self.outage.take() else { return Ok(()) };
-        self.backoff.reset();
-        info!(paused_ms = outage.since.elapsed().as_millis() as u64, "warehouse resumed");
-        self.context.part.ready();
-        let partitions = self.consumer.assignment()?;
-        ignore_rebalance(self.consumer.resume(&partitions))
+    /// Tells whether the process is ready, and if not, why.
+    fn tell(&mut self) {
+        self.troubles.forget_views(Instant::now());
+        let Some(told) = &mut self.told else { return };
+        let reason = self.troubles.reason();
+        if *told == reason {
+            return;
+        }
+        match &reason {
+            Some(why) => self.context.part.not_ready(why),
+            None => self.context.part.ready(),
+        }
+        *told = reason;
     }
 
-    fn pause(&self) -> Result<(), Error> {
-        let partitions = self.consumer.assignment()?;
-        ignore_rebalance(self.consumer.pause(&partitions))
-    }
-
-    /// Commits finished offsets where no block is pending.
+    /// Commits finished offsets of partitions without a pending block.
     fn commit_idle(&mut self) -> Result<(), Error> {
         let commits: Vec<Commit> =
             self.owner.tracks.lock().map.values().filter_map(PartitionTrack::to_commit).collect();
@@ -383,7 +448,7 @@ impl WarehouseWorker {
                 tracks.map.get_mut(&commit.partition).into_iter().for_each(PartitionTrack::committed);
             }
         } else {
-            self.idle_commit_at = Some(Instant::now());
+            self.idle_commit_at = Some(Instant::now() + self.context.config.max_wait());
         }
         Ok(())
     }
@@ -392,16 +457,23 @@ impl WarehouseWorker {
     /// now is settled, or read again, after the next start.
     fn drain(mut self) -> Result<(), Error> {
         self.context.part.not_ready("draining");
-        let deadline = Instant::now() + DRAIN;
-        if self.outage.is_none() {
-            self.owner.tracks.lock().map.values_mut().for_each(PartitionTrack::close_early);
-            while self.outage.is_none() && Instant::now() < deadline {
-                let works: Vec<BlockWork> =
-                    self.owner.tracks.lock().map.values().filter_map(PartitionTrack::work).collect();
-                if works.is_empty() {
-                    break;
-                }
-                self.run_round(&works)?;
+        self.told = None;
+        let deadline = tokio::time::Instant::now() + DRAIN;
+        loop {
+            if let Some(round) = &mut self.round {
+                let end = async { tokio::time::timeout_at(deadline, round.task.join_next()).await };
+                let ended = self.context.runtime.block_on(end);
+                let Ok(Some(result)) = ended else { break };
+                self.conclude(result.map_err(|_| Error::Panicked)?)?;
+            }
+            if self.troubles.reason().is_some() {
+                break;
+            }
+            self.owner.tracks.lock().map.values_mut().for_each(PartitionTrack::close_open);
+            self.idle_commit_at = None;
+            self.begin_round()?;
+            if self.round.is_none() {
+                break;
             }
         }
         self.commit_idle()

@@ -1,0 +1,13 @@
+ALTER TABLE clicks ADD PROJECTION IF NOT EXISTS by_row (SELECT _part_offset, id, kafka_topic, kafka_partition, kafka_offset ORDER BY id);
+ALTER TABLE link_events ADD PROJECTION IF NOT EXISTS by_row (SELECT _part_offset, id, kafka_topic, kafka_partition, kafka_offset ORDER BY id);
+ALTER TABLE conversions ADD PROJECTION IF NOT EXISTS by_row (SELECT _part_offset, id, kafka_topic, kafka_partition, kafka_offset ORDER BY id);
+ALTER TABLE deliveries ADD PROJECTION IF NOT EXISTS by_row (SELECT _part_offset, id, kafka_topic, kafka_partition, kafka_offset ORDER BY id);
+ALTER TABLE clicks DROP PROJECTION IF EXISTS by_id;
+ALTER TABLE clicks MATERIALIZE PROJECTION IF EXISTS by_row;
+ALTER TABLE link_events MATERIALIZE PROJECTION IF EXISTS by_row;
+ALTER TABLE conversions MATERIALIZE PROJECTION IF EXISTS by_row;
+ALTER TABLE deliveries MATERIALIZE PROJECTION IF EXISTS by_row;
+ALTER TABLE clicks MODIFY SETTING lightweight_mutation_projection_mode = 'drop', non_replicated_deduplication_window = 250000;
+ALTER TABLE link_events MODIFY SETTING lightweight_mutation_projection_mode = 'drop', non_replicated_deduplication_window = 250000;
+ALTER TABLE conversions MODIFY SETTING lightweight_mutation_projection_mode = 'drop', non_replicated_deduplication_window = 250000;
+ALTER TABLE deliveries MODIFY SETTING lightweight_mutation_projection_mode = 'drop', non_replicated_deduplication_window = 250000;
