@@ -7,7 +7,7 @@ use clickhouse::Row;
 use schemas::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Store, StoreError, Table};
+use crate::{Store, StoreError, Table, config::limited};
 
 /// The offsets of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,6 @@ impl Store {
         let since = since.map_or(0, Timestamp::as_millis);
         let query = self.query(&sql).param("topic", topic).param("since", since);
         let limit = Duration::from_millis(self.config().insert_timeout_ms);
-        self.within(limit, query.fetch_all()).await
+        self.within(limit, limited(query, limit).fetch_all()).await
     }
 }
