@@ -122,6 +122,9 @@ async fn measure(
     spawn_blocking(move || fill(&filling, clicks)).await??;
     let broker = Who::Process(kafka.pid()?);
 
+    say("the null hop, until the broker is warm");
+    null_hop::measure(kafka.brokers(), Some(broker), null_hop_for).await?;
+
     say("the enricher works the backlog off");
     let mut enricher = Role::start(binary, dir, &settings(&bus)?, ENRICHER, &["enricher"])?;
     let backlog = work_off(&enricher, broker, clicks).await;

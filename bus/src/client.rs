@@ -1,12 +1,16 @@
 //! Rules for every kind of client: how it begins, and how it reports errors.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientContext,
     client::Client,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
+    metadata::{MetadataPartition, MetadataTopic},
     types::RDKafkaErrorCode,
 };
 use tracing::debug;
@@ -61,4 +65,15 @@ pub(crate) fn log_ends<C: ConsumerContext>(
             },
         }
     }
+}
+
+/// Returns the partitions of `topic` that have no leader.
+pub(crate) fn without_leader<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    within: Duration,
+) -> Result<BTreeSet<i32>, BusError> {
+    let metadata = client.fetch_metadata(Some(topic), within).map_err(BusError::new("ask for leaders"))?;
+    let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+    Ok(partitions.filter(|partition| partition.leader() < 0).map(MetadataPartition::id).collect())
 }

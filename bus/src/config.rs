@@ -23,9 +23,10 @@ pub struct BusConfig {
     pub partitions: u16,
     /// Replicas of every topic.
     pub replication: u16,
-    /// A name that no other running process of the same role has. A restarted
-    /// process with a name gets its partitions back at once; without a name it
-    /// waits until the old process's session has ended (6 s).
+    /// A name that no other running process of the same role has. A process that was
+    /// killed and is started again under its name gets its partitions back at once;
+    /// without a name it waits until the old process's session has ended (6 s). A
+    /// process that is told to stop gives its partitions to the others either way.
     pub instance: Option<String>,
     /// Further librdkafka settings for every client, such as `security.protocol`.
     pub properties: BTreeMap<String, String>,
@@ -65,6 +66,11 @@ pub(crate) type Alive = watch::Receiver<()>;
 /// How long a member of a group may be silent before its partitions are given
 /// to another.
 const SESSION: Duration = Duration::from_secs(6);
+/// How often a member of a group asks whether the group rebalances.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
+/// The same of a member that hands its partitions over: those of one that leaves, or is to
+/// get some, wait until every other member has asked.
+pub(crate) const QUICK_HEARTBEAT: Duration = Duration::from_millis(100);
 /// How long a consumer may go without a poll before its partitions are given to another
 /// member: librdkafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -195,7 +201,11 @@ impl Bus {
 
     pub(crate) fn transactional_config(&self, id: &str, linger: Duration) -> ClientConfig {
         let mut client = self.producer_config(id, linger);
-        client.set("transactional.id", id).set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+        client
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+            // A commit tells that all records were taken.
+            .set("delivery.report.only.error", "true");
         client
     }
 
@@ -228,7 +238,7 @@ impl Bus {
             .set("group.id", self.topics.group(group))
             .set("session.timeout.ms", SESSION.as_millis().to_string())
             .set("max.poll.interval.ms", MAX_POLL_INTERVAL.as_millis().to_string())
-            .set("heartbeat.interval.ms", "2000")
+            .set("heartbeat.interval.ms", HEARTBEAT.as_millis().to_string())
             // Co-partitioned topics must land on the same member.
             .set("partition.assignment.strategy", "range");
         if let Some(member) = member {

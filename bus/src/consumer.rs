@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -23,8 +23,8 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Bus, BusError, Partition, Record,
-    client::{connect, log_ends},
-    config::{CALL_TIMEOUT, FIRST_BROKER},
+    client::{connect, log_ends, without_leader},
+    config::{CALL_TIMEOUT, FIRST_BROKER, HEARTBEAT, QUICK_HEARTBEAT},
     stopped::{ConsumerStops, StopReason},
 };
 
@@ -34,6 +34,11 @@ const FIRST_OFFSET: Duration = Duration::from_secs(2);
 /// How often a stopped partition is looked at again, and how long each question may take.
 const RECHECK_EVERY: Duration = Duration::from_secs(3);
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a member that leaves its group waits for its partitions to be revoked.
+const REVOKED_WITHIN: Duration = Duration::from_secs(1);
+/// How long a member that leaves is polled on after its partitions were revoked. librdkafka
+/// sends the request to leave once the fetches have ended, and does not say when.
+const LEFT_WITHIN: Duration = Duration::from_millis(100);
 
 /// Whether records of open and of aborted transactions are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +58,28 @@ impl Isolation {
     }
 }
 
-/// Whether a configured instance name makes the consumer a static member.
+/// How a member keeps its partitions while its process is away, where the configuration
+/// names the instance. Without a name every member is dynamic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
-    /// A static member: a restart within the session gets its partitions back.
+    /// A static member, which never leaves: its partitions wait until its process is
+    /// started again, or its session has ended.
     Static,
+    /// A static member that [leaves](Consumer::leave) when its process is told to stop: the
+    /// other members have its partitions at once. After a kill, they wait.
+    Handover,
     /// A dynamic member, whatever is configured.
     Dynamic,
+}
+
+impl Membership {
+    /// How often the member asks whether its group rebalances.
+    const fn heartbeat(self) -> Duration {
+        match self {
+            Self::Handover => QUICK_HEARTBEAT,
+            Self::Static | Self::Dynamic => HEARTBEAT,
+        }
+    }
 }
 
 /// A newly assigned partition, and the offset where reading starts.
@@ -74,12 +94,13 @@ pub struct Assigned {
 }
 
 /// Partitions that are about to be assigned to another member.
-#[derive(Debug)]
 pub struct Revoked<'a> {
     /// The revoked partitions.
     pub partitions: &'a [Partition],
     /// Whether another member may own them already, so that committing would fail.
     pub lost: bool,
+    /// Returns the group's generation that owned the partitions, to commit a transaction.
+    pub group: &'a dyn Fn() -> Result<GroupMetadata, BusError>,
 }
 
 /// The owner's reaction to a rebalance. Both functions run inside
@@ -128,6 +149,10 @@ struct Context<A> {
     /// The number of partitions in the name of a static member, until its first
     /// assignment.
     named_after: Mutex<Option<u32>>,
+    /// The topic that takes the results; see [`Consumer::writes_to`].
+    output: OnceLock<Topic>,
+    /// The number of revocations so far.
+    revocations: AtomicU64,
 }
 
 impl<A: Assignments> ClientContext for Context<A> {
@@ -178,7 +203,15 @@ impl<A: Assignments> Context<A> {
         let partitions = from_list(&self.topics, list);
         let lost = consumer.assignment_lost();
         self.stops.clear();
-        let commits = self.owner.revoked(&Revoked { partitions: &partitions, lost });
+        let group = || {
+            if lost {
+                return Err(BusError::PartitionsLost { group: self.group.clone() });
+            }
+            let metadata = consumer.group_metadata().map(GroupMetadata);
+            metadata.ok_or_else(|| BusError::NotJoined { group: self.group.clone() })
+        };
+        let commits = self.owner.revoked(&Revoked { partitions: &partitions, lost, group: &group });
+        self.revocations.fetch_add(1, Ordering::Relaxed);
         info!(group = self.group, partitions = %names(&partitions), lost, "partitions revoked");
         if !lost && !commits.is_empty() {
             let list = commit_list(&self.topics, &commits);
@@ -218,6 +251,7 @@ impl<A: Assignments> Context<A> {
         partitions: &[Partition],
     ) -> Result<Vec<Assigned>, BusError> {
         self.stops.clear();
+        let partitions = &self.with_output(consumer, partitions)?[..];
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -233,10 +267,26 @@ impl<A: Assignments> Context<A> {
         for CommittedOffset { partition, offset, metadata } in committed {
             match offset {
                 Some(offset) => assigned.push(Assigned { partition, offset, metadata }),
-                None => self.stops.stop(partition, &self.no_offset(consumer, partition)?),
+                None => self.stops.stop(partition, self.no_offset(consumer, partition)?),
             }
         }
         Ok(assigned)
+    }
+
+    /// Returns the partitions whose results can be written, and stops the others. One
+    /// transaction has the results of all, and ends only once every partition that it
+    /// wrote to has a leader.
+    fn with_output(&self, consumer: &BaseConsumer<Self>, partitions: &[Partition]) -> Result<Vec<Partition>, BusError> {
+        let Some(output) = self.output.get() else { return Ok(partitions.to_vec()) };
+        let topic = self.topics.name(*output);
+        let away = without_leader(consumer.client(), &topic, CALL_TIMEOUT)?;
+        let (stopped, read): (Vec<_>, Vec<_>) =
+            partitions.iter().copied().partition(|partition| away.contains(&partition.index));
+        for partition in stopped {
+            let (group, topic) = (self.group.clone(), topic.clone());
+            self.stops.stop(partition, StopReason::OutputAway { group, topic, partition: partition.index });
+        }
+        Ok(read)
     }
 
     fn committed(
@@ -325,7 +375,12 @@ pub struct Consumer<A: Assignments = ()> {
     inner: BaseConsumer<Context<A>>,
     topics: Arc<Topics>,
     group: String,
+    membership: Membership,
+    /// Whether the member is static.
+    is_named: bool,
     joined: AtomicBool,
+    /// When librdkafka is made to look whether a heartbeat is due.
+    heartbeat_at: Mutex<Instant>,
     /// When stopped partitions are looked at again.
     recheck_at: Mutex<Instant>,
     query_config: ClientConfig,
@@ -348,7 +403,7 @@ impl Bus {
     ) -> Result<Consumer<A>, BusError> {
         let topics = Arc::clone(self.topics());
         let partitions = self.total_partitions(read);
-        let instance = self.config().instance.as_ref().filter(|_| membership == Membership::Static);
+        let instance = self.config().instance.as_ref().filter(|_| membership != Membership::Dynamic);
         let member = instance.map(|instance| format!("{instance}.p{partitions}"));
         let context = Context {
             owner,
@@ -360,9 +415,12 @@ impl Bus {
             stops: self.stopped.of_consumer(group),
             starts: Mutex::default(),
             named_after: Mutex::new(member.as_ref().map(|_| partitions)),
+            revocations: AtomicU64::new(0),
+            output: OnceLock::new(),
         };
         let inner: BaseConsumer<Context<A>> = self
             .group_config(group, member.as_deref())
+            .set("heartbeat.interval.ms", membership.heartbeat().as_millis().to_string())
             .set("isolation.level", isolation.as_str())
             .create_with_context(context)
             .map_err(BusError::new("make a consumer"))?;
@@ -374,7 +432,10 @@ impl Bus {
             inner,
             topics,
             group: group.to_owned(),
+            membership,
+            is_named: member.is_some(),
             joined: AtomicBool::new(false),
+            heartbeat_at: Mutex::new(Instant::now()),
             recheck_at: Mutex::new(Instant::now()),
             query_config,
             query_client: OnceLock::new(),
@@ -392,6 +453,13 @@ impl Bus {
 }
 
 impl<A: Assignments> Consumer<A> {
+    /// Says that the results of a partition go to the partition of the same index in
+    /// `topic`: while that has no leader, the partition is not read, and the others are.
+    /// To be called before the first poll.
+    pub fn writes_to(&self, topic: Topic) {
+        let _ = self.inner.context().output.set(topic);
+    }
+
     /// Joins the group, after waiting for the first broker: librdkafka otherwise
     /// retries only after a second.
     fn join(&self) -> Result<(), BusError> {
@@ -405,7 +473,7 @@ impl<A: Assignments> Consumer<A> {
         self.inner.subscribe(&names).map_err(BusError::new("subscribe"))
     }
 
-    /// Returns the next record, or `None` within `timeout`. Must be called at least
+    /// Returns the next record, or `None` within `timeout`, often earlier. Must be called at least
     /// every 5 minutes, paused or not, or the partitions go to another member.
     ///
     /// # Errors
@@ -416,7 +484,7 @@ impl<A: Assignments> Consumer<A> {
             self.join()?;
         }
         self.recheck_stopped()?;
-        let polled = self.inner.poll(timeout);
+        let polled = self.inner.poll(self.look_at_heartbeat(timeout));
         if let Some(error) = self.inner.context().fatal.lock().take() {
             return Err(error);
         }
@@ -428,6 +496,54 @@ impl<A: Assignments> Consumer<A> {
             }
             Some(Err(error)) => self.check(error).map(|()| None),
         }
+    }
+
+    /// Lets librdkafka look whether a quick heartbeat is due: its thread does so when it
+    /// has something to do, which may take a second. Returns how much of `timeout` a poll
+    /// may wait until it is to look again.
+    fn look_at_heartbeat(&self, timeout: Duration) -> Duration {
+        if self.membership != Membership::Handover {
+            return timeout;
+        }
+        let mut at = self.heartbeat_at.lock();
+        let now = Instant::now();
+        if *at <= now {
+            *at = now + QUICK_HEARTBEAT;
+            // A question that the thread answers without a request.
+            let _ = self.inner.rebalance_protocol();
+        }
+        timeout.min(QUICK_HEARTBEAT)
+    }
+
+    /// Gives the partitions to the other members at once, where there are others. A
+    /// static member that only ends keeps them until it is started again, or its session
+    /// ends. The owner must have committed its offsets, and must not poll afterwards.
+    pub fn leave(&self) {
+        // A dynamic member leaves when it is dropped.
+        let is_static = self.is_named && self.joined.load(Ordering::Relaxed);
+        if self.membership != Membership::Handover || !is_static || self.owns_all() {
+            return;
+        }
+        let context = self.inner.context();
+        let revocations = context.revocations.load(Ordering::Relaxed);
+        self.inner.unsubscribe();
+        let begun = Instant::now();
+        let mut revoked_at = None;
+        while revoked_at.map_or_else(|| begun.elapsed() < REVOKED_WITHIN, |at: Instant| at.elapsed() < LEFT_WITHIN) {
+            drop(self.inner.poll(Duration::from_millis(10)));
+            if revoked_at.is_none() && context.revocations.load(Ordering::Relaxed) != revocations {
+                revoked_at = Some(Instant::now());
+            }
+        }
+        debug!(group = self.group, left = revoked_at.is_some(), "left the group");
+    }
+
+    /// Whether the member owns every partition. Its group would be empty without it: the
+    /// brokers keep the first member of an empty group waiting (3 s by default) for others.
+    fn owns_all(&self) -> bool {
+        let context = self.inner.context();
+        let total = context.bus.total_partitions(&context.read) as usize;
+        self.assignment().is_ok_and(|assigned| assigned.len() >= total)
     }
 
     fn check(&self, error: KafkaError) -> Result<(), BusError> {
@@ -457,7 +573,7 @@ impl<A: Assignments> Consumer<A> {
         let stopped = context.stops.partitions();
         let mut found = !stopped.is_empty();
         for (partition, start) in context.starts.lock().iter() {
-            if stopped.contains(partition) {
+            if stopped.contains_key(partition) {
                 continue;
             }
             let topic = self.topics.name(partition.topic);
@@ -472,22 +588,28 @@ impl<A: Assignments> Consumer<A> {
             let earliest = context.set_earliest(*partition);
             let reason =
                 StopReason::OffsetGone { group, topic, partition: partition.index, offset, start, end, earliest };
-            context.stops.stop(*partition, &reason);
+            context.stops.stop(*partition, reason);
         }
         if found { Ok(()) } else { Err(BusError::Kafka { what: "read", source: error }) }
     }
 
-    /// Looks whether the group now has an offset in a stopped partition that its log
-    /// holds. A new consumer then reads it.
+    /// Looks whether a stopped partition can be read again: whether the group now has an
+    /// offset that the log holds, or the results can be written. A new consumer reads it.
     fn recheck_stopped(&self) -> Result<(), BusError> {
         let stopped = self.inner.context().stops.partitions();
         if stopped.is_empty() || *self.recheck_at.lock() > Instant::now() {
             return Ok(());
         }
         *self.recheck_at.lock() = Instant::now() + RECHECK_EVERY;
-        let list = to_list(&self.topics, stopped.iter().map(|partition| (*partition, 0, None)));
+        let (of_output, of_offset): (Vec<_>, Vec<_>) =
+            stopped.into_iter().partition(|(_, reason)| matches!(reason, StopReason::OutputAway { .. }));
+        self.recheck_output(&of_output)?;
+        let list = to_list(&self.topics, of_offset.iter().map(|(partition, _)| (*partition, 0, None)));
+        if of_offset.is_empty() {
+            return Ok(());
+        }
         let Ok(committed) = self.inner.committed_offsets(list, RECHECK_TIMEOUT) else { return Ok(()) };
-        for partition in stopped {
+        for (partition, _) in of_offset {
             let topic = self.topics.name(partition.topic);
             let offset = committed.find_partition(&topic, partition.index).map(|element| element.offset());
             let Some(Offset::Offset(offset)) = offset else { continue };
@@ -497,6 +619,19 @@ impl<A: Assignments> Consumer<A> {
             }
         }
         Ok(())
+    }
+
+    fn recheck_output(&self, stopped: &[(Partition, StopReason)]) -> Result<(), BusError> {
+        let Some(output) = self.inner.context().output.get().filter(|_| !stopped.is_empty()) else { return Ok(()) };
+        let away = without_leader(self.query_client()?.client(), &self.topics.name(*output), RECHECK_TIMEOUT);
+        // Kafka that does not answer now is asked again.
+        let Ok(away) = away else { return Ok(()) };
+        match stopped.iter().find(|(partition, _)| !away.contains(&partition.index)) {
+            Some((partition, _)) => {
+                Err(BusError::PartitionReadable { group: self.group.clone(), partition: *partition })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Commits offsets and waits until Kafka confirms them.

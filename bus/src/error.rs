@@ -84,7 +84,7 @@ pub enum BusError {
         now: u32,
     },
     /// A partition that was stopped can be read again, by a new consumer.
-    #[error("group {group} has an offset in {partition} again: this member joins again and reads it")]
+    #[error("group {group} can read {partition} again: this member joins again and reads it")]
     PartitionReadable {
         /// The consumer group.
         group: String,
@@ -226,6 +226,13 @@ impl BusError {
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         matches!(self, Self::Kafka { source, .. } if source.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge))
+    }
+
+    /// Whether Kafka has not ended the last transaction of an id in time.
+    pub(crate) fn is_unfinished_transaction(&self) -> bool {
+        use RDKafkaErrorCode::{ConcurrentTransactions, OperationTimedOut};
+        let Self::Kafka { source, .. } = self else { return false };
+        matches!(source.rdkafka_error_code(), Some(ConcurrentTransactions | OperationTimedOut))
     }
 
     /// Whether the same call may succeed later without anyone's help.

@@ -19,8 +19,9 @@ use tracing::info;
 use crate::{
     Bus, BusError, GroupMetadata, Partition, Transaction,
     client::{connect, log_ends},
-    config::{FIRST_BROKER, OFFSETS_TIMEOUT},
+    config::FIRST_BROKER,
     consumer::to_list,
+    offsets::committed_offsets,
 };
 
 /// The transactional id.
@@ -107,8 +108,7 @@ impl Bus {
             })
             .collect();
         let list = to_list(self.topics(), all.iter().map(|partition| (*partition, 0, None)));
-        let committed =
-            member.committed_offsets(list, OFFSETS_TIMEOUT).map_err(BusError::new("fetch committed offsets"))?;
+        let committed = committed_offsets(&member, &list)?;
         let has_offset = |partition: &Partition| {
             let element = committed.find_partition(&self.topics().name(partition.topic), partition.index);
             element.is_some_and(|element| matches!(element.offset(), Offset::Offset(_)))

@@ -45,6 +45,7 @@ pub use key_uses::KeyUses;
 pub use ledger::{Ledger, LedgerProgress, OffsetTicket};
 pub use log_reader::LogReader;
 pub use offsets::{LogEnd, OffsetScope};
+pub use open_transactions::LogEnds;
 pub use partition_follower::PartitionFollower;
 pub use poll_loop::PollWork;
 pub use producer::{Acked, Producer, Transaction};

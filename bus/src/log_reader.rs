@@ -2,6 +2,7 @@
 
 use std::{
     ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,8 +15,8 @@ use schemas::Timestamp;
 
 use crate::{
     Bus, BusError, Partition, Record,
-    client::{QuietContext, log_ends},
-    config::CALL_TIMEOUT,
+    client::{QuietContext, connect, log_ends},
+    config::{CALL_TIMEOUT, FIRST_BROKER},
 };
 
 /// How long a poll waits.
@@ -27,6 +28,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub struct LogReader {
     consumer: BaseConsumer<QuietContext>,
     bus: Bus,
+    connected: AtomicBool,
 }
 
 impl Bus {
@@ -37,7 +39,7 @@ impl Bus {
     pub fn log_reader(&self, role: &str) -> Result<LogReader, BusError> {
         let consumer =
             self.table_config(role).create_with_context(QuietContext).map_err(BusError::new("make a reader"))?;
-        Ok(LogReader { consumer, bus: self.clone() })
+        Ok(LogReader { consumer, bus: self.clone(), connected: AtomicBool::new(false) })
     }
 }
 
@@ -49,6 +51,11 @@ impl LogReader {
     /// When Kafka does not answer.
     pub fn range(&self, partition: Partition) -> Result<Range<i64>, BusError> {
         let name = self.bus.topics().name(partition.topic);
+        if !self.connected.swap(true, Ordering::Relaxed) {
+            // Without, the first question may be repeated only after a second. A broker
+            // that does not answer now is reported by that question.
+            let _ = connect(self.consumer.client(), &name, FIRST_BROKER);
+        }
         let (begin, end) = log_ends(&self.consumer, &name, partition.index)?;
         Ok(begin..end)
     }

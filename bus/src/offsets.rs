@@ -1,10 +1,11 @@
 //! Setting where a group reads on, where only a person can decide.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::{
-    Offset,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
+    types::RDKafkaErrorCode,
 };
 use schemas::Topic;
 
@@ -53,8 +54,7 @@ impl Bus {
         let partitions = self.ask_total_partitions(consumer.client(), &[topic])?;
         let all: Vec<i32> = (0..partitions).filter_map(|index| i32::try_from(index).ok()).collect();
         let list = to_list(self.topics(), all.iter().map(|index| (Partition { topic, index: *index }, 0, None)));
-        let committed =
-            consumer.committed_offsets(list, OFFSETS_TIMEOUT).map_err(BusError::new("fetch committed offsets"))?;
+        let committed = committed_offsets(&consumer, &list)?;
         let mut offsets = Vec::new();
         for index in all {
             let (start, end) = log_ends(&consumer, &name, index)?;
@@ -85,5 +85,28 @@ impl Bus {
             }
         }
         Ok(offsets)
+    }
+}
+
+/// Returns the offsets that the group of `member` has committed in the partitions of `list`.
+/// A group's coordinator that moves, as right after Kafka's first start, is asked again.
+pub(crate) fn committed_offsets(
+    member: &BaseConsumer,
+    list: &TopicPartitionList,
+) -> Result<TopicPartitionList, BusError> {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    let deadline = Instant::now() + OFFSETS_TIMEOUT;
+    loop {
+        match member.committed_offsets(list.clone(), OFFSETS_TIMEOUT) {
+            Ok(committed) => return Ok(committed),
+            Err(error) => match error.rdkafka_error_code() {
+                Some(NotCoordinator | CoordinatorLoadInProgress | CoordinatorNotAvailable)
+                    if Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                _ => return Err(BusError::new("fetch committed offsets")(error)),
+            },
+        }
     }
 }

@@ -27,16 +27,14 @@ use crate::{
 const STEP: Duration = Duration::from_millis(10);
 
 /// The two clients that see the two ends of a log.
-pub(crate) struct LogEnds {
+pub struct LogEnds {
     high_watermark: BaseConsumer<QuietContext>,
     /// Reads committed records, and may be used for that.
     pub(crate) last_stable: Arc<BaseConsumer<QuietContext>>,
 }
 
 impl Bus {
-    /// Waits until every transaction that is now open in `topics` is committed or
-    /// aborted. A [table](Bus::table) that is opened afterwards has, once caught
-    /// up, applied every record that was committed before this call.
+    /// Waits once, with clients of its own, as [`LogEnds::wait_for_open_transactions`] does.
     ///
     /// # Errors
     /// When Kafka does not answer, or a transaction stays open for longer than
@@ -48,7 +46,10 @@ impl Bus {
     }
 
     /// Makes the two clients, without connecting.
-    pub(crate) fn log_ends(&self, role: &str) -> Result<LogEnds, BusError> {
+    ///
+    /// # Errors
+    /// When a setting is refused.
+    pub fn log_ends(&self, role: &str) -> Result<LogEnds, BusError> {
         let client = |isolation: &str| {
             let mut config = self.table_config(role);
             config.set("isolation.level", isolation);
@@ -63,7 +64,7 @@ impl Bus {
 
 impl LogEnds {
     /// Connects the clients, or returns after a while if Kafka does not answer.
-    pub(crate) fn connect(&self, bus: &Bus, topics: &[Topic]) {
+    pub fn connect(&self, bus: &Bus, topics: &[Topic]) {
         let Some(topic) = topics.first() else { return };
         for client in [&self.high_watermark, &*self.last_stable] {
             // A broker that does not answer now is reported by the request that needs it.
@@ -71,8 +72,14 @@ impl LogEnds {
         }
     }
 
-    /// Waits as [`Bus::wait_for_open_transactions`] does.
-    pub(crate) fn wait_for_open_transactions(&self, bus: &Bus, topics: &[Topic]) -> Result<(), BusError> {
+    /// Waits until every transaction that is now open in `topics` is committed or
+    /// aborted. A [table](Bus::table) that is opened afterwards has, once caught
+    /// up, applied every record that was committed before this call.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or a transaction stays open for longer than
+    /// Kafka lets one.
+    pub fn wait_for_open_transactions(&self, bus: &Bus, topics: &[Topic]) -> Result<(), BusError> {
         let target = ends(&self.high_watermark, bus, topics)?;
         let deadline = Instant::now() + TRANSACTION_TIMEOUT + CALL_TIMEOUT;
         loop {

@@ -1,12 +1,9 @@
 //! Partitions that a consumer does not read, because reading on by itself could lose or
-//! double records. The consumer's other partitions go on. The process is not ready
-//! meanwhile, with the command that a person has to run; once the group has an offset
-//! that the log holds, the consumer reads the partition again.
+//! double records, or because the results could not be written. The consumer's other
+//! partitions go on. The process is not ready meanwhile, with the command that a person
+//! has to run, if any; once the reason is gone, the consumer reads the partition again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -31,6 +28,12 @@ pub(crate) enum StopReason {
          with `latest` in place of `earliest` skips the present records"
     )]
     OffsetGone { group: String, topic: String, partition: i32, offset: i64, start: i64, end: i64, earliest: String },
+    /// The partition that takes the results has no leader.
+    #[error(
+        "what group {group} makes of its records goes to {topic}[{partition}], which has no leader: a broker is away. They \
+         wait in Kafka, and are read once it is back"
+    )]
+    OutputAway { group: String, topic: String, partition: i32 },
 }
 
 /// The stopped partitions of all consumers of a process, with the reasons.
@@ -59,17 +62,17 @@ impl StoppedPartitions {
 pub(crate) struct ConsumerStops {
     group: String,
     all: StoppedPartitions,
-    stopped: Mutex<BTreeSet<Partition>>,
+    stopped: Mutex<BTreeMap<Partition, StopReason>>,
 }
 
 impl ConsumerStops {
     /// Notes that a partition is not read.
-    pub(crate) fn stop(&self, partition: Partition, reason: &StopReason) {
-        if self.stopped.lock().insert(partition) {
-            error!(group = self.group, %partition, %reason, "partition stopped: the others are read on");
+    pub(crate) fn stop(&self, partition: Partition, reason: StopReason) {
+        let (name, text) = (self.name(partition), reason.to_string());
+        if self.stopped.lock().insert(partition, reason).is_none() {
+            error!(group = self.group, %partition, reason = text, "partition stopped: the others are read on");
         }
-        let name = self.name(partition);
-        self.all.0.send_modify(|all| drop(all.insert(name, reason.to_string())));
+        self.all.0.send_modify(|all| drop(all.insert(name, text)));
     }
 
     /// Forgets all stopped partitions, as after a rebalance.
@@ -80,15 +83,15 @@ impl ConsumerStops {
         }
         info!(group = self.group, "stopped partitions are looked at again");
         self.all.0.send_modify(|all| {
-            for partition in stopped {
+            for partition in stopped.into_keys() {
                 all.remove(&self.name(partition));
             }
         });
     }
 
-    /// Returns the stopped partitions.
-    pub(crate) fn partitions(&self) -> Vec<Partition> {
-        self.stopped.lock().iter().copied().collect()
+    /// Returns the stopped partitions, with the reasons.
+    pub(crate) fn partitions(&self) -> BTreeMap<Partition, StopReason> {
+        self.stopped.lock().clone()
     }
 
     fn name(&self, partition: Partition) -> String {
@@ -121,7 +124,7 @@ mod tests {
             migrate: "clickhook migrate".to_owned(),
             earliest: "clickhook offsets set --group g --topic clicks --to earliest".to_owned(),
         };
-        consumer.stop(Partition { topic: Topic::Clicks, index: 2 }, &reason);
+        consumer.stop(Partition { topic: Topic::Clicks, index: 2 }, reason);
         assert!(
             shown.borrow()["g clicks[2]"].contains("`clickhook offsets set --group g --topic clicks --to earliest`")
         );

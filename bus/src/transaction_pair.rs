@@ -12,7 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Bus, BusError, GroupMetadata, Outgoing, Partition, Transaction, config::TRANSACTION_TIMEOUT};
+use tracing::warn;
+
+use crate::{
+    Bus, BusError, GroupMetadata, Outgoing, Partition, Transaction,
+    config::{CALL_TIMEOUT, TRANSACTION_TIMEOUT},
+};
 
 /// The committing thread's task, as errors name it.
 const COMMIT: &str = "commit a transaction";
@@ -20,6 +25,10 @@ const COMMIT: &str = "commit a transaction";
 /// librdkafka itself may never return: it looks for the group's coordinator without a
 /// deadline, and asks a broker that is away until that is back.
 const COMMIT_PATIENCE: Duration = TRANSACTION_TIMEOUT.saturating_add(Duration::from_secs(5));
+
+/// How many ids a producer tries beside its own. Each is given up for another when it has
+/// a transaction that cannot end, which happens once in an outage.
+const SPARE_IDS: usize = 4;
 
 /// A transaction to be committed by the committing thread.
 struct CommitJob {
@@ -66,8 +75,8 @@ impl Bus {
     pub fn transaction_pair(&self, id: &str, linger: Duration) -> Result<TransactionPair, BusError> {
         // Each waits for Kafka several times: side by side they take half as long.
         let (first, second) = thread::scope(|scope| {
-            let second = scope.spawn(|| self.transaction(&format!("{id}.b"), linger));
-            (self.transaction(&format!("{id}.a"), linger), second.join())
+            let second = scope.spawn(|| self.free_transaction(&format!("{id}.b"), linger));
+            (self.free_transaction(&format!("{id}.a"), linger), second.join())
         });
         let second =
             second.unwrap_or(Err(BusError::Gone { what: "the thread that makes a transactional producer" }))?;
@@ -95,6 +104,34 @@ impl Bus {
             committing: None,
             commits: 0,
         })
+    }
+}
+
+impl Bus {
+    /// Makes a producer under `id`, or, while a partition is without a leader, under an id
+    /// beside it: Kafka gives an id free once every partition that its last transaction
+    /// wrote to has taken its end. The group's generation alone then keeps the offsets of
+    /// another process out, as it does for every member.
+    fn free_transaction(&self, id: &str, linger: Duration) -> Result<Transaction, BusError> {
+        let mut made = self.transaction(id, linger);
+        for spare in 1..=SPARE_IDS {
+            match &made {
+                Err(error) if error.is_unfinished_transaction() && self.lacks_leader()? => {
+                    warn!(id, %error, spare, "Kafka cannot end a transaction in a partition without a leader: going on under a spare id");
+                    made = self.transaction(&format!("{id}.{spare}"), linger);
+                }
+                _ => break,
+            }
+        }
+        made
+    }
+
+    /// Whether a partition of the installation is without a leader.
+    fn lacks_leader(&self) -> Result<bool, BusError> {
+        let metadata =
+            self.admin()?.inner().fetch_metadata(None, CALL_TIMEOUT).map_err(BusError::new("ask for leaders"))?;
+        let mut ours = metadata.topics().iter().filter(|topic| self.topics().parse(topic.name()).is_some());
+        Ok(ours.any(|topic| topic.partitions().iter().any(|partition| partition.leader() < 0)))
     }
 }
 

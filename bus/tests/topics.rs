@@ -234,6 +234,37 @@ async fn running_members_find_new_partitions_and_so_does_one_that_was_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_static_member_that_leaves_gives_its_partitions_to_the_others() {
+    const GROUP: &str = ConsumerGroup::Enricher.name();
+    let first = Bus::new(BusConfig { instance: Some("first".to_owned()), ..testbed::bus_config() });
+    first.migrate().await.unwrap();
+    let second = Bus::new(BusConfig { instance: Some("second".to_owned()), ..first.config().clone() });
+    tokio::task::spawn_blocking(move || {
+        let stays = member(&first, GROUP, Membership::Handover);
+        let leaves = member(&second, GROUP, Membership::Handover);
+        let until_owned = |of: [usize; 2]| {
+            let deadline = Instant::now() + testbed::PATIENCE;
+            while [&stays, &leaves].map(|consumer| consumer.assignment().unwrap().len()) != of {
+                assert!(Instant::now() < deadline, "the partitions are not shared {of:?}");
+                stays.poll(Duration::from_millis(10)).unwrap();
+                if of[1] > 0 {
+                    leaves.poll(Duration::from_millis(10)).unwrap();
+                }
+            }
+        };
+        until_owned([2, 2]);
+        leaves.leave();
+        // Its client lives, and would keep the session of a member that has not left.
+        until_owned([4, 0]);
+        // Alone, a member stays: the group would be empty without it.
+        stays.leave();
+        assert_eq!(stays.assignment().unwrap().len(), 4);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn offsets_that_were_lost_are_not_taken_for_a_beginning() {
     let bus = testbed::bus().await;
     produce(&bus, 0).await;

@@ -69,6 +69,9 @@ pub(crate) struct Member {
     pub(crate) bus: Bus,
     pub(crate) group: &'static str,
     pub(crate) topics: &'static [Topic],
+    /// The topic whose partition of the same index takes the results, if they are divided
+    /// like the records.
+    pub(crate) output: Option<Topic>,
     /// The transactional id.
     pub(crate) id: String,
     /// How long a transaction collects records.
@@ -88,6 +91,23 @@ pub(crate) struct Member {
 pub(crate) struct Rebalances {
     assigned: Mutex<Vec<Partition>>,
     revoked: AtomicBool,
+    /// The producers of the member. None before they are made, while they are worked
+    /// with, and after a failure.
+    pair: Mutex<Option<TransactionPair>>,
+}
+
+/// The error of work without producers.
+const NO_PAIR: BusError = BusError::Gone { what: "produce in transactions" };
+
+impl Rebalances {
+    /// Works with the pair, which is dropped if that fails or panics: the open transaction
+    /// may then hold a part of a record's results, and a rebalance must not commit it.
+    fn with_pair<T>(&self, work: impl FnOnce(&mut TransactionPair) -> Result<T, BusError>) -> Result<T, BusError> {
+        let mut pair = self.pair.lock().take().ok_or(NO_PAIR)?;
+        let done = work(&mut pair)?;
+        *self.pair.lock() = Some(pair);
+        Ok(done)
+    }
 }
 
 impl Assignments for Rebalances {
@@ -95,9 +115,18 @@ impl Assignments for Rebalances {
         self.assigned.lock().extend(partitions.iter().map(|assigned| assigned.partition));
     }
 
-    fn revoked(&self, _: &Revoked<'_>) -> Vec<Commit> {
+    /// Commits what was processed, so that the next owners need not process it again, nor
+    /// wait until Kafka aborts it.
+    fn revoked(&self, revoked: &Revoked<'_>) -> Vec<Commit> {
         self.assigned.lock().clear();
         self.revoked.store(true, Ordering::Relaxed);
+        let mut slot = self.pair.lock();
+        if let Some(mut pair) = slot.take() {
+            match pair.commit_all(revoked.group) {
+                Ok(()) => *slot = Some(pair),
+                Err(error) => warn!(%error, "transaction dropped in a rebalance: its records are processed again"),
+            }
+        }
         Vec::new()
     }
 }
@@ -170,18 +199,22 @@ impl Member {
             self.group,
             self.topics,
             Isolation::Committed,
-            Membership::Static,
+            Membership::Handover,
             Arc::clone(&rebalances),
         )?;
+        if let Some(output) = self.output {
+            consumer.writes_to(output);
+        }
         while !self.shutdown.is_triggered() {
             self.own(&consumer, &rebalances, work, failures)?;
         }
+        consumer.leave();
         Ok(())
     }
 
     /// Works until told to stop, partitions are revoked, or something fails. The
-    /// open transaction of revoked partitions is dropped: the next owner reads them
-    /// from the committed offsets.
+    /// open transaction is committed before partitions are revoked, and dropped if that
+    /// fails: the next owner reads from the committed offsets.
     fn own(
         &self,
         consumer: &Consumer<Rebalances>,
@@ -189,8 +222,11 @@ impl Member {
         work: &mut impl RecordWork,
         failures: &mut Failures,
     ) -> Result<(), BusError> {
-        // Making the pair aborts the open transactions of its predecessor.
-        let pair = self.bus.transaction_pair(&self.id, LINGER)?;
+        if rebalances.pair.lock().is_none() {
+            // Making the pair aborts the open transactions of its predecessor.
+            let pair = self.bus.transaction_pair(&self.id, LINGER)?;
+            *rebalances.pair.lock() = Some(pair);
+        }
         rebalances.revoked.store(false, Ordering::Relaxed);
         work.reset();
         if !failures.failing {
@@ -202,17 +238,16 @@ impl Member {
             rebalances,
             work,
             failures,
-            pair,
             lines: 0,
             was_open: false,
-            commits: 0,
+            commits: rebalances.with_pair(|pair| Ok(pair.commits()))?,
             since: Instant::now(),
         };
         consumer.run(&mut ownership, || self.shutdown.is_triggered() || is_revoked())?;
         if is_revoked() {
             return Ok(());
         }
-        ownership.pair.commit_all(|| consumer.group_metadata())
+        rebalances.with_pair(|pair| pair.commit_all(|| consumer.group_metadata()))
     }
 }
 
@@ -222,7 +257,6 @@ struct Ownership<'a, W> {
     rebalances: &'a Rebalances,
     work: &'a mut W,
     failures: &'a mut Failures,
-    pair: TransactionPair,
     /// The number of lines in the open transaction.
     lines: usize,
     /// Whether a transaction was open before the last poll.
@@ -235,8 +269,8 @@ struct Ownership<'a, W> {
 
 impl<W> Ownership<'_, W> {
     /// Ends a time of failures after a known commit, or a while without records.
-    fn note_recovery(&mut self) {
-        let committed = std::mem::replace(&mut self.commits, self.pair.commits()) != self.pair.commits();
+    fn note_recovery(&mut self, commits: u64) {
+        let committed = std::mem::replace(&mut self.commits, commits) != commits;
         let is_idle = self.failures.failing && !self.was_open && self.since.elapsed() >= RECOVERED_AFTER;
         if committed || is_idle {
             if self.failures.failing {
@@ -244,6 +278,25 @@ impl<W> Ownership<'_, W> {
             }
             self.failures.works();
         }
+    }
+}
+
+impl<W: RecordWork> Ownership<'_, W> {
+    /// Goes on with paused partitions, and starts the commit of the open transaction if it
+    /// is due. Returns the number of known commits.
+    fn commit_if_due(&mut self, pair: &mut TransactionPair, consumer: &Consumer<Rebalances>) -> Result<u64, BusError> {
+        self.lines += self.work.resume(pair, consumer)?;
+        let age = pair.age();
+        let is_over = age.is_some_and(|age| age >= self.member.window);
+        let is_full = self.lines >= self.member.max_lines;
+        // The first record after a pause is committed at once.
+        let is_due = is_over || is_full || !self.was_open;
+        if is_due && pair.try_commit(|| consumer.group_metadata())? == CommitStart::Started {
+            self.lines = 0;
+            self.member.transaction_seconds.observe(age.unwrap_or_default().as_secs_f64());
+        }
+        self.was_open = pair.age().is_some();
+        Ok(pair.commits())
     }
 }
 
@@ -255,23 +308,15 @@ impl<W: RecordWork> PollWork<Rebalances> for Ownership<'_, W> {
         if !assigned.is_empty() {
             self.work.assigned(&assigned, consumer)?;
         }
-        self.lines += self.work.resume(&mut self.pair, consumer)?;
-        let age = self.pair.age();
-        let is_over = age.is_some_and(|age| age >= self.member.window);
-        let is_full = self.lines >= self.member.max_lines;
-        // The first record after a pause is committed at once.
-        let is_due = is_over || is_full || !self.was_open;
-        if is_due && self.pair.try_commit(|| consumer.group_metadata())? == CommitStart::Started {
-            self.lines = 0;
-            self.member.transaction_seconds.observe(age.unwrap_or_default().as_secs_f64());
-        }
-        self.was_open = self.pair.age().is_some();
-        self.note_recovery();
+        let rebalances = self.rebalances;
+        let commits = rebalances.with_pair(|pair| self.commit_if_due(pair, consumer))?;
+        self.note_recovery(commits);
         Ok(if self.was_open || self.work.is_waiting() { BUSY_POLL } else { IDLE_POLL })
     }
 
     fn record(&mut self, record: &Record<'_>, consumer: &Consumer<Rebalances>) -> Result<(), BusError> {
-        self.lines += self.work.process(record, &mut self.pair, consumer)?;
+        let work = &mut *self.work;
+        self.lines += self.rebalances.with_pair(|pair| work.process(record, pair, consumer))?;
         Ok(())
     }
 }

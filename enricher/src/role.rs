@@ -4,7 +4,7 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use bus::{Bus, BusError};
-use schemas::ConsumerGroup;
+use schemas::{ConsumerGroup, Topic};
 use service::{ConfigError, Process, Shutdown};
 use store::Store;
 use tokio::sync::oneshot;
@@ -71,6 +71,7 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
         bus: bus.clone(),
         group: ConsumerGroup::Conversions.name(),
         topics: ConsumerGroup::Conversions.topics(),
+        output: None,
         id: format!("conversions.{instance}"),
         window,
         max_lines: config.max_clicks,
@@ -97,6 +98,7 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
         bus: bus.clone(),
         group: ConsumerGroup::Enricher.name(),
         topics: ConsumerGroup::Enricher.topics(),
+        output: Some(Topic::Clicks),
         id: format!("enricher.{instance}"),
         window,
         max_lines: config.max_clicks,

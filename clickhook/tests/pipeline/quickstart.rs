@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc,
@@ -61,6 +62,7 @@ impl Shell {
             .envs(env.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .unwrap();
         let stdout = child.stdout.take().unwrap();
@@ -104,6 +106,11 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
+        if thread::panicking() {
+            // What runs in the foreground may never end, and reads no commands.
+            let group = format!("-{}", self.child.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        }
         let _ = writeln!(self.stdin, "kill %1 2>/dev/null; exit");
         let _ = self.child.wait();
     }

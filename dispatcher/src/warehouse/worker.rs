@@ -201,7 +201,7 @@ impl WarehouseWorker {
             GROUP.name(),
             GROUP.topics(),
             Isolation::Committed,
-            Membership::Static,
+            Membership::Handover,
             Arc::clone(&owner),
         )?;
         Ok(Self {
@@ -476,7 +476,9 @@ impl WarehouseWorker {
                 break;
             }
         }
-        self.commit_idle()
+        self.commit_idle()?;
+        self.consumer.leave();
+        Ok(())
     }
 
     fn measure_lag(&mut self) {

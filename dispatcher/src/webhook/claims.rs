@@ -155,6 +155,7 @@ impl OffsetClaim {
 
 #[cfg(test)]
 mod tests {
+    use bus::BusError;
     use schemas::Topic;
 
     use super::*;
@@ -183,13 +184,17 @@ mod tests {
         assert_eq!(claims.advanced(), [Commit { partition: P, offset: 4, metadata: None }]);
     }
 
+    fn lost() -> BusError {
+        BusError::PartitionsLost { group: "webhook.clicks".to_owned() }
+    }
+
     #[test]
     fn the_next_owner_skips_what_is_done() {
         let claims = Arc::new(OffsetClaims::default());
         assign(&claims, 3);
         let open = track(&claims, 3, 1);
         track(&claims, 4, 1).pop().unwrap().complete();
-        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false });
+        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false, group: &|| Err(lost()) });
         assert_eq!(commits, [Commit { partition: P, offset: 3, metadata: Some("done1:1 1,".to_owned()) }]);
         drop(open);
 
@@ -220,7 +225,7 @@ mod tests {
         assign(&claims, 0);
         let open = track(&claims, 1, 1).pop().unwrap();
         assert!(open.is_owned());
-        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false });
+        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false, group: &|| Err(lost()) });
         assert!(commits.is_empty());
         assert!(!open.is_owned());
         assert!(matches!(claims.track(P, 2, 1), Tracked::Revoked));

@@ -111,7 +111,9 @@ impl Readers {
                 // An error means that the other side has hung up. Heartbeats go on
                 // meanwhile.
                 let _ = until_drained.recv();
-                membership.consumer.commit(&membership.claims.0.advanced())
+                let committed = membership.consumer.commit(&membership.claims.0.advanced());
+                membership.consumer.leave();
+                committed
             });
             drop(end_sender.send(ended));
         })?;
@@ -192,7 +194,7 @@ impl TopicReader {
         let GroupSubscription { group, isolation } = self.subscription;
         let claims = Arc::new(OffsetClaims::default());
         let consumer =
-            self.bus.consumer(group.name(), group.topics(), isolation, Membership::Static, Arc::clone(&claims))?;
+            self.bus.consumer(group.name(), group.topics(), isolation, Membership::Handover, Arc::clone(&claims))?;
         Ok(GroupMembership { consumer, claims: OwnedClaims(claims) })
     }
 

@@ -11,10 +11,10 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use bus::{Bus, BusError, LogReader, Partition, Record};
+use bus::{Bus, BusError, LogEnds, LogReader, Partition, Record};
 use schemas::{Replayed, Timestamp, Topic};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -30,6 +30,8 @@ use crate::answers::next_open;
 const ROLE: &str = "enricher";
 /// How long a failed request waits before it is repeated.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often one who waits for an answer looks whether it is there.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// The number of records that are looked through for bundles that say `again`.
 /// Bundles behind them are left to the next search.
 const AHEAD: usize = 100_000;
@@ -65,7 +67,9 @@ impl LogSearch {
         let generation = Arc::<AtomicU64>::default();
         let current = Arc::clone(&generation);
         thread::Builder::new().name("log-search".to_owned()).spawn(move || {
-            let mut searcher = Searcher { bus, day_keys, reader: None, next_mark: 0, sender, current };
+            let mut searcher = Searcher { bus, day_keys, reader: None, ends: None, next_mark: 0, sender, current };
+            // Reads the marks before the group is joined: its members wait for the newest.
+            let _ = searcher.prepare(0);
             while let Ok((generation, request)) = received.recv() {
                 searcher.answer(generation, request);
             }
@@ -91,6 +95,20 @@ impl LogSearch {
         };
         Ok(next_open(&self.responses, is_open, "search a log")?.map(|(_, response)| response))
     }
+
+    /// Waits for the next answer as [`response`](Self::response) returns it, until
+    /// `deadline`.
+    pub(super) fn response_before(&self, deadline: Instant) -> Result<Option<Response>, BusError> {
+        loop {
+            if let Some(response) = self.response()? {
+                return Ok(Some(response));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
 }
 
 impl Drop for LogSearch {
@@ -103,6 +121,8 @@ struct Searcher {
     bus: Bus,
     day_keys: Arc<DayKeys>,
     reader: Option<LogReader>,
+    /// The clients that see whether transactions are open.
+    ends: Option<LogEnds>,
     /// The offset behind the last mark that was read.
     next_mark: i64,
     sender: Sender<(u64, Response)>,
@@ -121,7 +141,7 @@ impl Searcher {
                 Ok(response) => return drop(self.sender.send((generation, response))),
                 Err(error) => {
                     warn!(%error, ?request, "reading a log failed: retrying");
-                    self.reader = None;
+                    (self.reader, self.ends) = (None, None);
                     thread::sleep(RETRY);
                 }
             }
@@ -132,11 +152,24 @@ impl Searcher {
         self.reader.take().map_or_else(|| self.bus.log_reader(ROLE), Ok)
     }
 
+    /// Takes the clients that see whether transactions are open. They are kept between
+    /// requests: connecting them takes longer than their question.
+    fn ends(&mut self) -> Result<LogEnds, BusError> {
+        if let Some(ends) = self.ends.take() {
+            return Ok(ends);
+        }
+        let ends = self.bus.log_ends(ROLE)?;
+        ends.connect(&self.bus, &[Topic::Replayed]);
+        Ok(ends)
+    }
+
     fn prepare(&mut self, generation: u64) -> Result<Response, BusError> {
         let partition = Partition { topic: Topic::Replayed, index: 0 };
         self.day_keys.wait_for_today(|| self.current.load(Ordering::Relaxed) != generation);
         // Marks that an earlier owner committed with the offsets from which we read.
-        self.bus.wait_for_open_transactions(ROLE, &[Topic::Replayed])?;
+        let ends = self.ends()?;
+        ends.wait_for_open_transactions(&self.bus, &[Topic::Replayed])?;
+        self.ends = Some(ends);
         let reader = self.reader()?;
         let range = reader.range(partition)?;
         // An end before the last mark means that the topic was created again.

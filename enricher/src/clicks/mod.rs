@@ -12,7 +12,12 @@ pub(crate) mod query;
 mod second_copies;
 mod source;
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::{Bus, BusError, Consumer, Outgoing, Partition, Record, TransactionPair};
 use prometheus_client::{
@@ -73,6 +78,10 @@ impl Counts {
 /// The number of lines in a transaction above which bundles go to worker threads.
 /// Below it, a hand-over costs a click more than it gains.
 const BUSY_LINES: usize = 256;
+
+/// How long newly assigned partitions are prepared for before they are paused meanwhile.
+/// librdkafka fetches again only up to a second after it was told to resume.
+const PREPARED_WITHIN: Duration = Duration::from_millis(200);
 
 /// The work on bundles of clicks.
 pub(crate) struct ClickWork {
@@ -244,9 +253,22 @@ impl RecordWork for ClickWork {
     }
 
     fn assigned(&mut self, partitions: &[Partition], consumer: &Consumer<Rebalances>) -> Result<(), BusError> {
+        self.search.request(Request::Prepare)?;
+        let deadline = Instant::now() + PREPARED_WITHIN;
+        while let Some(response) = self.search.response_before(deadline)? {
+            match response {
+                Response::Mark(id, mark) => self.copies.mark(id, mark),
+                Response::Prepared => {
+                    self.copies.expire();
+                    return Ok(());
+                }
+                // Partitions that were just assigned are not searched.
+                Response::Searched { .. } => {}
+            }
+        }
         consumer.pause(partitions)?;
         self.preparing.extend_from_slice(partitions);
-        self.search.request(Request::Prepare)
+        Ok(())
     }
 
     fn is_waiting(&self) -> bool {
