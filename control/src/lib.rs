@@ -32,7 +32,7 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    api::{context::Api, import_slots::ImportSlots},
+    api::{context::Api, import_slots::ImportSlots, stats::slots::StatsSlots},
     leading::{
         election::Candidate,
         endpoint_health::{HealthReports, judge_endpoints},
@@ -164,6 +164,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         limiter: config.limiter(),
         metrics,
         import_slots: ImportSlots::default(),
+        stats_slots: StatsSlots::default(),
     };
     let stood_down = Shutdown::new();
     let election_ended = stood_down.clone();

@@ -15,8 +15,10 @@ use service::problem::{self, Kind, Problem};
 
 use crate::{
     api::{
-        auth, bulk, context::Api, conversions, domains, endpoints, event_types, idempotency, import, keys, links,
-        people, qr, request, resource, stats,
+        auth, bulk,
+        context::Api,
+        conversions, domains, endpoints, event_types, idempotency, import, keys, links, people, qr, request, resource,
+        stats::{self, Asked, SubjectKind},
     },
     kinds::resource::Resource,
     leading::{forward, leadership::ServingInstance},
@@ -65,7 +67,6 @@ fn keyed() -> Routes {
     let people = Routes::default()
         .route("/v1/people", delete(people::erase_visitor))
         .route("/v1/people/{customer_id}", delete(people::erase_customer));
-    let stats = Routes::default().route("/v1/stats/links/{id}", get(stats::link));
     Routes::default()
         .merge(links.requiring(Link::SCOPE))
         .merge(endpoints.requiring(Endpoint::SCOPE))
@@ -73,11 +74,22 @@ fn keyed() -> Routes {
         .merge(domains.requiring(Domain::SCOPE))
         .merge(keys.requiring(Key::SCOPE))
         .merge(resource::<Workspace>().requiring(Workspace::SCOPE))
-        .merge(stats.requiring(Scope::Stats))
+        .merge(statistics().requiring(Scope::Stats))
         .merge(people.requiring(Scope::Admin))
         // One of two scopes is enough, which the handler checks.
         .route("/v1/conversions", get(conversions::list))
         .route("/v1/event-types", get(event_types::list))
+}
+
+/// Returns the routes of the statistics: three for each kind of subject.
+fn statistics() -> Routes {
+    SubjectKind::ALL.into_iter().fold(Routes::default(), |routes, kind| {
+        let path = kind.path();
+        routes
+            .route(path, get(move |asked: Asked, query| stats::summary(kind, asked, query)))
+            .route(&format!("{path}/series"), get(move |asked: Asked, query| stats::series(kind, asked, query)))
+            .route(&format!("{path}/top/{{dimension}}"), get(move |asked: Asked, query| stats::top(kind, asked, query)))
+    })
 }
 
 /// Returns the routes for everyone.

@@ -1,16 +1,12 @@
-//! The conversions of a workspace, each in its current state, and their sums by link and
-//! by ad. A conversion has a row for each status; the view `conversions_current`
-//! (`migrations/0005_conversions.sql`) decides what is current.
+//! The conversions of a workspace, each in its current state. A conversion has a row for
+//! each status; the view `conversions_current` (`migrations/0005_conversions.sql`) decides
+//! what is current.
 
-use clickhouse::{Row, query::Query};
-use schemars::JsonSchema;
+use clickhouse::Row;
 use schemas::{ClickId, ConversionId, LinkId, Timestamp, WorkspaceId};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{Store, StoreError};
-
-/// The statuses of conversions that are worth nothing any more.
-const TAKEN_BACK: &str = "('reversed', 'refunded', 'rejected', 'cancelled', 'canceled', 'declined', 'chargeback')";
 
 /// A choice of conversions; those of the whole workspace where every field is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,46 +80,6 @@ impl ConversionRow {
     }
 }
 
-/// The numbers of conversions. A conversion counts once, in its current status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize, JsonSchema)]
-pub struct ConversionCounts {
-    /// Conversions that stand: all but those that were taken back.
-    pub total: u64,
-    /// Conversions whose current status is `reversed`, `refunded`, `rejected`, `cancelled`,
-    /// `declined` or `chargeback`.
-    pub taken_back: u64,
-}
-
-/// The sums of the conversions that stand, in one currency and its minor unit.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize, JsonSchema)]
-pub struct Revenue {
-    /// ISO 4217.
-    pub currency: String,
-    /// The sum of the conversions' worth.
-    pub value: i64,
-    /// The sum of the commissions.
-    pub commission: i64,
-}
-
-/// The clicks on an ad, and the conversions that they led to.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize, JsonSchema)]
-pub struct AdStats {
-    /// The name or id of the ad.
-    pub ad_creative: String,
-    /// Visits by people.
-    pub clicks: u64,
-    /// Conversions that stand.
-    pub conversions: u64,
-}
-
-/// The most ads that are counted of a link: those with the most clicks.
-const MAX_ADS: u32 = 20;
-
-/// The end of a query over the conversions of a link, each in its current state. The ids
-/// come first, so that only these conversions are put together.
-const OF_LINK: &str = "FROM conversions_current WHERE workspace = {workspace:String} AND link_id = {link:String} AND conversion_id IN \
-     (SELECT conversion_id FROM conversions WHERE workspace = {workspace:String} AND link_id = {link:String})";
-
 impl Store {
     /// Returns up to `limit` conversions of a workspace, last reported first, that were
     /// first reported before the conversion `before`.
@@ -185,53 +141,5 @@ impl Store {
         }
         let query = query.param("limit", u32::try_from(limit).unwrap_or(u32::MAX));
         self.timed(query.fetch_all()).await
-    }
-
-    /// Returns the numbers of conversions that clicks on a link led to.
-    ///
-    /// # Errors
-    /// When ClickHouse does not answer.
-    pub async fn link_conversions(
-        &self,
-        workspace: &WorkspaceId,
-        link: LinkId,
-    ) -> Result<ConversionCounts, StoreError> {
-        let sql = format!(
-            "SELECT countIf(status NOT IN {TAKEN_BACK}) AS total, countIf(status IN {TAKEN_BACK}) AS taken_back {OF_LINK}"
-        );
-        self.timed(self.link_query(&sql, workspace, link).fetch_one()).await
-    }
-
-    /// Returns the revenue of a link, by currency.
-    ///
-    /// # Errors
-    /// When ClickHouse does not answer.
-    pub async fn link_revenue(&self, workspace: &WorkspaceId, link: LinkId) -> Result<Vec<Revenue>, StoreError> {
-        let sql = format!(
-            "SELECT money.1 AS currency, sum(money.2) AS value, sum(money.3) AS commission FROM (\
-             SELECT arrayJoin([(currency, value, toInt64(0)), (commission_currency, toInt64(0), commission)]) AS money {OF_LINK} \
-             AND status NOT IN {TAKEN_BACK}) WHERE currency != '' GROUP BY currency ORDER BY currency"
-        );
-        self.timed(self.link_query(&sql, workspace, link).fetch_all()).await
-    }
-
-    /// Returns the clicks and conversions of a link by ad, most clicks first.
-    ///
-    /// # Errors
-    /// When ClickHouse does not answer.
-    pub async fn link_ads(&self, workspace: &WorkspaceId, link: LinkId) -> Result<Vec<AdStats>, StoreError> {
-        let sql = format!(
-            "SELECT ad_creative, sum(clicked) AS clicks, sum(converted) AS conversions FROM (\
-             SELECT ad_creative, toUInt64(countIf(NOT bot)) AS clicked, toUInt64(0) AS converted FROM clicks \
-             WHERE workspace = {{workspace:String}} AND link_id = {{link:String}} AND ad_creative != '' GROUP BY ad_creative \
-             UNION ALL SELECT ad_creative, toUInt64(0) AS clicked, count() AS converted {OF_LINK} AND ad_creative != '' \
-             AND status NOT IN {TAKEN_BACK} GROUP BY ad_creative) \
-             GROUP BY ad_creative ORDER BY clicks DESC, conversions DESC, ad_creative LIMIT {MAX_ADS}"
-        );
-        self.timed(self.link_query(&sql, workspace, link).fetch_all()).await
-    }
-
-    fn link_query(&self, sql: &str, workspace: &WorkspaceId, link: LinkId) -> Query {
-        self.query(sql).param("workspace", workspace.as_str()).param("link", link.to_string())
     }
 }

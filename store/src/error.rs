@@ -57,6 +57,14 @@ pub enum StoreError {
     },
 }
 
+/// The codes with which ClickHouse ends a query that reads too much, or for too long.
+const BOUND_CODES: &[u32] = &[
+    158, // TOO_MANY_ROWS
+    159, // TIMEOUT_EXCEEDED
+    241, // MEMORY_LIMIT_EXCEEDED
+    396, // TOO_MANY_ROWS_OR_BYTES
+];
+
 impl StoreError {
     pub(crate) fn new(url: &str, error: clickhouse::error::Error) -> Self {
         match error {
@@ -75,6 +83,12 @@ impl StoreError {
             }
             error => Self::Unreachable { url: url.to_owned(), reason: chain(&error) },
         }
+    }
+
+    /// Tells whether the query was beyond its limits of time, memory or rows.
+    #[must_use]
+    pub fn is_beyond_bounds(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if BOUND_CODES.contains(code))
     }
 
     /// ClickHouse's code, where it refused.

@@ -4,7 +4,7 @@
 //! ([`Table`], `migrations/`), how a row is laid out ([`rows`]), how a block of
 //! rows is inserted and looked for ([`Insertion`]), the clicks of conversions
 //! ([`Store::clicks_by_id`]), the queries of the statistics
-//! and limits ([`LinkClicks`], [`Store::link_totals`], [`Store::conversions`]), how a
+//! and limits (`stats/`, [`Store::link_totals`], [`Store::conversions`]), how a
 //! person's rows are deleted ([`Store::erase`]), and how many rows came from which records
 //! ([`Store::row_counts`]). It does not know Kafka:
 //! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
@@ -18,6 +18,7 @@ mod error;
 mod insert;
 mod migrate;
 mod present;
+mod roll_ups;
 mod row_counts;
 mod rowbinary;
 pub mod rows;
@@ -27,7 +28,7 @@ mod totals;
 
 pub use clicks::StoredClick;
 pub use config::{Store, StoreConfig};
-pub use conversions::{AdStats, ConversionCounts, ConversionFilter, ConversionRow, Revenue};
+pub use conversions::{ConversionFilter, ConversionRow};
 pub use erasure::{Erased, Person, PersonRows};
 pub use error::StoreError;
 pub use insert::Insertion;
@@ -35,5 +36,8 @@ pub use migrate::Migrated;
 pub use present::Span;
 pub use row_counts::{PartitionRange, RowCount};
 pub use rowbinary::RowWriter;
-pub use stats::LinkClicks;
+pub use stats::{
+    AdStats, ConversionCounts, Dimension, HourlyClicks, LinkClicks, Revenue, SeriesPoint, StatsPeriod, StatsSubject,
+    SubjectCounts, TopEntry,
+};
 pub use table::Table;

@@ -1,7 +1,9 @@
 //! The tables, made by versioned statements that are part of the program. Every
 //! statement may run again and at the same time elsewhere (`IF NOT EXISTS`), so
 //! replicas that start together need no lock, and a version is recorded only
-//! after its last statement.
+//! after its last statement. A statement that rewrites rows is a mutation that nobody
+//! waits for (`mutations_sync = 0`): ClickHouse carries it out in the background, resumes
+//! it after a restart, and skips the parts that need nothing.
 
 use clickhouse::sql::Identifier;
 use tracing::info;
@@ -22,6 +24,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "click_facts", sql: include_str!("../migrations/0004_click_facts.sql") },
     Migration { version: 5, name: "conversions", sql: include_str!("../migrations/0005_conversions.sql") },
     Migration { version: 6, name: "rows_by_id", sql: include_str!("../migrations/0006_rows_by_id.sql") },
+    Migration { version: 7, name: "roll_ups", sql: include_str!("../migrations/0007_roll_ups.sql") },
 ];
 
 /// The newest version that this program knows.
@@ -51,8 +54,8 @@ impl Store {
         let database = self.config().database.clone();
         let create = self.anywhere().query("CREATE DATABASE IF NOT EXISTS ?").bind(Identifier(&database)).execute();
         made(self.timed(create).await)?;
-        let versions = "CREATE TABLE IF NOT EXISTS migrations (version UInt32 COMMENT 'Which', name String COMMENT 'What it made', \
-                        applied_at DateTime DEFAULT now() COMMENT 'When it was done') ENGINE = ReplacingMergeTree ORDER BY version \
+        let versions = "CREATE TABLE IF NOT EXISTS migrations (version UInt32 COMMENT 'Number of the version', name String COMMENT 'Name of the migration', \
+                        applied_at DateTime DEFAULT now() COMMENT 'Time at which it was applied') ENGINE = ReplacingMergeTree ORDER BY version \
                         COMMENT 'Versions of this schema that were applied'";
         made(self.timed(self.query(versions).execute()).await)?;
         let found: u32 = self.timed(self.query("SELECT max(version) FROM migrations").fetch_one()).await?;
@@ -129,7 +132,7 @@ mod tests {
         for (at, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(migration.version as usize, at + 1);
             for statement in migration.sql.split(";\n").filter(|statement| !statement.trim().is_empty()) {
-                let repeatable = [" IF NOT EXISTS ", " IF EXISTS ", " MODIFY SETTING "];
+                let repeatable = [" IF NOT EXISTS ", " IF EXISTS ", " MODIFY SETTING ", " APPLY DELETED MASK "];
                 assert!(repeatable.iter().any(|words| statement.contains(words)), "{statement}");
             }
         }

@@ -1,6 +1,5 @@
 //! The total visits of many links, which are compared with each link's `max_clicks`.
-//! The query is phrased like the projection `by_link` (`migrations/0001_clicks.sql`),
-//! so that it reads one row for each hour in which a link had visits.
+//! They are read from the roll-up `totals`.
 
 use std::collections::HashMap;
 
@@ -8,7 +7,7 @@ use clickhouse::Row;
 use schemas::{LinkId, WorkspaceId};
 use serde::Deserialize;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, roll_ups::RollUp};
 
 /// The total of one link.
 #[derive(Row, Deserialize)]
@@ -33,13 +32,12 @@ impl Store {
         if links.is_empty() {
             return Ok(HashMap::new());
         }
-        let query = self
-            .query(
-                "SELECT link_id, count() AS total FROM clicks \
-                 WHERE (workspace, link_id) IN {links:Array(Tuple(String, String))} GROUP BY workspace, link_id",
-            )
-            .param("links", links);
-        let totals: Vec<Total> = self.timed(query.fetch_all()).await?;
+        let sql = format!(
+            "SELECT link_id, count() AS total FROM clicks \
+             WHERE (workspace, link_id) IN {{links:Array(Tuple(String, String))}} GROUP BY workspace, link_id{}",
+            RollUp::Totals.settings()
+        );
+        let totals: Vec<Total> = self.timed(self.query(&sql).param("links", links).fetch_all()).await?;
         Ok(totals.into_iter().map(|counted| (counted.link_id, counted.total)).collect())
     }
 }

@@ -12,7 +12,7 @@ use schemas::{
 };
 use store::{
     AdStats, ConversionCounts, ConversionFilter, Erased, Insertion, LinkClicks, Person, PersonRows, Revenue, Span,
-    Store, StoreConfig, StoreError, Table,
+    StatsPeriod, StatsSubject, Store, StoreConfig, StoreError, SubjectCounts, Table,
     rows::{self, Source},
 };
 use testbed::eventually;
@@ -65,6 +65,11 @@ fn insertion(rows: Vec<u8>, token: &str) -> Insertion {
     Insertion { table: Table::Clicks, rows: vec![rows.into()], token: token.to_owned(), query_id }
 }
 
+async fn visits(store: &Store, workspace: &WorkspaceId, link: LinkId) -> SubjectCounts {
+    let ever = StatsPeriod::ever(Timestamp::from_millis(AT));
+    store.visit_counts(workspace, &StatsSubject::Link(link), ever).await.unwrap()
+}
+
 /// Returns the offsets that are present of clicks that were written by [`block`].
 async fn offsets(store: &Store, seen: &[Seen]) -> HashSet<u64> {
     let clicks: Vec<(String, Timestamp)> = (0..)
@@ -114,7 +119,7 @@ async fn a_block_goes_in_once_also_where_it_touches_two_months() {
         store.insert(insertion(first.clone(), "one")).await.unwrap();
     }
     assert_eq!(offsets(&store, &seen).await, HashSet::from([0, 1, 2, 3]));
-    assert_eq!(store.link_clicks(&WorkspaceId::default(), link).await.unwrap().total, 4);
+    assert_eq!(visits(&store, &WorkspaceId::default(), link).await.clicks.total, 4);
     store.quiesce("nothing-is-called-like-this").await.unwrap();
 }
 
@@ -135,12 +140,10 @@ async fn the_statistics_tell_people_from_programs_and_clicks_from_scans() {
     store.insert(insertion(block(&all[..3]), "one")).await.unwrap();
     store.insert(insertion(block(&all), "two")).await.unwrap();
     let workspace = WorkspaceId::default();
-    let clicks = store.link_clicks(&workspace, link).await.unwrap();
-    assert_eq!(clicks, LinkClicks { total: 7, human: 6, unique: 2 });
-    let scans = store.link_scans(&workspace, link).await.unwrap();
-    assert_eq!(scans, LinkClicks { total: 1, human: 1, unique: 1 });
-    let elsewhere = store.link_clicks(&WorkspaceId::new("other"), link).await.unwrap();
-    assert_eq!(elsewhere, LinkClicks::default());
+    let counts = visits(&store, &workspace, link).await;
+    assert_eq!(counts.clicks, LinkClicks { total: 7, human: 6, unique: 2 });
+    assert_eq!(counts.scans, LinkClicks { total: 1, human: 1, unique: 1 });
+    assert_eq!(visits(&store, &WorkspaceId::new("other"), link).await.clicks, LinkClicks::default());
 }
 
 #[tokio::test]
@@ -297,14 +300,15 @@ async fn a_conversion_has_one_current_state_and_is_counted_once() {
     let page = store.conversions(&workspace, &ConversionFilter::default(), Some(late), 1).await.unwrap();
     assert_eq!(page[0].conversion_id, refund.to_string());
 
-    let counts = store.link_conversions(&workspace, link).await.unwrap();
+    let (subject, ever) = (StatsSubject::Link(link), StatsPeriod::ever(Timestamp::from_millis(AT + 10)));
+    let (counts, revenue) = store.conversion_counts(&workspace, &subject, ever).await.unwrap();
     assert_eq!(counts, ConversionCounts { total: 2, taken_back: 1 });
-    let revenue = store.link_revenue(&workspace, link).await.unwrap();
     assert_eq!(revenue, [Revenue { currency: "EUR".to_owned(), value: 5100, commission: 510 }]);
-    let ads = store.link_ads(&workspace, link).await.unwrap();
+    let ads = store.link_ads(&workspace, link, ever).await.unwrap();
     assert_eq!(ads, [AdStats { ad_creative: "story-7".to_owned(), clicks: 0, conversions: 2 }]);
     let theirs = WorkspaceId::new("other");
-    assert_eq!(store.link_conversions(&theirs, link).await.unwrap(), ConversionCounts::default());
+    let (counts, revenue) = store.conversion_counts(&theirs, &subject, ever).await.unwrap();
+    assert_eq!((counts, revenue), (ConversionCounts::default(), Vec::new()));
     assert_eq!(store.conversions(&theirs, &ConversionFilter::default(), None, 10).await.unwrap(), []);
 }
 
@@ -337,12 +341,12 @@ async fn a_person_is_erased_and_nobody_else() {
     assert_eq!(erased, Erased { erased: rows(1, 2), remaining: rows(0, 0) });
     assert_eq!(store.erase(&workspace, Person::Customer("jane")).await.unwrap(), Erased::default());
     // Totals are read from a projection, which must not keep what is deleted.
-    assert_eq!(store.link_clicks(&workspace, link).await.unwrap().total, 2);
+    assert_eq!(visits(&store, &workspace, link).await.clicks.total, 2);
     let erased = store.erase(&workspace, Person::Session("ses_c")).await.unwrap();
     assert_eq!(erased, Erased { erased: rows(1, 0), remaining: rows(0, 0) });
     let erased = store.erase(&workspace, Person::Click(&click(1).to_string())).await.unwrap();
     assert_eq!(erased, Erased { erased: rows(1, 1), remaining: rows(0, 0) });
-    assert_eq!(store.link_clicks(&workspace, link).await.unwrap(), LinkClicks::default());
+    assert_eq!(visits(&store, &workspace, link).await.clicks, LinkClicks::default());
 }
 
 /// Returns the numbers of clicks that ClickHouse tells where it answers from rows, from

@@ -8,7 +8,7 @@ use service::{limit::Limiter, problem::Problem, vault::Vault};
 use store::Store;
 
 use crate::{
-    api::import_slots::ImportSlots,
+    api::{import_slots::ImportSlots, stats::slots::StatsSlots},
     dns::Dns,
     leading::{forward::Forwarder, leadership::Leadership, writer::ActiveLeader},
     metrics::ControlMetrics,
@@ -28,6 +28,7 @@ pub(crate) struct Api {
     pub(crate) limiter: Option<Limiter<KeyId>>,
     pub(crate) metrics: ControlMetrics,
     pub(crate) import_slots: ImportSlots,
+    pub(crate) stats_slots: StatsSlots,
 }
 
 impl Api {

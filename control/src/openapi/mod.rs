@@ -9,6 +9,7 @@ mod document;
 mod links;
 mod operation;
 mod paths;
+mod stats;
 
 use std::sync::LazyLock;
 

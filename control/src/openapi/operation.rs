@@ -65,6 +65,12 @@ impl<'d> Operation<'d> {
         self
     }
 
+    /// Adds a parameter of the path with this schema.
+    pub(super) fn path_schema(mut self, name: &str, schema: &Value) -> Self {
+        self.parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
+        self
+    }
+
     /// Adds the parameters of the query, which are the fields of `T`.
     pub(super) fn query<T: JsonSchema>(mut self) -> Self {
         let mut schema = T::json_schema(&mut self.document.requests).to_value();

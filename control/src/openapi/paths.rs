@@ -11,7 +11,6 @@ use crate::{
         event_types::EventType,
         request::PageQuery,
         resource::Listed,
-        stats::LinkStats,
     },
     kinds::{
         domain::Verification,
@@ -23,6 +22,7 @@ use crate::{
         document::Document,
         links,
         operation::{Header, Operation},
+        stats,
     },
     state::entity::Entity,
 };
@@ -65,7 +65,8 @@ pub(super) fn describe(document: &mut Document) {
     );
     keys(document);
     conversions::describe(document);
-    events_and_statistics(document);
+    event_types(document);
+    stats::describe(document);
 }
 
 fn process(document: &mut Document) {
@@ -149,17 +150,10 @@ fn keys(document: &mut Document) {
         .done();
 }
 
-fn events_and_statistics(document: &mut Document) {
+fn event_types(document: &mut Document) {
     Operation::new(document, "get", "/v1/event-types", "listEventTypes", "List all event types, each with a sample")
         .tag("Events")
         .answers::<Listed<EventType>>(200, "All event types", &[])
-        .done();
-    let summary = "Count the visits, scans, conversions and revenue of a link";
-    Operation::new(document, "get", "/v1/stats/links/{id}", "linkStats", summary)
-        .tag("Statistics")
-        .path::<schemas::LinkId>("id")
-        .answers::<LinkStats>(200, "The counts of the link", &[])
-        .refuses(&[Kind::NotFound])
         .done();
 }
 
