@@ -44,7 +44,7 @@ pub(crate) trait RecordWork {
     fn reset(&mut self);
 
     /// Prepares for newly assigned partitions; may pause them meanwhile.
-    fn assigned(&mut self, partitions: &[Partition], consumer: &Consumer<Rebalances>) -> Result<(), BusError>;
+    fn assigned(&mut self, assigned: &[Assigned], consumer: &Consumer<Rebalances>) -> Result<(), BusError>;
 
     /// Whether partitions are paused until [`resume`](Self::resume) can go on.
     fn is_waiting(&self) -> bool;
@@ -62,6 +62,11 @@ pub(crate) trait RecordWork {
         pair: &mut TransactionPair,
         consumer: &Consumer<Rebalances>,
     ) -> Result<usize, BusError>;
+}
+
+/// Returns the partitions that were assigned.
+pub(crate) fn partitions(assigned: &[Assigned]) -> Vec<Partition> {
+    assigned.iter().map(|assigned| assigned.partition).collect()
 }
 
 /// A member of a group, and the limits of its transactions.
@@ -89,7 +94,7 @@ pub(crate) struct Member {
 /// member, so the open transaction must be dropped.
 #[derive(Default)]
 pub(crate) struct Rebalances {
-    assigned: Mutex<Vec<Partition>>,
+    assigned: Mutex<Vec<Assigned>>,
     revoked: AtomicBool,
     /// The producers of the member. None before they are made, while they are worked
     /// with, and after a failure.
@@ -112,7 +117,7 @@ impl Rebalances {
 
 impl Assignments for Rebalances {
     fn assigned(&self, partitions: &[Assigned]) {
-        self.assigned.lock().extend(partitions.iter().map(|assigned| assigned.partition));
+        self.assigned.lock().extend_from_slice(partitions);
     }
 
     /// Commits what was processed, so that the next owners need not process it again, nor

@@ -11,7 +11,9 @@ use std::{
 use bus::{Bus, Outgoing, Producer};
 use enricher::Config;
 use schemas::{
-    ClickId, ConversionId, Envelope, Event, EventName, RawConversion, Timestamp, Topic, WorkspaceId, sample,
+    ClickId, ConversionId, Envelope, Event, EventName, RawConversion, Timestamp, Topic, WorkspaceId,
+    conversion::{Amount, Attributed, OrderState},
+    sample,
     usermap::UserMap,
 };
 use service::{Health, Metrics, Process, Shutdown};
@@ -82,6 +84,37 @@ impl JoinRig {
         self.store.insert(insertion).await.unwrap();
     }
 
+    /// Inserts the rows of the conversions that were told so far, as the warehouse does.
+    async fn conversions(&self) {
+        let mut block = Vec::new();
+        for read in testbed::read(&self.bus, Topic::Events, |read| !read.is_empty()).await {
+            let envelope: Envelope<'_, Event<'_>> = serde_json::from_str(&read.value).unwrap();
+            let (partition, offset) = (read.partition.try_into().unwrap(), read.offset.try_into().unwrap());
+            let source = Source { topic: "t", partition, offset };
+            rows::conversion(&envelope.workspace, &envelope.event, source, &mut block).unwrap();
+        }
+        let token = testbed::unique("block");
+        let insertion =
+            Insertion { table: Table::Conversions, rows: vec![block.into()], query_id: token.clone(), token };
+        self.store.insert(insertion).await.unwrap();
+    }
+
+    /// Changes the state of an order as if the order had been told without its click
+    /// `ago`.
+    async fn told_ago(&self, raw: &RawConversion, ago: Duration) {
+        let key = raw.order_key();
+        let states = testbed::read(&self.bus, Topic::Conversions, |read| !read.is_empty()).await;
+        let state = states.iter().rfind(|read| read.key == key).unwrap();
+        let mut order: OrderState = serde_json::from_str(&state.value).unwrap();
+        let at = Timestamp::now().as_millis() - i64::try_from(ago.as_millis()).unwrap();
+        for status in &mut order.statuses {
+            assert_eq!(status.outcome, Attributed::Unattributed);
+            status.unattributed_at = Some(Timestamp::from_millis(at));
+        }
+        let value = serde_json::to_vec(&order).unwrap();
+        self.producer.produce(&Outgoing::keyed(Topic::Conversions, key.as_bytes(), Some(&value))).await.unwrap();
+    }
+
     async fn report(&self, raw: &RawConversion) {
         let (key, value) = (raw.key(), serde_json::to_vec(raw).unwrap());
         let out = Outgoing {
@@ -113,6 +146,7 @@ impl JoinRig {
                     conversion: conversion.id,
                     click: event.click.map(|click| click.id),
                     seconds: conversion.seconds_since_click,
+                    amount: conversion.amount,
                 }
             })
             .collect()
@@ -126,6 +160,7 @@ struct ToldConversion {
     conversion: ConversionId,
     click: Option<ClickId>,
     seconds: Option<u64>,
+    amount: Option<Amount>,
 }
 
 impl Enricher {
@@ -227,6 +262,42 @@ async fn a_customers_later_sale_belongs_to_the_last_click() {
     here.report(&of_customer("3", None)).await;
     let told = here.events(3).await;
     assert_eq!(told.iter().find(|told| told.order == "3").unwrap().click, Some(last));
+    enricher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_that_shows_up_after_the_hold_updates_its_conversion_once() {
+    let here = JoinRig::new().await;
+    let enricher = here.enricher(1).await;
+    let click = click_of(60);
+    let amount = Some(Amount { value: 4990, currency: "EUR".to_owned() });
+    let customer_id = Some("cus".to_owned());
+    let report = RawConversion { amount, customer_id, ..sale("1", Some(click)) };
+    here.report(&report).await;
+    let told = here.events(1).await;
+    assert_eq!((told[0].click, told[0].conversion), (None, report.id));
+    assert_eq!(enricher.metric("clickhook_enricher_conversions_awaited"), 1);
+    enricher.stop().await;
+
+    // A redirector's disk hands the click over, seconds before it is looked for.
+    here.conversions().await;
+    here.clicks("acme", &[click]).await;
+    let enricher = here.enricher(1).await;
+    here.told_ago(&report, Duration::from_secs(300 - 4)).await;
+    let told = here.events(2).await;
+    let late = told.iter().find(|told| told.click.is_some()).unwrap();
+    assert_eq!((late.conversion, late.click, late.order.as_str()), (report.id, Some(click), "1"));
+    assert_eq!(late.amount, report.amount);
+    assert!((60..120).contains(&late.seconds.unwrap()), "{late:?}");
+    assert_eq!(enricher.metric("clickhook_enricher_conversions_awaited"), 0);
+
+    // The conversion has its click now: a repeat is a repeat, and the customer's next sale
+    // belongs to the click.
+    here.report(&RawConversion { id: ConversionId::mint(), ..report.clone() }).await;
+    here.report(&RawConversion { customer_id: report.customer_id, ..sale("2", None) }).await;
+    let told = here.events(3).await;
+    assert_eq!(told.iter().find(|told| told.order == "2").unwrap().click, Some(click));
+    assert_eq!(enricher.metric("clickhook_enricher_conversions_repeats_total"), 1);
     enricher.stop().await;
 }
 

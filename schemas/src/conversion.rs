@@ -137,13 +137,13 @@ impl RawConversion {
     }
 }
 
-/// Returns the id of the event by which a report that had no click is told again with its
-/// click. `same_as`, `status` and `at` are those of the report.
+/// Returns the id of the event by which a conversion that had no click is told again with
+/// its click, once. `at` is the time of the status that is told again.
 #[must_use]
-pub fn late_event_id(workspace: &str, same_as: &str, status: &str, at: Timestamp) -> EventId {
+pub fn late_event_id(workspace: &str, conversion: ConversionId, at: Timestamp) -> EventId {
     // No `same_as` begins like this.
-    let subject = format!("late/{same_as}");
-    EventId::of(workspace, EventName::LinkConverted, &subject, status, at)
+    let subject = format!("late/{conversion}");
+    EventId::of(workspace, EventName::LinkConverted, &subject, "", at)
 }
 
 /// Returns the key of the clicks of a customer on `conversions`. A tombstone under the key
@@ -182,6 +182,10 @@ pub struct OrderState {
     /// The click that a report of the order has named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub click_id: Option<ClickId>,
+    /// The shard of the order's reports ([`RawConversion::shard`]), which tells the member
+    /// that decides on the order. A state that has none is followed by no late click.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<u16>,
     /// The statuses that were reported, in the order of the reports.
     pub statuses: Vec<ReportedStatus>,
 }
@@ -196,6 +200,20 @@ pub struct ReportedStatus {
     pub at: Timestamp,
     /// The result of the search for its click.
     pub outcome: Attributed,
+    /// The time at which the report was told without its click, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unattributed_at: Option<Timestamp>,
+}
+
+/// An order that was told without its click, which may still show up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingClick {
+    /// The click.
+    pub click: ClickId,
+    /// The shard of the order's reports.
+    pub shard: u16,
+    /// The time at which the order was first told without the click.
+    pub since: Timestamp,
 }
 
 impl OrderState {
@@ -205,11 +223,36 @@ impl OrderState {
         self.statuses.iter().find(|known| known.status.as_deref() == status)
     }
 
-    /// Notes a status and its outcome, or the new outcome of a known status.
-    pub fn note(&mut self, status: Option<&str>, at: Timestamp, outcome: Attributed) {
+    /// Notes a status and its outcome, or the new outcome of a known status. `at` is the
+    /// report's own time, `now` the time of the outcome.
+    pub fn note(&mut self, status: Option<&str>, at: Timestamp, outcome: Attributed, now: Timestamp) {
+        let unattributed_at = (outcome == Attributed::Unattributed).then_some(now);
         match self.statuses.iter_mut().find(|known| known.status.as_deref() == status) {
-            Some(known) => known.outcome = outcome,
-            None => self.statuses.push(ReportedStatus { status: status.map(str::to_owned), at, outcome }),
+            Some(known) => {
+                known.outcome = outcome;
+                known.unattributed_at = unattributed_at;
+            }
+            None => {
+                let status = status.map(str::to_owned);
+                self.statuses.push(ReportedStatus { status, at, outcome, unattributed_at });
+            }
+        }
+    }
+
+    /// Returns the click that the order was told without, if no status of the order has a
+    /// click or still waits for one.
+    #[must_use]
+    pub fn missing_click(&self) -> Option<MissingClick> {
+        let is_open = self.statuses.iter().all(|known| known.outcome == Attributed::Unattributed);
+        let since = self.statuses.iter().filter_map(|known| known.unattributed_at).min();
+        Some(MissingClick { click: self.click_id?, shard: self.shard?, since: since.filter(|_| is_open)? })
+    }
+
+    /// Notes that the click of the whole order was found.
+    pub fn note_late_click(&mut self) {
+        for known in &mut self.statuses {
+            known.outcome = Attributed::Attributed;
+            known.unattributed_at = None;
         }
     }
 }
@@ -275,11 +318,31 @@ mod tests {
             raw("order/purchase/7", Some("refunded")).event_id(),
             raw("order/purchase/7", None).event_id(),
             raw("order/purchase/8", Some("approved")).event_id(),
-            late_event_id("acme", "order/purchase/7", "approved", Timestamp::from_millis(5)),
+            late_event_id("acme", report.id, Timestamp::from_millis(5)),
         ];
         for (index, id) in ids.iter().enumerate() {
             assert!(!ids[..index].contains(id));
         }
+    }
+
+    #[test]
+    fn an_order_awaits_its_click_once_all_its_statuses_were_told_without() {
+        let (click, at) = (ClickId::new(Timestamp::from_millis(1), 0, 0), Timestamp::from_millis);
+        let id = ConversionId::from_bits(1);
+        let mut order =
+            OrderState { v: 1, conversion: id, click_id: Some(click), shard: Some(7), statuses: Vec::new() };
+        order.note(Some("pending"), at(5), Attributed::Waiting, at(6));
+        assert_eq!(order.missing_click(), None);
+        order.note(Some("pending"), at(5), Attributed::Unattributed, at(7));
+        assert_eq!(order.missing_click(), Some(MissingClick { click, shard: 7, since: at(7) }));
+        order.note(Some("approved"), at(8), Attributed::Waiting, at(8));
+        assert_eq!(order.missing_click(), None, "the new status may find the click");
+        order.note(Some("approved"), at(8), Attributed::Unattributed, at(9));
+        assert_eq!(order.missing_click(), Some(MissingClick { click, shard: 7, since: at(7) }));
+        assert_eq!(OrderState { click_id: None, ..order.clone() }.missing_click(), None);
+        order.note_late_click();
+        assert_eq!(order.missing_click(), None);
+        assert_eq!(order.status(Some("pending")).unwrap().outcome, Attributed::Attributed);
     }
 
     #[test]

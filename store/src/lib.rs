@@ -3,7 +3,8 @@
 //! It knows how to connect ([`StoreConfig`]), which tables there are
 //! ([`Table`], `migrations/`), how a row is laid out ([`rows`]), how a block of
 //! rows is inserted and looked for ([`Insertion`]), the clicks of conversions
-//! ([`Store::clicks_by_id`]), the queries of the statistics
+//! ([`Store::clicks_by_id`]) and the conversions that have none
+//! ([`Store::unattributed_conversions`]), the queries of the statistics
 //! and limits (`stats/`, [`Store::link_totals`], [`Store::conversions`]), how a
 //! person's rows are deleted ([`Store::erase`]), and how many rows came from which records
 //! ([`Store::row_counts`]). It does not know Kafka:
@@ -25,6 +26,7 @@ pub mod rows;
 mod stats;
 mod table;
 mod totals;
+mod unattributed;
 
 pub use clicks::StoredClick;
 pub use config::{Store, StoreConfig};
@@ -41,3 +43,4 @@ pub use stats::{
     SubjectCounts, TopEntry,
 };
 pub use table::Table;
+pub use unattributed::UnattributedConversion;

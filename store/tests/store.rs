@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
 use schemas::{
-    Attempt, AttemptId, ClickId, ConversionId, EndpointId, Envelope, Event, EventId, EventName, LinkId, Outcome,
-    Timestamp, WorkspaceId, conversion::Amount, sample,
+    Attempt, AttemptId, ClickId, ConversionFacts, ConversionId, EndpointId, Envelope, Event, EventId, EventName,
+    LinkId, Outcome, Timestamp, WorkspaceId, conversion::Amount, sample,
 };
 use store::{
     AdStats, ConversionCounts, ConversionFilter, Erased, Insertion, LinkClicks, Person, PersonRows, Revenue, Span,
@@ -272,6 +272,7 @@ async fn a_conversion_has_one_current_state_and_is_counted_once() {
         // Its click is found later: another row of the same status.
         row(late, "6", 1, "approved", Some(100), Some((link, click(3)))),
         Told { customer: "joe", ..row(other, "7", 1, "approved", Some(9), None) },
+        row(other, "8", 0, "pending", Some(8), None),
     ];
     store.insert(Insertion { table: Table::Conversions, ..insertion(told(&all), "one") }).await.unwrap();
 
@@ -299,6 +300,24 @@ async fn a_conversion_has_one_current_state_and_is_counted_once() {
     assert_eq!(ask(ConversionFilter { order: Some("no"), ..ConversionFilter::default() }).await, []);
     let page = store.conversions(&workspace, &ConversionFilter::default(), Some(late), 1).await.unwrap();
     assert_eq!(page[0].conversion_id, refund.to_string());
+
+    let unattributed = store.unattributed_conversions(&[other, sale, ConversionId::mint()]).await.unwrap();
+    assert_eq!(unattributed.keys().collect::<Vec<_>>(), [&other]);
+    let latest = &unattributed[&other];
+    assert_eq!((latest.workspace.as_str(), latest.timestamp), ("default", Timestamp::from_millis(AT + 1)));
+    let expected = sample::event(EventName::LinkConverted, latest.timestamp).conversion.unwrap();
+    assert_eq!(
+        latest.facts,
+        ConversionFacts {
+            id: other,
+            amount: Some(Amount { value: 9, currency: "EUR".to_owned() }),
+            commission: Some(Amount { value: 0, currency: "EUR".to_owned() }),
+            customer_id: Some("joe".into()),
+            attributed: false,
+            seconds_since_click: None,
+            ..expected
+        }
+    );
 
     let (subject, ever) = (StatsSubject::Link(link), StatsPeriod::ever(Timestamp::from_millis(AT + 10)));
     let (counts, revenue) = store.conversion_counts(&workspace, &subject, ever).await.unwrap();

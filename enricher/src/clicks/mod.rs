@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Bus, BusError, Consumer, Outgoing, Partition, Record, TransactionPair};
+use bus::{Assigned, Bus, BusError, Consumer, Outgoing, Partition, Record, TransactionPair};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     dead::UnusableLine,
-    member::{Rebalances, RecordWork},
+    member::{Rebalances, RecordWork, partitions},
 };
 
 /// The metrics of the work on clicks.
@@ -252,7 +252,7 @@ impl RecordWork for ClickWork {
         self.held.clear();
     }
 
-    fn assigned(&mut self, partitions: &[Partition], consumer: &Consumer<Rebalances>) -> Result<(), BusError> {
+    fn assigned(&mut self, assigned: &[Assigned], consumer: &Consumer<Rebalances>) -> Result<(), BusError> {
         self.search.request(Request::Prepare)?;
         let deadline = Instant::now() + PREPARED_WITHIN;
         while let Some(response) = self.search.response_before(deadline)? {
@@ -266,8 +266,9 @@ impl RecordWork for ClickWork {
                 Response::Searched { .. } => {}
             }
         }
-        consumer.pause(partitions)?;
-        self.preparing.extend_from_slice(partitions);
+        let assigned = partitions(assigned);
+        consumer.pause(&assigned)?;
+        self.preparing.extend_from_slice(&assigned);
         Ok(())
     }
 

@@ -5,22 +5,11 @@ use std::time::{Duration, Instant};
 use bus::OffsetTicket;
 use schemas::{RawConversion, Timestamp, Topic};
 
-/// How long after it was first read a report's click is looked for again, before the hold
-/// is over. The row of a click follows the click within seconds, or minutes where
-/// ClickHouse is late.
-const STEPS: [Duration; 6] = [
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(8),
-    Duration::from_secs(23),
-    Duration::from_secs(83),
-    Duration::from_secs(300),
-];
-/// The steps for a click that was old when the report came: its row should be there, or
-/// its redirector was cut off.
-const STEPS_OF_OLD: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(83)];
-/// The age above which a click is old.
-const OLD: Duration = Duration::from_secs(300);
+/// How long after it was read from `conversions.waiting` a report's click is looked for
+/// again, before the hold is over. The row of a click follows the click within seconds, or
+/// minutes where ClickHouse is late. With the lookups when the report comes and when the
+/// hold is over there are five.
+const STEPS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(12), Duration::from_secs(80)];
 /// How long a report waits at least after this process has read it: its click may be as
 /// late as the report is.
 const AT_LEAST: Duration = Duration::from_secs(30);
@@ -36,23 +25,6 @@ pub(super) struct HeldReport {
     ends: Instant,
 }
 
-/// When a report's click is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NextLookup {
-    /// At this moment, and perhaps again.
-    Step(Instant),
-    /// At this moment for the last time.
-    Last(Instant),
-}
-
-impl NextLookup {
-    pub(super) const fn at(self) -> Instant {
-        match self {
-            Self::Step(at) | Self::Last(at) => at,
-        }
-    }
-}
-
 impl HeldReport {
     pub(super) fn new(raw: RawConversion, topic: Topic, ticket: OffsetTicket, hold: Duration) -> Self {
         let first_read = Instant::now();
@@ -61,15 +33,11 @@ impl HeldReport {
         Self { raw, topic, ticket, first_read, ends }
     }
 
-    /// Returns the next lookup after `now`.
-    pub(super) fn next_lookup(&self, now: Instant) -> NextLookup {
-        let age = self.raw.click_id.map(|click| self.raw.received_at.since(click.timestamp()));
-        let steps: &[Duration] = if age.is_some_and(|age| age > OLD) { &STEPS_OF_OLD } else { &STEPS };
-        let steps = steps.iter().map(|step| self.first_read + *step);
-        match steps.filter(|at| *at > now && *at < self.ends).min() {
-            Some(at) => NextLookup::Step(at),
-            None => NextLookup::Last(self.ends),
-        }
+    /// Returns the time of the next lookup after `now`: the last one is when the hold is
+    /// over.
+    pub(super) fn next_lookup(&self, now: Instant) -> Instant {
+        let steps = STEPS.map(|step| self.first_read + step);
+        steps.into_iter().find(|at| *at > now && *at < self.ends).unwrap_or(self.ends)
     }
 
     /// Whether the hold is over.

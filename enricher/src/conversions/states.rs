@@ -29,11 +29,11 @@ impl<T: Clone + PartialEq> Layered<T> {
         self.own.get(key).or_else(|| self.committed.get(key))
     }
 
-    fn commit(&mut self, key: String, value: T) {
-        if self.own.get(&key) == Some(&value) {
-            self.own.remove(&key);
+    fn commit(&mut self, key: &str, value: T) {
+        if self.own.get(key) == Some(&value) {
+            self.own.remove(key);
         }
-        self.committed.insert(key, value);
+        self.committed.insert(key.to_owned(), value);
     }
 
     fn remove(&mut self, key: &str) {
@@ -43,18 +43,19 @@ impl<T: Clone + PartialEq> Layered<T> {
 }
 
 impl States {
-    /// Forgets own changes, which may never be committed.
-    pub(super) fn reset(&mut self) {
-        self.orders.own.clear();
+    /// Forgets own changes, which may never be committed. Returns the keys of the orders
+    /// that were changed.
+    pub(super) fn reset(&mut self) -> Vec<String> {
         self.customers.own.clear();
+        self.orders.own.drain().map(|(key, _)| key).collect()
     }
 
     /// Applies a committed record of the topic.
-    pub(super) fn apply(&mut self, key: String, value: Option<&[u8]>) {
+    pub(super) fn apply(&mut self, key: &str, value: Option<&[u8]>) {
         let is_customer = key.split('/').nth(1) == Some("customer");
         match value {
-            None if is_customer => self.customers.remove(&key),
-            None => self.orders.remove(&key),
+            None if is_customer => self.customers.remove(key),
+            None => self.orders.remove(key),
             // A record of a newer version is no state that this member can use.
             Some(value) if is_customer => {
                 if let Ok(clicks) = serde_json::from_slice(value) {
@@ -105,8 +106,9 @@ mod tests {
     use super::*;
 
     fn order(outcome: Attributed) -> OrderState {
-        let status = ReportedStatus { status: None, at: Timestamp::from_millis(1), outcome };
-        OrderState { v: 1, conversion: ConversionId::from_bits(1), click_id: None, statuses: vec![status] }
+        let status = ReportedStatus { status: None, at: Timestamp::from_millis(1), outcome, unattributed_at: None };
+        let conversion = ConversionId::from_bits(1);
+        OrderState { v: 1, conversion, click_id: None, shard: None, statuses: vec![status] }
     }
 
     #[test]
@@ -115,11 +117,11 @@ mod tests {
         let key = "acme/order/1".to_owned();
         let (waiting, found) = (order(Attributed::Waiting), order(Attributed::Attributed));
         states.set_order(key.clone(), found.clone());
-        states.apply(key.clone(), Some(&serde_json::to_vec(&waiting).unwrap()));
+        states.apply(&key, Some(&serde_json::to_vec(&waiting).unwrap()));
         assert_eq!(states.order(&key), Some(&found));
-        states.reset();
+        assert_eq!(states.reset(), std::slice::from_ref(&key));
         assert_eq!(states.order(&key), Some(&waiting));
-        states.apply(key.clone(), None);
+        states.apply(&key, None);
         assert_eq!(states.order(&key), None);
     }
 
@@ -129,10 +131,10 @@ mod tests {
         let key = "acme/customer/1".to_owned();
         let click = |at| ClickId::new(Timestamp::from_millis(at), 0, 0);
         states.set_customer(key.clone(), CustomerClicks::of(click(5)));
-        states.apply(key.clone(), Some(&serde_json::to_vec(&CustomerClicks::of(click(2))).unwrap()));
+        states.apply(&key, Some(&serde_json::to_vec(&CustomerClicks::of(click(2))).unwrap()));
         let clicks = states.customer(&key).unwrap();
         assert_eq!((clicks.first, clicks.last), (click(2), click(5)));
-        states.apply(key.clone(), None);
+        states.apply(&key, None);
         assert_eq!(states.customer(&key), None);
     }
 }
