@@ -29,15 +29,15 @@ pub enum BotReason {
     Datacentre,
     /// The visit comes from a network that belongs to a crawler.
     Network,
-    /// The browser asked ahead, before anyone clicked.
-    Prefetch,
-    /// Only the headers were asked for.
-    Head,
     /// The address makes more requests than a person would.
     Rate,
 }
 
 impl BotReason {
+    /// Names that look like reasons and are none: browsers that ask ahead, and requests
+    /// for the headers alone, are no clicks, so no event tells of them.
+    pub const NO_CLICKS: [&'static str; 2] = ["prefetch", "head"];
+
     /// Every reason.
     pub const ALL: &'static [Self] = &[
         Self::NoUserAgent,
@@ -51,8 +51,6 @@ impl BotReason {
         Self::Impossible,
         Self::Datacentre,
         Self::Network,
-        Self::Prefetch,
-        Self::Head,
         Self::Rate,
     ];
 
@@ -71,8 +69,6 @@ impl BotReason {
             Self::Impossible => "impossible",
             Self::Datacentre => "datacentre",
             Self::Network => "network",
-            Self::Prefetch => "prefetch",
-            Self::Head => "head",
             Self::Rate => "rate",
         }
     }

@@ -62,6 +62,9 @@ pub enum FilterError {
     /// `bot_reason` is one of the reasons, with or without a detail.
     #[error("`bot_reason` takes a reason, with or without a detail behind a colon, not `{0}`: known are {known}", known = BotReason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", "))]
     NotAReason(String),
+    /// No event has this reason.
+    #[error("`bot_reason` is never `{0}`: prefetches and HEAD requests are no clicks, so no event tells of them")]
+    NoClick(String),
 }
 
 impl FromStr for FilterKey {
@@ -109,7 +112,9 @@ impl Filters {
         if key == FilterKey::BotReason
             && let Some(wrong) = values.iter().find(|value| !is_reason(value))
         {
-            return Err(FilterError::NotAReason(wrong.chars().take(64).collect()));
+            let wrong: String = wrong.chars().take(64).collect();
+            let is_no_click = BotReason::NO_CLICKS.contains(&BotReason::without_detail(&wrong));
+            return Err(if is_no_click { FilterError::NoClick(wrong) } else { FilterError::NotAReason(wrong) });
         }
         self.0.insert(key, values);
         Ok(())
@@ -302,6 +307,8 @@ mod tests {
         assert!(!passes(r#"{"bot_reason":"preview"}"#));
         let error = parse(r#"{"bot_reason":"previews"}"#).unwrap_err().to_string();
         assert!(error.contains("`previews`") && error.contains("preview, "), "{error}");
+        let error = parse(r#"{"bot_reason":"prefetch"}"#).unwrap_err().to_string();
+        assert!(error.contains("never `prefetch`") && error.contains("no clicks"), "{error}");
     }
 
     #[test]
