@@ -58,13 +58,16 @@ impl Enrich {
         // Looked up before the address is reduced.
         let place = data.place(ip);
         let network = data.network(ip);
-        let hinted = agent.with_hints(raw.hints.as_deref().map(Hints::read).unwrap_or_default());
+        let hints = raw.hints.as_deref().map(Hints::read).unwrap_or_default();
+        let hinted = agent.with_hints(hints);
         let by_agent = agent.bot_reason.as_deref().map(Cow::from);
         let by_network = || {
             let network = network?;
             let reason = match network.kind {
                 NetworkKind::Bot => BotReason::Network,
-                NetworkKind::Hosting if self.datacentre == Datacentre::Bot => BotReason::Datacentre,
+                NetworkKind::Hosting if self.datacentre == Datacentre::Bot && !agent.navigates(hints) => {
+                    BotReason::Datacentre
+                }
                 NetworkKind::Hosting | NetworkKind::Cdn | NetworkKind::Vpn | NetworkKind::Tor => return None,
             };
             Some(format!("{reason}:{}", network.owner).into())
@@ -210,8 +213,9 @@ mod tests {
 
     #[test]
     fn a_special_network_is_a_fact_and_a_verdict_only_where_it_is_sure() {
-        let reason = |ip: &str, datacentre| {
+        let hinted_reason = |ip: &str, datacentre, hints: &str| {
             let line = LINE.replace("203.0.113.42", ip);
+            let line = line.replace(r#""query":"#, &format!(r#""hints":"{hints}","query":"#));
             let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
             let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), raw.user_agent.as_deref());
             let enrich = Enrich { datacentre, ..enrich() };
@@ -220,11 +224,18 @@ mod tests {
             assert_eq!(click.bot, click.bot_reason.is_some());
             (click.network.map(Cow::into_owned), click.bot_reason.map(Cow::into_owned))
         };
+        let reason = |ip: &str, datacentre| hinted_reason(ip, datacentre, "");
         let told = |network: &str, reason: Option<&str>| (Some(network.to_owned()), reason.map(str::to_owned));
         assert_eq!(reason("203.0.113.7", Datacentre::Fact), told("bot", Some("network:Googlebot")));
         assert_eq!(reason("192.0.2.1", Datacentre::Fact), told("hosting", None));
         assert_eq!(reason("192.0.2.1", Datacentre::Bot), told("hosting", Some("datacentre:Hetzner")));
         assert_eq!(reason("203.0.113.8", Datacentre::Bot), (None, None));
+        // A browser's own word that somebody follows a link: a desktop in a data centre.
+        assert_eq!(hinted_reason("192.0.2.1", Datacentre::Bot, "f=nav"), told("hosting", None));
+        let fetched = hinted_reason("192.0.2.1", Datacentre::Bot, "f=other");
+        assert_eq!(fetched, told("hosting", Some("datacentre:Hetzner")));
+        let crawler = hinted_reason("203.0.113.7", Datacentre::Bot, "f=nav");
+        assert_eq!(crawler, told("bot", Some("network:Googlebot")));
     }
 
     #[test]

@@ -88,6 +88,12 @@ impl Agent {
         facts
     }
 
+    /// Whether the hints say that somebody follows a link in the browser of this agent.
+    pub(crate) fn navigates(&self, hints: Hints) -> bool {
+        let says_so = self.sends_fetch_headers && hints.fetch == Some(FetchKind::Navigate);
+        says_so && self.contradiction(hints).is_none()
+    }
+
     /// Returns how the hints contradict the agent of a person, if they do.
     pub(crate) fn contradiction(&self, hints: Hints) -> Option<Contradiction> {
         if self.bot_reason.is_some() {
