@@ -1,6 +1,9 @@
-//! Dead letters of lines that cannot be used.
+//! Dead letters of lines and reports that cannot be used. Addresses in them are
+//! truncated, and what names a person is removed, because `dead` is kept for longer than
+//! either may be.
 
-use schemas::{Dead, DeadOrigin, Timestamp, Topics};
+use bus::{Outgoing, Partition};
+use schemas::{Dead, DeadOrigin, Timestamp, Topic, Topics};
 
 use crate::clicks::{address, bundle::Bundle, query};
 
@@ -14,8 +17,7 @@ pub(crate) struct UnusableLine<'a> {
 }
 
 impl UnusableLine<'_> {
-    /// Returns the value of the line's record on `dead`. Addresses are truncated, and what
-    /// names a person is removed, because `dead` is kept for longer than either may be.
+    /// Returns the value of the line's record on `dead`.
     pub(crate) fn dead_letter(self, topics: &Topics, at: Timestamp) -> Vec<u8> {
         let Bundle { partition, offset, name, .. } = self.bundle;
         let origin = DeadOrigin {
@@ -24,7 +26,32 @@ impl UnusableLine<'_> {
             ..DeadOrigin::record(topics.name(partition.topic), partition.index, *offset)
         };
         let payload = query::scrub(&address::scrub(&String::from_utf8_lossy(self.text)));
-        let dead = Dead::of_record(self.reason, at, origin, &payload);
-        serde_json::to_vec(&dead).unwrap_or_else(|error| format!("{{\"v\":1,\"reason\":\"{error}\"}}").into_bytes())
+        value(&Dead::of_record(self.reason, at, origin, &payload))
     }
+}
+
+/// A report of a conversion that cannot be used.
+pub(crate) struct UnusableReport<'a> {
+    pub(crate) partition: Partition,
+    pub(crate) offset: i64,
+    pub(crate) text: &'a str,
+    pub(crate) reason: String,
+}
+
+impl UnusableReport<'_> {
+    /// Returns the value of the report's record on `dead`.
+    pub(crate) fn dead_letter(self, topics: &Topics, at: Timestamp) -> Vec<u8> {
+        let origin = DeadOrigin::record(topics.name(self.partition.topic), self.partition.index, self.offset);
+        let payload = query::scrub_report(&address::scrub(self.text));
+        value(&Dead::of_record(self.reason, at, origin, &payload))
+    }
+}
+
+/// Returns the record on `dead` of a letter from a topic.
+pub(crate) const fn record(from: Topic, letter: &[u8]) -> Outgoing<'_> {
+    Outgoing::keyed(Topic::Dead, from.suffix().as_bytes(), Some(letter))
+}
+
+fn value(dead: &Dead) -> Vec<u8> {
+    serde_json::to_vec(dead).unwrap_or_else(|error| format!("{{\"v\":1,\"reason\":\"{error}\"}}").into_bytes())
 }

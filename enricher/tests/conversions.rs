@@ -11,7 +11,7 @@ use std::{
 use bus::{Bus, Outgoing, Producer};
 use enricher::Config;
 use schemas::{
-    ClickId, ConversionId, Envelope, Event, EventName, RawConversion, Timestamp, Topic, WorkspaceId,
+    ClickId, ConversionId, Dead, Envelope, Event, EventName, RawConversion, Timestamp, Topic, WorkspaceId,
     conversion::{Amount, Attributed, OrderState},
     sample,
     usermap::UserMap,
@@ -26,6 +26,8 @@ use tokio::task::JoinHandle;
 
 /// The hold in tests where it is to be over soon.
 const HOLD_S: u64 = 3;
+/// The trace of the requests that report.
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 struct JoinRig {
     bus: Bus,
@@ -122,7 +124,7 @@ impl JoinRig {
             partition: Some(self.bus.partition_of_shard(Topic::ConversionsRaw, raw.shard())),
             key: Some(key.as_bytes()),
             value: Some(&value),
-            headers: &[],
+            headers: &[("traceparent", TRACE.as_bytes())],
         };
         self.producer.produce(&out).await.unwrap();
     }
@@ -147,6 +149,7 @@ impl JoinRig {
                     click: event.click.map(|click| click.id),
                     seconds: conversion.seconds_since_click,
                     amount: conversion.amount,
+                    trace: read.headers.get("traceparent").cloned(),
                 }
             })
             .collect()
@@ -161,6 +164,7 @@ struct ToldConversion {
     click: Option<ClickId>,
     seconds: Option<u64>,
     amount: Option<Amount>,
+    trace: Option<String>,
 }
 
 impl Enricher {
@@ -221,6 +225,7 @@ async fn a_sale_finds_its_click_and_its_order_is_updated_without_naming_it() {
     for told in &told {
         assert_eq!((told.conversion, told.click), (first.id, Some(click)));
         assert!((60..120).contains(&told.seconds.unwrap()), "{told:?}");
+        assert_eq!(told.trace.as_deref(), Some(TRACE));
     }
     assert_eq!(enricher.metric("clickhook_enricher_conversions_repeats_total"), 1);
     enricher.stop().await;
@@ -240,12 +245,44 @@ async fn a_report_waits_for_its_click_and_goes_out_without_it_after_the_hold() {
     })
     .await;
     here.clicks("acme", &[late]).await;
-    let told: BTreeMap<String, Option<ClickId>> =
-        here.events(3).await.into_iter().map(|told| (told.order, told.click)).collect();
+    let told = here.events(3).await;
+    assert!(told.iter().all(|told| told.trace.as_deref() == Some(TRACE)), "{told:?}");
+    let told: BTreeMap<String, Option<ClickId>> = told.into_iter().map(|told| (told.order, told.click)).collect();
     let expected = [("foreign", None), ("late", Some(late)), ("never", None)];
     assert_eq!(told, expected.map(|(order, click)| (order.to_owned(), click)).into());
     here.store.ping().await.unwrap();
     assert!(enricher.health.is_ready(), "{:?}", enricher.health.waiting());
+    enricher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_cannot_be_used_goes_to_dead_without_its_customer() {
+    let here = JoinRig::new().await;
+    let customer_id = Some("jane".to_owned());
+    let one_more = RawConversion { customer_id, status: Some("64".to_owned()), ..sale("1", None) };
+    let mut order = OrderState { v: 1, conversion: one_more.id, click_id: None, shard: None, statuses: Vec::new() };
+    for status in 0..64 {
+        order.note(Some(&status.to_string()), one_more.timestamp, Attributed::Attributed, one_more.timestamp);
+    }
+    let (key, value) = (one_more.order_key(), serde_json::to_vec(&order).unwrap());
+    here.producer.produce(&Outgoing::keyed(Topic::Conversions, key.as_bytes(), Some(&value))).await.unwrap();
+    let enricher = here.enricher(600).await;
+    here.report(&one_more).await;
+    here.report(&RawConversion { v: 9, customer_id: one_more.customer_id.clone(), ..sale("2", None) }).await;
+    let dead = testbed::read(&here.bus, Topic::Dead, |read| read.len() >= 2).await;
+    let dead: Vec<Dead> = dead.iter().map(|read| serde_json::from_str(&read.value).unwrap()).collect();
+    let reasons: BTreeSet<&str> = dead.iter().map(|dead| dead.reason.as_str()).collect();
+    let expected = [
+        "its order has 64 statuses, and this one would be one more",
+        "the record's format is version 9, only 1 is known",
+    ];
+    assert_eq!(reasons, expected.into());
+    for Dead { payload, origin, .. } in &dead {
+        let payload = payload.as_deref().unwrap();
+        assert!(payload.contains("\"order_id\"") && !payload.contains("jane"), "{payload}");
+        assert_eq!(origin.topic, here.bus.topics().name(Topic::ConversionsRaw));
+    }
+    assert_eq!(enricher.metric("clickhook_enricher_conversions_dead_total"), 2);
     enricher.stop().await;
 }
 

@@ -36,7 +36,7 @@ use self::{
     second_copies::{SecondCopies, Verdict},
 };
 use crate::{
-    dead::UnusableLine,
+    dead::{self, UnusableLine},
     member::{Rebalances, RecordWork, partitions},
 };
 
@@ -238,8 +238,8 @@ impl ClickWork {
         let partition = line.bundle.partition;
         warn!(%partition, offset = line.bundle.offset, line = line.number, reason = line.reason, "unusable record goes to `dead`");
         self.counts.dead.inc();
-        let value = line.dead_letter(self.bus.topics(), now);
-        pair.send(&Outgoing::keyed(Topic::Dead, partition.topic.suffix().as_bytes(), Some(&value)))
+        let letter = line.dead_letter(self.bus.topics(), now);
+        pair.send(&dead::record(partition.topic, &letter))
     }
 }
 

@@ -45,13 +45,13 @@ impl ConversionWork {
         let most = if others_wait { NEW_BESIDE_WAITING } else { Store::CLICKS_AT_ONCE };
         while batch.len() < BATCH && ids.len() < most {
             let Some(held) = self.queued.pop_front() else { break };
-            ids.extend(self.click_of(&held.raw));
+            ids.extend(self.click_of(&held.report.raw));
             batch.push(held);
         }
         while batch.len() < BATCH && ids.len() < Store::CLICKS_AT_ONCE {
             let Some(entry) = self.waiting.first_entry().filter(|entry| is_due(entry.key())) else { break };
             let held = entry.remove();
-            ids.extend(self.click_of(&held.raw));
+            ids.extend(self.click_of(&held.report.raw));
             batch.push(held);
         }
         if !batch.is_empty() {

@@ -14,13 +14,16 @@ use tracing::warn;
 
 use super::{
     converted,
-    held::HeldReport,
+    held::{HeldReport, ReadReport, TRACEPARENT},
     late::LateConversion,
     lookup::{ClickAnswer, FoundClicks},
     metrics::CountedOutcome,
     work::{Asked, ConversionWork},
 };
-use crate::config::CustomerClick;
+use crate::{
+    config::CustomerClick,
+    dead::{self, UnusableReport},
+};
 
 /// The most statuses that an order may have.
 const STATUSES: usize = 64;
@@ -60,19 +63,21 @@ impl ConversionWork {
     }
 
     fn decide(&mut self, held: HeldReport, found: &FoundClicks, pair: &mut TransactionPair) -> Result<(), BusError> {
-        let raw = &held.raw;
+        let raw = &held.report.raw;
         let status = raw.status.as_deref();
         let order = self.states.order(&raw.order_key());
         let known = order.and_then(|order| order.status(status)).map(|known| known.outcome);
-        let expected = (held.topic == Topic::ConversionsWaiting).then_some(Attributed::Waiting);
+        let expected = held.has_waited().then_some(Attributed::Waiting);
         if known != expected {
             self.counts.repeats.inc();
             self.ledger.done(held.ticket);
             return Ok(());
         }
         if known.is_none() && order.is_some_and(|order| order.statuses.len() >= STATUSES) {
-            self.counts.dead.inc();
-            warn!(conversion = %raw.id, "a report is dropped: its order has too many statuses");
+            let reason = format!("its order has {STATUSES} statuses, and this one would be one more");
+            let (partition, offset) = (held.report.partition, held.report.offset);
+            let text = String::from_utf8_lossy(&json(raw)?).into_owned();
+            self.bury(UnusableReport { partition, offset, text: &text, reason }, pair)?;
             self.ledger.done(held.ticket);
             return Ok(());
         }
@@ -82,13 +87,13 @@ impl ConversionWork {
         match click {
             Some(click) => self.tell(held, Some(click), pair),
             None if held.is_over(now) => self.tell(held, None, pair),
-            None if held.topic == Topic::ConversionsWaiting => {
+            None if held.has_waited() => {
                 self.wait(held, now);
                 Ok(())
             }
             None => {
                 self.note(raw, None, Attributed::Waiting, pair)?;
-                self.forward(raw, Topic::ConversionsWaiting, pair)?;
+                self.forward(&held.report, Topic::ConversionsWaiting, pair)?;
                 self.counts.count(CountedOutcome::Waiting);
                 self.ledger.done(held.ticket);
                 Ok(())
@@ -108,19 +113,19 @@ impl ConversionWork {
         click: Option<&StoredClick>,
         pair: &mut TransactionPair,
     ) -> Result<(), BusError> {
-        let raw = &held.raw;
+        let raw = &held.report.raw;
         let (outcome, counted) = match click {
             Some(_) => (Attributed::Attributed, CountedOutcome::Attributed),
             None => (Attributed::Unattributed, CountedOutcome::Unattributed),
         };
         let conversion = self.note(raw, click.map(|click| click.click.id), outcome, pair)?;
         let event = converted::converted(raw, conversion, click);
-        send_event(conversion, &event, pair)?;
+        send_event(conversion, &event, held.report.traceparent.as_deref(), pair)?;
         if let (Some(click), Some(customer), Some(_)) = (click, &raw.customer_id, raw.click_id) {
             self.tie(&customer_key(&raw.workspace, customer), click.click.id, pair)?;
         }
         self.counts.count(counted);
-        if held.topic == Topic::ConversionsRaw {
+        if !held.has_waited() {
             self.counts.report_seconds.observe(Timestamp::now().since(raw.received_at).as_secs_f64());
         }
         self.ledger.done(held.ticket);
@@ -177,7 +182,7 @@ impl ConversionWork {
         let mut order = order.clone();
         order.note_late_click();
         self.set_order(late.key.to_string(), order, pair)?;
-        send_event(late.conversion, &converted::attributed_late(known, click), pair)?;
+        send_event(late.conversion, &converted::attributed_late(known, click), None, pair)?;
         if let Some(customer) = &known.facts.customer_id {
             self.tie(&customer_key(&WorkspaceId::new(&known.workspace), customer), late.click, pair)?;
         }
@@ -201,13 +206,28 @@ impl ConversionWork {
     /// Produces a report to a topic, in the partition of its shard.
     pub(super) fn forward(
         &self,
-        raw: &RawConversion,
+        report: &ReadReport,
         topic: Topic,
         pair: &mut TransactionPair,
     ) -> Result<(), BusError> {
-        let value = json(raw)?;
-        let partition = Some(self.bus.partition_of_shard(topic, raw.shard()));
-        pair.send(&Outgoing { partition, ..Outgoing::keyed(topic, raw.key().as_bytes(), Some(&value)) })
+        let (key, value) = (report.raw.key(), json(&report.raw)?);
+        let trace = report.traceparent.as_deref().map(trace_header);
+        pair.send(&Outgoing {
+            topic,
+            partition: Some(self.bus.partition_of_shard(topic, report.raw.shard())),
+            key: Some(key.as_bytes()),
+            value: Some(&value),
+            headers: trace.as_slice(),
+        })
+    }
+
+    /// Produces a report that cannot be used to `dead`.
+    pub(super) fn bury(&self, report: UnusableReport<'_>, pair: &mut TransactionPair) -> Result<(), BusError> {
+        let (topic, reason) = (report.partition.topic, report.reason.as_str());
+        warn!(partition = %report.partition, offset = report.offset, reason, "unusable report goes to `dead`");
+        self.counts.dead.inc();
+        let letter = report.dead_letter(self.bus.topics(), Timestamp::now());
+        pair.send(&dead::record(topic, &letter))
     }
 
     pub(super) fn wait(&mut self, held: HeldReport, now: Instant) {
@@ -219,10 +239,16 @@ impl ConversionWork {
 fn send_event(
     conversion: ConversionId,
     event: &Envelope<'_, Event<'_>>,
+    traceparent: Option<&str>,
     pair: &mut TransactionPair,
 ) -> Result<(), BusError> {
-    let value = json(event)?;
-    pair.send(&Outgoing::keyed(Topic::Events, conversion.to_string().as_bytes(), Some(&value)))
+    let (key, value) = (conversion.to_string(), json(event)?);
+    let trace = traceparent.map(trace_header);
+    pair.send(&Outgoing { headers: trace.as_slice(), ..Outgoing::keyed(Topic::Events, key.as_bytes(), Some(&value)) })
+}
+
+const fn trace_header(traceparent: &str) -> (&str, &[u8]) {
+    (TRACEPARENT, traceparent.as_bytes())
 }
 
 /// Returns a record of the topic `conversions`.
@@ -237,6 +263,6 @@ const fn state_record<'a>(key: &'a str, value: &'a [u8]) -> Outgoing<'a> {
 }
 
 /// Returns a value as JSON. No value of the types here fails.
-pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, BusError> {
+fn json(value: &impl Serialize) -> Result<Vec<u8>, BusError> {
     serde_json::to_vec(value).map_err(|_| BusError::Gone { what: "write a conversion as JSON" })
 }

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use bus::OffsetTicket;
+use bus::{OffsetTicket, Partition, Record};
 use schemas::{RawConversion, Timestamp, Topic};
+
+/// The header of a record that continues a trace (W3C Trace Context).
+pub(super) const TRACEPARENT: &str = "traceparent";
 
 /// How long after it was read from `conversions.waiting` a report's click is looked for
 /// again, before the hold is over. The row of a click follows the click within seconds, or
@@ -14,11 +17,34 @@ const STEPS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(12), D
 /// late as the report is.
 const AT_LEAST: Duration = Duration::from_secs(30);
 
+/// A report as it was read.
+pub(super) struct ReadReport {
+    pub(super) raw: RawConversion,
+    /// A partition of `conversions.raw`, or of `conversions.waiting` where the click was
+    /// not found before.
+    pub(super) partition: Partition,
+    pub(super) offset: i64,
+    /// The trace of the request that reported it, which the event continues.
+    pub(super) traceparent: Option<Box<str>>,
+}
+
+impl ReadReport {
+    /// Reads a record, or says why it cannot be used.
+    pub(super) fn read(record: &Record<'_>) -> Result<Self, String> {
+        let value = record.value().ok_or("the record is empty")?;
+        let raw: RawConversion =
+            serde_json::from_slice(value).map_err(|error| format!("the record cannot be read: {error}"))?;
+        if raw.v != 1 {
+            return Err(format!("the record's format is version {}, only 1 is known", raw.v));
+        }
+        let traceparent = record.header(TRACEPARENT).and_then(|trace| str::from_utf8(trace).ok()).map(Into::into);
+        Ok(Self { raw, partition: record.partition(), offset: record.offset(), traceparent })
+    }
+}
+
 /// A report whose offset is not committed yet.
 pub(super) struct HeldReport {
-    pub(super) raw: RawConversion,
-    /// `conversions.raw`, or `conversions.waiting` where the click was not found before.
-    pub(super) topic: Topic,
+    pub(super) report: ReadReport,
     pub(super) ticket: OffsetTicket,
     first_read: Instant,
     /// When the hold is over.
@@ -26,11 +52,16 @@ pub(super) struct HeldReport {
 }
 
 impl HeldReport {
-    pub(super) fn new(raw: RawConversion, topic: Topic, ticket: OffsetTicket, hold: Duration) -> Self {
+    pub(super) fn new(report: ReadReport, ticket: OffsetTicket, hold: Duration) -> Self {
         let first_read = Instant::now();
-        let held_for = Timestamp::now().since(raw.received_at);
+        let held_for = Timestamp::now().since(report.raw.received_at);
         let ends = first_read + hold.saturating_sub(held_for).max(hold.min(AT_LEAST));
-        Self { raw, topic, ticket, first_read, ends }
+        Self { report, ticket, first_read, ends }
+    }
+
+    /// Whether the click was not found before.
+    pub(super) fn has_waited(&self) -> bool {
+        self.report.partition.topic == Topic::ConversionsWaiting
     }
 
     /// Returns the time of the next lookup after `now`: the last one is when the hold is
@@ -42,6 +73,6 @@ impl HeldReport {
 
     /// Whether the hold is over.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.topic == Topic::ConversionsWaiting && now >= self.ends
+        self.has_waited() && now >= self.ends
     }
 }

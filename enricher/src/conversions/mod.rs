@@ -21,16 +21,22 @@ mod work;
 
 use std::time::Instant;
 
-use bus::{Assigned, BusError, Consumer, Ledger, Outgoing, Partition, Record, TransactionPair};
-use schemas::{Dead, DeadOrigin, RawConversion, Timestamp, Topic};
-use tracing::warn;
+use bus::{Assigned, BusError, Consumer, Ledger, Partition, Record, TransactionPair};
+use schemas::{Timestamp, Topic};
 
-use self::{decide::json, held::HeldReport, state_reader::StateRecord, work::Asked};
+use self::{
+    held::{HeldReport, ReadReport},
+    state_reader::StateRecord,
+    work::Asked,
+};
 pub(crate) use self::{
     metrics::ConversionMetrics,
     work::{ConversionRules, ConversionWork},
 };
-use crate::member::{Rebalances, RecordWork, partitions};
+use crate::{
+    dead::UnusableReport,
+    member::{Rebalances, RecordWork, partitions},
+};
 
 /// The most reports that wait for ClickHouse before `conversions.raw` is paused.
 const QUEUED: usize = 5_000;
@@ -68,25 +74,6 @@ impl ConversionWork {
         }
         Ok(())
     }
-
-    fn bury(&self, record: &Record<'_>, reason: String, pair: &mut TransactionPair) -> Result<(), BusError> {
-        let partition = record.partition();
-        warn!(%partition, offset = record.offset(), reason, "unusable report goes to `dead`");
-        self.counts.dead.inc();
-        let origin = DeadOrigin::record(self.bus.topics().name(partition.topic), partition.index, record.offset());
-        let payload = String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned();
-        let dead = Dead::of_record(reason, Timestamp::now(), origin, &payload);
-        let value = json(&dead)?;
-        pair.send(&Outgoing::keyed(Topic::Dead, partition.topic.suffix().as_bytes(), Some(&value)))
-    }
-}
-
-/// Reads the report of a record.
-fn read(record: &Record<'_>) -> Result<RawConversion, String> {
-    let value = record.value().ok_or("the record is empty")?;
-    let raw: RawConversion =
-        serde_json::from_slice(value).map_err(|error| format!("the record cannot be read: {error}"))?;
-    if raw.v == 1 { Ok(raw) } else { Err(format!("the record's format is version {}, only 1 is known", raw.v)) }
 }
 
 impl RecordWork for ConversionWork {
@@ -156,16 +143,19 @@ impl RecordWork for ConversionWork {
         _: &Consumer<Rebalances>,
     ) -> Result<usize, BusError> {
         let (partition, offset) = (record.partition(), record.offset());
-        match read(record) {
-            Err(reason) => self.bury(record, reason, pair)?,
-            // Its partition was another one before the topic was widened.
-            Ok(raw) if self.bus.partition_of_shard(partition.topic, raw.shard()) != partition.index => {
-                self.forward(&raw, partition.topic, pair)?;
+        match ReadReport::read(record) {
+            Err(reason) => {
+                let text = String::from_utf8_lossy(record.value().unwrap_or_default());
+                self.bury(UnusableReport { partition, offset, text: &text, reason }, pair)?;
             }
-            Ok(raw) => {
+            // Its partition was another one before the topic was widened.
+            Ok(report) if self.bus.partition_of_shard(partition.topic, report.raw.shard()) != partition.index => {
+                self.forward(&report, partition.topic, pair)?;
+            }
+            Ok(report) => {
                 if let Some(ticket) = self.ledger.track(partition, offset, 1).pop() {
-                    let held = HeldReport::new(raw, partition.topic, ticket, self.rules.hold);
-                    if partition.topic == Topic::ConversionsWaiting {
+                    let held = HeldReport::new(report, ticket, self.rules.hold);
+                    if held.has_waited() {
                         self.wait(held, Instant::now());
                     } else {
                         self.queued.push_back(held);

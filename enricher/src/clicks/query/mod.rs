@@ -4,6 +4,7 @@
 
 mod parameters;
 mod persons;
+mod scrub;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -16,7 +17,8 @@ use schemas::{Attribution, Utm, is_placeholder};
 use super::source::AdOrigin;
 
 pub(crate) use parameters::{Parameters, refused_alias};
-pub(crate) use persons::{scrub, without_persons};
+pub(crate) use persons::without_persons;
+pub(crate) use scrub::{scrub, scrub_report};
 
 /// How often parameters may be swallowed by the value before them.
 const MAX_DEPTH: u8 = 2;
