@@ -338,7 +338,16 @@ fn ways_to_break_clicks() -> Vec<(&'static str, &'static str, &'static str)> {
             "ALTER TABLE clicks MODIFY SETTING table_readonly = 0",
             "readonly",
         ),
-        ("ALTER TABLE clicks DROP COLUMN utm_term", "ALTER TABLE clicks ADD COLUMN utm_term String", "utm_term"),
+        (
+            "ALTER TABLE clicks DROP COLUMN utm_term",
+            "ALTER TABLE clicks ADD COLUMN utm_term String",
+            "ADD COLUMN utm_term String",
+        ),
+        (
+            "ALTER TABLE clicks MODIFY COLUMN utm_content Nullable(String)",
+            "ALTER TABLE clicks MODIFY COLUMN utm_content String DEFAULT ''",
+            "MODIFY COLUMN utm_content String DEFAULT ''",
+        ),
         ("DETACH TABLE clicks", "ATTACH TABLE clicks", "clicks"),
     ]
 }

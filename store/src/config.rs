@@ -1,12 +1,13 @@
 //! Where ClickHouse is, and the handle through which everything reaches it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use clickhouse::{Client, query::Query};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-use crate::StoreError;
+use crate::{StoreError, Table, layout::TypedColumn};
 
 /// Where ClickHouse is and how long it keeps what: `[clickhouse]` in the
 /// configuration.
@@ -95,7 +96,11 @@ impl StoreConfig {
 pub struct Store {
     client: Client,
     config: Arc<StoreConfig>,
+    layouts: Layouts,
 }
+
+/// The columns of tables, as they were found; a failed insert has them looked at again.
+pub(crate) type Layouts = Arc<Mutex<BTreeMap<Table, Arc<[TypedColumn]>>>>;
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,7 +119,7 @@ impl Store {
         if !config.password.is_empty() {
             client = client.with_password(&config.password);
         }
-        Ok(Self { client, config: Arc::new(config) })
+        Ok(Self { client, config: Arc::new(config), layouts: Layouts::default() })
     }
 
     /// The configuration.
@@ -129,6 +134,10 @@ impl Store {
     /// When it does not answer in time, or refuses the user.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.timed(self.anywhere().query("SELECT 1").execute()).await
+    }
+
+    pub(crate) fn layouts(&self) -> &Layouts {
+        &self.layouts
     }
 
     /// The client outside of any database.

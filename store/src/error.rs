@@ -42,6 +42,22 @@ pub enum StoreError {
         /// ClickHouse's words.
         reason: String,
     },
+    /// A table does not have the columns that its rows need.
+    #[error("{what}. Run `{run}`: rows wait until then")]
+    Altered {
+        /// The difference.
+        what: String,
+        /// The statement that puts it right.
+        run: String,
+    },
+    /// Rows were not written for their table: a fault of this program.
+    #[error("the rows of {table} cannot be sent: {reason}")]
+    NotRows {
+        /// The table.
+        table: &'static str,
+        /// The difference.
+        reason: String,
+    },
     /// The database was made by a newer program.
     #[error(
         "database {database} is at version {found}, this program knows up to {known}: run a program at least as new as the \

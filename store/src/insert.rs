@@ -4,12 +4,12 @@
 //! inserted whole or not at all, but of a block that touches two months only one part
 //! may be there. After an uncertain insert, look for rows and not for blocks.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tracing::debug;
 
-use crate::{Store, StoreError, Table};
+use crate::{Store, StoreError, Table, layout::TypedColumn, native};
 
 /// More rows, and more bytes, than a block of ours ever has.
 const ONE_BLOCK: &str = "10000000";
@@ -34,9 +34,31 @@ impl Store {
     ///
     /// # Errors
     /// When ClickHouse refused the block, or did not answer: then the block may be
-    /// there, or still on its way.
+    /// there, or still on its way. When the table has been altered: then nothing is sent.
     pub async fn insert(&self, insertion: Insertion) -> Result<(), StoreError> {
-        let sql = format!("INSERT INTO {} ({}) FORMAT RowBinary", insertion.table.name(), insertion.table.columns());
+        let table = insertion.table;
+        let inserted = self.insert_block(insertion).await;
+        if inserted.is_err() {
+            self.layouts().lock().remove(&table);
+        }
+        inserted
+    }
+
+    async fn insert_block(&self, insertion: Insertion) -> Result<(), StoreError> {
+        let table = insertion.table;
+        let known = self.layouts().lock().get(&table).cloned();
+        let columns = match known {
+            Some(columns) => columns,
+            None => {
+                let columns: Arc<[TypedColumn]> = self.layout(table).await?.into();
+                self.layouts().lock().insert(table, Arc::clone(&columns));
+                columns
+            }
+        };
+        let block = native::block(&columns, &insertion.rows)
+            .map_err(|error| StoreError::NotRows { table: table.name(), reason: error.to_string() })?;
+        let names: Vec<&str> = table.column_names().collect();
+        let sql = format!("INSERT INTO {} ({}) FORMAT Native", table.name(), names.join(", "));
         let mut insert = self
             .inside()
             .insert_formatted_with(sql)
@@ -45,6 +67,8 @@ impl Store {
             .with_setting("insert_deduplicate", "1")
             .with_setting("insert_deduplication_token", insertion.token)
             .with_setting("query_id", insertion.query_id)
+            // A column that has been altered since is an error, and not converted.
+            .with_setting("input_format_native_allow_types_conversion", "0")
             // One insert, one block.
             .with_setting("max_insert_block_size", ONE_BLOCK)
             .with_setting("min_insert_block_size_rows", ONE_BLOCK)
@@ -53,9 +77,7 @@ impl Store {
             .with_setting("max_partitions_per_insert_block", "0");
         let limit = Duration::from_millis(self.config().insert_timeout_ms);
         self.within(limit, async {
-            for piece in insertion.rows {
-                insert.send(piece).await?;
-            }
+            insert.send(block.into()).await?;
             insert.end().await
         })
         .await

@@ -1,7 +1,10 @@
-//! ClickHouse's RowBinary: a row is its columns' values one after the other
-//! (<https://clickhouse.com/docs/interfaces/formats/RowBinary>). Rows are written
-//! once, straight from borrowed text, and kept as bytes, so that a block can be
-//! inserted again or cut in two without being written again.
+//! Rows as they are kept until they are sent: the values of their columns one after the
+//! other, as in ClickHouse's RowBinary
+//! (<https://clickhouse.com/docs/interfaces/formats/RowBinary>). They are written once,
+//! straight from borrowed text, so that a block can be inserted again, or reduced to its
+//! missing rows, without being written again. `native.rs` makes columns of them.
+
+use crate::native::length;
 
 /// Appends values to a block of rows.
 pub struct RowWriter<'a>(&'a mut Vec<u8>);
@@ -44,14 +47,14 @@ impl<'a> RowWriter<'a> {
 
     /// Appends a `String`, also where it is of low cardinality.
     pub fn text(&mut self, value: &str) -> &mut Self {
-        self.length(value.len());
+        length(self.0, value.len());
         self.0.extend_from_slice(value.as_bytes());
         self
     }
 
     /// Appends an `Array(String)`.
     pub fn texts<'t>(&mut self, values: impl ExactSizeIterator<Item = &'t str>) -> &mut Self {
-        self.length(values.len());
+        length(self.0, values.len());
         for value in values {
             self.text(value);
         }
@@ -60,22 +63,11 @@ impl<'a> RowWriter<'a> {
 
     /// Appends a `Map(String, String)`.
     pub fn map<'t>(&mut self, entries: impl ExactSizeIterator<Item = (&'t str, &'t str)>) -> &mut Self {
-        self.length(entries.len());
+        length(self.0, entries.len());
         for (key, value) in entries {
             self.text(key).text(value);
         }
         self
-    }
-
-    /// Appends a length as unsigned LEB128.
-    fn length(&mut self, length: usize) {
-        let mut left = length;
-        while left >= 0x80 {
-            // Seven bits at a time, the highest set: more follows.
-            self.0.push((left & 0x7f) as u8 | 0x80);
-            left >>= 7;
-        }
-        self.0.push(left as u8);
     }
 }
 
