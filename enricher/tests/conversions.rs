@@ -79,7 +79,12 @@ impl JoinRig {
             let mut event = sample::event(EventName::LinkClicked, at);
             event.click.as_mut().unwrap().id = *id;
             let envelope = Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event };
-            rows::click(&envelope, Source { topic: "t", partition: 0, offset }, &mut block).unwrap();
+            rows::click(
+                &serde_json::to_vec(&envelope).unwrap(),
+                Source { topic: "t", partition: 0, offset },
+                &mut block,
+            )
+            .unwrap();
         }
         let token = testbed::unique("block");
         let insertion = Insertion { table: Table::Clicks, rows: vec![block.into()], query_id: token.clone(), token };

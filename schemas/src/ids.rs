@@ -14,6 +14,20 @@ use crate::{Timestamp, event_name::EventName};
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const DIGITS: usize = 26;
 
+/// The value of no digit.
+const NO_DIGIT: u8 = 0xff;
+
+/// The value of each byte as a digit.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < ALPHABET.len() {
+        values[ALPHABET[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+};
+
 fn encode(mut value: u128) -> [u8; DIGITS] {
     let mut out = [0_u8; DIGITS];
     for slot in out.iter_mut().rev() {
@@ -31,7 +45,10 @@ fn decode(text: &str) -> Option<u128> {
     }
     let mut value = 0_u128;
     for byte in bytes {
-        let digit = ALPHABET.iter().position(|letter| letter == byte)?;
+        let digit = VALUES[usize::from(*byte)];
+        if digit == NO_DIGIT {
+            return None;
+        }
         value = value << 5 | digit as u128;
     }
     Some(value)
@@ -67,6 +84,9 @@ macro_rules! prefixed_id {
             pub const fn bits(self) -> u128 {
                 self.0
             }
+
+            /// The length of the text form, in bytes.
+            pub const TEXT_BYTES: usize = $prefix.len() + DIGITS;
 
             /// Appends the text form to `out` without allocating for itself.
             pub fn write_to(self, out: &mut Vec<u8>) {

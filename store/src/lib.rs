@@ -11,6 +11,7 @@
 //! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
 //! counts as stored.
 
+mod click_record;
 mod clicks;
 mod config;
 mod conversions;

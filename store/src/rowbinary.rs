@@ -52,6 +52,13 @@ impl<'a> RowWriter<'a> {
         self
     }
 
+    /// Appends a `String` of `bytes` bytes, which `write` appends.
+    pub(crate) fn id(&mut self, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        length(self.0, bytes);
+        write(self.0);
+        self
+    }
+
     /// Appends an `Array(String)`.
     pub fn texts<'t>(&mut self, values: impl ExactSizeIterator<Item = &'t str>) -> &mut Self {
         length(self.0, values.len());

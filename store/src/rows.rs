@@ -3,11 +3,10 @@
 //! ever present and empty.
 
 use schemas::{
-    Attempt, Attribution, ClickFacts, Envelope, Event, EventName, LinkFacts, Outcome, Timestamp, Utm,
-    conversion::Amount,
+    Attempt, Attribution, ClickId, Event, EventId, EventName, LinkId, Outcome, Timestamp, Utm, conversion::Amount,
 };
 
-use crate::RowWriter;
+use crate::{RowWriter, click_record::ClickRecord};
 
 /// The record that a row came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +26,14 @@ impl Source<'_> {
 }
 
 /// The reason why an event or attempt cannot be a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRow {
+    /// The record is not the JSON that it should be.
+    #[error("the record cannot be read: {0}")]
+    Unreadable(String),
+    /// The record is of a version that this program does not know.
+    #[error("the record's format is version {0}, only 1 is known")]
+    Version(u8),
     /// The event is no click and no scan, or lacks the facts of one.
     #[error("not a click or scan with its link")]
     NoClick,
@@ -48,12 +53,21 @@ fn millis(at: Timestamp) -> Result<i64, NoRow> {
     if (0..=LAST_MILLIS).contains(&millis) { Ok(millis) } else { Err(NoRow::Time) }
 }
 
-/// Appends a row of `clicks`.
+/// Appends the row of a record of `clicks`, an [`Envelope`](schemas::Envelope), and returns
+/// its time, or none where the record is a test, which no table counts.
 ///
 /// # Errors
-/// When the event is no click; nothing is appended then.
-pub fn click(envelope: &Envelope<'_, Event<'_>>, source: Source<'_>, block: &mut Vec<u8>) -> Result<(), NoRow> {
-    let event = &envelope.event;
+/// When the record cannot be read, or is no click; nothing is appended then.
+pub fn click(record: &[u8], source: Source<'_>, block: &mut Vec<u8>) -> Result<Option<Timestamp>, NoRow> {
+    let record: ClickRecord<'_> =
+        serde_json::from_slice(record).map_err(|error| NoRow::Unreadable(error.to_string()))?;
+    if record.v != 1 {
+        return Err(NoRow::Version(record.v));
+    }
+    if record.endpoint.is_some() {
+        return Ok(None);
+    }
+    let event = &record.event;
     let kind = match event.event {
         EventName::LinkClicked => 1,
         EventName::QrScanned => 2,
@@ -62,57 +76,31 @@ pub fn click(envelope: &Envelope<'_, Event<'_>>, source: Source<'_>, block: &mut
     let (Some(click), Some(link)) = (&event.click, &event.link) else { return Err(NoRow::NoClick) };
     let at = millis(click.timestamp)?;
     let mut row = RowWriter::new(block);
-    row.text(&click.id.to_string()).text(&event.id.to_string()).u8(kind).i64(at).text(&envelope.workspace);
-    link_columns(&mut row, link);
-    row.text(or_empty(&click.ip_address)).text(or_empty(&envelope.ip_key));
-    click_columns(&mut row, click);
-    let (utm, ad) = (event.utm.clone().unwrap_or_default(), event.attribution.clone().unwrap_or_default());
-    campaign_columns(&mut row, &utm, &ad);
-    row.text(or_empty(&ad.gclid)).text(or_empty(&ad.fbclid));
-    row.map(ad.click_ids.iter().map(|(name, id)| (name.as_ref(), id.as_ref())));
+    row.id(ClickId::TEXT_BYTES, |out| click.id.write_to(out)).id(EventId::TEXT_BYTES, |out| event.id.write_to(out));
+    row.u8(kind).i64(at).text(&record.workspace);
+    row.id(LinkId::TEXT_BYTES, |out| link.id.write_to(out));
+    row.text(&link.short_url).text(&link.destination).text(&link.slug).text(&link.campaign).text(&link.segment);
+    row.texts(link.tags.iter().map(|tag| &**tag));
+    row.text(&click.ip_address).text(&record.ip_key).text(&click.user_agent).text(&click.referer);
+    row.text(&click.country).text(&click.region).text(&click.city).u32(click.asn.unwrap_or(0));
+    row.text(&click.organisation).text(&click.network).text(&click.device).text(&click.browser);
+    row.text(&click.browser_version).text(&click.os).text(&click.os_version).text(&click.app);
+    row.text(&click.source).text(&click.medium).u8(u8::from(click.bot)).text(&click.bot_reason);
+    row.text(&click.session_id);
+    let (utm, ad) = (&event.utm, &event.attribution);
+    row.text(&utm.source).text(&utm.medium).text(&utm.campaign).text(&utm.term).text(&utm.content);
+    row.text(&ad.referrer_ad_creative).text(&ad.ad_set).text(&ad.ad_campaign).text(&ad.gclid).text(&ad.fbclid);
+    row.map(ad.click_ids.0.iter().map(|(name, id)| (&**name, &**id)));
     source.write(&mut row);
-    Ok(())
+    Ok(Some(click.timestamp))
 }
 
-fn link_columns(row: &mut RowWriter<'_>, link: &LinkFacts<'_>) {
-    row.text(&link.id.to_string())
-        .text(&link.short_url)
-        .text(&link.destination)
-        .text(&link.slug)
-        .text(or_empty(&link.campaign))
-        .text(or_empty(&link.segment))
-        .texts(link.tags.iter().map(AsRef::as_ref));
-}
-
-/// Writes the columns that clicks and conversions have of the campaign's parameters and
-/// of the ad.
+/// Writes the columns that a conversion has of the campaign's parameters and of the ad.
 fn campaign_columns(row: &mut RowWriter<'_>, utm: &Utm<'_>, ad: &Attribution<'_>) {
     let columns = [&utm.source, &utm.medium, &utm.campaign, &utm.term, &utm.content];
     for value in columns.into_iter().chain([&ad.referrer_ad_creative, &ad.ad_set, &ad.ad_campaign]) {
         row.text(or_empty(value));
     }
-}
-
-fn click_columns(row: &mut RowWriter<'_>, click: &ClickFacts<'_>) {
-    for value in [&click.user_agent, &click.referer, &click.country, &click.region, &click.city] {
-        row.text(or_empty(value));
-    }
-    row.u32(click.asn.unwrap_or(0));
-    for value in [
-        &click.organisation,
-        &click.network,
-        &click.device,
-        &click.browser,
-        &click.browser_version,
-        &click.os,
-        &click.os_version,
-        &click.app,
-        &click.source,
-        &click.medium,
-    ] {
-        row.text(or_empty(value));
-    }
-    row.u8(u8::from(click.bot)).text(or_empty(&click.bot_reason)).text(or_empty(&click.session_id));
 }
 
 /// Appends a row of `conversions`.
@@ -216,34 +204,71 @@ fn or_empty<T: AsRef<str>>(value: &Option<T>) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use schemas::sample;
+    use schemas::{Envelope, sample};
 
     use super::*;
 
     const SOURCE: Source<'_> = Source { topic: "t.clicks", partition: 3, offset: 9 };
 
-    fn envelope(name: EventName, at: i64) -> Envelope<'static, Event<'static>> {
-        let event = sample::event(name, Timestamp::from_millis(at));
-        Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint: None, event }
+    fn record(event: Event<'static>) -> Vec<u8> {
+        let ip_key = Some("k".into());
+        serde_json::to_vec(&Envelope { v: 1, workspace: "default".into(), ip_key, endpoint: None, event }).unwrap()
+    }
+
+    fn event(name: EventName, at: i64) -> Event<'static> {
+        sample::event(name, Timestamp::from_millis(at))
     }
 
     #[test]
     fn what_is_no_row_leaves_the_block_as_it_was() {
         let mut block = b"before".to_vec();
-        assert_eq!(click(&envelope(EventName::LinkCreated, 1), SOURCE, &mut block), Err(NoRow::NoClick));
-        let mut clickless = envelope(EventName::LinkClicked, 1);
-        clickless.event.click = None;
-        assert_eq!(click(&clickless, SOURCE, &mut block), Err(NoRow::NoClick));
+        let created = record(event(EventName::LinkCreated, 1));
+        assert_eq!(click(&created, SOURCE, &mut block), Err(NoRow::NoClick));
+        let mut clickless = event(EventName::LinkClicked, 1);
+        clickless.click = None;
+        assert_eq!(click(&record(clickless), SOURCE, &mut block), Err(NoRow::NoClick));
         for at in [-1, LAST_MILLIS + 1] {
-            assert_eq!(click(&envelope(EventName::LinkClicked, at), SOURCE, &mut block), Err(NoRow::Time));
+            assert_eq!(click(&record(event(EventName::LinkClicked, at)), SOURCE, &mut block), Err(NoRow::Time));
         }
         for (name, at, why) in
             [(EventName::LinkCreated, 1, NoRow::NoConversion), (EventName::LinkConverted, -1, NoRow::Time)]
         {
-            assert_eq!(conversion("default", &envelope(name, at).event, SOURCE, &mut block), Err(why));
+            assert_eq!(conversion("default", &event(name, at), SOURCE, &mut block), Err(why));
         }
         assert_eq!(block, b"before");
-        assert_eq!(click(&envelope(EventName::QrScanned, LAST_MILLIS), SOURCE, &mut block), Ok(()));
+        let last = Timestamp::from_millis(LAST_MILLIS);
+        assert_eq!(click(&record(event(EventName::QrScanned, LAST_MILLIS)), SOURCE, &mut block), Ok(Some(last)));
         assert!(block.len() > 500);
+    }
+
+    #[test]
+    fn a_row_has_every_fact_of_its_click() {
+        let mut told = event(EventName::LinkClicked, 1_770_301_425_120);
+        let facts = told.click.as_mut().unwrap();
+        // Escapes in the record are none in the row.
+        facts.user_agent = Some("\"\u{1f692}\u{1}\\".into());
+        (facts.network, facts.bot_reason) = (Some("vpn".into()), Some("word:curl".into()));
+        let utm = told.utm.as_mut().unwrap();
+        utm.term = Some("shoes".into());
+        let ad = told.attribution.as_mut().unwrap();
+        (ad.ad_set, ad.ad_campaign, ad.gclid) = (Some("set".into()), Some("camp".into()), Some("g".into()));
+        let mut block = Vec::new();
+        click(&record(told.clone()), SOURCE, &mut block).unwrap();
+
+        let mut expected = Vec::new();
+        let mut row = RowWriter::new(&mut expected);
+        let (link, facts) = (told.link.unwrap(), told.click.unwrap());
+        row.text(&facts.id.to_string()).text(&told.id.to_string()).u8(1).i64(1_770_301_425_120).text("default");
+        row.text(&link.id.to_string()).text(&link.short_url).text(&link.destination).text(&link.slug);
+        row.text(&link.campaign.unwrap()).text(&link.segment.unwrap());
+        row.texts(["social", "instagram"].into_iter());
+        row.text("203.0.113.0").text("k").text("\"\u{1f692}\u{1}\\").text("https://instagram.com");
+        row.text("US").text("California").text("San Francisco").u32(64_496).text("Example Net").text("vpn");
+        row.text("mobile").text("Safari").text("17.0").text("iOS").text("17.0").text("instagram");
+        row.text("instagram").text("social").u8(0).text("word:curl").text("ses_0123456789abcdef");
+        row.text("instagram").text("social").text("winter-sale").text("shoes").text("story-swipe-up");
+        row.text("story-7").text("set").text("camp").text("g").text("IwAR0sample");
+        row.map([("igsh", "MzRlODBiNWFlZA==")].into_iter()).text("t.clicks").u16(3).u64(9);
+        assert_eq!(block, expected);
     }
 }

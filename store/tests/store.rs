@@ -55,7 +55,8 @@ fn envelope(seen: &Seen, nth: u64) -> Envelope<'static, Event<'static>> {
 fn block(seen: &[Seen]) -> Vec<u8> {
     let mut block = Vec::new();
     for (offset, seen) in (0..).zip(seen) {
-        rows::click(&envelope(seen, offset), Source { topic: TOPIC, partition: 2, offset }, &mut block).unwrap();
+        let record = serde_json::to_vec(&envelope(seen, offset)).unwrap();
+        rows::click(&record, Source { topic: TOPIC, partition: 2, offset }, &mut block).unwrap();
     }
     block
 }

@@ -22,7 +22,12 @@ async fn insert(store: &Store, visits: &[(&str, LinkId, EventName)]) {
         event.link.as_mut().unwrap().id = *link;
         event.click.as_mut().unwrap().id = id;
         let envelope = Envelope { v: 1, workspace: (*workspace).into(), ip_key: None, endpoint: None, event };
-        rows::click(&envelope, Source { topic: "t.clicks", partition: 0, offset }, &mut block).unwrap();
+        rows::click(
+            &serde_json::to_vec(&envelope).unwrap(),
+            Source { topic: "t.clicks", partition: 0, offset },
+            &mut block,
+        )
+        .unwrap();
     }
     let insertion =
         Insertion { table: Table::Clicks, rows: vec![block.into()], token: unique("t"), query_id: unique("q") };

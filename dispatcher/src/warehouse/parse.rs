@@ -21,14 +21,8 @@ pub(super) fn row(
     let value = value.ok_or("the record is empty")?;
     match topic {
         Topic::Clicks => {
-            let envelope: Envelope<'_, Event<'_>> = serde_json::from_slice(value).map_err(unreadable)?;
-            known(envelope.v)?;
-            if envelope.endpoint.is_some() {
-                return Ok(None);
-            }
-            rows::click(&envelope, source, block).map_err(|error| error.to_string())?;
-            let at = envelope.event.click.as_ref().map_or(envelope.event.timestamp, |click| click.timestamp);
-            Ok(Some((Table::Clicks, at)))
+            let at = rows::click(value, source, block).map_err(|error| error.to_string())?;
+            Ok(at.map(|at| (Table::Clicks, at)))
         }
         Topic::Events => {
             let envelope: Envelope<'_, &RawValue> = serde_json::from_slice(value).map_err(unreadable)?;
