@@ -18,7 +18,7 @@ use super::{
     delivery::InFlight,
     endpoints::{Endpoints, NO_SUCH_ENDPOINT, Readiness, Recipient, Route},
     error::Error,
-    exchange::HttpClient,
+    exchange::{HttpClient, InUse},
     health::{HealthChange, HealthSign, Learned},
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
@@ -55,7 +55,18 @@ impl Attempts {
         outbox: Arc<WebhookOutbox>,
         metrics: WebhookMetrics,
     ) -> Result<Self, Error> {
-        Ok(Self { client: HttpClient::new(config)?, timing: config.retry_timing(), endpoints, outbox, metrics })
+        Ok(Self {
+            client: HttpClient::new(config, metrics.names.clone())?,
+            timing: config.retry_timing(),
+            endpoints,
+            outbox,
+            metrics,
+        })
+    }
+
+    /// Returns the exchanges and connections that are in use.
+    pub(super) fn in_use(&self) -> InUse {
+        self.client.in_use()
     }
 
     /// Attempts a delivery once, and returns when Kafka has what follows from it.
@@ -79,6 +90,7 @@ impl Attempts {
         self.metrics.exchange.observe(finished.took.as_secs_f64());
         let retries = RetryPolicy { schedule: recipient.retry_schedule, timing: self.timing };
         let verdict = judge(&finished.exchange, delivery.attempt, retries, rand::random());
+        self.metrics.count_exchange(&finished.exchange, &verdict, delivery.attempt);
         if verdict == Verdict::Delivered && delivery.attempt == 1 {
             self.metrics.latency.observe(Timestamp::now().since(delivery.message.at).as_secs_f64());
         }

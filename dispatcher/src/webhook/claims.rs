@@ -99,6 +99,11 @@ impl OffsetClaims {
         self.ownership.lock().owned.len()
     }
 
+    /// Returns the offset below which everything is done, of each partition.
+    pub(super) fn next_offsets(&self) -> Vec<(Partition, i64)> {
+        self.ownership.lock().ledger.next_offsets().collect()
+    }
+
     /// Returns the number of open claims.
     pub(super) fn outstanding(&self) -> usize {
         self.ownership.lock().ledger.outstanding()

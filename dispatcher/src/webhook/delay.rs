@@ -3,11 +3,15 @@
 //! behind it for at most the topic's delay: one that is due later is then written to
 //! the topic that fits the rest of its wait.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::{Consumer, Partition, Record};
 use bytes::Bytes;
-use schemas::{Delivery, Timestamp, Topic};
+use schemas::{DelayTier, Delivery, Timestamp, Topic};
 use tracing::debug;
 
 use super::{
@@ -24,12 +28,19 @@ pub(super) struct DelayReader {
     pub deliverer: Arc<Deliverer>,
     /// The delivery at the head of each paused partition.
     pub paused_heads: HashMap<Partition, PausedHead>,
+    /// The last time that the metrics were told of the heads.
+    pub told: Option<Instant>,
 }
+
+/// The time between two looks at the ages of the heads.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// A delivery at the head of its partition, which is paused for it.
 pub(super) struct PausedHead {
     delivery: InFlight,
     due: Timestamp,
+    /// The time at which the delivery was written to the topic.
+    appended: Timestamp,
     /// The time at which the delivery leaves and the partition is resumed.
     leaves_at: Timestamp,
 }
@@ -54,7 +65,7 @@ impl RecordHandler for DelayReader {
             Topic::Delay(tier) => timing.leaves_at(tier, due, appended),
             _ => due,
         };
-        let head = PausedHead { delivery: in_flight(delayed, now, source, claim), due, leaves_at };
+        let head = PausedHead { delivery: in_flight(delayed, now, source, claim), due, appended, leaves_at };
         if leaves_at <= now && !self.deliverer.is_backlogged() {
             return self.release(head, now);
         }
@@ -69,10 +80,11 @@ impl RecordHandler for DelayReader {
     }
 
     fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
+        let now = Timestamp::now();
+        self.tell_ages(now);
         if self.paused_heads.is_empty() {
             return POLL;
         }
-        let now = Timestamp::now();
         // While Kafka takes records too slowly, every partition waits at its head: a
         // delivery that finds no room would be written to Kafka again.
         let backlogged = self.deliverer.is_backlogged();
@@ -94,6 +106,20 @@ impl RecordHandler for DelayReader {
 }
 
 impl DelayReader {
+    /// Tells the metrics how long the oldest head of each tier has waited. Where nothing
+    /// waits at a head, that is no time.
+    fn tell_ages(&mut self, now: Timestamp) {
+        if self.told.is_some_and(|told| told.elapsed() < TOLD_EVERY) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        for tier in DelayTier::ALL {
+            let heads = self.paused_heads.iter().filter(|(partition, _)| partition.topic == Topic::Delay(tier));
+            let age = heads.map(|(_, head)| now.since(head.appended).as_secs()).max().unwrap_or(0);
+            self.deliverer.metrics.set_tier_head_age(tier, i64::try_from(age).unwrap_or(i64::MAX));
+        }
+    }
+
     fn release(&self, head: PausedHead, now: Timestamp) {
         if head.due > now {
             return self.deliverer.spawn_delay(head.delivery, head.due);

@@ -22,6 +22,7 @@ use super::{
     delivery::{InFlight, SourceRecord},
     endpoints::{Endpoints, Readiness, Recipient},
     error::Error,
+    exchange::InUse,
     lane::Offer,
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
@@ -38,8 +39,8 @@ pub(super) struct Deliverer {
     pub config: Config,
     pub endpoints: Arc<Endpoints>,
     pub outbox: Arc<WebhookOutbox>,
+    pub metrics: WebhookMetrics,
     attempts: Attempts,
-    metrics: WebhookMetrics,
     runtime: Handle,
     /// The tasks that are running.
     tasks: Arc<AtomicUsize>,
@@ -132,6 +133,11 @@ impl Deliverer {
     /// Reports whether Kafka takes records more slowly than they come.
     pub(super) fn waits_for_kafka(&self) -> bool {
         self.writes.load(Ordering::Relaxed) > MAX_WRITES
+    }
+
+    /// Returns the exchanges and connections that are in use.
+    pub(super) fn in_use(&self) -> InUse {
+        self.attempts.in_use()
     }
 
     /// Waits until no task runs, at most `grace`. After half of it, deliveries that

@@ -191,6 +191,11 @@ impl Endpoints {
         subscribed.into_iter().flatten().filter(|recipient| recipient.filters.pass(event)).cloned().collect()
     }
 
+    /// Calls `visit` with every endpoint.
+    pub(super) fn for_each(&self, visit: impl FnMut(&Arc<Recipient>)) {
+        self.index.read().by_id.values().for_each(visit);
+    }
+
     /// Returns the number of endpoints.
     pub(super) fn len(&self) -> usize {
         self.index.read().by_id.len()

@@ -31,6 +31,7 @@ mod outcome;
 mod partition_choice;
 mod readers;
 mod retry;
+mod sampling;
 pub mod sign;
 pub mod verify;
 mod worker;
@@ -55,6 +56,7 @@ use self::{
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
     readers::{GroupSubscription, Readers},
+    sampling::{OwnedDelays, sample},
 };
 
 /// The time that Kafka has to take the last records when the process stops.
@@ -86,13 +88,16 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     }
     let drain = Duration::from_millis(config.drain_ms);
     let outbox = Arc::new(WebhookOutbox::new(&bus, config.retry_timing(), metrics.clone())?);
-    let mut readers = Readers::new(bus, health, metrics.outstanding.clone(), Arc::clone(&endpoints.pool));
-    let deliverer = Arc::new(Deliverer::new(config, endpoints, outbox, metrics)?);
+    let (pool, delays) = (Arc::clone(&endpoints.pool), OwnedDelays::default());
+    let mut readers = Readers::new(bus.clone(), health, metrics.outstanding.clone(), pool, delays.clone());
+    let deliverer = Arc::new(Deliverer::new(config, endpoints, outbox, metrics.clone())?);
+    sample(&deliverer, metrics, &bus, delays);
     let events = Arc::clone(&deliverer);
     let events =
         move |claims| EventReader { claims, deliverer: Arc::clone(&events), backpressure: Backpressure::default() };
     let delay = Arc::clone(&deliverer);
-    let delay = move |claims| DelayReader { claims, deliverer: Arc::clone(&delay), paused_heads: HashMap::new() };
+    let delay =
+        move |claims| DelayReader { claims, deliverer: Arc::clone(&delay), paused_heads: HashMap::new(), told: None };
     // Clicks are delivered before the enricher's transaction is committed: should the
     // transaction abort, the same event follows, with the same id.
     let isolation = Isolation::Uncommitted;

@@ -23,6 +23,7 @@ use super::{
     claims::OffsetClaims,
     error::Error,
     lane::{LanePool, OwnedPartitions},
+    sampling::OwnedDelays,
 };
 use crate::rejoin::rejoining;
 
@@ -46,6 +47,7 @@ pub(super) struct Readers {
     health: Health,
     outstanding: Gauge,
     pool: Arc<LanePool>,
+    delays: OwnedDelays,
     stop: Shutdown,
     /// A channel of which each thread holds a sender while it reads.
     reading: (async_mpsc::Sender<()>, async_mpsc::Receiver<()>),
@@ -62,12 +64,13 @@ pub(super) struct GroupSubscription {
 }
 
 impl Readers {
-    pub(super) fn new(bus: Bus, health: Health, outstanding: Gauge, pool: Arc<LanePool>) -> Self {
+    pub(super) fn new(bus: Bus, health: Health, outstanding: Gauge, pool: Arc<LanePool>, delays: OwnedDelays) -> Self {
         Self {
             bus,
             health,
             outstanding,
             pool,
+            delays,
             stop: Shutdown::new(),
             reading: async_mpsc::channel(1),
             drained: Vec::new(),
@@ -91,6 +94,7 @@ impl Readers {
             part: self.health.part(subscription.group.name()),
             outstanding: self.outstanding.clone(),
             pool: Arc::clone(&self.pool),
+            delays: self.delays.clone(),
             stop: self.stop.clone(),
         };
         // The first consumer is made here, so that a refused setting ends the start.
@@ -169,6 +173,7 @@ struct TopicReader {
     /// The number of open claims, over all readers.
     outstanding: Gauge,
     pool: Arc<LanePool>,
+    delays: OwnedDelays,
     stop: Shutdown,
 }
 
@@ -262,6 +267,9 @@ impl<H> ReadingWork<'_, H> {
         let TopicReader { bus, subscription: GroupSubscription { group, .. }, pool, .. } = self.reader;
         let total = group.topics().iter().map(|topic| usize::from(bus.partitions(*topic))).sum();
         pool.share.set(*group, OwnedPartitions { owned: self.claims.owned(), total });
+        if *group == ConsumerGroup::WebhookDelay {
+            self.reader.delays.set(self.claims.next_offsets().into_iter());
+        }
     }
 }
 

@@ -184,6 +184,14 @@ async fn a_failing_endpoint_is_tried_again_with_the_same_bytes_and_then_given_up
         outcomes,
         [(1, Outcome::Retrying, Some(500)), (2, Outcome::Retrying, Some(307)), (3, Outcome::Dead, Some(503))]
     );
+    for (metric, value) in [
+        (r#"clickhook_webhook_verdicts_total{verdict="retry",fault="endpoint"}"#, 2),
+        (r#"clickhook_webhook_verdicts_total{verdict="dead",fault="endpoint"}"#, 1),
+        (r#"clickhook_webhook_answers_total{status="3xx"}"#, 1),
+        (r#"clickhook_webhook_retries_total{attempt="3"}"#, 1),
+    ] {
+        running.until_metric(metric, value).await;
+    }
     running.stop().await;
 }
 
@@ -594,6 +602,9 @@ async fn an_endpoint_that_keeps_failing_costs_no_attempts() {
     assert!(waiting.iter().all(|delivery| delivery.attempt == 1));
     let retries: Vec<Delivery> = rig.read(Topic::Delay(DelayTier::Minute1), 10).await;
     assert!(retries.iter().all(|delivery| delivery.attempt == 2));
+    running.until_metric(r#"clickhook_webhook_breakers{state="open"}"#, 1).await;
+    // A probe that fails is one more.
+    running.until_metric(r#"clickhook_webhook_delayed_deliveries{tier="1m"}"#, 10).await;
     running.stop().await;
     assert_eq!(rig.committed("webhook.clicks", Topic::Clicks).await[&0], 40);
 }

@@ -13,7 +13,7 @@ use schemas::{
 };
 use serde::de::DeserializeOwned;
 use service::{
-    Health, Process, Shutdown,
+    Health, Metrics, Process, Shutdown,
     secret::{self, Secret},
     vault::Vault,
 };
@@ -28,6 +28,7 @@ pub(crate) struct Rig {
 /// A running webhook half.
 pub(crate) struct Running {
     pub(crate) health: Health,
+    metrics: Metrics,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), webhook::Error>>,
 }
@@ -126,14 +127,14 @@ impl Rig {
     /// Starts the webhook half, and waits until it is ready.
     pub(crate) async fn start(&self, config: Config) -> Running {
         let process = Process::default();
-        let Process { health, shutdown, .. } = process.clone();
+        let Process { health, metrics, shutdown } = process.clone();
         let running = webhook::run(config, self.bus.clone(), Arc::clone(&self.vault), process);
         // The part must exist before its readiness is waited for.
         let part = health.part("webhook");
         let task = tokio::spawn(running);
         tokio::time::timeout(Duration::from_secs(20), health.ready()).await.expect("ready within 20 s");
         drop(part);
-        Running { health, shutdown, task }
+        Running { health, metrics, shutdown, task }
     }
 
     /// Reads `topic` from its beginning until `count` records have come.
@@ -195,6 +196,16 @@ impl Rig {
 }
 
 impl Running {
+    /// Waits until a metric has at least this value.
+    pub(crate) async fn until_metric(&self, metric: &str, value: i64) {
+        testbed::eventually(metric, async || {
+            let text = self.metrics.text();
+            let found = text.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse::<i64>().ok());
+            found.filter(|found| *found >= value)
+        })
+        .await;
+    }
+
     /// Stops the webhook half, and waits until it has drained.
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{HttpClient, RequestTarget, name_server::NameServer};
-use crate::webhook::{config::Config, outcome::Exchange};
+use crate::webhook::{config::Config, metrics::NameMetrics, outcome::Exchange};
 
 /// Hosts whose spelling says where they lead.
 const HOSTS: &[&str] = &[
@@ -177,7 +177,7 @@ fn strict() -> Config {
 #[tokio::test]
 async fn no_spelling_leads_into_a_network_that_is_not_public() {
     let sentinel = Sentinel::start();
-    let client = HttpClient::new(&strict()).unwrap();
+    let client = HttpClient::new(&strict(), NameMetrics::default()).unwrap();
     for host in HOSTS {
         for scheme in ["http", "https"] {
             let url = format!("{scheme}://{host}:{}/", sentinel.port);
@@ -188,7 +188,7 @@ async fn no_spelling_leads_into_a_network_that_is_not_public() {
     }
     assert_eq!(sentinel.reached(), 0);
     // The sentinel would have told: it is reached where it may be.
-    let open = HttpClient::new(&Config { allow_private: true, ..strict() }).unwrap();
+    let open = HttpClient::new(&Config { allow_private: true, ..strict() }, NameMetrics::default()).unwrap();
     let local = [
         "127.0.0.1",
         "127.1",
@@ -217,7 +217,7 @@ async fn no_name_leads_into_a_network_that_is_not_public() {
         Some(question.answer(&addresses))
     })
     .await;
-    let mut client = HttpClient::new(&strict()).unwrap();
+    let mut client = HttpClient::new(&strict(), NameMetrics::default()).unwrap();
     client.dialer.names = server.names();
     for (name, _) in NAMES {
         let url = format!("http://{name}.example.:{}/", sentinel.port);
@@ -246,7 +246,7 @@ async fn a_name_that_changes_its_address_is_checked_each_time() {
         stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
     });
     let allowed = Config { allow_nets: vec!["127.0.0.78/32".parse().unwrap()], ..strict() };
-    let mut client = HttpClient::new(&allowed).unwrap();
+    let mut client = HttpClient::new(&allowed, NameMetrics::default()).unwrap();
     client.dialer.names = server.names();
     let answered = exchange(&client, &url).await;
     assert!(matches!(answered, Exchange::Answered(_)), "{answered:?}");
@@ -269,7 +269,7 @@ async fn a_redirect_is_not_followed() {
         stream.write_all(location.as_bytes()).await.unwrap();
     });
     let allowed = Config { allow_nets: vec!["127.0.0.77/32".parse().unwrap()], ..strict() };
-    let client = HttpClient::new(&allowed).unwrap();
+    let client = HttpClient::new(&allowed, NameMetrics::default()).unwrap();
     let answered = exchange(&client, &format!("http://{receiver}/")).await;
     assert!(matches!(&answered, Exchange::Answered(answer) if answer.status == 307), "{answered:?}");
     let refused = exchange(&client, &format!("http://127.0.0.1:{}/", sentinel.port)).await;
@@ -279,7 +279,7 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn other_schemes_and_the_ports_of_other_services_are_refused() {
-    let client = HttpClient::new(&Config { allow_private: true, ..strict() }).unwrap();
+    let client = HttpClient::new(&Config { allow_private: true, ..strict() }, NameMetrics::default()).unwrap();
     for scheme in ["ftp", "file", "gopher", "dict", "ldap", "ws", "unix", "data"] {
         let url = format!("{scheme}://127.0.0.1:6379/");
         let refused = exchange(&client, &url).await;

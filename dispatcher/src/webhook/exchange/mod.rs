@@ -44,6 +44,7 @@ use super::{
     config::Config,
     error::Error,
     guard::Policy,
+    metrics::NameMetrics,
     outcome::{EndpointAnswer, Exchange, retry_after},
 };
 
@@ -58,6 +59,14 @@ pub(super) struct HttpClient {
     pool: Arc<ConnectionPool>,
     /// The exchanges that the process may still begin.
     exchanges: Semaphore,
+    limits: InUse,
+}
+
+/// The exchanges and connections of all endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InUse {
+    pub(super) exchanges: usize,
+    pub(super) connections: usize,
 }
 
 /// The end of an exchange over one connection.
@@ -75,13 +84,13 @@ impl HttpClient {
     /// # Errors
     /// When the file of authorities cannot be used, or the TLS library lacks what it was
     /// built with.
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, names: NameMetrics) -> Result<Self, Error> {
         let keep_alive = Duration::from_millis(config.keep_alive_ms);
         let pool = Arc::new(ConnectionPool::new(keep_alive, config.max_in_flight));
         sweep(Arc::downgrade(&pool));
         let dialer = Dialer {
             policy: Policy::new(config),
-            names: NameResolver::of_machine(),
+            names: NameResolver::of_machine(names),
             tls: TlsConnector::from(Arc::new(tls::client_config(config.ca_file.as_deref())?)),
             proxy: config.proxy.as_ref().map(|proxy| EndpointOrigin {
                 tls: false,
@@ -90,7 +99,16 @@ impl HttpClient {
             }),
             sockets: Arc::new(Semaphore::new(config.max_connections)),
         };
-        Ok(Self { dialer, pool, exchanges: Semaphore::new(config.max_exchanges) })
+        let limits = InUse { exchanges: config.max_exchanges, connections: config.max_connections };
+        Ok(Self { dialer, pool, exchanges: Semaphore::new(limits.exchanges), limits })
+    }
+
+    /// Returns the exchanges and connections that are in use.
+    pub(super) fn in_use(&self) -> InUse {
+        InUse {
+            exchanges: self.limits.exchanges - self.exchanges.available_permits(),
+            connections: self.limits.connections - self.dialer.sockets.available_permits(),
+        }
     }
 
     /// Sends what `request` makes to `target`, and reads the answer, all within `timeout`.

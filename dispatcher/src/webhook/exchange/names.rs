@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::fault::{ExchangeFault, is_exhaustion};
+use crate::webhook::metrics::NameMetrics;
 
 /// The names that are remembered at most.
 const MAX_NAMES: usize = 10_000;
@@ -53,6 +54,7 @@ struct NamesInner {
     resolver: Mutex<SystemResolver>,
     known: Mutex<HashMap<String, KnownName>>,
     questions: Semaphore,
+    metrics: NameMetrics,
 }
 
 enum KnownName {
@@ -72,12 +74,10 @@ struct SystemResolver {
 
 impl NameResolver {
     /// Resolves as this machine does: by its hosts file, and by its name servers.
-    pub(super) fn of_machine() -> Self {
-        Self::new(SystemResolver {
-            resolver: machine_resolver(),
-            changed: Some(files_changed()),
-            looked: Instant::now(),
-        })
+    pub(super) fn of_machine(metrics: NameMetrics) -> Self {
+        let resolver =
+            SystemResolver { resolver: machine_resolver(), changed: Some(files_changed()), looked: Instant::now() };
+        Self::new(resolver, metrics)
     }
 
     /// Resolves with the name servers of a fixed configuration.
@@ -85,13 +85,12 @@ impl NameResolver {
     pub(super) fn configured(config: ResolverConfig) -> Self {
         let resolver = build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
             .expect("nothing in the configuration can fail");
-        Self::new(SystemResolver { resolver, changed: None, looked: Instant::now() })
+        Self::new(SystemResolver { resolver, changed: None, looked: Instant::now() }, NameMetrics::default())
     }
 
-    fn new(resolver: SystemResolver) -> Self {
-        let resolver = Mutex::new(resolver);
-        let inner = NamesInner { resolver, known: Mutex::default(), questions: Semaphore::new(MAX_QUESTIONS) };
-        Self { inner: Arc::new(inner) }
+    fn new(resolver: SystemResolver, metrics: NameMetrics) -> Self {
+        let (resolver, questions) = (Mutex::new(resolver), Semaphore::new(MAX_QUESTIONS));
+        Self { inner: Arc::new(NamesInner { resolver, known: Mutex::default(), questions, metrics }) }
     }
 
     /// Returns the addresses of `name`, which is waited for until `deadline`.
@@ -119,11 +118,15 @@ impl NameResolver {
         let mut known = self.inner.known.lock();
         match known.get(name) {
             Some(KnownName::Answered { addresses, until }) if *until > now => {
+                self.inner.metrics.count_lookup("cache");
                 return KnownName::Answered { addresses: addresses.clone(), until: *until };
             }
             // A question whose task has ended without an answer is asked again.
-            Some(KnownName::Asked(answer)) if answer.has_changed().is_ok() => return KnownName::Asked(answer.clone()),
-            _ => {}
+            Some(KnownName::Asked(answer)) if answer.has_changed().is_ok() => {
+                self.inner.metrics.count_lookup("joined");
+                return KnownName::Asked(answer.clone());
+            }
+            _ => self.inner.metrics.count_lookup("asked"),
         }
         if known.len() >= MAX_NAMES {
             known.retain(|_, name| match name {
@@ -141,6 +144,11 @@ impl NameResolver {
         let name = name.to_owned();
         tokio::spawn(async move {
             let (addresses, kept) = inner.ask(&name).await;
+            inner.metrics.count_question(match &addresses {
+                Ok(_) => "found",
+                Err(ExchangeFault::Endpoint(_)) => "failed",
+                Err(ExchangeFault::Ours(_)) => "not_asked",
+            });
             let answered = KnownName::Answered { addresses: addresses.clone(), until: Instant::now() + kept };
             inner.known.lock().insert(name, answered);
             tell.send_replace(Some(addresses));
@@ -310,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn this_machine_knows_itself() {
-        let names = NameResolver::of_machine();
+        let names = NameResolver::of_machine(NameMetrics::default());
         let addresses = names.resolve("localhost", soon()).await.unwrap();
         assert!(addresses.contains(&Ipv4Addr::LOCALHOST.into()), "{addresses:?}");
         assert_eq!(*names.resolve("192.0.2.7", soon()).await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);

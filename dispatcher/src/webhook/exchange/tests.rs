@@ -32,7 +32,7 @@ fn config() -> Config {
 }
 
 fn client(config: &Config) -> HttpClient {
-    HttpClient::new(config).unwrap()
+    HttpClient::new(config, NameMetrics::default()).unwrap()
 }
 
 fn post() -> Result<Request<Full<Bytes>>, http::Error> {

@@ -13,6 +13,7 @@
 mod breaker;
 mod pool;
 mod share;
+mod snapshot;
 mod throughput;
 
 #[cfg(test)]
@@ -32,7 +33,11 @@ use self::{
     pool::{QueuePace, WorkspaceShare},
     throughput::Throughput,
 };
-pub(super) use self::{pool::LanePool, share::OwnedPartitions};
+pub(super) use self::{
+    pool::LanePool,
+    share::OwnedPartitions,
+    snapshot::{BreakerState, LaneSnapshot},
+};
 use super::{config::Config, health::HealthSign};
 
 /// The time within which an endpoint should work off everything that waits for it.

@@ -98,6 +98,11 @@ impl LanePool {
         workspace.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Returns the memory of all deliveries that wait, in bytes.
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
     /// Counts an exchange whose endpoint works off a delivery in so many seconds.
     pub(super) fn learn(&self, seconds_per_item: f64) {
         let mut state = self.state.lock();
