@@ -39,6 +39,7 @@ use crate::{
         exhaustion::mark_exhausted_links,
         forward::{Forwarder, follow_leader},
         leadership::Leadership,
+        resealing::reseal_endpoints,
     },
     metrics::ControlMetrics,
     rules::{ApiRules, EndpointRules, LinkRules},
@@ -148,6 +149,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let followed_reports = reports.follow(&bus)?;
     let patience = Duration::from_secs(config.disable_failing_after_s);
     let health = judge_endpoints(Arc::clone(&leadership), reports, patience);
+    let resealing = reseal_endpoints(Arc::clone(&leadership), Arc::clone(&vault), metrics.clone());
     let producer = bus.producer("control", Duration::ZERO, PRODUCE_TIMEOUT)?;
     let api = Api {
         leadership: Arc::clone(&leadership),
@@ -179,6 +181,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let drained = tokio::spawn(async move {
         let exhaustion = tokio::spawn(exhaustion);
         let health = tokio::spawn(health);
+        let resealing = tokio::spawn(resealing);
         let api = Arc::new(api);
         let routes = routes::routes(Arc::clone(&api));
         let open = api.metrics.connections.clone();
@@ -199,6 +202,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         };
         exhaustion.abort();
         health.abort();
+        resealing.abort();
         step_down.trigger();
         stood_down.wait().await;
         let producer = api.producer.clone();

@@ -34,6 +34,7 @@ pub(crate) struct ControlMetrics {
     pub(crate) links: Gauge,
     pub(crate) links_exhausted: Counter,
     pub(crate) endpoints: Gauge,
+    pub(crate) outdated_secrets: Gauge,
     pub(crate) connections: Gauge,
 }
 
@@ -57,6 +58,10 @@ impl ControlMetrics {
                 "Links that were marked because they had all the clicks that they may have",
             ),
             endpoints: metrics.gauge("clickhook_control_endpoints", "Endpoints that exist"),
+            outdated_secrets: metrics.gauge(
+                "clickhook_control_outdated_secrets",
+                "Endpoints whose secrets are sealed under another installation key than the first, as the leader sees them",
+            ),
             connections: metrics.gauge("clickhook_control_connections", "Connections to the API that are open"),
         }
     }

@@ -7,4 +7,5 @@ pub(crate) mod exhaustion;
 pub(crate) mod forward;
 mod installation;
 pub(crate) mod leadership;
+pub(crate) mod resealing;
 pub(crate) mod writer;

@@ -83,6 +83,13 @@ impl<T: Entity> Default for BTreeCollection<T> {
     }
 }
 
+impl<T: Entity> BTreeCollection<T> {
+    /// Iterates over all entities, of any workspace.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.entities.values()
+    }
+}
+
 impl<T: Entity> EntityCollection<T> for BTreeCollection<T> {
     fn get(&self, id: &T::Id) -> Option<Arc<T>> {
         self.entities.get(id).cloned()

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bus::{Bus, Outgoing};
-use schemas::{Endpoint, Timestamp, Topic, endpoint_health::EndpointHealth};
+use schemas::{Endpoint, Timestamp, Topic, endpoint::HeaderText, endpoint_health::EndpointHealth};
 use serde_json::{Value, json};
+use service::vault::Vault;
 use testbed::{eventually, read};
 
-use crate::support::{Api, leader};
+use crate::support::{Api, config, installation_key, leader, store, with_keys};
 
 #[tokio::test]
 async fn an_endpoint_shows_its_secret_once_and_can_be_tested() {
@@ -51,6 +52,34 @@ async fn an_endpoint_shows_its_secret_once_and_can_be_tested() {
     assert_eq!(api.send("POST", &format!("{path}/test"), "", "").await.status, 404);
     let types = api.get("/v1/event-types").await;
     assert!(types.body["data"].as_array().unwrap().iter().any(|kind| kind["sample"]["event"] == "webhook.test"));
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn the_leader_seals_secrets_again_under_a_new_installation_key() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let body = json!({"url": "https://hooks.example/a", "events": ["*"], "headers": {"Authorization": "Bearer x"}});
+    let created = instance.api().post("/v1/endpoints", body).await;
+    let id = created.body["id"].as_str().unwrap().to_owned();
+    let secret = created.body["secret"].as_str().unwrap().as_bytes();
+    instance.stop().await;
+
+    let new_key = "22".repeat(32);
+    let keys = format!("{new_key},{}", installation_key());
+    let instance = with_keys(&bus, store("nothing"), config(), &keys).await;
+    let new = Vault::from_hex(&new_key).unwrap();
+    let records = read(&bus, Topic::Endpoints, |records| records.len() >= 2).await;
+    let endpoint: Endpoint = serde_json::from_str(&records[1].value).unwrap();
+    assert_eq!(new.open(&id, &endpoint.secret).unwrap().as_slice(), secret);
+    let HeaderText::Sealed(header) = &endpoint.headers["Authorization"] else { panic!("a header in clear") };
+    let context = Endpoint::header_context(endpoint.id, "Authorization");
+    assert_eq!(new.open(&context, header).unwrap().as_slice(), b"Bearer x");
+    assert_eq!(endpoint.revision, 1, "nothing that callers see has changed");
+    eventually("no secret is left under the old key", async || {
+        instance.metrics.text().lines().any(|line| line == "clickhook_control_outdated_secrets 0").then_some(())
+    })
+    .await;
     instance.stop().await;
 }
 

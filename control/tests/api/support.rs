@@ -59,10 +59,19 @@ pub(crate) async fn instance(bus: &Bus, store: Store) -> Instance {
     configured(bus, store, config()).await
 }
 
+/// The key of the installation, which its instances share.
+pub(crate) fn installation_key() -> String {
+    "11".repeat(32)
+}
+
 pub(crate) async fn configured(bus: &Bus, store: Store, config: Config) -> Instance {
+    with_keys(bus, store, config, &installation_key()).await
+}
+
+/// Starts an instance with these keys of the installation.
+pub(crate) async fn with_keys(bus: &Bus, store: Store, config: Config, keys: &str) -> Instance {
     let process = Process::default();
-    // The instances of an installation share one vault key.
-    let vault = Arc::new(Vault::from_hex(&"11".repeat(32)).unwrap());
+    let vault = Arc::new(Vault::from_hex(keys).unwrap());
     let texts = Texts::default();
     let setup = Setup {
         config,
