@@ -22,18 +22,18 @@ fn shape(table: Table) -> &'static str {
 
 /// A source of values of any shape.
 #[derive(Clone, Debug)]
-struct Values {
+struct TestedValues {
     texts: Vec<String>,
     numbers: Vec<u64>,
 }
 
-fn values() -> impl Strategy<Value = Values> {
+fn values() -> impl Strategy<Value = TestedValues> {
     let text = prop_oneof![4 => "\\PC{0,6}", 1 => Just(String::new()), 1 => "[ab]{1}", 1 => "x{127,300}"];
     (prop::collection::vec(text, 1..400), prop::collection::vec(any::<u64>(), 1..50))
-        .prop_map(|(texts, numbers)| Values { texts, numbers })
+        .prop_map(|(texts, numbers)| TestedValues { texts, numbers })
 }
 
-impl Values {
+impl TestedValues {
     /// Writes a row; `nth` is its offset.
     fn row(&self, table: Table, nth: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -61,13 +61,13 @@ impl Values {
     }
 }
 
-struct Bed {
+struct NativeBed {
     runtime: Runtime,
     store: Store,
     client: Client,
 }
 
-fn bed() -> Bed {
+fn bed() -> NativeBed {
     let runtime = Runtime::new().unwrap();
     let config = StoreConfig {
         url: testbed::clickhouse(),
@@ -79,10 +79,10 @@ fn bed() -> Bed {
     let client = Client::default().with_url(&config.url).with_database(&config.database);
     let store = Store::new(config).unwrap();
     runtime.block_on(store.migrate()).unwrap();
-    Bed { runtime, store, client }
+    NativeBed { runtime, store, client }
 }
 
-impl Bed {
+impl NativeBed {
     fn run(&self, sql: &str) {
         self.runtime.block_on(self.client.query(sql).execute()).unwrap();
     }
@@ -105,7 +105,7 @@ impl Bed {
         self.runtime.block_on(self.client.query("SELECT count() FROM clicks").fetch_one()).unwrap()
     }
 
-    fn keeps(&self, table: Table, values: &Values, rows: u64) {
+    fn keeps(&self, table: Table, values: &TestedValues, rows: u64) {
         let rows: Vec<Vec<u8>> = (0..rows).map(|nth| values.row(table, nth)).collect();
         self.run(&format!("TRUNCATE TABLE {}", table.name()));
         self.insert(table, &rows).unwrap();
@@ -125,7 +125,7 @@ fn every_column_holds_the_bits_that_were_sent() {
         .unwrap();
     // So many different texts that their places take four bytes.
     let texts = (0..70_000).map(|nth| nth.to_string()).collect();
-    bed.keeps(Table::LinkEvents, &Values { texts, numbers: vec![5] }, 70_000);
+    bed.keeps(Table::LinkEvents, &TestedValues { texts, numbers: vec![5] }, 70_000);
 }
 
 #[test]
@@ -140,13 +140,13 @@ fn a_text_may_be_of_low_cardinality_or_not() {
         bed.run(&format!("ALTER TABLE clicks MODIFY COLUMN {column}"));
     }
     let texts = ["a", "", "\u{1f692} sale", "b"].map(str::to_owned).to_vec();
-    bed.keeps(Table::Clicks, &Values { texts, numbers: vec![1, 2] }, 40);
+    bed.keeps(Table::Clicks, &TestedValues { texts, numbers: vec![1, 2] }, 40);
 }
 
 #[test]
 fn a_column_that_was_altered_gets_no_row_until_it_is_put_right() {
     let bed = bed();
-    let values = Values { texts: vec!["\u{1f692}\u{1f692} sale".to_owned()], numbers: vec![7] };
+    let values = TestedValues { texts: vec!["\u{1f692}\u{1f692} sale".to_owned()], numbers: vec![7] };
     let rows: Vec<Vec<u8>> = (0..3).map(|nth| values.row(Table::Clicks, nth)).collect();
     bed.insert(Table::Clicks, &rows[..1]).unwrap();
     for (nth, altered) in ["utm_content Nullable(String)", "asn UInt64"].into_iter().enumerate() {

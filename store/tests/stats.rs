@@ -8,7 +8,7 @@ use clickhouse::Client;
 use schemas::{LinkId, Timestamp, WorkspaceId};
 use store::{Dimension, LinkClicks, StatsPeriod, StatsSubject, Store, StoreConfig};
 
-/// 2026-02-10T12:07:00Z.
+/// The time at which the tests ask: 2026-02-10T12:07:00Z.
 const NOW: i64 = 1_770_725_220_000;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -16,7 +16,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// A click of one of the tests' links.
 #[derive(Clone, Copy)]
-struct Click {
+struct CountedClick {
     workspace: &'static str,
     link: usize,
     at: i64,
@@ -38,11 +38,11 @@ fn link(nth: usize) -> LinkId {
 }
 
 /// Clicks of five weeks, closest together in the last hours, and the same in another workspace.
-fn clicks() -> Vec<Click> {
+fn clicks() -> Vec<CountedClick> {
     let mut clicks = Vec::new();
     for nth in 0..400_i64 {
         let at = NOW - nth * nth * 19 * 1000 - 1;
-        let click = Click {
+        let click = CountedClick {
             workspace: "default",
             link: (nth % 3) as usize,
             at,
@@ -53,13 +53,13 @@ fn clicks() -> Vec<Click> {
         };
         clicks.push(click);
         if nth % 4 == 0 {
-            clicks.push(Click { workspace: "other", ..click });
+            clicks.push(CountedClick { workspace: "other", ..click });
         }
     }
     clicks
 }
 
-async fn filled(clicks: &[Click]) -> Store {
+async fn filled(clicks: &[CountedClick]) -> Store {
     let config = StoreConfig {
         url: testbed::clickhouse(),
         database: testbed::unique("t"),
@@ -111,7 +111,7 @@ fn client(store: &Store) -> Client {
     Client::default().with_url(&store.config().url).with_database(&store.config().database)
 }
 
-fn belongs(click: &Click, subject: &StatsSubject) -> bool {
+fn belongs(click: &CountedClick, subject: &StatsSubject) -> bool {
     let (campaign, destination, host, tag) = LINKS[click.link];
     match subject {
         StatsSubject::Link(id) => *id == link(click.link),
@@ -127,12 +127,12 @@ fn belongs(click: &Click, subject: &StatsSubject) -> bool {
     }
 }
 
-fn within(click: &Click, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
+fn within(click: &CountedClick, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
     let at = Timestamp::from_millis(click.at);
     since.is_none_or(|since| since <= at) && until.is_none_or(|until| at < until)
 }
 
-fn count(clicks: &[&Click], kind: &str) -> LinkClicks {
+fn count(clicks: &[&CountedClick], kind: &str) -> LinkClicks {
     let of_kind: Vec<_> = clicks.iter().filter(|click| click.kind == kind).collect();
     let human: Vec<_> = of_kind.iter().filter(|click| !click.bot).collect();
     let sessions: HashSet<_> = human.iter().map(|click| (click.at / DAY, click.session)).collect();
@@ -172,8 +172,8 @@ async fn every_subject_is_counted_in_every_period() {
                 let period = StatsPeriod { since, until, asked_at };
                 let counts = store.visit_counts(&workspace, &subject, period).await.unwrap();
                 let covered = period.covered(&subject);
-                let own = |click: &&Click| click.workspace == workspace.as_str() && belongs(click, &subject);
-                let of_period: Vec<&Click> =
+                let own = |click: &&CountedClick| click.workspace == workspace.as_str() && belongs(click, &subject);
+                let of_period: Vec<&CountedClick> =
                     clicks.iter().filter(own).filter(|click| within(click, covered.since, covered.until)).collect();
                 let expected = (count(&of_period, "click"), count(&of_period, "scan"));
                 assert_eq!((counts.clicks, counts.scans), expected, "{workspace} {subject:?} {period:?}");
@@ -211,8 +211,8 @@ async fn a_series_has_every_interval_and_a_top_list_the_most_visits_first() {
             let series = store.visit_series(&workspace, &subject, &edges).await.unwrap();
             assert_eq!(series.len(), 21);
             for (point, ends) in series.iter().zip(edges.windows(2)) {
-                let own = |click: &&Click| click.workspace == "default" && belongs(click, &subject);
-                let inside: Vec<&Click> =
+                let own = |click: &&CountedClick| click.workspace == "default" && belongs(click, &subject);
+                let inside: Vec<&CountedClick> =
                     clicks.iter().filter(own).filter(|click| within(click, Some(ends[0]), Some(ends[1]))).collect();
                 let unique =
                     |counted: LinkClicks| if has_sessions { counted } else { LinkClicks { unique: 0, ..counted } };
@@ -231,7 +231,7 @@ async fn a_series_has_every_interval_and_a_top_list_the_most_visits_first() {
         .flat_map(|subject| [(subject.clone(), period), (subject, StatsPeriod::ever(Timestamp::from_millis(NOW)))])
     {
         let mut expected: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        let own = |click: &&Click| click.workspace == "default" && belongs(click, &subject);
+        let own = |click: &&CountedClick| click.workspace == "default" && belongs(click, &subject);
         for click in clicks.iter().filter(own).filter(|click| within(click, period.since, None)) {
             let visits = expected.entry(click.source).or_default();
             visits.0 += 1;

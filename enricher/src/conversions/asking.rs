@@ -14,7 +14,7 @@ use store::Store;
 use super::{
     late::LateConversion,
     lookup::ClickQuestion,
-    work::{Asked, ConversionWork},
+    work::{AskedReports, ConversionWork},
 };
 
 /// The most reports that are decided at once.
@@ -56,7 +56,7 @@ impl ConversionWork {
         }
         if !batch.is_empty() {
             self.lookup.ask(ClickQuestion { clicks: ids.into_iter().collect(), conversions: Vec::new() })?;
-            self.asked = Some(Asked::Reports(batch));
+            self.asked = Some(AskedReports::Reports(batch));
         }
         Ok(())
     }
@@ -89,7 +89,7 @@ impl ConversionWork {
         question.clicks.sort_unstable();
         question.clicks.dedup();
         self.lookup.ask(question)?;
-        self.asked = Some(Asked::Late(batch));
+        self.asked = Some(AskedReports::Late(batch));
         Ok(true)
     }
 

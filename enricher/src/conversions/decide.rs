@@ -18,7 +18,7 @@ use super::{
     late::LateConversion,
     lookup::{ClickAnswer, FoundClicks},
     metrics::CountedOutcome,
-    work::{Asked, ConversionWork},
+    work::{AskedReports, ConversionWork},
 };
 use crate::{
     config::CustomerClick,
@@ -46,14 +46,14 @@ impl ConversionWork {
         let Some(answer) = self.lookup.answer()? else { return Ok(0) };
         match self.asked.take() {
             None => Ok(0),
-            Some(Asked::Reports(batch)) => {
+            Some(AskedReports::Reports(batch)) => {
                 let count = batch.len();
                 for held in batch {
                     self.decide(held, &answer.clicks, pair)?;
                 }
                 Ok(count)
             }
-            Some(Asked::Late(batch)) => {
+            Some(AskedReports::Late(batch)) => {
                 for late in &batch {
                     self.decide_late(late, &answer, pair)?;
                 }

@@ -27,7 +27,7 @@ use schemas::{Timestamp, Topic};
 use self::{
     held::{HeldReport, ReadReport},
     state_reader::StateRecord,
-    work::Asked,
+    work::AskedReports,
 };
 pub(crate) use self::{
     metrics::ConversionMetrics,
@@ -81,7 +81,7 @@ impl RecordWork for ConversionWork {
         self.lookup.cancel();
         self.reader.cancel();
         let now = Timestamp::now();
-        if let Some(Asked::Late(batch)) = self.asked.take() {
+        if let Some(AskedReports::Late(batch)) = self.asked.take() {
             batch.iter().for_each(|late| self.late.retry(&late.key, now));
         }
         for key in self.states.reset() {

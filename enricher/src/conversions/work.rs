@@ -33,7 +33,7 @@ pub(crate) struct ConversionRules {
 }
 
 /// The work that waits for the answer to the open question.
-pub(super) enum Asked {
+pub(super) enum AskedReports {
     /// Reports, decided in this order.
     Reports(Vec<HeldReport>),
     /// Conversions that were told without their click.
@@ -59,7 +59,7 @@ pub(crate) struct ConversionWork {
     /// Reports whose click is to be looked for.
     pub(super) queued: VecDeque<HeldReport>,
     /// The work for which ClickHouse is asked.
-    pub(super) asked: Option<Asked>,
+    pub(super) asked: Option<AskedReports>,
     /// Reports that wait for their next lookup, by its time and a running number.
     pub(super) waiting: BTreeMap<(Instant, u64), HeldReport>,
     pub(super) running_number: u64,
