@@ -15,5 +15,6 @@ mod leading;
 mod limits;
 mod links;
 mod refusals;
+mod stats;
 mod support;
 mod workspaces;
