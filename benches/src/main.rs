@@ -28,6 +28,7 @@ mod summary;
 mod table;
 mod turn;
 mod visitors;
+mod webhooks;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -51,6 +52,7 @@ Examples:
   bench enrich                an enricher alone with a backlog, beside the same loop without enriching
   bench agents                how many user agents are told right; takes a few seconds
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
+  bench webhooks              deliveries beside a bare client; sick endpoints, many endpoints, overload
   bench outage --rounds 1     redirects while Kafka is away, and what became of their clicks
   bench outage full-spool     the same until neither disk nor memory takes clicks
   bench recovery              how long killed processes need, with a short log and a long one
@@ -95,6 +97,8 @@ enum Bench {
     Enrich(enrich::Args),
     /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
     Pipeline(pipeline::Args),
+    /// Webhooks alone beside a bare client: throughput, latency, many, sick and dead endpoints
+    Webhooks(webhooks::Args),
 }
 
 /// The report of one bench.
@@ -109,6 +113,7 @@ enum Report {
     Agents(Box<agents::Report>),
     Enrich(Box<enrich::Report>),
     Pipeline(Box<pipeline::Report>),
+    Webhooks(Box<webhooks::Report>),
 }
 
 impl Report {
@@ -122,6 +127,7 @@ impl Report {
             Self::Agents(report) => agents::text(report),
             Self::Enrich(report) => enrich::text(report),
             Self::Pipeline(report) => pipeline::text(report),
+            Self::Webhooks(report) => webhooks::text(report),
         }
     }
 }
@@ -130,7 +136,7 @@ impl Bench {
     /// Returns the benches that run by default: all but those that take long.
     fn all() -> Vec<Self> {
         let of = |name| Args::parse_from(["bench", name]).bench;
-        ["redirect", "links", "api", "agents", "enrich", "pipeline"].into_iter().filter_map(of).collect()
+        ["redirect", "links", "api", "agents", "enrich", "pipeline", "webhooks"].into_iter().filter_map(of).collect()
     }
 
     async fn run(&self, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
@@ -143,13 +149,18 @@ impl Bench {
             Self::Agents(_) => Report::Agents(Box::new(agents::run(common)?)),
             Self::Enrich(args) => Report::Enrich(Box::new(enrich::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
+            Self::Webhooks(args) => Report::Webhooks(Box::new(webhooks::run(args, common, shutdown).await?)),
         })
     }
 }
 
 fn main() -> ExitCode {
-    let outcome = if std::env::args_os().nth(1).is_some_and(|first| first == bare::SUBCOMMAND) {
+    let first = std::env::args_os().nth(1);
+    let is = |subcommand: &str| first.as_ref().is_some_and(|first| first == subcommand);
+    let outcome = if is(bare::SUBCOMMAND) {
         bare::serve()
+    } else if is(webhooks::SUBCOMMAND) {
+        webhooks::post()
     } else {
         run(Args::parse())
     };

@@ -38,12 +38,14 @@ pub(crate) struct Arrival {
 pub(crate) struct Arrivals {
     by_marker: Mutex<Vec<Option<Arrival>>>,
     distinct: AtomicUsize,
+    total: AtomicUsize,
     unmarked: AtomicUsize,
 }
 
 impl Arrivals {
     fn note(&self, marker: u32) {
         let (marker, now) = (marker as usize, Instant::now());
+        self.total.fetch_add(1, Ordering::Relaxed);
         let mut by_marker = self.by_marker.lock();
         if by_marker.len() <= marker {
             by_marker.resize(marker + 1, None);
@@ -60,6 +62,11 @@ impl Arrivals {
     /// How many clicks' webhooks have come.
     pub(crate) fn distinct(&self) -> usize {
         self.distinct.load(Ordering::Relaxed)
+    }
+
+    /// How many webhooks of clicks have come, repeated ones included.
+    pub(crate) fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
     }
 
     /// How many webhooks of no click have come.
