@@ -14,8 +14,8 @@ use bus::{Bus, Outgoing, Producer};
 use clickhouse::Client;
 use dispatcher::warehouse::{Config, Error, run};
 use schemas::{
-    Attempt, AttemptId, ClickId, Dead, EndpointId, Envelope, Event, EventId, EventName, Outcome, Timestamp, Topic,
-    WorkspaceId, sample,
+    Attempt, AttemptId, AttemptedEvent, BatchId, ClickId, Dead, EndpointId, Envelope, Event, EventId, EventName,
+    Outcome, Timestamp, Topic, WorkspaceId, sample,
 };
 use service::{Health, Shutdown};
 use store::{Store, StoreConfig};
@@ -230,11 +230,13 @@ async fn every_record_becomes_its_row_or_is_buried() {
     eventually("the other tables have their rows", async || {
         let rows = bed.count("count() FROM link_events").await + bed.count("count() FROM deliveries").await;
         let converted = bed.count("count() FROM conversions").await;
-        ((rows, converted) == (2, 20)).then_some(())
+        ((rows, converted) == (1 + 3, 20)).then_some(())
     })
     .await;
     assert_eq!(bed.count("uniqExact(id) FROM conversions").await, 20);
     assert_eq!(bed.count("toUInt64(sum(value)) FROM conversions_current").await, 12_950);
+    assert_eq!(bed.count("uniqExact(id, event_id) FROM deliveries WHERE startsWith(webhook_id, 'bat_')").await, 3);
+    assert_eq!(bed.count("count() FROM deliveries WHERE outcome = 'retrying' AND error != ''").await, 1);
     let stored: String = bed.client.query("SELECT body FROM link_events").fetch_one().await.unwrap();
     assert_eq!(stored, body);
     let dead = testbed::read(&bed.bus, Topic::Dead, |dead| dead.len() == 1).await;
@@ -366,14 +368,17 @@ impl Running {
     }
 }
 
+/// Returns the record of an attempt of three events, of which one failed.
 fn attempt() -> Vec<u8> {
+    let attempted =
+        |key: &str, outcome| AttemptedEvent { id: event(1, key).id, event: EventName::LinkClicked, outcome };
     let attempt = Attempt {
-        v: 1,
+        v: 2,
         id: AttemptId::mint(),
         endpoint: EndpointId::mint(),
         workspace: WorkspaceId::default(),
-        event_id: event(1, "").id,
-        event: EventName::LinkClicked,
+        batch: Some(BatchId::from_bits(9)),
+        events: vec![attempted("a", None), attempted("b", None), attempted("c", Some(Outcome::Retrying))],
         attempt: 1,
         at: Timestamp::now(),
         duration_ms: 7,
@@ -398,7 +403,7 @@ async fn a_table_that_takes_no_rows_waits_alone_until_it_is_put_right() {
         // Nothing else waits for it.
         bed.produce(Topic::Attempts, &attempt()).await;
         eventually("another table takes its rows", async || {
-            (bed.count("count() FROM deliveries").await == rounds).then_some(())
+            (bed.count("count() FROM deliveries").await == 3 * rounds).then_some(())
         })
         .await;
         bed.run(mended).await;

@@ -65,7 +65,7 @@ pub struct Dead {
     /// The length of the whole content in bytes, where `payload` is cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_bytes: Option<u64>,
-    /// The delivery that was given up, ready to be tried again.
+    /// The delivery that was given up, of one event, ready to be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
 }
@@ -81,13 +81,16 @@ impl Dead {
         Self { payload, payload_bytes, ..Self::without_content(reason, at, origin) }
     }
 
-    /// Returns the dead letter of a delivery. A delivery whose body Kafka would not
+    /// Returns the dead letter of a delivery of one event. A delivery whose body Kafka would not
     /// take cannot be tried again: the dead letter has an excerpt of its body as the
     /// payload.
     #[must_use]
     pub fn of_delivery(reason: String, at: Timestamp, origin: DeadOrigin, delivery: Delivery) -> Self {
         let whole = Self { delivery: Some(delivery), ..Self::without_content(reason, at, origin) };
-        let fits = |delivery: &Delivery| fitting(&delivery.body, PAYLOAD_BYTES).len() == delivery.body.len();
+        let fits = |delivery: &Delivery| {
+            let bytes: usize = delivery.events.iter().flat_map(|event| event.body.chars()).map(escaped_bytes).sum();
+            bytes <= PAYLOAD_BYTES
+        };
         if whole.delivery.as_ref().is_some_and(fits) { whole } else { whole.with_excerpt() }
     }
 
@@ -105,7 +108,7 @@ impl Dead {
     #[must_use]
     pub fn delivery_ids(&self) -> Option<(EventId, EndpointId)> {
         if let Some(delivery) = &self.delivery {
-            return Some((delivery.event_id, delivery.endpoint));
+            return Some((delivery.events.first()?.id, delivery.endpoint));
         }
         let (_, cut) = self.reason.rsplit_once(CUT)?;
         let (event, endpoint) = cut.split_once(" for ")?;
@@ -116,8 +119,9 @@ impl Dead {
     /// says once that the content was cut, and names a delivery that is left out.
     fn with_excerpt(mut self) -> Self {
         if let Some(delivery) = self.delivery.take() {
-            self.reason += &format!("{CUT}{} for {}", delivery.event_id, delivery.endpoint);
-            self.payload = Some(delivery.body);
+            let events: Vec<String> = delivery.events.iter().map(|event| event.id.to_string()).collect();
+            self.reason += &format!("{CUT}{} for {}", events.join(" "), delivery.endpoint);
+            self.payload = Some(delivery.events.into_iter().map(|event| event.body).collect());
         }
         if let Some(content) = self.payload.take() {
             self.payload_bytes = self.payload_bytes.or(Some(content.len() as u64));
@@ -161,6 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::DeliveredEvent;
 
     /// The producers' `message.max.bytes`.
     const MESSAGE_BYTES: usize = 4_000_000;
@@ -208,17 +213,17 @@ mod tests {
     #[test]
     fn a_dead_letter_names_its_delivery_also_where_it_is_cut() {
         let ids = (EventId::from_bits(1), EndpointId::from_bits(2));
+        let event =
+            DeliveredEvent { id: ids.0, name: crate::EventName::LinkClicked, body: "x".to_owned(), traceparent: None };
         let delivery = Delivery {
-            v: 1,
+            v: 2,
             endpoint: ids.1,
             workspace: crate::WorkspaceId::default(),
-            event_id: ids.0,
-            event: crate::EventName::LinkClicked,
             attempt: 6,
             due: Timestamp::now(),
             held_since: None,
-            body: "x".to_owned(),
-            traceparent: None,
+            packing: None,
+            events: vec![event],
         };
         let mut dead = Some(Dead::of_delivery("why; its".to_owned(), Timestamp::now(), origin(), delivery));
         while let Some(letter) = dead {

@@ -1,83 +1,152 @@
-//! The records of an event's way to an endpoint: deliveries that wait for their next
-//! attempt, and attempts that were made.
+//! A delivery that waits on Kafka for its next attempt.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptId, EndpointId, EventId, EventName, Timestamp, WorkspaceId};
+use crate::{EndpointId, EventId, EventName, Timestamp, WorkspaceId, batch::Packing};
 
-/// A delivery that waits for its next attempt: a record on `delay`. The body
-/// is frozen, so that every retry signs and sends the same bytes.
+/// A delivery that waits for its next attempt: a record on `delay`. The events, their bytes
+/// and their order are frozen, so that every retry signs and sends the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StoredDelivery")]
 pub struct Delivery {
-    /// Version of the format: 1.
+    /// Version of the format: 2.
     pub v: u8,
-    /// The endpoint that the event goes to.
+    /// The endpoint that the events go to.
     pub endpoint: EndpointId,
-    /// The workspace that the event belongs to.
+    /// The workspace that the events belong to.
     pub workspace: WorkspaceId,
-    /// The id of the event, which is also the `webhook-id`.
-    pub event_id: EventId,
-    /// The event's type.
-    pub event: EventName,
     /// The number of the next attempt, from 1.
     pub attempt: u32,
     /// The earliest time of the next attempt.
     pub due: Timestamp,
     /// The time since which the delivery is held because its endpoint is paused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub held_since: Option<Timestamp>,
-    /// The exact body of the request.
+    /// The form in which the events are sent; none while it is still open, because no attempt
+    /// was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<Packing>,
+    /// The events, at least one; several are a batch.
+    pub events: Vec<DeliveredEvent>,
+}
+
+/// An event of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveredEvent {
+    /// The event's id.
+    #[serde(rename = "event_id")]
+    pub id: EventId,
+    /// The event's type.
+    #[serde(rename = "event")]
+    pub name: EventName,
+    /// The exact body of the event.
     pub body: String,
     /// The W3C trace context, where the click carried one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 
-/// The end of an attempt, which decides about the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The receiver answered 2xx.
-    Delivered,
-    /// The attempt failed, and another one waits.
-    Retrying,
-    /// The attempt failed, and it was the last one.
-    Dead,
-    /// No attempt was made: the endpoint is disabled, deleted, or was paused for too long.
-    Skipped,
+/// A delivery as a record has it. Version 1 has one event, its fields beside the others.
+#[derive(Deserialize)]
+struct StoredDelivery {
+    v: u8,
+    endpoint: EndpointId,
+    workspace: WorkspaceId,
+    attempt: u32,
+    due: Timestamp,
+    #[serde(default)]
+    held_since: Option<Timestamp>,
+    #[serde(default)]
+    packing: Option<Packing>,
+    #[serde(default)]
+    events: Vec<DeliveredEvent>,
+    event_id: Option<EventId>,
+    event: Option<EventName>,
+    body: Option<String>,
+    traceparent: Option<String>,
 }
 
-/// One HTTP exchange with an endpoint, or the decision to make none: a record
-/// on `attempts` and a row of `deliveries`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Version of the format: 1.
-    pub v: u8,
-    /// The id of this exchange.
-    pub id: AttemptId,
-    /// The endpoint that the event goes to.
-    pub endpoint: EndpointId,
-    /// The workspace that the event belongs to.
-    pub workspace: WorkspaceId,
-    /// The id of the event, which is also the `webhook-id`.
-    pub event_id: EventId,
-    /// The event's type.
-    pub event: EventName,
-    /// The number of the attempt, from 1.
-    pub attempt: u32,
-    /// The time at which the attempt began.
-    pub at: Timestamp,
-    /// The duration of the attempt.
-    pub duration_ms: u32,
-    /// The attempt's end.
-    pub outcome: Outcome,
-    /// The status of the receiver's answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// The reason of the failure, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// The first KiB of the body of the receiver's answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response: Option<String>,
+/// The error of a record that is not a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// The delivery has no event.
+    #[error("the delivery has no event")]
+    NoEvent,
+    /// The record is of a later version.
+    #[error("the delivery's format is version {0}, only 1 and 2 are known")]
+    Version(u8),
+}
+
+impl TryFrom<StoredDelivery> for Delivery {
+    type Error = DeliveryError;
+
+    fn try_from(stored: StoredDelivery) -> Result<Self, DeliveryError> {
+        let StoredDelivery { v, endpoint, workspace, attempt, due, held_since, mut packing, mut events, .. } = stored;
+        if v > 2 {
+            return Err(DeliveryError::Version(v));
+        }
+        if events.is_empty() {
+            let (Some(id), Some(name), Some(body)) = (stored.event_id, stored.event, stored.body) else {
+                return Err(DeliveryError::NoEvent);
+            };
+            events.push(DeliveredEvent { id, name, body, traceparent: stored.traceparent });
+            packing = (attempt > 1).then_some(Packing::Single);
+        }
+        Ok(Self { v: 2, endpoint, workspace, attempt, due, held_since, packing, events })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery() -> Delivery {
+        let event = DeliveredEvent {
+            id: EventId::from_bits(1),
+            name: EventName::LinkClicked,
+            body: "{\"id\":\"evt_1\"}".to_owned(),
+            traceparent: None,
+        };
+        Delivery {
+            v: 2,
+            endpoint: EndpointId::from_bits(2),
+            workspace: WorkspaceId::default(),
+            attempt: 2,
+            due: Timestamp::from_millis(5),
+            held_since: None,
+            packing: Some(Packing::Single),
+            events: vec![event],
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back() {
+        let text = serde_json::to_string(&delivery()).unwrap();
+        assert_eq!(serde_json::from_str::<Delivery>(&text).unwrap(), delivery());
+    }
+
+    #[test]
+    fn a_record_of_version_1_is_a_delivery_of_one_event() {
+        let read = |attempt: u32| {
+            let text = format!(
+                r#"{{"v":1,"endpoint":"{}","workspace":"default","event_id":"{}","event":"link.clicked","attempt":{attempt},"due":"1970-01-01T00:00:00.005Z","body":"{{\"id\":\"evt_1\"}}"}}"#,
+                EndpointId::from_bits(2),
+                EventId::from_bits(1),
+            );
+            serde_json::from_str::<Delivery>(&text).unwrap()
+        };
+        assert_eq!(read(2), delivery());
+        assert_eq!(read(1), Delivery { attempt: 1, packing: None, ..delivery() }, "it was not sent yet");
+    }
+
+    #[test]
+    fn other_records_are_no_deliveries() {
+        let record = |field: &str, value: serde_json::Value| {
+            let mut record = serde_json::to_value(delivery()).unwrap();
+            record[field] = value;
+            serde_json::from_value::<Delivery>(record).unwrap_err().to_string()
+        };
+        assert!(record("events", serde_json::json!([])).contains("no event"));
+        assert!(record("v", serde_json::json!(3)).contains("version 3"));
+    }
 }

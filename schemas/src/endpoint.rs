@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EndpointId, EndpointStatus, EventName, Filters, RetrySchedule, Timestamp, WorkspaceId};
+use crate::{BatchLimits, EndpointId, EndpointStatus, EventName, Filters, RetrySchedule, Timestamp, WorkspaceId};
 
 /// A subscription of an endpoint to events: a name, `link.*`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct Endpoint {
     /// The retries that a delivery has after a failed attempt.
     #[serde(default, skip_serializing_if = "RetrySchedule::is_standard")]
     pub retry_schedule: RetrySchedule,
+    /// The limits of a batch; none where each webhook carries one event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchLimits>,
     /// Headers that the customer wants added: they may hold secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, HeaderText>,

@@ -182,6 +182,11 @@ prefixed_id!(
     AttemptId, "att_", "an attempt"
 );
 
+prefixed_id!(
+    /// A batch of events: 48 bits of time, then 80 bits hashed from the events' ids.
+    BatchId, "bat_", "a batch"
+);
+
 /// Lays out a UUIDv7: 48 bits of milliseconds, version, 12 bits, variant, 62 bits.
 const fn uuid_v7(at: Timestamp, rand_a: u16, rand_b: u64) -> u128 {
     let millis = (at.as_millis() as u128) & 0xffff_ffff_ffff;
@@ -248,6 +253,38 @@ impl EventId {
         bits[..6].copy_from_slice(&at.as_millis().to_be_bytes()[2..]);
         bits[6..].copy_from_slice(&digest[..10]);
         Self(u128::from_be_bytes(bits))
+    }
+}
+
+impl BatchId {
+    /// The id of the batch of these events in this order.
+    #[must_use]
+    pub fn of(events: impl IntoIterator<Item = EventId>) -> Self {
+        let mut hash = Sha256::new();
+        let mut time = None;
+        for event in events {
+            let bits = event.bits().to_be_bytes();
+            time.get_or_insert([bits[0], bits[1], bits[2], bits[3], bits[4], bits[5]]);
+            hash.update(bits);
+        }
+        let digest = hash.finalize();
+        let mut bits = [0_u8; 16];
+        bits[..6].copy_from_slice(&time.unwrap_or_default());
+        bits[6..].copy_from_slice(&digest[..10]);
+        Self(u128::from_be_bytes(bits))
+    }
+}
+
+impl AttemptId {
+    /// The id of this attempt's part that concerns one event: the same time, and 62 bits hashed
+    /// from both ids.
+    #[must_use]
+    pub fn of_event(self, event: EventId) -> Self {
+        const LOW: u128 = (1 << 62) - 1;
+        let digest =
+            Sha256::new().chain_update(self.0.to_be_bytes()).chain_update(event.bits().to_be_bytes()).finalize();
+        let hashed = digest[..16].iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+        Self(self.0 & !LOW | hashed & LOW)
     }
 }
 
@@ -325,6 +362,23 @@ mod tests {
         assert_ne!(id, EventId::of("other", EventName::LinkClicked, "clk_1", "", at));
         assert_ne!(id, EventId::of("default", EventName::QrScanned, "clk_1", "", at));
         assert_ne!(id, EventId::of("default", EventName::LinkClicked, "clk_1", "2", at));
+    }
+
+    #[test]
+    fn the_id_of_a_batch_depends_on_its_events_and_their_order() {
+        let [a, b] = [1, 2].map(|bits| EventId::from_bits(bits << 80 | bits));
+        assert_eq!(BatchId::of([a, b]), BatchId::of([a, b]));
+        assert_ne!(BatchId::of([a, b]), BatchId::of([b, a]));
+        assert_ne!(BatchId::of([a, b]), BatchId::of([a]));
+        assert_eq!(BatchId::of([a, b]).bits() >> 80, a.bits() >> 80, "it has the time of its first event");
+    }
+
+    #[test]
+    fn an_attempts_event_has_the_attempts_time() {
+        let attempt = AttemptId::mint();
+        let [a, b] = [1, 2].map(|bits| attempt.of_event(EventId::from_bits(bits)));
+        assert_ne!(a, b);
+        assert_eq!(a.bits() >> 62, attempt.bits() >> 62);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! attempts, with their ids and their JSON. No I/O happens here, and every other crate
 //! uses these types.
 
+pub mod attempt;
+pub mod batch;
 pub mod bot_reason;
 pub mod campaign;
 pub mod click;
@@ -30,12 +32,14 @@ pub mod topics;
 pub mod usermap;
 pub mod workspace;
 
+pub use attempt::{Attempt, AttemptedEvent, Outcome};
+pub use batch::{BatchLimits, Packing};
 pub use bot_reason::BotReason;
 pub use campaign::Campaign;
 pub use click::{ClickClass, RawClick, Replayed};
 pub use conversion::RawConversion;
 pub use dead::{Dead, DeadOrigin};
-pub use delivery::{Attempt, Delivery, Outcome};
+pub use delivery::{DeliveredEvent, Delivery};
 pub use endpoint::{Endpoint, SealedSecret};
 pub use endpoint_health::EndpointStatus;
 pub use event::{Attribution, ClickFacts, ConversionFacts, EndpointFacts, Envelope, Event, LinkFacts, Utm};
@@ -43,7 +47,7 @@ pub use event_name::EventName;
 pub use filter::Filters;
 pub use groups::ConsumerGroup;
 pub use ids::{
-    AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, WorkspaceId,
+    AttemptId, BatchId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, WorkspaceId,
 };
 pub use keyring::Keyring;
 pub use link::Link;

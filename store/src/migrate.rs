@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "conversions", sql: include_str!("../migrations/0005_conversions.sql") },
     Migration { version: 6, name: "rows_by_id", sql: include_str!("../migrations/0006_rows_by_id.sql") },
     Migration { version: 7, name: "roll_ups", sql: include_str!("../migrations/0007_roll_ups.sql") },
+    Migration { version: 8, name: "batches", sql: include_str!("../migrations/0008_batches.sql") },
 ];
 
 /// The newest version that this program knows.

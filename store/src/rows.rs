@@ -3,7 +3,8 @@
 //! ever present and empty.
 
 use schemas::{
-    Attempt, Attribution, ClickId, Event, EventId, EventName, LinkId, Outcome, Timestamp, Utm, conversion::Amount,
+    Attempt, AttemptedEvent, Attribution, ClickId, Event, EventId, EventName, LinkId, Timestamp, Utm,
+    conversion::Amount,
 };
 
 use crate::{RowWriter, click_record::ClickRecord};
@@ -170,29 +171,32 @@ pub fn link_event(
     Ok(())
 }
 
-/// Appends a row of `deliveries`.
+/// Appends the row of `deliveries` of one of an attempt's events.
 ///
 /// # Errors
 /// When its time cannot be held; nothing is appended then.
-pub fn delivery(attempt: &Attempt, source: Source<'_>, block: &mut Vec<u8>) -> Result<(), NoRow> {
+pub fn delivery(
+    attempt: &Attempt,
+    event: &AttemptedEvent,
+    source: Source<'_>,
+    block: &mut Vec<u8>,
+) -> Result<(), NoRow> {
     let at = millis(attempt.at)?;
+    let (outcome, error) = attempt.end_of(event);
+    let webhook_id = attempt.batch.map_or_else(|| event.id.to_string(), |batch| batch.to_string());
     let mut row = RowWriter::new(block);
-    row.text(&attempt.id.to_string())
+    row.text(&attempt.row_id(event).to_string())
         .i64(at)
         .text(attempt.workspace.as_str())
         .text(&attempt.endpoint.to_string())
-        .text(&attempt.event_id.to_string())
-        .text(attempt.event.as_str())
+        .text(&event.id.to_string())
+        .text(event.event.as_str())
+        .text(&webhook_id)
         .u32(attempt.attempt)
         .u32(attempt.duration_ms)
-        .text(match attempt.outcome {
-            Outcome::Delivered => "delivered",
-            Outcome::Retrying => "retrying",
-            Outcome::Dead => "dead",
-            Outcome::Skipped => "skipped",
-        })
+        .text(outcome.as_str())
         .u16(attempt.status.unwrap_or(0))
-        .text(attempt.error.as_deref().unwrap_or_default())
+        .text(error.unwrap_or_default())
         .text(attempt.response.as_deref().unwrap_or_default());
     source.write(&mut row);
     Ok(())

@@ -160,6 +160,7 @@ const DELIVERIES: &[KnownColumn] = &[
     ("endpoint_id", Text),
     ("event_id", Text),
     ("event", FewTexts),
+    ("webhook_id", Text),
     ("attempt", U32),
     ("duration_ms", U32),
     ("outcome", FewTexts),

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
 use schemas::{
-    Attempt, AttemptId, ClickId, ConversionFacts, ConversionId, EndpointId, Envelope, Event, EventId, EventName,
-    LinkId, Outcome, Timestamp, WorkspaceId, conversion::Amount, sample,
+    Attempt, AttemptId, AttemptedEvent, ClickId, ConversionFacts, ConversionId, EndpointId, Envelope, Event, EventId,
+    EventName, LinkId, Outcome, Timestamp, WorkspaceId, conversion::Amount, sample,
 };
 use store::{
     AdStats, ConversionCounts, ConversionFilter, Erased, Insertion, LinkClicks, Person, PersonRows, Revenue, Span,
@@ -180,12 +180,12 @@ async fn every_table_takes_its_rows() {
     let mut events = Vec::new();
     rows::link_event("default", &event, "{}", source, &mut events).unwrap();
     let attempt = Attempt {
-        v: 1,
+        v: 2,
         id: AttemptId::mint(),
         endpoint: EndpointId::mint(),
         workspace: WorkspaceId::default(),
-        event_id: event.id,
-        event: event.event,
+        batch: None,
+        events: vec![AttemptedEvent { id: event.id, event: event.event, outcome: None }],
         attempt: 1,
         at,
         duration_ms: 12,
@@ -195,7 +195,7 @@ async fn every_table_takes_its_rows() {
         response: None,
     };
     let mut deliveries = Vec::new();
-    rows::delivery(&attempt, source, &mut deliveries).unwrap();
+    rows::delivery(&attempt, &attempt.events[0], source, &mut deliveries).unwrap();
     for (table, rows, id) in
         [(Table::LinkEvents, events, event.id.to_string()), (Table::Deliveries, deliveries, attempt.id.to_string())]
     {

@@ -22,10 +22,11 @@ const FACTS: Columns<'static> = &[
     ("url", "/url"),
     ("events", "/events"),
     ("filters", "/filters"),
+    ("batch", "/batch"),
     ("status", "/status"),
     ("secret", "/secret"),
 ];
-const ENDPOINTS: ResourceSpec = ResourceSpec { path: "/v1/endpoints", facts: FACTS, columns: FACTS.split_at(5).0 };
+const ENDPOINTS: ResourceSpec = ResourceSpec { path: "/v1/endpoints", facts: FACTS, columns: FACTS.split_at(6).0 };
 
 /// The subcommands of `clickhook endpoints`.
 #[derive(Debug, Subcommand)]
@@ -34,7 +35,8 @@ pub(crate) enum EndpointsCommand {
     #[command(after_help = r"Examples:
   clickhook endpoints create --url http://127.0.0.1:9000/ --events link.clicked
   clickhook endpoints create --url https://example.com/hook --events 'link.*' --filter country=DE --filter country=AT
-  clickhook endpoints create --url https://example.com/hook --events '*' --filter bot=true --filter bot=false")]
+  clickhook endpoints create --url https://example.com/hook --events '*' --filter bot=true --filter bot=false
+  clickhook endpoints create --url https://example.com/hook --batch-events 500 --batch-wait-ms 2000")]
     Create {
         /// Where webhooks are sent to.
         #[arg(long)]
@@ -46,6 +48,8 @@ pub(crate) enum EndpointsCommand {
         /// another key means and.
         #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = pair)]
         filters: Vec<(String, String)>,
+        #[command(flatten)]
+        batch: BatchArgs,
         /// Write the secret to this file (readable by its owner alone) instead of
         /// showing it.
         #[arg(long, value_name = "FILE")]
@@ -53,7 +57,23 @@ pub(crate) enum EndpointsCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Stop deliveries to an endpoint; what happens meanwhile is recorded as skipped.
+    /// Send the events of an endpoint in batches, change the limits of its batches, or send each
+    /// event alone again.
+    #[command(after_help = r"Examples:
+  clickhook endpoints batch ep_… --batch-events 500 --batch-wait-ms 2000
+  clickhook endpoints batch ep_… --off")]
+    Batch {
+        /// Its id (`ep_…`).
+        id: String,
+        #[command(flatten)]
+        batch: BatchArgs,
+        /// Send each event alone.
+        #[arg(long, conflicts_with_all = ["max_events", "max_wait_ms", "max_bytes"])]
+        off: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Stop deliveries to an endpoint: they wait, for 14 days at most, until it is resumed.
     #[command(after_help = r"Example:
   clickhook endpoints pause ep_…")]
     Pause {
@@ -76,6 +96,30 @@ pub(crate) enum EndpointsCommand {
     Stored(ListGetDelete),
 }
 
+/// The limits at which a batch is cut, whichever is reached first.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct BatchArgs {
+    /// Send batches of at most this many events (2 to 1000).
+    #[arg(id = "max_events", long = "batch-events", value_name = "N")]
+    max_events: Option<u32>,
+    /// Let an event wait for others at most this many milliseconds (0 to 10000).
+    #[arg(id = "max_wait_ms", long = "batch-wait-ms", value_name = "MS")]
+    max_wait_ms: Option<u32>,
+    /// Send batches of at most this many bytes (1000 to 1000000).
+    #[arg(id = "max_bytes", long = "batch-bytes", value_name = "BYTES")]
+    max_bytes: Option<u32>,
+}
+
+impl BatchArgs {
+    /// Returns the limits that were given, or none.
+    fn to_json(self) -> Option<Value> {
+        let given = [("max_events", self.max_events), ("max_wait_ms", self.max_wait_ms), ("max_bytes", self.max_bytes)];
+        let limits: Map<String, Value> =
+            given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
+        (!limits.is_empty()).then_some(limits.into())
+    }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -85,14 +129,17 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Runs `clickhook endpoints …`.
 pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
     let (api, endpoint): (ApiArgs, Value) = match command {
-        EndpointsCommand::Create { url, events, filters, secret_file, api } => {
+        EndpointsCommand::Create { url, events, filters, batch, secret_file, api } => {
             let mut grouped = Map::new();
             for (key, value) in filters {
                 if let Value::Array(values) = grouped.entry(key).or_insert_with(|| json!([])) {
                     values.push(value.into());
                 }
             }
-            let body = json!({"url": url, "events": events, "filters": grouped});
+            let mut body = json!({"url": url, "events": events, "filters": grouped});
+            if let Some(limits) = batch.to_json() {
+                body["batch"] = limits;
+            }
             // The file is opened first: the secret is shown only once, when the endpoint is created.
             let file = secret_file.map(|path| open_secret(&path).map(|file| (path, file))).transpose()?;
             let mut endpoint: Value = api.client()?.call(Method::Post, "/v1/endpoints", Some(&body))?;
@@ -105,6 +152,10 @@ pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
             }
             (api, endpoint)
         }
+        EndpointsCommand::Batch { id, batch, off, api } => {
+            let limits = if off { Value::Null } else { batch.to_json().unwrap_or_else(|| json!({})) };
+            (api.clone(), patch(&api, &id, &json!({"batch": limits}))?)
+        }
         EndpointsCommand::Pause { id, api } => (api.clone(), status(&api, &id, "paused")?),
         EndpointsCommand::Resume { id, api } => (api.clone(), status(&api, &id, "active")?),
         EndpointsCommand::Stored(command) => return command.run(&ENDPOINTS),
@@ -114,7 +165,11 @@ pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
 }
 
 fn status(api: &ApiArgs, id: &str, status: &str) -> anyhow::Result<Value> {
-    api.client()?.call(Method::Patch, &format!("/v1/endpoints/{id}"), Some(&json!({"status": status})))
+    patch(api, id, &json!({"status": status}))
+}
+
+fn patch(api: &ApiArgs, id: &str, changes: &Value) -> anyhow::Result<Value> {
+    api.client()?.call(Method::Patch, &format!("/v1/endpoints/{id}"), Some(changes))
 }
 
 /// Opens a file that only its owner can read.

@@ -25,7 +25,7 @@ use dispatcher::webhook::{
     verify::{Age, verify},
 };
 use schemas::{Event, Timestamp};
-use serde_json::json;
+use serde_json::{json, value::RawValue};
 use service::Shutdown;
 use tokio::net::TcpListener;
 
@@ -177,29 +177,17 @@ impl Listener {
 }
 
 /// Returns a line for people: the time, the event, its link, the visitor and whether
-/// it is genuine; a second line gives the reason where it is not.
+/// it is genuine; a second line gives the reason where it is not. A batch has a further line
+/// for each event.
 fn as_line(verdict: &SignatureCheck, headers: &HeaderMap, body: &[u8]) -> String {
     // The day is today.
     let now = Timestamp::now().to_string();
     let mut parts = vec![now.get(11..23).unwrap_or(&now).to_owned()];
-    let event: Option<Event<'_>> = serde_json::from_slice(body).ok();
-    match &event {
-        Some(event) => {
-            parts.push(event.event.to_string());
-            parts.extend(event.link.as_ref().map(|link| link.short_url.to_string()));
-            parts.extend(event.message.as_ref().map(ToString::to_string));
-            if let Some(click) = &event.click {
-                let facts = [&click.country, &click.device, &click.browser, &click.source];
-                let facts: Vec<&str> = facts.into_iter().flatten().map(AsRef::as_ref).collect();
-                parts.push(if facts.is_empty() {
-                    "(nothing known of the visitor)".to_owned()
-                } else {
-                    facts.join(" ")
-                });
-                parts.extend(click.bot.then(|| "bot".to_owned()));
-            }
-        }
-        None => {
+    let batch: Option<Vec<&RawValue>> = serde_json::from_slice(body).ok();
+    match (&batch, serde_json::from_slice::<Event<'_>>(body)) {
+        (Some(events), _) => parts.push(format!("batch of {}", events.len())),
+        (None, Ok(event)) => parts.extend(facts(&event)),
+        (None, Err(_)) => {
             parts.push(text(headers, EVENT).unwrap_or("no event's name").to_owned());
             parts.push(format!("a body of {} bytes that is no event", body.len()));
         }
@@ -210,8 +198,30 @@ fn as_line(verdict: &SignatureCheck, headers: &HeaderMap, body: &[u8]) -> String
         SignatureCheck::Unverified(why) => format!("not verified: {why}"),
         SignatureCheck::Wrong(fault) => format!("NOT GENUINE ✗\n    {fault}"),
     });
+    let mut line = parts.join("  ");
+    for event in batch.iter().flatten() {
+        line.push_str("\n    ");
+        match serde_json::from_str::<Event<'_>>(event.get()) {
+            Ok(event) => line.push_str(&facts(&event).join("  ")),
+            Err(_) => line.push_str("no event"),
+        }
+    }
     // Text from outside must not steer the terminal.
-    parts.join("  ").replace(|letter: char| letter.is_control() && letter != '\n', "�")
+    line.replace(|letter: char| letter.is_control() && letter != '\n', "�")
+}
+
+/// Returns an event's name, link, message and visitor, for people.
+fn facts(event: &Event<'_>) -> Vec<String> {
+    let mut parts = vec![event.event.to_string()];
+    parts.extend(event.link.as_ref().map(|link| link.short_url.to_string()));
+    parts.extend(event.message.as_ref().map(ToString::to_string));
+    if let Some(click) = &event.click {
+        let facts = [&click.country, &click.device, &click.browser, &click.source];
+        let facts: Vec<&str> = facts.into_iter().flatten().map(AsRef::as_ref).collect();
+        parts.push(if facts.is_empty() { "(nothing known of the visitor)".to_owned() } else { facts.join(" ") });
+        parts.extend(click.bot.then(|| "bot".to_owned()));
+    }
+    parts
 }
 
 fn as_json(verdict: &SignatureCheck, headers: &HeaderMap, body: &[u8]) -> String {
@@ -260,6 +270,18 @@ mod tests {
             line.contains("webhook.test  This is a test.") && line.ends_with("NOT GENUINE ✗\n    because"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_batch_has_a_line_for_each_event() {
+        let events = [EventName::LinkClicked, EventName::WebhookTest].map(body);
+        let list = [b"[", events[0].as_slice(), b",", &events[1], b",7]"].concat();
+        let text = as_line(&SignatureCheck::Verified, &HeaderMap::new(), &list);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with("batch of 3  verified ✓"), "{text}");
+        assert_eq!(lines[1], "    link.clicked  https://go.acme.co/sale  US mobile Safari instagram");
+        assert_eq!(lines[2], "    webhook.test  This is a test.");
+        assert_eq!(lines[3], "    no event");
     }
 
     #[test]

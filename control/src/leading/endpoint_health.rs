@@ -234,6 +234,7 @@ mod tests {
             timeout_ms: 5000,
             retry_schedule: schemas::RetrySchedule::default(),
             headers: BTreeMap::new(),
+            batch: None,
             status: EndpointStatus::Active,
             status_reason: None,
             failing_since: None,

@@ -58,18 +58,19 @@ impl OpenBlock {
         });
     }
 
-    /// Adds the row of a record. `write` appends the row and returns its table and time,
-    /// or none where the record makes no row. On an error nothing is added.
+    /// Adds the rows of a record, which `write` appends. On an error nothing is added.
     pub(super) fn push<E>(
         &mut self,
         offset: i64,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<Option<(Table, Timestamp)>, E>,
+        write: impl FnOnce(&mut RecordRows<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let start = self.bytes.len();
-        if let Some((table, at)) = write(&mut self.bytes)? {
-            self.rows.push(BlockRow { table, offset, at, row: start..self.bytes.len() });
+        let (rows, bytes) = (self.rows.len(), self.bytes.len());
+        let written = write(&mut RecordRows { block: self, offset });
+        if written.is_err() {
+            self.rows.truncate(rows);
+            self.bytes.truncate(bytes);
         }
-        Ok(())
+        written
     }
 
     /// Adds the dead letter of a record that makes no row.
@@ -84,6 +85,29 @@ impl OpenBlock {
         let tables: BTreeSet<Table> = rows.iter().map(|row| row.table).collect();
         let tables = tables.into_iter().collect();
         Some(Block { first, last, rows: rows.into(), tables, bytes: bytes.into(), dead })
+    }
+}
+
+/// The rows of one record, while they are written.
+pub(super) struct RecordRows<'a> {
+    block: &'a mut OpenBlock,
+    offset: i64,
+}
+
+impl RecordRows<'_> {
+    /// Adds the row that `write` appends. It returns the row's time, or none where it appends
+    /// no row.
+    pub(super) fn add<E>(
+        &mut self,
+        table: Table,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<Option<Timestamp>, E>,
+    ) -> Result<(), E> {
+        let start = self.block.bytes.len();
+        if let Some(at) = write(&mut self.block.bytes)? {
+            let row = start..self.block.bytes.len();
+            self.block.rows.push(BlockRow { table, offset: self.offset, at, row });
+        }
+        Ok(())
     }
 }
 
@@ -137,19 +161,35 @@ impl Block {
 mod tests {
     use super::*;
 
+    fn add(record: &mut RecordRows<'_>, id: &str) -> Result<(), &'static str> {
+        let at = Timestamp::from_millis(record.offset);
+        record.add(Table::Clicks, |bytes| {
+            bytes.push(id.len() as u8);
+            bytes.extend_from_slice(id.as_bytes());
+            bytes.extend_from_slice(b" and more");
+            Ok(Some(at))
+        })
+    }
+
+    #[test]
+    fn a_record_has_all_of_its_rows_or_none() {
+        let mut open = OpenBlock::default();
+        let two = |record: &mut RecordRows<'_>| add(record, "a").and_then(|()| add(record, "b"));
+        open.push(1, two).unwrap();
+        assert_eq!(open.push(2, |record| two(record).and(Err("no third"))), Err("no third"));
+        open.pass(2);
+        let block = open.close().unwrap();
+        let rows: Vec<(i64, &str)> = block.rows.iter().map(|row| (row.offset, block.id(row))).collect();
+        assert_eq!(rows, [(1, "a"), (1, "b")]);
+    }
+
     #[test]
     fn only_missing_rows_are_sent_again() {
         let mut open = OpenBlock::default();
         for offset in [3, 5, 6, 9] {
             open.pass(offset);
-            let write = |bytes: &mut Vec<u8>| {
-                let id = format!("id{offset}");
-                bytes.push(id.len() as u8);
-                bytes.extend_from_slice(id.as_bytes());
-                bytes.extend_from_slice(b" and more");
-                Ok::<_, ()>(Some((Table::Clicks, Timestamp::from_millis(offset))))
-            };
-            open.push(offset, write).unwrap();
+            let id = format!("id{offset}");
+            open.push(offset, |record| add(record, &id)).unwrap();
         }
         let block = open.close().unwrap();
         let present = HashSet::from([(5, "id5".to_owned()), (6, "another".to_owned()), (9, "id9".to_owned())]);

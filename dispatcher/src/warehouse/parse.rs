@@ -1,50 +1,49 @@
-//! The conversion of a record: into a row of the table that it belongs to, into nothing,
+//! The conversion of a record: into rows of the table that it belongs to, into nothing,
 //! or into the reason of a dead letter.
 
-use schemas::{Attempt, Envelope, Event, EventName, Timestamp, Topic};
+use schemas::{Attempt, Envelope, Event, EventName, Topic};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use store::{
     Table,
-    rows::{self, Source},
+    rows::{self, NoRow, Source},
 };
 
-/// Appends the row of a record of `topic` to `block` and returns the row's table and time,
-/// or none where no table counts the record (a test). The error says why the record cannot
-/// be a row; nothing is appended then.
-pub(super) fn row(
+use super::block::RecordRows;
+
+/// Adds the rows of a record of `topic` to `record`: none where no table counts the record (a
+/// test). The error says why the record cannot be rows.
+pub(super) fn rows(
     topic: Topic,
     value: Option<&[u8]>,
     source: Source<'_>,
-    block: &mut Vec<u8>,
-) -> Result<Option<(Table, Timestamp)>, String> {
+    record: &mut RecordRows<'_>,
+) -> Result<(), String> {
     let value = value.ok_or("the record is empty")?;
     match topic {
-        Topic::Clicks => {
-            let at = rows::click(value, source, block).map_err(|error| error.to_string())?;
-            Ok(at.map(|at| (Table::Clicks, at)))
-        }
+        Topic::Clicks => record.add(Table::Clicks, |block| rows::click(value, source, block)).map_err(no_row),
         Topic::Events => {
             let envelope: Envelope<'_, &RawValue> = serde_json::from_slice(value).map_err(unreadable)?;
             known(envelope.v)?;
             if envelope.endpoint.is_some() {
-                return Ok(None);
+                return Ok(());
             }
             let body = envelope.event.get();
             let event: Event<'_> = serde_json::from_str(body).map_err(unreadable)?;
             let table = if event.event == EventName::LinkConverted { Table::Conversions } else { Table::LinkEvents };
-            let written = match table {
+            let write = |block: &mut Vec<u8>| match table {
                 Table::Conversions => rows::conversion(&envelope.workspace, &event, source, block),
                 _ => rows::link_event(&envelope.workspace, &event, body, source, block),
             };
-            written.map_err(|error| error.to_string())?;
-            Ok(Some((table, event.timestamp)))
+            record.add(table, |block| write(block).map(|()| Some(event.timestamp))).map_err(no_row)
         }
         Topic::Attempts => {
             let attempt: Attempt = owned(value)?;
-            known(attempt.v)?;
-            rows::delivery(&attempt, source, block).map_err(|error| error.to_string())?;
-            Ok(Some((Table::Deliveries, attempt.at)))
+            attempt.events.iter().try_for_each(|event| {
+                let write =
+                    |block: &mut Vec<u8>| rows::delivery(&attempt, event, source, block).map(|()| Some(attempt.at));
+                record.add(Table::Deliveries, write).map_err(no_row)
+            })
         }
         _ => Err("no table has rows of this topic".to_owned()),
     }
@@ -59,15 +58,20 @@ fn unreadable(error: serde_json::Error) -> String {
     format!("the record cannot be read: {error}")
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn no_row(error: NoRow) -> String {
+    error.to_string()
+}
+
 fn known(version: u8) -> Result<(), String> {
     if version == 1 { Ok(()) } else { Err(format!("the record's format is version {version}, only 1 is known")) }
 }
 
 #[cfg(test)]
 mod tests {
-    use schemas::{EndpointId, EventName, sample};
+    use schemas::{AttemptId, AttemptedEvent, BatchId, EndpointId, EventId, Outcome, Timestamp, WorkspaceId, sample};
 
-    use super::*;
+    use super::{super::block::OpenBlock, *};
 
     const SOURCE: Source<'_> = Source { topic: "t", partition: 0, offset: 0 };
 
@@ -76,9 +80,15 @@ mod tests {
         serde_json::to_vec(&Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint, event }).unwrap()
     }
 
-    fn of(topic: Topic, value: &[u8]) -> (Result<Option<(Table, Timestamp)>, String>, usize) {
-        let mut block = Vec::new();
-        (row(topic, Some(value), SOURCE, &mut block), block.len())
+    /// Returns the tables and times of a record's rows, or the reason why there are none, and
+    /// the bytes of the rows.
+    fn of(topic: Topic, value: Option<&[u8]>) -> (Result<Vec<(Table, Timestamp)>, String>, usize) {
+        let mut block = OpenBlock::default();
+        let pushed = block.push(0, |record| rows(topic, value, SOURCE, record));
+        let bytes = block.bytes();
+        block.pass(0);
+        let rows = block.close().unwrap().rows;
+        (pushed.map(|()| rows.iter().map(|row| (row.table, row.at)).collect()), bytes)
     }
 
     #[test]
@@ -88,10 +98,34 @@ mod tests {
             (Topic::Events, EventName::LinkUpdated, Table::LinkEvents),
             (Topic::Events, EventName::LinkConverted, Table::Conversions),
         ] {
-            let (row, length) = of(topic, &envelope(name, None));
-            assert_eq!(row, Ok(Some((table, Timestamp::from_millis(5)))));
+            let (rows, length) = of(topic, Some(&envelope(name, None)));
+            assert_eq!(rows, Ok(vec![(table, Timestamp::from_millis(5))]));
             assert!(length > 100);
         }
+    }
+
+    #[test]
+    fn an_attempt_is_a_row_for_each_of_its_events() {
+        let event =
+            |bits| AttemptedEvent { id: EventId::from_bits(bits), event: EventName::LinkClicked, outcome: None };
+        let at = Timestamp::from_millis(5);
+        let attempt = Attempt {
+            v: 2,
+            id: AttemptId::mint(),
+            endpoint: EndpointId::from_bits(1),
+            workspace: WorkspaceId::default(),
+            batch: Some(BatchId::from_bits(1)),
+            events: (0..3).map(event).collect(),
+            attempt: 1,
+            at,
+            duration_ms: 1,
+            outcome: Outcome::Delivered,
+            status: Some(200),
+            error: None,
+            response: None,
+        };
+        let (rows, _) = of(Topic::Attempts, Some(&serde_json::to_vec(&attempt).unwrap()));
+        assert_eq!(rows, Ok(vec![(Table::Deliveries, at); 3]));
     }
 
     #[test]
@@ -102,7 +136,7 @@ mod tests {
             (Topic::Events, EventName::LinkClicked),
             (Topic::Events, EventName::LinkConverted),
         ] {
-            assert_eq!(of(topic, &envelope(name, endpoint)), (Ok(None), 0));
+            assert_eq!(of(topic, Some(&envelope(name, endpoint))), (Ok(vec![]), 0));
         }
     }
 
@@ -115,10 +149,10 @@ mod tests {
             (Topic::Events, br#"{"v":9,"workspace":"w","event":{}}"#.to_vec(), "version 9"),
             (Topic::Links, b"{}".to_vec(), "no table"),
         ] {
-            let (outcome, length) = of(topic, &value);
+            let (outcome, length) = of(topic, Some(&value));
             assert!(outcome.as_ref().is_err_and(|error| error.contains(why)), "{outcome:?}");
             assert_eq!(length, 0);
         }
-        assert!(row(Topic::Clicks, None, SOURCE, &mut Vec::new()).is_err());
+        assert!(of(Topic::Clicks, None).0.is_err());
     }
 }

@@ -136,7 +136,7 @@ impl PartitionTrack {
         self.open.pass(offset);
         let Partition { topic: kind, index } = self.partition;
         let topic = Arc::clone(&self.topic);
-        let pushed = self.open.push(offset, |block| {
+        let pushed = self.open.push(offset, |rows| {
             let source = Source {
                 topic: &topic,
                 // Kafka's own bounds: neither number is negative, and no topic has 65536
@@ -144,7 +144,7 @@ impl PartitionTrack {
                 partition: u16::try_from(index).unwrap_or(u16::MAX),
                 offset: offset.cast_unsigned(),
             };
-            parse::row(kind, value, source, block)
+            parse::rows(kind, value, source, rows)
         });
         if let Err(reason) = pushed {
             let reason = format!("not a row of a table: {reason}");

@@ -3,28 +3,27 @@
 //! delivery is attempted when is decided elsewhere (`deliver.rs`, `lane/`).
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request};
-use http_body_util::Full;
-use schemas::{Attempt, Outcome, Timestamp};
+use schemas::{Attempt, EventId, Packing, Timestamp};
 use tracing::{debug, info, warn};
 
 use super::{
     config::Config,
     delivery::InFlight,
-    endpoints::{Endpoints, NO_SUCH_ENDPOINT, Readiness, Recipient, Route},
+    endpoints::{Endpoints, NO_SUCH_ENDPOINT, Readiness, Recipient},
     error::Error,
-    exchange::{HttpClient, InUse},
+    exchange::{ExchangeLimits, HttpClient, InUse},
     health::{HealthChange, HealthSign, Learned},
     metrics::WebhookMetrics,
+    named_failures::named_failures,
     outbox::WebhookOutbox,
-    outcome::{EndpointAnswer, Exchange, Verdict, judge},
+    outcome::{EndpointAnswer, Exchange, Verdict, failed, judge},
+    request::WebhookRequest,
     retry::{RetryPolicy, RetryTiming},
-    sign::{ATTEMPT, EVENT, ID, SIGNATURE, SIMPLE_SIGNATURE, TIMESTAMP},
 };
 
 /// The part of an answer's body that is kept for the log.
@@ -73,7 +72,7 @@ impl Attempts {
     /// A delivery that must not be sent now is skipped, or left to the new owner
     /// of its partition.
     pub(super) async fn attempt(&self, delivery: InFlight) {
-        if !delivery.claim.is_owned() {
+        if !delivery.is_owned() {
             debug!(endpoint = %delivery.endpoint, "delivery left to the partition's new owner");
             return;
         }
@@ -86,20 +85,26 @@ impl Attempts {
             Readiness::Paused => return self.outbox.hold(delivery).await,
             Readiness::Gone(why) => return self.outbox.skip(delivery, why),
         }
+        let delivery = InFlight { packing: Some(delivery.packing.unwrap_or_default()), ..delivery };
         let finished = self.exchange(&recipient, &delivery).await;
         self.metrics.exchange.observe(finished.took.as_secs_f64());
         let retries = RetryPolicy { schedule: recipient.retry_schedule, timing: self.timing };
-        let verdict = judge(&finished.exchange, delivery.attempt, retries, rand::random());
-        self.metrics.count_exchange(&finished.exchange, &verdict, delivery.attempt);
-        if verdict == Verdict::Delivered && delivery.attempt == 1 {
-            self.metrics.latency.observe(Timestamp::now().since(delivery.message.at).as_secs_f64());
+        let judgement = judge_events(&delivery, &finished.exchange, retries);
+        let EventsJudgement { verdict, named_verdict, .. } = &judgement;
+        self.metrics.count_exchange(&finished.exchange, verdict, named_verdict, delivery.attempt);
+        if judgement.verdict == Verdict::Delivered && delivery.attempt == 1 {
+            let now = Timestamp::now();
+            delivery
+                .messages
+                .iter()
+                .for_each(|message| self.metrics.latency.observe(now.since(message.at).as_secs_f64()));
         }
         if let Some(sign) = health_sign(&finished.exchange) {
             recipient.lane.learn(sign, Instant::now());
             let learned = recipient.learn(sign, Timestamp::now());
             self.tell_health(learned, &delivery).await;
         }
-        self.conclude(delivery, finished, verdict).await;
+        self.conclude(delivery, finished, judgement).await;
     }
 
     /// Logs and reports a change of the endpoint's health. The report is in Kafka before the
@@ -118,56 +123,100 @@ impl Attempts {
         let start = Instant::now();
         let exchange = match &recipient.route {
             Ok(route) => {
-                let request = || request(route, delivery, started_at);
-                self.client.exchange(&route.target, request, recipient.timeout).await
+                let request = WebhookRequest::new(delivery);
+                let limits = ExchangeLimits::new(recipient.timeout, delivery.messages.len());
+                self.client.exchange(&route.target, || request.build(route, started_at), limits).await
             }
             Err(reason) => Exchange::Failed(reason.clone()),
         };
         FinishedExchange { started_at, took: start.elapsed(), exchange }
     }
 
-    async fn conclude(&self, delivery: InFlight, finished: FinishedExchange, verdict: Verdict) {
-        let (outcome, mut error) = match &verdict {
-            Verdict::Delivered => (Outcome::Delivered, None),
-            Verdict::Retry { why, .. } => (Outcome::Retrying, Some(why.clone())),
-            Verdict::Dead { why } => (Outcome::Dead, Some(why.clone())),
+    async fn conclude(&self, delivery: InFlight, finished: FinishedExchange, judgement: EventsJudgement) {
+        let EventsJudgement { verdict, named, named_verdict } = judgement;
+        let (Some(outcome), Some(named_outcome)) = (verdict.outcome(), named_verdict.outcome()) else {
             // The endpoint was not asked, so that there is no attempt to be recorded.
-            Verdict::Postponed { after, why } => {
-                let due = Timestamp::now().plus(*after);
-                self.metrics.postponed.inc();
-                debug!(endpoint = %delivery.endpoint, event = %delivery.message.event_id, %due, why, "delivery postponed: its endpoint was not asked");
-                let attempt = delivery.attempt;
-                return self.outbox.delay(delivery, attempt, due).await;
-            }
+            self.metrics.postponed.inc_by(delivery.messages.len() as u64);
+            return self.follow(delivery, verdict).await;
         };
         let answer = match finished.exchange {
             Exchange::Answered(answer) => Some(answer),
             Exchange::Failed(_) | Exchange::Ours(_) => None,
         };
-        if let Some(EndpointAnswer { status, flaw: Some(flaw), .. }) = &answer {
-            error = Some(format!("the endpoint answered {status}, but {flaw}"));
-        }
+        let error = match &answer {
+            Some(EndpointAnswer { status, flaw: Some(flaw), .. }) => {
+                Some(format!("the endpoint answered {status}, but {flaw}"))
+            }
+            _ => verdict.reason().map(ToOwned::to_owned),
+        };
         let duration_ms = u32::try_from(finished.took.as_millis()).unwrap_or(u32::MAX);
-        let entry = delivery.log_entry(finished.started_at, outcome);
+        let mut entry = delivery.log_entry(finished.started_at, outcome);
+        for event in &mut entry.events {
+            event.outcome = named.contains(&event.id).then_some(named_outcome);
+        }
         let status = answer.as_ref().map(|answer| answer.status);
         let response = answer.and_then(|answer| excerpt(&answer.body));
-        self.metrics.count_attempt(outcome);
+        self.metrics.count_attempts(outcome, delivery.messages.len() - named.len());
+        self.metrics.count_attempts(named_outcome, named.len());
         let entry = Attempt { duration_ms, status, response, error, ..entry };
+        if verdict != Verdict::Delivered {
+            self.outbox.log_attempt(&entry);
+            return self.follow(delivery, verdict).await;
+        }
+        if let Some(failed) = delivery.only(&named) {
+            self.follow(failed, named_verdict).await;
+        }
+        self.outbox.log_last_attempt(&entry, delivery.claims);
+    }
+
+    /// Does what a verdict says with a delivery that was not made.
+    async fn follow(&self, delivery: InFlight, verdict: Verdict) {
+        let now = Timestamp::now();
+        let attempt = delivery.attempt;
         match verdict {
-            Verdict::Delivered | Verdict::Postponed { .. } => self.outbox.log_last_attempt(&entry, delivery.claim),
+            Verdict::Delivered => {}
             Verdict::Retry { after, why } => {
-                self.outbox.log_attempt(&entry);
-                let next = delivery.attempt + 1;
-                let due = Timestamp::now().plus(after);
-                debug!(endpoint = %delivery.endpoint, event = %delivery.message.event_id, next, %due, why, "delivery failed: retry scheduled");
+                let (next, due) = (attempt + 1, now.plus(after));
+                debug!(endpoint = %delivery.endpoint, event = %delivery.messages.first.event_id, next, %due, why, "delivery failed: retry scheduled");
                 self.outbox.delay(delivery, next, due).await;
             }
-            Verdict::Dead { why } => {
-                self.outbox.log_attempt(&entry);
-                self.outbox.dead_letter(delivery, why).await;
+            Verdict::Postponed { after, why } => {
+                let due = now.plus(after);
+                debug!(endpoint = %delivery.endpoint, event = %delivery.messages.first.event_id, %due, why, "delivery postponed: its endpoint was not asked");
+                self.outbox.delay(delivery, attempt, due).await;
             }
+            Verdict::Dead { why } => self.outbox.dead_letter(delivery, &why).await,
         }
     }
+}
+
+/// The decisions about the events of one delivery.
+struct EventsJudgement {
+    /// The decision about the events that the answer does not name.
+    verdict: Verdict,
+    /// The events that the answer names as failed.
+    named: HashSet<EventId>,
+    /// The decision about these.
+    named_verdict: Verdict,
+}
+
+/// Judges an attempt. An endpoint that takes a batch may name events of it as failed.
+fn judge_events(delivery: &InFlight, exchange: &Exchange, retries: RetryPolicy) -> EventsJudgement {
+    let verdict = judge(exchange, delivery.attempt, retries, rand::random());
+    let named = match (exchange, delivery.packing) {
+        (Exchange::Answered(answer), Some(Packing::Batch)) if verdict == Verdict::Delivered => {
+            let mut named = named_failures(&answer.body);
+            named.retain(|id| delivery.messages.iter().any(|message| message.event_id == *id));
+            named
+        }
+        _ => HashSet::new(),
+    };
+    if named.is_empty() {
+        return EventsJudgement { named_verdict: verdict.clone(), verdict, named };
+    }
+    let why = format!("the endpoint named {} of {} events as failed", named.len(), delivery.messages.len());
+    let named_verdict = failed(why, None, delivery.attempt, retries, rand::random());
+    EventsJudgement { verdict, named, named_verdict }
 }
 
 /// Returns the part of an answer's body that the log keeps.
@@ -197,31 +246,4 @@ fn log_health(delivery: &InFlight, change: HealthChange) {
         }
         HealthChange::Recovered { failures } => info!(endpoint = %delivery.endpoint, failures, "endpoint recovered"),
     }
-}
-
-/// Builds the request of an attempt at `at`: the body's exact bytes, signed. The connection
-/// adds the target.
-fn request(route: &Route, delivery: &InFlight, at: Timestamp) -> Result<Request<Full<Bytes>>, http::Error> {
-    let message = &delivery.message;
-    let id = message.event_id.to_string();
-    let mut request = Request::builder().method(Method::POST);
-    if let Some(headers) = request.headers_mut() {
-        headers.clone_from(&route.headers);
-        let mut set = |name, value: String| -> Result<(), http::Error> {
-            headers.insert(name, HeaderValue::try_from(value)?);
-            Ok(())
-        };
-        set(SIGNATURE, route.signer.standard(&id, at.as_secs(), &message.body))?;
-        set(SIMPLE_SIGNATURE, route.signer.simple(&message.body))?;
-        set(ID, id)?;
-        set(TIMESTAMP, at.as_secs().to_string())?;
-        set(ATTEMPT, delivery.attempt.to_string())?;
-        headers.insert(EVENT, HeaderValue::from_static(message.event.as_str()));
-        // The trace context is a visitor's text: a value that no header may have
-        // is left out.
-        if let Some(trace) = message.traceparent.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
-            headers.insert("traceparent", trace);
-        }
-    }
-    request.body(Full::new(message.body.clone()))
 }

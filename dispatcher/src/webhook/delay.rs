@@ -11,13 +11,13 @@ use std::{
 
 use bus::{Consumer, Partition, Record};
 use bytes::Bytes;
-use schemas::{DelayTier, Delivery, Timestamp, Topic};
+use schemas::{DelayTier, DeliveredEvent, Delivery, Packing, Timestamp, Topic};
 use tracing::debug;
 
 use super::{
     claims::{OffsetClaim, OffsetClaims, Tracked},
     deliver::Deliverer,
-    delivery::{InFlight, Message, SourceRecord},
+    delivery::{InFlight, Message, OneOrMore, SourceRecord},
     endpoints::NO_SUCH_ENDPOINT,
     readers::{POLL, RecordHandler},
 };
@@ -65,7 +65,8 @@ impl RecordHandler for DelayReader {
             Topic::Delay(tier) => timing.leaves_at(tier, due, appended),
             _ => due,
         };
-        let head = PausedHead { delivery: in_flight(delayed, now, source, claim), due, appended, leaves_at };
+        let Some(delivery) = in_flight(delayed, now, source, claim) else { return };
+        let head = PausedHead { delivery, due, appended, leaves_at };
         if leaves_at <= now && !self.deliverer.is_backlogged() {
             return self.release(head, now);
         }
@@ -88,13 +89,13 @@ impl RecordHandler for DelayReader {
         // While Kafka takes records too slowly, every partition waits at its head: a
         // delivery that finds no room would be written to Kafka again.
         let backlogged = self.deliverer.is_backlogged();
-        let is_leaving = |head: &PausedHead| (head.leaves_at <= now && !backlogged) || !head.delivery.claim.is_owned();
+        let is_leaving = |head: &PausedHead| (head.leaves_at <= now && !backlogged) || !head.delivery.is_owned();
         let leaving: Vec<(Partition, PausedHead)> = self.paused_heads.extract_if(|_, head| is_leaving(head)).collect();
         for (partition, head) in leaving {
             if let Err(error) = consumer.resume(&[partition]) {
                 debug!(%error, %partition, "partition not resumed: another member owns it now");
             }
-            if head.delivery.claim.is_owned() {
+            if head.delivery.is_owned() {
                 self.release(head, now);
             }
         }
@@ -131,20 +132,22 @@ impl DelayReader {
     }
 }
 
-fn in_flight(delayed: Delivery, read_at: Timestamp, source: SourceRecord, claim: OffsetClaim) -> InFlight {
-    InFlight {
-        endpoint: delayed.endpoint,
-        attempt: delayed.attempt,
-        held_since: delayed.held_since,
-        message: Arc::new(Message {
-            workspace: delayed.workspace,
-            event_id: delayed.event_id,
-            event: delayed.event,
+/// Returns the delivery of a record. A record has an event, or it could not be read.
+fn in_flight(delayed: Delivery, read_at: Timestamp, source: SourceRecord, claim: OffsetClaim) -> Option<InFlight> {
+    let Delivery { endpoint, workspace, attempt, held_since, packing, events, .. } = delayed;
+    let message = |event: DeliveredEvent| {
+        Arc::new(Message {
+            workspace: workspace.clone(),
+            event_id: event.id,
+            event: event.name,
             at: read_at,
-            body: Bytes::from(delayed.body),
-            traceparent: delayed.traceparent,
+            body: Bytes::from(event.body),
+            traceparent: event.traceparent,
             source,
-        }),
-        claim,
-    }
+        })
+    };
+    let messages = OneOrMore::from_list(events.into_iter().map(message))?;
+    // Without a form of their own, several events could not be told from a batch.
+    let packing = if messages.len() > 1 { Some(Packing::Batch) } else { packing };
+    Some(InFlight { endpoint, messages, packing, attempt, held_since, claims: vec![claim] })
 }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use schemas::Timestamp;
-use service::Shutdown;
 use tokio::runtime::Handle;
 use tracing::warn;
 
@@ -23,11 +22,11 @@ use super::{
     endpoints::{Endpoints, Readiness, Recipient},
     error::Error,
     exchange::InUse,
-    lane::Offer,
+    lane::{Departure, Offer},
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
     retry::jittered,
-    worker::work,
+    worker::{WorkEnd, work},
 };
 
 /// Records that may be on their way to Kafka at once, without an exchange before them,
@@ -47,8 +46,8 @@ pub(super) struct Deliverer {
     /// The tasks that write a record without an exchange before it: spilled and
     /// dead-lettered deliveries.
     writes: Arc<AtomicUsize>,
-    /// Triggered when what still waits in lanes is left to the next process.
-    closing: Shutdown,
+    /// The signals that workers end on.
+    end: WorkEnd,
 }
 
 impl Deliverer {
@@ -69,7 +68,7 @@ impl Deliverer {
             runtime: Handle::current(),
             tasks: Arc::default(),
             writes: Arc::default(),
-            closing: Shutdown::new(),
+            end: WorkEnd::default(),
         })
     }
 
@@ -94,8 +93,8 @@ impl Deliverer {
                 let this = Arc::clone(self);
                 let lane = Arc::clone(&recipient.lane);
                 self.spawn(async move {
-                    let spill = |delivery, retry_after| this.spill(delivery, retry_after);
-                    work(&lane, next, &this.closing, |delivery| this.deliver(delivery), spill).await;
+                    let spill = |departure, retry_after| this.spill_departure(departure, retry_after);
+                    work(&lane, next, &this.end, |departure| this.deliver(departure), spill).await;
                 });
             }
             Offer::Queued => {}
@@ -103,8 +102,14 @@ impl Deliverer {
         }
     }
 
+    fn spill_departure(&self, departure: Departure<InFlight>, retry_after: Duration) {
+        if let Some(delivery) = delivery_of(departure) {
+            self.spill(delivery, retry_after);
+        }
+    }
+
     fn spill(&self, delivery: InFlight, retry_after: Duration) {
-        self.metrics.spilled.inc();
+        self.metrics.spilled.inc_by(delivery.messages.len() as u64);
         self.spawn_delay(delivery, Timestamp::now().plus(jittered(retry_after, rand::random())));
     }
 
@@ -140,13 +145,14 @@ impl Deliverer {
         self.attempts.in_use()
     }
 
-    /// Waits until no task runs, at most `grace`. After half of it, deliveries that
-    /// still wait in lanes go to a delay topic.
+    /// Waits until no task runs, at most `grace`. Batches go at once. After half of the time,
+    /// deliveries that still wait in lanes go to a delay topic.
     pub(super) async fn drain(&self, grace: Duration) {
         let start = Instant::now();
+        self.end.draining.trigger();
         while self.tasks.load(Ordering::Acquire) > 0 && start.elapsed() < grace {
             if start.elapsed() > grace / 2 {
-                self.closing.trigger();
+                self.end.closing.trigger();
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -156,8 +162,9 @@ impl Deliverer {
         }
     }
 
-    async fn deliver(&self, delivery: InFlight) {
-        if self.closing.is_triggered() {
+    async fn deliver(&self, departure: Departure<InFlight>) {
+        let Some(delivery) = delivery_of(departure) else { return };
+        if self.end.closing.is_triggered() {
             let attempt = delivery.attempt;
             self.outbox.delay(delivery, attempt, Timestamp::now()).await;
         } else {
@@ -179,6 +186,14 @@ impl Deliverer {
             work.await;
             drop(counted);
         });
+    }
+}
+
+/// Returns the delivery that departs; none where a batch is other members' by now.
+fn delivery_of(departure: Departure<InFlight>) -> Option<InFlight> {
+    match departure {
+        Departure::Single(delivery) => Some(delivery),
+        Departure::Batch(deliveries) => InFlight::batch(deliveries),
     }
 }
 

@@ -1,12 +1,15 @@
-//! A delivery in flight: one event on its way to one endpoint, from the record
-//! that it was read from to the moment that this record's offset no longer waits
-//! for it. Everything that handles deliveries shares these types.
+//! A delivery in flight: an event, or a batch of them, on its way to one endpoint, from the
+//! records that it was read from to the moment that their offsets no longer wait for it.
+//! Everything that handles deliveries shares these types.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bus::Partition;
 use bytes::Bytes;
-use schemas::{Attempt, AttemptId, Delivery, EndpointId, EventId, EventName, Outcome, Timestamp, WorkspaceId};
+use schemas::{
+    Attempt, AttemptId, AttemptedEvent, BatchId, DeliveredEvent, Delivery, EndpointId, EventId, EventName, Outcome,
+    Packing, Timestamp, WorkspaceId,
+};
 
 use super::{claims::OffsetClaim, lane::Waiting};
 
@@ -30,57 +33,146 @@ pub(super) struct SourceRecord {
     pub offset: i64,
 }
 
-/// A delivery between the reading of its record and the end of its claim on that
-/// record's offset.
+/// At least one of something.
+pub(super) struct OneOrMore<T> {
+    pub first: T,
+    pub more: Vec<T>,
+}
+
+impl<T> OneOrMore<T> {
+    pub(super) const fn one(first: T) -> Self {
+        Self { first, more: Vec::new() }
+    }
+
+    /// Returns all of `list`, or none if that is empty.
+    pub(super) fn from_list(list: impl IntoIterator<Item = T>) -> Option<Self> {
+        let mut list = list.into_iter();
+        Some(Self { first: list.next()?, more: list.collect() })
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+}
+
+/// A delivery between the reading of its records and the end of its claims on their
+/// offsets.
 pub(super) struct InFlight {
-    pub message: Arc<Message>,
     pub endpoint: EndpointId,
+    /// The events, in the order of the body.
+    pub messages: OneOrMore<Arc<Message>>,
+    /// The form in which the events are sent; none while a batch may still take them.
+    pub packing: Option<Packing>,
     /// The number of the next attempt, from 1.
     pub attempt: u32,
     /// The time since which the delivery is held because its endpoint is paused.
     pub held_since: Option<Timestamp>,
-    pub claim: OffsetClaim,
+    /// The claims on the offsets of the records that the events were read from.
+    pub claims: Vec<OffsetClaim>,
 }
 
-/// The memory that a delivery takes beside its body.
+/// The memory that an event takes beside its body.
 const OWN_BYTES: usize = 512;
 
 impl Waiting for InFlight {
     fn bytes(&self) -> usize {
-        OWN_BYTES + self.message.body.len()
+        self.messages.iter().map(|message| OWN_BYTES + message.body.len()).sum()
+    }
+
+    fn batched_bytes(&self) -> Option<usize> {
+        self.packing.is_none().then(|| self.messages.first.body.len())
     }
 }
 
 impl InFlight {
+    /// Joins deliveries to one endpoint to a batch. Those whose partition is another member's by
+    /// now are left to that member. Returns none if no other is left.
+    pub(super) fn batch(deliveries: Vec<Self>) -> Option<Self> {
+        let mut deliveries = deliveries.into_iter().filter(Self::is_owned);
+        let mut batch = Self { packing: Some(Packing::Batch), ..deliveries.next()? };
+        for delivery in deliveries {
+            batch.messages.more.push(delivery.messages.first);
+            batch.messages.more.extend(delivery.messages.more);
+            batch.claims.extend(delivery.claims);
+        }
+        Some(batch)
+    }
+
+    /// Returns a delivery of these events alone, which holds no claims; none if there are no
+    /// such events.
+    pub(super) fn only(&self, events: &HashSet<EventId>) -> Option<Self> {
+        let messages = self.messages.iter().filter(|message| events.contains(&message.event_id));
+        let messages = OneOrMore::from_list(messages.cloned())?;
+        let Self { endpoint, packing, attempt, held_since, .. } = *self;
+        Some(Self { endpoint, messages, packing, attempt, held_since, claims: Vec::new() })
+    }
+
+    /// Tells whether this process still delivers the records of the events, or one of them.
+    pub(super) fn is_owned(&self) -> bool {
+        self.claims.iter().any(OffsetClaim::is_owned)
+    }
+
+    /// Returns the id of the batch, where the delivery is one.
+    pub(super) fn batch_id(&self) -> Option<BatchId> {
+        (self.packing == Some(Packing::Batch))
+            .then(|| BatchId::of(self.messages.iter().map(|message| message.event_id)))
+    }
+
     /// Returns the record that keeps the delivery on Kafka, with attempt number
     /// `attempt` due at `due`.
     pub(super) fn to_record(&self, attempt: u32, due: Timestamp) -> Delivery {
-        let message = &self.message;
-        Delivery {
-            v: 1,
-            endpoint: self.endpoint,
-            workspace: message.workspace.clone(),
-            event_id: message.event_id,
-            event: message.event,
-            attempt,
-            due,
-            held_since: self.held_since,
+        self.record(attempt, due, self.packing, self.messages.iter())
+    }
+
+    /// Returns a record for each event, in no form yet: the event can be delivered again from
+    /// it, whatever its endpoint wants then.
+    pub(super) fn to_single_records(&self, due: Timestamp) -> impl Iterator<Item = (&Message, Delivery)> {
+        let record = move |message| self.record(self.attempt, due, None, std::iter::once(message));
+        self.messages.iter().map(move |message| (&**message, record(message)))
+    }
+
+    fn record<'a>(
+        &self,
+        attempt: u32,
+        due: Timestamp,
+        packing: Option<Packing>,
+        messages: impl Iterator<Item = &'a Arc<Message>>,
+    ) -> Delivery {
+        let event = |message: &Arc<Message>| DeliveredEvent {
+            id: message.event_id,
+            name: message.event,
             // The body was text when it was read.
             body: String::from_utf8_lossy(&message.body).into_owned(),
             traceparent: message.traceparent.clone(),
+        };
+        Delivery {
+            v: 2,
+            endpoint: self.endpoint,
+            workspace: self.messages.first.workspace.clone(),
+            attempt,
+            due,
+            held_since: self.held_since,
+            packing,
+            events: messages.map(event).collect(),
         }
     }
 
     /// Returns the log entry of the next attempt, made at `at`, without what only
     /// an exchange tells.
     pub(super) fn log_entry(&self, at: Timestamp, outcome: Outcome) -> Attempt {
+        let event =
+            |message: &Arc<Message>| AttemptedEvent { id: message.event_id, event: message.event, outcome: None };
         Attempt {
-            v: 1,
+            v: 2,
             id: AttemptId::mint(),
             endpoint: self.endpoint,
-            workspace: self.message.workspace.clone(),
-            event_id: self.message.event_id,
-            event: self.message.event,
+            workspace: self.messages.first.workspace.clone(),
+            batch: self.batch_id(),
+            events: self.messages.iter().map(event).collect(),
             attempt: self.attempt,
             at,
             duration_ms: 0,

@@ -91,7 +91,7 @@ pub(super) struct Route {
 /// All endpoints.
 pub(super) struct Endpoints {
     vault: Arc<Vault>,
-    /// The settings of every lane: no endpoint has its own yet.
+    /// The settings of every lane, which endpoints do not have of their own.
     lane_settings: LaneSettings,
     /// The memory and the pace that all lanes share.
     pub pool: Arc<LanePool>,
@@ -136,14 +136,15 @@ impl Endpoints {
         if let Err(reason) = &route {
             error!(endpoint = %endpoint.id, reason, "endpoint unusable: its deliveries fail and are retried until it is corrected");
         }
+        let settings = LaneSettings { batch: endpoint.batch, ..self.lane_settings };
         let mut index = self.index.write();
         let known = index.by_id.get(&endpoint.id);
         let lane = match known {
             Some(recipient) => {
-                recipient.lane.reshape(self.lane_settings);
+                recipient.lane.reshape(settings);
                 Arc::clone(&recipient.lane)
             }
-            None => Arc::new(Lane::new(self.lane_settings, Arc::clone(&self.pool), endpoint.workspace.as_str())),
+            None => Arc::new(Lane::new(settings, Arc::clone(&self.pool), endpoint.workspace.as_str())),
         };
         let health = known
             .filter(|recipient| recipient.enabled_at == endpoint.enabled_at)
@@ -264,8 +265,12 @@ mod tests {
 
     const AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
 
-    const LANE: LaneSettings =
-        LaneSettings { max_in_flight: 1, max_retry_after: Duration::from_secs(1), min_interval: Duration::ZERO };
+    const LANE: LaneSettings = LaneSettings {
+        max_in_flight: 1,
+        max_retry_after: Duration::from_secs(1),
+        min_interval: Duration::ZERO,
+        batch: None,
+    };
 
     fn endpoints() -> Endpoints {
         Endpoints::new(vault(), LANE, LanePool::new(1))
@@ -285,6 +290,7 @@ mod tests {
             filters: serde_json::from_str(filters).unwrap(),
             timeout_ms: 5000,
             retry_schedule: RetrySchedule::default(),
+            batch: None,
             headers: [
                 ("x-team".to_owned(), HeaderText::Clear("growth".to_owned())),
                 ("user-agent".to_owned(), HeaderText::Clear("mine".to_owned())),

@@ -13,7 +13,7 @@ use super::{
     backpressure::{Backpressure, Switch},
     claims::{OffsetClaim, OffsetClaims, Tracked},
     deliver::Deliverer,
-    delivery::{InFlight, Message, SourceRecord},
+    delivery::{InFlight, Message, OneOrMore, SourceRecord},
     endpoints::Recipient,
     readers::{POLL, RecordHandler},
 };
@@ -97,8 +97,14 @@ impl EventReader {
     }
 
     fn hand_over(&self, recipients: Recipients, message: &Arc<Message>, mut claims: Vec<OffsetClaim>) {
-        let delivery =
-            |endpoint, claim| InFlight { message: Arc::clone(message), endpoint, attempt: 1, held_since: None, claim };
+        let delivery = |endpoint, claim| InFlight {
+            endpoint,
+            messages: OneOrMore::one(Arc::clone(message)),
+            packing: None,
+            attempt: 1,
+            held_since: None,
+            claims: vec![claim],
+        };
         match recipients {
             Recipients::Subscribed(recipients) => {
                 for (recipient, claim) in recipients.iter().zip(claims) {

@@ -180,18 +180,14 @@ impl WebhookMetrics {
         }
     }
 
-    pub(super) fn count_attempt(&self, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Delivered => "delivered",
-            Outcome::Retrying => "retrying",
-            Outcome::Dead => "dead",
-            Outcome::Skipped => "skipped",
-        };
-        self.attempts.get_or_create(&OutcomeLabel { outcome }).inc();
+    /// Counts an attempt of so many events.
+    pub(super) fn count_attempts(&self, outcome: Outcome, events: usize) {
+        self.attempts.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc_by(events as u64);
     }
 
-    /// Counts an exchange with the decision that follows from it.
-    pub(super) fn count_exchange(&self, exchange: &Exchange, verdict: &Verdict, attempt: u32) {
+    /// Counts an exchange with the decision that follows from it, and a retry of the events that
+    /// the answer names as failed: without such events, `named` is the same decision.
+    pub(super) fn count_exchange(&self, exchange: &Exchange, verdict: &Verdict, named: &Verdict, attempt: u32) {
         let verdict_name = match verdict {
             Verdict::Delivered => "delivered",
             Verdict::Retry { .. } => "retry",
@@ -215,7 +211,7 @@ impl WebhookMetrics {
             Exchange::Failed(_) | Exchange::Ours(_) => "none",
         };
         self.answers.get_or_create(&StatusLabel { status }).inc();
-        if let Verdict::Retry { .. } = verdict {
+        if let Verdict::Retry { .. } = named {
             self.retries.get_or_create(&AttemptLabel { attempt: attempt + 1 }).inc();
         }
     }

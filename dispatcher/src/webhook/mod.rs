@@ -4,8 +4,9 @@
 //! (`events.rs`) and the delay topics (`delay.rs`). A record is matched with its
 //! endpoints (`endpoints.rs`) and becomes deliveries (`delivery.rs`). A delivery is
 //! admitted (`deliver.rs`) to its endpoint's lane, which says when it may begin
-//! (`lane/`, `worker.rs`). An attempt (`attempt.rs`) is one exchange over HTTP (`exchange/`),
-//! to an address that is allowed (`guard.rs`), with a body that is signed (`sign.rs`).
+//! or, where the endpoint wants batches, with which others (`lane/`, `worker.rs`). An attempt
+//! (`attempt.rs`) is one exchange over HTTP (`exchange/`), to an address that is allowed
+//! (`guard.rs`), with a body (`request.rs`) that is signed (`sign.rs`).
 //! `outcome.rs` decides what follows from the exchange, `retry.rs` when, and `outbox.rs`
 //! writes it to
 //! Kafka. Offsets are committed by `readers.rs` once every claim below them is
@@ -26,10 +27,12 @@ pub mod guard;
 mod health;
 mod lane;
 mod metrics;
+mod named_failures;
 mod outbox;
 mod outcome;
 mod partition_choice;
 mod readers;
+mod request;
 mod retry;
 mod sampling;
 pub mod sign;

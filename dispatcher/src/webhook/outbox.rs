@@ -2,11 +2,16 @@
 //! that wait for their next attempt, and dead letters. The claim on an offset is
 //! completed here, once Kafka has the record that stands for the delivery.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use bus::{Acked, Bus, BusError, Outgoing, Producer};
 use parking_lot::Mutex;
-use schemas::{Attempt, Dead, DeadOrigin, DelayTier, Outcome, Timestamp, Topic, endpoint_health::EndpointHealth};
+use schemas::{
+    Attempt, Dead, DeadOrigin, DelayTier, Delivery, Outcome, Timestamp, Topic, endpoint_health::EndpointHealth,
+};
 use serde::Serialize;
 use service::Backoff;
 use tracing::{error, warn};
@@ -74,17 +79,17 @@ impl WebhookOutbox {
     /// Writes an attempt to the log, and never waits for Kafka: the log must hold up no
     /// delivery. Entries that Kafka does not take are counted as unrecorded.
     pub(super) fn log_attempt(&self, attempt: &Attempt) {
-        self.log(attempt, None);
+        self.log(attempt, ClaimsOfEntry(Vec::new()));
     }
 
-    /// Writes the attempt that ends a delivery to the log, and completes the delivery's claim
+    /// Writes the attempt that ends a delivery to the log, and completes the delivery's claims
     /// when Kafka has the entry or has not taken it in time. So what is done by the committed
     /// offsets is in the log, also after a crash. Never waits.
-    pub(super) fn log_last_attempt(&self, attempt: &Attempt, claim: OffsetClaim) {
-        self.log(attempt, Some(ClaimOfEntry(Some(claim))));
+    pub(super) fn log_last_attempt(&self, attempt: &Attempt, claims: Vec<OffsetClaim>) {
+        self.log(attempt, ClaimsOfEntry(claims));
     }
 
-    fn log(&self, attempt: &Attempt, claim: Option<ClaimOfEntry>) {
+    fn log(&self, attempt: &Attempt, claims: ClaimsOfEntry) {
         let key = attempt.endpoint.to_string();
         let value = json(attempt);
         let out = Outgoing::keyed(Topic::Attempts, key.as_bytes(), Some(&value));
@@ -93,7 +98,7 @@ impl WebhookOutbox {
             if acked.is_err() {
                 unrecorded.inc();
             }
-            drop(claim);
+            drop(claims);
         };
         if self.log.send(&out, on_ack).is_err() {
             self.metrics.unrecorded.inc();
@@ -101,16 +106,30 @@ impl WebhookOutbox {
     }
 
     /// Writes a delivery to the delay topic that fits its wait, with attempt number
-    /// `attempt` due at `due`, and completes its claim when Kafka has the record.
+    /// `attempt` due at `due`, and completes its claims when Kafka has the record. A batch that
+    /// is too large for Kafka is written in halves, each a batch of its own.
     pub(super) async fn delay(&self, delivery: InFlight, attempt: u32, due: Timestamp) {
-        let record = delivery.to_record(attempt, due);
         let tier = self.timing.tier(due.since(Timestamp::now()));
-        match self.produce(Topic::Delay(tier), &record.endpoint.to_string(), &json(&record)).await {
-            Ok(()) => delivery.claim.complete(),
-            Err(TooLarge) => {
-                self.dead_letter(delivery, "the delivery is too large for a delay topic: no retry".to_owned()).await;
+        let key = delivery.endpoint.to_string();
+        let mut refused = HashSet::new();
+        let mut records = vec![delivery.to_record(attempt, due)];
+        while let Some(record) = records.pop() {
+            let Err(TooLarge) = self.produce(Topic::Delay(tier), &key, &json(&record)).await else { continue };
+            match record.events.as_slice() {
+                [event] => drop(refused.insert(event.id)),
+                events => {
+                    let (left, right) = events.split_at(events.len() / 2);
+                    records.extend([left, right].map(|events| Delivery { events: events.to_vec(), ..record.clone() }));
+                }
             }
         }
+        let written = match delivery.only(&refused) {
+            Some(refused) => {
+                self.write_dead_letters(&refused, "the delivery is too large for a delay topic: no retry").await
+            }
+            None => Ok(()),
+        };
+        complete(delivery.claims, written, Topic::Dead);
     }
 
     /// Holds a delivery whose endpoint is paused: it waits on a delay topic, is looked at
@@ -126,16 +145,23 @@ impl WebhookOutbox {
         self.delay(InFlight { held_since: Some(since), ..delivery }, attempt, due).await;
     }
 
-    /// Gives up a delivery: writes it to `dead`, and completes its claim when Kafka
-    /// has the record.
-    pub(super) async fn dead_letter(&self, delivery: InFlight, reason: String) {
-        let message = &delivery.message;
-        warn!(endpoint = %delivery.endpoint, event = %message.event_id, reason, "delivery dead-lettered");
-        self.metrics.dead.inc();
-        let record = delivery.to_record(delivery.attempt, Timestamp::now());
-        let dead = Dead::of_delivery(reason, Timestamp::now(), self.origin(message.source), record);
-        let written = self.write_dead(&delivery.endpoint.to_string(), dead).await;
-        complete(delivery.claim, written, Topic::Dead);
+    /// Gives up a delivery: writes a dead letter for each of its events, and completes its
+    /// claims when Kafka has them.
+    pub(super) async fn dead_letter(&self, delivery: InFlight, reason: &str) {
+        let written = self.write_dead_letters(&delivery, reason).await;
+        complete(delivery.claims, written, Topic::Dead);
+    }
+
+    async fn write_dead_letters(&self, delivery: &InFlight, reason: &str) -> Result<(), TooLarge> {
+        let now = Timestamp::now();
+        let mut written = Ok(());
+        for (message, record) in delivery.to_single_records(now) {
+            warn!(endpoint = %delivery.endpoint, event = %message.event_id, reason, "delivery dead-lettered");
+            self.metrics.dead.inc();
+            let dead = Dead::of_delivery(reason.to_owned(), now, self.origin(message.source), record);
+            written = written.and(self.write_dead(&delivery.endpoint.to_string(), dead).await);
+        }
+        written
     }
 
     /// Gives up a record that cannot be read: writes it to `dead`, and completes its
@@ -151,14 +177,14 @@ impl WebhookOutbox {
         self.metrics.dead.inc();
         let dead = Dead::of_record(reason, Timestamp::now(), self.origin(source), payload);
         let written = self.write_dead(source.partition.topic.suffix(), dead).await;
-        complete(claim, written, Topic::Dead);
+        complete(vec![claim], written, Topic::Dead);
     }
 
-    /// Records that a delivery is not made, and completes its claim.
+    /// Records that a delivery is not made, and completes its claims.
     pub(super) fn skip(&self, delivery: InFlight, why: &'static str) {
-        self.metrics.count_attempt(Outcome::Skipped);
+        self.metrics.count_attempts(Outcome::Skipped, delivery.messages.len());
         let entry = delivery.log_entry(Timestamp::now(), Outcome::Skipped);
-        self.log_last_attempt(&Attempt { error: Some(why.to_owned()), ..entry }, delivery.claim);
+        self.log_last_attempt(&Attempt { error: Some(why.to_owned()), ..entry }, delivery.claims);
     }
 
     /// Reports the health of an endpoint, and returns when Kafka has the report.
@@ -242,15 +268,13 @@ async fn retried<F: Future<Output = Result<(), BusError>>>(
     }
 }
 
-/// The claim of a delivery that waits for its entry in the log. It is complete when this is
+/// The claims of a delivery that wait for its entry in the log. They are complete when this is
 /// dropped, also where the producer refuses the entry: a log that is full holds up no offset.
-struct ClaimOfEntry(Option<OffsetClaim>);
+struct ClaimsOfEntry(Vec<OffsetClaim>);
 
-impl Drop for ClaimOfEntry {
+impl Drop for ClaimsOfEntry {
     fn drop(&mut self) {
-        if let Some(claim) = self.0.take() {
-            claim.complete();
-        }
+        self.0.drain(..).for_each(OffsetClaim::complete);
     }
 }
 
@@ -258,11 +282,11 @@ impl Drop for ClaimOfEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TooLarge;
 
-fn complete(claim: OffsetClaim, written: Result<(), TooLarge>, topic: Topic) {
+fn complete(claims: Vec<OffsetClaim>, written: Result<(), TooLarge>, topic: Topic) {
     match written {
-        Ok(()) => claim.complete(),
+        Ok(()) => claims.into_iter().for_each(OffsetClaim::complete),
         // The record has no content that could be cut: the topic takes next to nothing.
-        // The claim stays open, so that the source is read again after a restart.
+        // The claims stay open, so that the sources are read again after a restart.
         Err(TooLarge) => {
             error!(topic = topic.suffix(), "topic refuses even the smallest record: the source's offset is held back");
         }

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use schemas::Outcome;
 
 use super::retry::{RetryPolicy, jittered};
 
@@ -61,6 +62,26 @@ pub(super) enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Returns the outcome that is recorded; none where the endpoint was not asked.
+    pub(super) const fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Delivered => Some(Outcome::Delivered),
+            Self::Retry { .. } => Some(Outcome::Retrying),
+            Self::Postponed { .. } => None,
+            Self::Dead { .. } => Some(Outcome::Dead),
+        }
+    }
+
+    /// Returns the reason why the delivery was not made.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Delivered => None,
+            Self::Retry { why, .. } | Self::Postponed { why, .. } | Self::Dead { why } => Some(why),
+        }
+    }
+}
+
 /// Judges attempt number `attempt` (from 1). `random`, from 0 to 1, decides the jitter.
 pub(super) fn judge(exchange: &Exchange, attempt: u32, retries: RetryPolicy, random: f64) -> Verdict {
     let (why, asked) = match exchange {
@@ -80,6 +101,11 @@ pub(super) fn judge(exchange: &Exchange, attempt: u32, retries: RetryPolicy, ran
             return Verdict::Postponed { after: jittered(POSTPONED, random), why: reason.clone() };
         }
     };
+    failed(why, asked, attempt, retries, random)
+}
+
+/// Returns what follows from a failed attempt. `asked` is the wait that the endpoint asks for.
+pub(super) fn failed(why: String, asked: Option<Duration>, attempt: u32, retries: RetryPolicy, random: f64) -> Verdict {
     match retries.delay_after(attempt, asked, random) {
         Some(after) => Verdict::Retry { after, why },
         None => Verdict::Dead { why: format!("{why}; that was attempt {attempt} of {}", retries.schedule.attempts()) },

@@ -8,47 +8,76 @@ use service::Shutdown;
 use tokio::time::Instant;
 use tracing::error;
 
-use super::lane::{Lane, Next, Waiting};
+use super::lane::{Departure, Finished, Lane, Next, Patience, Waiting};
+
+/// The signals that end the waits of workers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WorkEnd {
+    /// Triggered when nothing more is read: batches are not waited for any longer.
+    pub draining: Shutdown,
+    /// Triggered when what still waits in lanes is left to the next process.
+    pub closing: Shutdown,
+}
 
 /// Does `next`, and then whatever the lane names, until the lane is idle. A panic in
-/// `deliver` is logged and costs only its own item: the slot goes on with the next.
+/// `deliver` is logged and costs only its own items: the slot goes on with the next.
 /// `spill` gets the items that do not begin, each with the time until it is offered
-/// again. Once `closing` is triggered, items no longer wait for their time.
+/// again. Once `end.closing` is triggered, items no longer wait for their time.
 pub(super) async fn work<T: Waiting, F: Future<Output = ()>>(
     lane: &Lane<T>,
     mut next: Next<T>,
-    closing: &Shutdown,
-    deliver: impl Fn(T) -> F,
-    spill: impl Fn(T, Duration),
+    end: &WorkEnd,
+    deliver: impl Fn(Departure<T>) -> F,
+    spill: impl Fn(Departure<T>, Duration),
 ) {
     loop {
-        let mut took = None;
-        match next {
-            Next::Begin(item) => {
+        let step = match next {
+            Next::Begin(departure) => {
+                let load = departure.load();
                 let begun = Instant::now();
-                // What the item shares with others is behind locks that a panic does
+                // What the items share with others is behind locks that a panic does
                 // not poison.
-                if AssertUnwindSafe(deliver(item)).catch_unwind().await.is_err() {
+                if AssertUnwindSafe(deliver(departure)).catch_unwind().await.is_err() {
                     error!("delivery panicked: its offset is held back, and it is made again after a restart");
                 }
-                took = Some(begun.elapsed());
+                StepEnd::Exchanged(Finished { load, took: begun.elapsed() })
             }
-            Next::Spill { item, retry_after } => spill(item, retry_after),
+            Next::Spill { departure, retry_after } => {
+                spill(departure, retry_after);
+                StepEnd::Ready
+            }
             Next::At(start) => {
                 tokio::select! {
                     () = tokio::time::sleep_until(Instant::from_std(start)) => {}
-                    () = closing.wait() => {}
+                    () = end.closing.wait() => {}
                 }
+                StepEnd::Ready
             }
+            Next::Gather(due) => StepEnd::Gathered(tokio::select! {
+                () = tokio::time::sleep_until(Instant::from_std(due)) => Patience::UntilDue,
+                () = end.draining.wait() => Patience::Over,
+            }),
             Next::Idle => return,
-        }
+        };
         let now = std::time::Instant::now();
-        next = match took {
-            _ if closing.is_triggered() => lane.evict(now),
-            Some(took) => lane.finished(took, now),
-            None => lane.next(now),
+        next = match step {
+            StepEnd::Gathered(patience) => lane.gathered(patience, now),
+            StepEnd::Exchanged(finished) if end.closing.is_triggered() => lane.evict(Some(finished), now),
+            StepEnd::Exchanged(finished) => lane.finished(finished, now),
+            StepEnd::Ready if end.closing.is_triggered() => lane.evict(None, now),
+            StepEnd::Ready => lane.next(now),
         };
     }
+}
+
+/// The end of a worker's step.
+enum StepEnd {
+    /// An exchange ended.
+    Exchanged(Finished),
+    /// The wait for a batch ended.
+    Gathered(Patience),
+    /// The slot is ready for the next items.
+    Ready,
 }
 
 #[cfg(test)]
@@ -56,21 +85,34 @@ mod tests {
     use std::{sync::Arc, time::Instant};
 
     use parking_lot::Mutex;
+    use schemas::BatchLimits;
 
     use super::{
         super::lane::{LanePool, LaneSettings, Offer},
         *,
     };
 
-    const SETTINGS: LaneSettings =
-        LaneSettings { max_in_flight: 1, max_retry_after: Duration::from_secs(60), min_interval: Duration::ZERO };
+    const SETTINGS: LaneSettings = LaneSettings {
+        max_in_flight: 1,
+        max_retry_after: Duration::from_secs(60),
+        min_interval: Duration::ZERO,
+        batch: None,
+    };
 
     fn lane(settings: LaneSettings) -> Lane<usize> {
         Lane::new(settings, Arc::new(LanePool::new(1 << 20)), "default")
     }
 
-    fn no_spill(item: usize, _: Duration) {
-        panic!("{item} is spilled");
+    #[allow(clippy::needless_pass_by_value, reason = "the shape that `work` wants")]
+    fn no_spill(departure: Departure<usize>, _: Duration) {
+        panic!("{departure:?} is spilled");
+    }
+
+    fn items(departure: Departure<usize>) -> Vec<usize> {
+        match departure {
+            Departure::Single(item) => vec![item],
+            Departure::Batch(items) => items,
+        }
     }
 
     fn start(lane: &Lane<usize>, item: usize) -> Next<usize> {
@@ -86,13 +128,14 @@ mod tests {
         let first = start(&lane, 1);
         assert_eq!(lane.offer(2, Instant::now()), Offer::Queued);
         let delivered = Mutex::new(Vec::new());
-        let deliver = async |item| {
-            assert_ne!(item, 1, "the first delivery panics");
-            delivered.lock().push(item);
+        let deliver = async |departure| {
+            let items = items(departure);
+            assert_ne!(items, [1], "the first delivery panics");
+            delivered.lock().extend(items);
         };
-        work(&lane, first, &Shutdown::new(), deliver, no_spill).await;
+        work(&lane, first, &WorkEnd::default(), deliver, no_spill).await;
         assert_eq!(*delivered.lock(), [2]);
-        assert_eq!(start(&lane, 3), Next::Begin(3), "the slot is free again");
+        assert_eq!(start(&lane, 3), Next::Begin(Departure::Single(3)), "the slot is free again");
     }
 
     #[tokio::test]
@@ -100,13 +143,28 @@ mod tests {
         let lane = lane(LaneSettings { min_interval: Duration::from_secs(3600), ..SETTINGS });
         let first = start(&lane, 1);
         assert_eq!(lane.offer(2, Instant::now()), Offer::Queued);
-        let closing = Shutdown::new();
+        let end = WorkEnd::default();
         let delivered = Mutex::new(Vec::new());
-        let deliver = async |item| {
-            delivered.lock().push(item);
-            closing.trigger();
+        let deliver = async |departure| {
+            delivered.lock().extend(items(departure));
+            end.closing.trigger();
         };
-        work(&lane, first, &closing, deliver, no_spill).await;
+        work(&lane, first, &end, deliver, no_spill).await;
         assert_eq!(*delivered.lock(), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn draining_ends_the_wait_for_a_batch() {
+        let batch = Some(BatchLimits { max_events: 2, max_wait_ms: 3_600_000, max_bytes: 1000 });
+        let lane = lane(LaneSettings { batch, ..SETTINGS });
+        let first = start(&lane, 100);
+        assert!(matches!(first, Next::Gather(_)), "{first:?}");
+        let end = WorkEnd::default();
+        end.draining.trigger();
+        let delivered = Mutex::new(Vec::new());
+        let deliver = async |departure| delivered.lock().push(departure);
+        work(&lane, first, &end, deliver, no_spill).await;
+        assert_eq!(*delivered.lock(), [Departure::Batch(vec![100])]);
+        assert!(matches!(start(&lane, 100), Next::Gather(_)), "the lane is as it was");
     }
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod batches;
 mod receiver;
 mod rig;
 
@@ -174,8 +175,10 @@ async fn a_failing_endpoint_is_tried_again_with_the_same_bytes_and_then_given_up
     assert!(dead[0].reason.contains("503") && dead[0].reason.contains("3 of 3"), "{}", dead[0].reason);
     let delivery = dead[0].delivery.as_ref().unwrap();
     assert_eq!(delivery.endpoint, endpoint);
-    assert_eq!(delivery.event_id, event.id);
-    assert_eq!(delivery.body, body);
+    assert_eq!(delivery.events.len(), 1);
+    assert_eq!(delivery.events[0].id, event.id);
+    assert_eq!(delivery.events[0].body, body);
+    assert_eq!(delivery.packing, None, "it can be delivered again as its endpoint then wants it");
 
     let mut attempts: Vec<Attempt> = rig.read(Topic::Attempts, 3).await;
     attempts.sort_by_key(|attempt| attempt.attempt);
@@ -386,7 +389,7 @@ async fn a_paused_endpoint_gets_its_deliveries_once_it_is_resumed() {
     rig.emit(&event, None).await;
     active.wait(1).await;
     let held: Vec<Delivery> = rig.read(Topic::Delay(DelayTier::Minutes30), 2).await;
-    assert!(held.iter().all(|held| held.endpoint == endpoint.id && held.event_id == event.id && held.attempt == 1));
+    assert!(held.iter().all(|held| held.endpoint == endpoint.id && held.events[0].id == event.id && held.attempt == 1));
     assert!(held[0].held_since.is_some());
     assert_eq!(held[0].held_since, held[1].held_since, "it is held since the same time");
     assert!(paused.received().is_empty());

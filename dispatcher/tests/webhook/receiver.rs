@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use axum::{
     Router,
     body::Bytes,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
@@ -34,6 +34,8 @@ pub(crate) enum Reply {
     RetryAfter(u16, u64),
     /// A redirect to `/elsewhere`.
     Redirect,
+    /// 200, with the second event of the batch named as failed.
+    SecondFailed,
     /// No answer, ever.
     Hang,
 }
@@ -58,7 +60,7 @@ impl Receiver {
             Arc::new(Mutex::new(ReceiverState { received: Vec::new(), replies: replies.iter().copied().collect() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let router = Router::new().fallback(receive).with_state(Arc::clone(&inner));
+        let router = Router::new().fallback(receive).layer(DefaultBodyLimit::disable()).with_state(Arc::clone(&inner));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { inner, url }
     }
@@ -85,7 +87,7 @@ async fn receive(
 ) -> Response {
     let reply = {
         let mut inner = inner.lock();
-        inner.received.push(Received { path: uri.path().to_owned(), headers, body });
+        inner.received.push(Received { path: uri.path().to_owned(), headers, body: body.clone() });
         if inner.replies.len() > 1 { inner.replies.pop_front() } else { inner.replies.front().copied() }
     };
     match reply.unwrap_or(Reply::Status(200)) {
@@ -94,6 +96,10 @@ async fn receive(
             (StatusCode::from_u16(status).unwrap(), [("retry-after", seconds.to_string())]).into_response()
         }
         Reply::Redirect => (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]).into_response(),
+        Reply::SecondFailed => {
+            let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
+            serde_json::json!({"failed": [events[1]["id"], "evt_unknown"]}).to_string().into_response()
+        }
         Reply::Hang => std::future::pending().await,
     }
 }

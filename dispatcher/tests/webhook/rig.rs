@@ -66,6 +66,7 @@ impl Rig {
             timeout_ms: 5000,
             retry_schedule: RetrySchedule::first(2),
             headers: std::collections::BTreeMap::new(),
+            batch: None,
             status: EndpointStatus::Active,
             status_reason: None,
             failing_since: None,

@@ -242,10 +242,13 @@ fn count_deliveries(
         if let Some(rows) = rows.as_deref_mut() {
             rows.record(place(record));
         }
-        if let Some(attempt) = read::<Attempt>(record)
-            && let Some(fate) = RecordedFate::of_attempt(attempt.outcome)
-        {
-            book.fate(attempt.event_id, attempt.endpoint, fate);
+        if let Some(attempt) = read::<Attempt>(record) {
+            for event in &attempt.events {
+                let (outcome, _) = attempt.end_of(event);
+                RecordedFate::of_attempt(outcome)
+                    .into_iter()
+                    .for_each(|fate| book.fate(event.id, attempt.endpoint, fate));
+            }
         }
         book.noted() <= MAX_NOTED
     })?;
@@ -255,7 +258,7 @@ fn count_deliveries(
                 && cut.progress(place(record)) == places::RecordProgress::Open
             {
                 let fate = if delivery.held_since.is_some() { RecordedFate::Held } else { RecordedFate::Delayed };
-                book.fate(delivery.event_id, delivery.endpoint, fate);
+                delivery.events.iter().for_each(|event| book.fate(event.id, delivery.endpoint, fate));
             }
             book.noted() <= MAX_NOTED
         })?;

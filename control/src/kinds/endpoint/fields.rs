@@ -21,6 +21,7 @@ use url::Host;
 
 use crate::{
     check::{Checker, Patch},
+    kinds::endpoint::batch::{self, BatchPatch},
     rules::EndpointRules,
 };
 
@@ -74,6 +75,9 @@ pub(crate) struct NewEndpoint {
     /// default. After the last one the delivery is given up.
     #[serde(default)]
     retry_schedule: RetrySchedule,
+    /// The limits at which a batch of events is cut, whichever is reached first: the body of each webhook is then a list
+    /// of events. Without it, each webhook carries one event.
+    batch: Option<BatchPatch>,
     /// The headers to be added to each request.
     #[serde(default)]
     #[schemars(extend("maxProperties" = HEADERS))]
@@ -98,6 +102,8 @@ pub(crate) struct EndpointPatch {
     /// The delays before the retries of a delivery, in seconds: a beginning of the standard schedule, which is the
     /// default. After the last one the delivery is given up.
     retry_schedule: Patch<RetrySchedule>,
+    /// The limits at which a batch of events is cut, whichever is reached first; null ends batches.
+    batch: Patch<BatchPatch>,
     /// The headers to be added to each request. `***`, as answers show every value, keeps the value.
     #[schemars(extend("maxProperties" = HEADERS))]
     headers: Patch<BTreeMap<String, Option<String>>>,
@@ -139,6 +145,7 @@ impl NewEndpoint {
             filters: self.filters,
             timeout_ms: self.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
             retry_schedule: self.retry_schedule,
+            batch: self.batch.map(|batch| batch.apply(None)),
             headers,
             status: EndpointStatus::Active,
             status_reason: None,
@@ -175,6 +182,11 @@ impl EndpointPatch {
         }
         self.timeout_ms.apply_or(&mut new.timeout_ms, DEFAULT_TIMEOUT_MS);
         self.retry_schedule.apply_or(&mut new.retry_schedule, RetrySchedule::default());
+        match self.batch {
+            Patch::Keep => {}
+            Patch::Remove => new.batch = None,
+            Patch::Set(patch) => new.batch = Some(patch.apply(new.batch)),
+        }
         match self.headers {
             Patch::Keep => {}
             Patch::Remove => new.headers = BTreeMap::new(),
@@ -226,6 +238,9 @@ fn check(endpoint: &Endpoint, rules: EndpointRules, checker: &mut Checker) {
         let min = TIMEOUT_MS.start();
         let max = TIMEOUT_MS.end();
         checker.wrong("timeout_ms", format!("is {}, must be {min} to {max}", endpoint.timeout_ms));
+    }
+    if let Some(limits) = endpoint.batch {
+        batch::check(limits, checker);
     }
     check_header_names(&endpoint.headers, checker);
 }
@@ -339,6 +354,7 @@ fn header_field(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use schemas::BatchLimits;
     use serde_json::{Value, json};
 
     use super::*;
@@ -377,6 +393,8 @@ mod tests {
             ("timeout_ms", json!(100)),
             ("retry_schedule", json!([60, 300])),
             ("retry_schedule", json!([])),
+            ("batch", json!({})),
+            ("batch", json!({"max_events": 1000, "max_wait_ms": 0, "max_bytes": 1_000_000})),
             ("headers", json!({"Authorization": "Bearer a", "X-Team": "growth\tteam"})),
         ] {
             assert_eq!(refused(field, value.clone(), STRICT), Vec::<String>::new(), "{field} {value}");
@@ -407,6 +425,11 @@ mod tests {
             ("events", json!([]), "events"),
             ("timeout_ms", json!(99), "timeout_ms"),
             ("timeout_ms", json!(30_001), "timeout_ms"),
+            ("batch", json!({"max_events": 1}), "batch.max_events"),
+            ("batch", json!({"max_events": 1001}), "batch.max_events"),
+            ("batch", json!({"max_wait_ms": 10_001}), "batch.max_wait_ms"),
+            ("batch", json!({"max_bytes": 999}), "batch.max_bytes"),
+            ("batch", json!({"max_bytes": 1_000_001}), "batch.max_bytes"),
             ("headers", json!({"Host": "a"}), "headers.Host"),
             ("headers", json!({"content-TYPE": "a"}), "headers.content-TYPE"),
             ("headers", json!({"webhook-id": "a"}), "headers.webhook-id"),
@@ -444,6 +467,25 @@ mod tests {
         assert!(serde_json::from_value::<EndpointPatch>(json!({"retry_schedule": [61]})).is_err());
         assert_eq!(apply(json!({"url": null, "events": []})).unwrap_err().errors.len(), 2);
         assert!(serde_json::from_value::<EndpointPatch>(json!({"status": "disabled"})).is_err());
+    }
+
+    #[test]
+    fn the_limits_of_batches_are_patched_key_by_key() {
+        let endpoint = check_with(json!({"url": "https://a.example/", "events": ["*"]}), STRICT).unwrap();
+        assert_eq!(endpoint.batch, None);
+        let apply = |endpoint: &Endpoint, patch: Value| {
+            let patch: EndpointPatch = serde_json::from_value(json!({"batch": patch})).unwrap();
+            patch.apply(endpoint, STRICT, &vault(), Timestamp::from_millis(5)).unwrap()
+        };
+        let limits = |max_events, max_wait_ms, max_bytes| Some(BatchLimits { max_events, max_wait_ms, max_bytes });
+        let batched = apply(&endpoint, json!({"max_events": 50}));
+        assert_eq!(batched.batch, limits(50, 1_000, 100_000), "the others have their defaults");
+        let changed = apply(&batched, json!({"max_wait_ms": 200}));
+        assert_eq!(changed.batch, limits(50, 200, 100_000));
+        assert_eq!(apply(&changed, json!({"max_events": null})).batch, limits(100, 200, 100_000));
+        assert_eq!(apply(&changed, json!({})), changed);
+        assert_eq!(apply(&changed, json!(null)).batch, None);
+        assert!(serde_json::from_value::<EndpointPatch>(json!({"batch": {"max": 1}})).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Endpoints. An endpoint's secret is shown once, when the endpoint is created; it is kept sealed.
 
+mod batch;
 mod fields;
 
 use std::collections::BTreeMap;
@@ -7,8 +8,8 @@ use std::collections::BTreeMap;
 use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{
-    Endpoint, EndpointFacts, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters, RetrySchedule,
-    Scope, Timestamp, Topic, WorkspaceId, endpoint::Subscription, sample,
+    BatchLimits, Endpoint, EndpointFacts, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters,
+    RetrySchedule, Scope, Timestamp, Topic, WorkspaceId, endpoint::Subscription, sample,
 };
 use serde::Serialize;
 use service::{problem::Problem, secret};
@@ -121,6 +122,9 @@ pub(crate) struct EndpointView<'a> {
     timeout_ms: u32,
     /// The delays before the retries of a delivery, in seconds. After the last one the delivery is given up.
     retry_schedule: RetrySchedule,
+    /// The limits at which a batch of events is cut. Without it, each webhook carries one event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<BatchLimits>,
     /// The headers that are added to each request. Their values are never shown.
     headers: BTreeMap<&'a str, &'static str>,
     /// Whether deliveries are made. `disabled` follows from an answer 410, or from nothing but failures for days;
@@ -153,6 +157,7 @@ impl<'a> EndpointView<'a> {
             filters: &endpoint.filters,
             timeout_ms: endpoint.timeout_ms,
             retry_schedule: endpoint.retry_schedule,
+            batch: endpoint.batch,
             headers: endpoint.headers.keys().map(|name| (name.as_str(), MASK)).collect(),
             status: endpoint.status,
             status_reason: endpoint.status_reason.as_deref(),

@@ -20,7 +20,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{HttpClient, RequestTarget, name_server::NameServer};
+use super::{ExchangeLimits, HttpClient, RequestTarget, name_server::NameServer};
 use crate::webhook::{config::Config, metrics::NameMetrics, outcome::Exchange};
 
 /// Hosts whose spelling says where they lead.
@@ -163,7 +163,7 @@ fn post() -> Result<Request<Full<Bytes>>, http::Error> {
 
 async fn exchange(client: &HttpClient, url: &str) -> Exchange {
     match RequestTarget::parse(url) {
-        Ok(target) => client.exchange(&target, post, Duration::from_secs(10)).await,
+        Ok(target) => client.exchange(&target, post, ExchangeLimits::new(Duration::from_secs(10), 1)).await,
         Err(reason) => Exchange::Failed(reason),
     }
 }

@@ -48,8 +48,10 @@ use super::{
     outcome::{EndpointAnswer, Exchange, retry_after},
 };
 
-/// The part of an answer's body that is read. A longer body costs the connection.
+/// The part of an answer's body that is read, and what each further event of a batch adds to
+/// it, since the answer may name the events. A longer body costs the connection.
 const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES_PER_EVENT: usize = 64;
 /// The time between two looks for connections that were kept for long enough.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -67,6 +69,28 @@ pub(super) struct HttpClient {
 pub(super) struct InUse {
     pub(super) exchanges: usize,
     pub(super) connections: usize,
+}
+
+/// The limits of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExchangeLimits {
+    timeout: Duration,
+    /// The part of the answer's body that is read.
+    read_bytes: usize,
+}
+
+impl ExchangeLimits {
+    /// Returns the limits of an exchange of so many events, at least one.
+    pub(super) const fn new(timeout: Duration, events: usize) -> Self {
+        Self { timeout, read_bytes: READ_BYTES + READ_BYTES_PER_EVENT * (events - 1) }
+    }
+}
+
+/// The limits of an answer.
+#[derive(Clone, Copy, Debug)]
+struct AnswerLimits {
+    deadline: Instant,
+    read_bytes: usize,
 }
 
 /// The end of an exchange over one connection.
@@ -111,15 +135,15 @@ impl HttpClient {
         }
     }
 
-    /// Sends what `request` makes to `target`, and reads the answer, all within `timeout`.
+    /// Sends what `request` makes to `target`, and reads the answer, all within `limits`.
     /// The request is made a second time where a kept connection was dead.
     pub(super) async fn exchange(
         &self,
         target: &RequestTarget,
         request: impl Fn() -> Result<Request<Full<Bytes>>, http::Error>,
-        timeout: Duration,
+        limits: ExchangeLimits,
     ) -> Exchange {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + limits.timeout;
         let Ok(Ok(_exchange)) = timeout_at(deadline, self.exchanges.acquire()).await else {
             return Exchange::Ours("too many exchanges at once (`webhook.max_exchanges`)".to_owned());
         };
@@ -138,13 +162,16 @@ impl HttpClient {
                 },
             };
             let was_kept = connection.was_kept();
-            match self.send(connection, target, request, deadline).await {
+            match self.send(connection, target, request, AnswerLimits { deadline, read_bytes: limits.read_bytes }).await
+            {
                 Ended::Answered(answer) => return Exchange::Answered(answer),
                 // A server that closes an idle connection crosses with the request. The
                 // request is idempotent by its id, and goes over a new connection at once.
                 Ended::Broken { before_any_byte: true, .. } if was_kept => {}
                 Ended::Broken { reason, .. } => return Exchange::Failed(reason),
-                Ended::TimedOut => return Exchange::Failed(format!("no answer within {} ms", timeout.as_millis())),
+                Ended::TimedOut => {
+                    return Exchange::Failed(format!("no answer within {} ms", limits.timeout.as_millis()));
+                }
             }
         }
     }
@@ -161,10 +188,10 @@ impl HttpClient {
         mut connection: EndpointConnection,
         target: &RequestTarget,
         request: Request<Full<Bytes>>,
-        deadline: Instant,
+        limits: AnswerLimits,
     ) -> Ended {
-        let flaw = match timeout_at(deadline, connection.send(target, request)).await {
-            Ok(Ok(response)) => return Ended::Answered(self.read(connection, target, response, deadline).await),
+        let flaw = match timeout_at(limits.deadline, connection.send(target, request)).await {
+            Ok(Ok(response)) => return Ended::Answered(self.read(connection, target, response, limits).await),
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
@@ -200,7 +227,7 @@ impl HttpClient {
         mut connection: EndpointConnection,
         target: &RequestTarget,
         response: Response<Incoming>,
-        deadline: Instant,
+        limits: AnswerLimits,
     ) -> EndpointAnswer {
         let status = response.status().as_u16();
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -208,7 +235,7 @@ impl HttpClient {
         let mut incoming = response.into_body();
         let mut body = BytesMut::new();
         let flaw = loop {
-            let frame = match timeout_at(deadline, incoming.frame()).await {
+            let frame = match timeout_at(limits.deadline, incoming.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => {
                     connection.mark_used();
@@ -219,7 +246,7 @@ impl HttpClient {
                 Err(_) => break Some("its body did not end in time".to_owned()),
             };
             let Some(data) = frame.data_ref() else { continue };
-            let room = READ_BYTES - body.len();
+            let room = limits.read_bytes - body.len();
             body.extend_from_slice(&data[..data.len().min(room)]);
             if data.len() > room {
                 break None;

@@ -40,11 +40,11 @@ fn post() -> Result<Request<Full<Bytes>>, http::Error> {
 }
 
 async fn exchange(client: &HttpClient, url: &str) -> Exchange {
-    client.exchange(&RequestTarget::parse(url).unwrap(), post, Duration::from_secs(20)).await
+    client.exchange(&RequestTarget::parse(url).unwrap(), post, ExchangeLimits::new(Duration::from_secs(20), 1)).await
 }
 
 async fn exchange_within(client: &HttpClient, url: &str, ms: u64) -> Exchange {
-    client.exchange(&RequestTarget::parse(url).unwrap(), post, Duration::from_millis(ms)).await
+    client.exchange(&RequestTarget::parse(url).unwrap(), post, ExchangeLimits::new(Duration::from_millis(ms), 1)).await
 }
 
 /// Reads one request, whose body has two bytes. Returns `None` when there is none.
@@ -203,11 +203,16 @@ async fn the_flaw_of_an_answer_is_told() {
 }
 
 #[tokio::test]
-async fn no_more_than_16_kib_of_a_body_are_read() {
-    let url = raw(b"HTTP/1.1 200 OK\r\n\r\n", End::Endless).await;
-    let Exchange::Answered(answer) = exchange(&client(&config()), &url).await else { panic!() };
-    assert_eq!(answer.body.len(), READ_BYTES);
-    assert_eq!(answer.flaw, None);
+async fn no_more_than_16_kib_of_a_body_and_the_ids_of_a_batch_are_read() {
+    let client = client(&config());
+    for (events, ids) in [(1, 0), (1000, 999 * "  \"evt_01KGQ7ZJ4GE01A80000000002A\",\r\n".len())] {
+        let url = raw(b"HTTP/1.1 200 OK\r\n\r\n", End::Endless).await;
+        let limits = ExchangeLimits::new(Duration::from_secs(20), events);
+        let answered = client.exchange(&RequestTarget::parse(&url).unwrap(), post, limits).await;
+        let Exchange::Answered(answer) = answered else { panic!("{answered:?}") };
+        assert!((READ_BYTES + ids..READ_BYTES + 65_000).contains(&answer.body.len()), "{}", answer.body.len());
+        assert_eq!(answer.flaw, None);
+    }
 }
 
 #[tokio::test]
@@ -320,10 +325,10 @@ async fn sockets_and_exchanges_that_are_short_are_our_fault() {
     for config in [Config { max_connections: 1, ..config() }, Config { max_exchanges: 1, ..config() }] {
         let client = client(&config);
         let target = RequestTarget::parse(&silent).unwrap();
-        let first = client.exchange(&target, post, Duration::from_millis(600));
+        let first = client.exchange(&target, post, ExchangeLimits::new(Duration::from_millis(600), 1));
         let second = async {
             tokio::task::yield_now().await;
-            client.exchange(&target, post, Duration::from_millis(100)).await
+            client.exchange(&target, post, ExchangeLimits::new(Duration::from_millis(100), 1)).await
         };
         let (first, second) = tokio::join!(first, second);
         assert!(matches!(first, Exchange::Failed(_)), "{first:?}");

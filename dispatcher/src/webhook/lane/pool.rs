@@ -132,6 +132,14 @@ impl LanePool {
 }
 
 #[cfg(test)]
+impl WorkspaceShare {
+    /// Returns the memory that is used.
+    pub(super) fn used(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

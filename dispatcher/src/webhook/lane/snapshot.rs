@@ -32,6 +32,6 @@ impl<T: Waiting> Lane<T> {
             Breaker::Failing { .. } => BreakerState::Failing,
             Breaker::Open { .. } => BreakerState::Open,
         };
-        LaneSnapshot { waiting: state.waiting.len(), in_flight: state.in_flight, breaker }
+        LaneSnapshot { waiting: state.queue.len(), in_flight: state.in_flight, breaker }
     }
 }

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    room::{FIRST_EXCHANGE, LONGEST_PAUSE, STALL, TARGET_WAIT},
+    *,
+};
 
 const LONGEST: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
@@ -12,10 +15,26 @@ impl Waiting for usize {
     fn bytes(&self) -> usize {
         1
     }
+
+    /// An item takes as many bytes of a batch as it says.
+    fn batched_bytes(&self) -> Option<usize> {
+        (*self != ALONE).then_some(*self)
+    }
+}
+
+/// The item that joins no batch.
+pub(super) const ALONE: usize = usize::MAX;
+
+fn begin(item: usize) -> Next<usize> {
+    Next::Begin(Departure::Single(item))
+}
+
+fn finished(lane: &Lane<usize>, took: Duration, now: Instant) -> Next<usize> {
+    lane.finished(Finished { load: Departure::Single(0_usize).load(), took }, now)
 }
 
 fn settings(max_in_flight: usize) -> LaneSettings {
-    LaneSettings { max_in_flight, max_retry_after: LONGEST, min_interval: Duration::ZERO }
+    LaneSettings { max_in_flight, max_retry_after: LONGEST, min_interval: Duration::ZERO, batch: None }
 }
 
 /// A lane with a pool of its own.
@@ -29,7 +48,7 @@ fn fill(lane: &Lane<usize>, now: Instant) -> Duration {
         if let Offer::Full { retry_after, .. } = lane.offer(0, now) {
             return retry_after;
         }
-        assert!(lane.state.lock().waiting.len() < 1_000_000, "the lane has no bound");
+        assert!(lane.state.lock().queue.len() < 1_000_000, "the lane has no bound");
     }
 }
 
@@ -38,7 +57,7 @@ fn before_its_throughput_is_known_a_lane_takes_a_few_times_its_slots() {
     let lane = lane(settings(2));
     let now = Instant::now();
     for item in 0..2 {
-        assert_eq!(lane.offer(item, now), Offer::Start(Next::Begin(item)));
+        assert_eq!(lane.offer(item, now), Offer::Start(begin(item)));
     }
     for item in 0..8 {
         assert_eq!(lane.offer(item, now), Offer::Queued);
@@ -62,7 +81,7 @@ fn quick() -> (Lane<usize>, Instant) {
     for _ in 0..500 {
         assert_eq!(lane.offer(0, now), Offer::Queued);
         now += MS;
-        assert!(matches!(lane.finished(MS, now), Next::Begin(_)));
+        assert!(matches!(finished(&lane, MS, now), Next::Begin(_)));
     }
     (lane, now)
 }
@@ -73,7 +92,7 @@ fn a_quick_endpoint_may_have_seconds_of_work_waiting_and_then_reading_is_paused(
     while !lane.pool.pauses_reading(now) {
         assert_eq!(lane.offer(0, now), Offer::Queued);
     }
-    let waiting = lane.state.lock().waiting.len();
+    let waiting = lane.state.lock().queue.len();
     assert!((4900..=5100).contains(&waiting), "five seconds' worth, not {waiting}");
     assert_eq!(lane.offer(0, now), Offer::Queued, "the endpoint is no slower than others");
     assert!(!lane.pool.pauses_reading(now + LONGEST_PAUSE));
@@ -87,7 +106,7 @@ fn one_that_is_slower_than_the_others_is_spilled_and_stops_no_reading() {
     }
     fill(&lane, now);
     assert!(!lane.pool.pauses_reading(now));
-    let waiting = lane.state.lock().waiting.len();
+    let waiting = lane.state.lock().queue.len();
     assert!((4900..=5100).contains(&waiting), "five seconds' worth, not {waiting}");
 }
 
@@ -125,13 +144,13 @@ fn those_who_find_no_room_come_again_one_by_one() {
 fn with_an_interval_the_next_one_begins_at_its_time_and_in_order() {
     let lane = lane(LaneSettings { min_interval: 10 * MS, ..settings(2) });
     let start = Instant::now();
-    assert_eq!(lane.offer(1, start), Offer::Start(Next::Begin(1)));
+    assert_eq!(lane.offer(1, start), Offer::Start(begin(1)));
     assert_eq!(lane.offer(2, start), Offer::Start(Next::At(start + 10 * MS)));
     assert_eq!(lane.offer(3, start), Offer::Queued);
     assert_eq!(lane.next(start + 5 * MS), Next::At(start + 10 * MS));
-    assert_eq!(lane.next(start + 10 * MS), Next::Begin(2));
+    assert_eq!(lane.next(start + 10 * MS), begin(2));
     assert_eq!(lane.next(start + 11 * MS), Next::At(start + 20 * MS));
-    assert_eq!(lane.evict(start + 11 * MS), Next::Begin(3));
+    assert_eq!(lane.evict(None, start + 11 * MS), begin(3));
     assert_eq!(lane.next(start + 12 * MS), Next::Idle);
 }
 
@@ -139,9 +158,9 @@ fn with_an_interval_the_next_one_begins_at_its_time_and_in_order() {
 fn new_settings_hold_from_the_next_offer_on() {
     let lane = lane(settings(1));
     let now = Instant::now();
-    assert_eq!(lane.offer(1, now), Offer::Start(Next::Begin(1)));
+    assert_eq!(lane.offer(1, now), Offer::Start(begin(1)));
     lane.reshape(settings(2));
-    assert_eq!(lane.offer(2, now), Offer::Start(Next::Begin(2)));
+    assert_eq!(lane.offer(2, now), Offer::Start(begin(2)));
     assert_eq!(lane.offer(3, now), Offer::Queued);
 }
 
@@ -152,11 +171,11 @@ fn a_process_has_its_share_of_the_slots() {
     lane.pool.share.set(group, OwnedPartitions { owned: 2, total: 4 });
     let now = Instant::now();
     for item in 0..2 {
-        assert_eq!(lane.offer(item, now), Offer::Start(Next::Begin(item)));
+        assert_eq!(lane.offer(item, now), Offer::Start(begin(item)));
     }
     assert_eq!(lane.offer(2, now), Offer::Queued);
     lane.pool.share.set(group, OwnedPartitions { owned: 3, total: 4 });
-    assert_eq!(lane.offer(3, now), Offer::Start(Next::Begin(2)));
+    assert_eq!(lane.offer(3, now), Offer::Start(begin(2)));
 }
 
 #[test]
@@ -165,13 +184,13 @@ fn lanes_share_their_memory_and_give_it_back() {
     let now = Instant::now();
     let [first, second] = ["one", "two"].map(|workspace| Lane::new(settings(1), Arc::clone(&pool), workspace));
     for lane in [&first, &second] {
-        assert_eq!(lane.offer(0, now), Offer::Start(Next::Begin(0)));
+        assert_eq!(lane.offer(0, now), Offer::Start(begin(0)));
     }
     // Slow lanes have an eighth of the half that is free.
     assert_eq!(first.offer(1, now), Offer::Queued);
     assert!(matches!(first.offer(2, now), Offer::Full { .. }));
     assert_eq!(second.offer(1, now), Offer::Queued);
-    assert_eq!(first.next(now), Next::Begin(1));
+    assert_eq!(first.next(now), begin(1));
     drop(second);
     assert_eq!(first.offer(2, now), Offer::Queued);
 }
@@ -181,24 +200,28 @@ fn an_open_breaker_lets_one_probe_through_and_spills_the_rest() {
     let lane = lane(settings(2));
     let now = Instant::now();
     for item in 0..2 {
-        assert_eq!(lane.offer(item, now), Offer::Start(Next::Begin(item)));
+        assert_eq!(lane.offer(item, now), Offer::Start(begin(item)));
     }
     assert_eq!(lane.offer(2, now), Offer::Queued);
     for _ in 0..10 {
         lane.learn(HealthSign::Failure, now);
     }
     let retry_after = 5000 * MS;
-    assert_eq!(lane.next(now), Next::Spill { item: 2, retry_after }, "what waited does not begin");
+    assert_eq!(
+        lane.next(now),
+        Next::Spill { departure: Departure::Single(2), retry_after },
+        "what waited does not begin"
+    );
     assert_eq!(lane.next(now), Next::Idle);
     let later = now + retry_after;
     assert_eq!(lane.offer(3, later), Offer::Full { item: 3, retry_after }, "one is still in flight");
     assert_eq!(lane.next(later), Next::Idle);
-    assert_eq!(lane.offer(3, later), Offer::Start(Next::Begin(3)), "a probe");
+    assert_eq!(lane.offer(3, later), Offer::Start(begin(3)), "a probe");
     assert_eq!(lane.offer(4, later), Offer::Full { item: 4, retry_after });
     lane.learn(HealthSign::Success, later);
-    assert_eq!(lane.offer(4, later), Offer::Start(Next::Begin(4)));
+    assert_eq!(lane.offer(4, later), Offer::Start(begin(4)));
     assert_eq!(lane.offer(5, later), Offer::Queued);
-    assert_eq!(lane.next(later), Next::Begin(5));
+    assert_eq!(lane.next(later), begin(5));
 }
 
 proptest! {
@@ -210,8 +233,8 @@ proptest! {
         let mut taken = Vec::new();
         let mut begun = Vec::new();
         let mut in_flight = 0;
-        let next = |now, begun: &mut Vec<usize>, in_flight: &mut usize| match lane.finished(MS, now) {
-            Next::Begin(item) => begun.push(item),
+        let next = |now, begun: &mut Vec<usize>, in_flight: &mut usize| match finished(&lane, MS, now) {
+            Next::Begin(Departure::Single(item)) => begun.push(item),
             Next::Idle => *in_flight -= 1,
             other => panic!("no interval is set, and nothing fails: {other:?}"),
         };
@@ -219,7 +242,7 @@ proptest! {
             now += MS;
             if offer {
                 match lane.offer(item, now) {
-                    Offer::Start(Next::Begin(item)) => {
+                    Offer::Start(Next::Begin(Departure::Single(item))) => {
                         begun.push(item);
                         taken.push(item);
                         in_flight += 1;
@@ -232,7 +255,7 @@ proptest! {
                 next(now, &mut begun, &mut in_flight);
             }
             prop_assert!(in_flight <= MAX_IN_FLIGHT);
-            let (bytes, waiting) = { let state = lane.state.lock(); (state.waiting_bytes, state.waiting.len()) };
+            let (bytes, waiting) = { let state = lane.state.lock(); (state.queue.bytes(), state.queue.len()) };
             prop_assert_eq!(bytes, waiting);
         }
         while in_flight > 0 {

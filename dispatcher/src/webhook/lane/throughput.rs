@@ -17,10 +17,10 @@ impl Throughput {
     /// The time constant with which the past fades, in seconds.
     const FADE: f64 = 5.0;
 
-    /// Counts one more finished item, `since` after the one before.
-    pub(super) fn finished(&mut self, since: Duration) {
+    /// Counts finished items, `since` after the ones before.
+    pub(super) fn finished(&mut self, items: usize, since: Duration) {
         *self = self.faded(since.as_secs_f64());
-        self.finished += 1.0;
+        self.finished += items as f64;
     }
 
     /// Returns the seconds that each item takes if none has finished for `silence`,
@@ -48,17 +48,17 @@ mod tests {
         let mut throughput = Throughput::default();
         assert!(throughput.seconds_per_item(Duration::ZERO).is_none());
         for _ in 0..5000 {
-            throughput.finished(MS);
+            throughput.finished(1, MS);
         }
         assert!((0.0009..0.0011).contains(&each(throughput)), "{throughput:?}");
-        throughput.finished(3000 * MS);
+        throughput.finished(1, 3000 * MS);
         assert!(each(throughput) < 0.003, "{throughput:?}");
 
         let mut throughput = Throughput::default();
         for _ in 0..3 {
-            throughput.finished(5000 * MS);
+            throughput.finished(1, 5000 * MS);
             for _ in 1..32 {
-                throughput.finished(Duration::ZERO);
+                throughput.finished(1, Duration::ZERO);
             }
         }
         assert!((0.1..0.2).contains(&each(throughput)), "{throughput:?}");
