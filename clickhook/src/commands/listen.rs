@@ -280,7 +280,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].ends_with("batch of 3  verified ✓"), "{text}");
         assert_eq!(lines[1], "    link.clicked  https://go.acme.co/sale  US mobile Safari instagram");
-        assert_eq!(lines[2], "    webhook.test  This is a test.");
+        assert_eq!(lines[2], "    webhook.test  This is a test. Your endpoint works.");
         assert_eq!(lines[3], "    no event");
     }
 
