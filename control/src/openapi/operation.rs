@@ -137,6 +137,14 @@ impl<'d> Operation<'d> {
         self.answer(status, description, headers, Some(json!({"application/json": {"schema": schema}})))
     }
 
+    /// Adds an answer with JSON, whose rows are also answered as CSV and as NDJSON.
+    pub(super) fn answers_rows<T: JsonSchema>(self, status: u16, description: &str) -> Self {
+        let schema = schema::<T>(&mut self.document.answers);
+        let text = json!({"schema": {"type": "string"}});
+        let content = json!({"application/json": {"schema": schema}, "text/csv": text, "application/x-ndjson": text});
+        self.answer(status, description, &[], Some(content))
+    }
+
     /// Adds an answer with a status alone.
     pub(super) fn answers_nothing(self, status: u16, description: &str) -> Self {
         self.answer(status, description, &[], None)

@@ -22,14 +22,14 @@ pub(super) fn describe(document: &mut Document) {
         let series = format!("Count the visits of {of} over time");
         subject(Operation::new(document, "get", &format!("{path}/series"), &format!("{noun}Series"), &series), kind)
             .query::<SeriesQuery>()
-            .answers::<Series>(200, "The intervals, also those without visits. CSV and NDJSON have the rows alone", &[])
+            .answers_rows::<Series>(200, "The intervals, also those without visits. CSV and NDJSON have the rows alone")
             .done();
         let top = format!("List the sources, countries or another fact of {of} with the most visits");
         let top_path = format!("{path}/top/{{dimension}}");
         subject(Operation::new(document, "get", &top_path, &format!("{noun}Top"), &top), kind)
             .path_schema("dimension", &dimensions())
             .query::<TopQuery>()
-            .answers::<TopList>(200, "The values. CSV and NDJSON have the rows alone", &[])
+            .answers_rows::<TopList>(200, "The values. CSV and NDJSON have the rows alone")
             .done();
     }
 }
