@@ -76,7 +76,8 @@ async fn the_questions_that_people_ask_are_one_call_each() {
         ("tags/social?window=2d".to_owned(), 5, 4),
         ("domains/go.example".to_owned(), 5, 4),
         ("workspace?window=1h".to_owned(), 3, 2),
-        ("products/sku".to_owned(), 0, 0),
+        ("products/sku".to_owned(), 5, 4),
+        ("products/sk".to_owned(), 0, 0),
     ] {
         let stats = api.get(&format!("/v1/stats/{path}")).await;
         assert_eq!(stats.status, 200, "{path}: {stats:?}");
@@ -124,6 +125,8 @@ async fn the_questions_that_people_ask_are_one_call_each() {
 async fn no_question_sees_the_clicks_of_another_workspace() {
     let (instance, client) = counting().await;
     let theirs = instance.api().workspace("acme").await;
+    let domain = theirs.post("/v1/domains", json!({"name": "go.acme.co", "is_default": true})).await;
+    assert_eq!(domain.status, 201, "{domain:?}");
     let ours = instance.api().scoped(&["stats"]).await;
     let link = create(theirs, "sale").await;
     let campaign =
