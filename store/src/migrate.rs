@@ -133,7 +133,8 @@ mod tests {
         for (at, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(migration.version as usize, at + 1);
             for statement in migration.sql.split(";\n").filter(|statement| !statement.trim().is_empty()) {
-                let repeatable = [" IF NOT EXISTS ", " IF EXISTS ", " MODIFY SETTING ", " APPLY DELETED MASK "];
+                let repeatable =
+                    [" IF NOT EXISTS ", " IF EXISTS ", " MODIFY SETTING ", " MODIFY COMMENT ", " APPLY DELETED MASK "];
                 assert!(repeatable.iter().any(|words| statement.contains(words)), "{statement}");
             }
         }
