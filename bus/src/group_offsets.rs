@@ -10,8 +10,9 @@ use schemas::ConsumerGroup;
 use crate::{
     Bus, BusError, DoneRanges, Partition,
     client::{QuietContext, connect},
-    config::{FIRST_BROKER, OFFSETS_TIMEOUT},
+    config::FIRST_BROKER,
     consumer::to_list,
+    offsets::committed_offsets,
 };
 
 /// The committed progress of a group in one partition.
@@ -54,8 +55,7 @@ impl Bus {
         connect(client.client(), &self.topics().name(first.topic), FIRST_BROKER)
             .map_err(BusError::new("ask for a topic"))?;
         let list = to_list(self.topics(), partitions.iter().map(|partition| (*partition, 0, None)));
-        let committed =
-            client.committed_offsets(list, OFFSETS_TIMEOUT).map_err(BusError::new("fetch committed offsets"))?;
+        let committed = committed_offsets(&client, &list)?;
         let mut progress = Vec::with_capacity(partitions.len());
         for element in committed.elements() {
             element.error().map_err(BusError::new("fetch a committed offset"))?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
     types::RDKafkaErrorCode,
 };
 use schemas::Topic;
@@ -90,8 +90,8 @@ impl Bus {
 
 /// Returns the offsets that the group of `member` has committed in the partitions of `list`.
 /// A group's coordinator that moves, as right after Kafka's first start, is asked again.
-pub(crate) fn committed_offsets(
-    member: &BaseConsumer,
+pub(crate) fn committed_offsets<C: ConsumerContext>(
+    member: &BaseConsumer<C>,
     list: &TopicPartitionList,
 ) -> Result<TopicPartitionList, BusError> {
     use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
