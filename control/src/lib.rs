@@ -40,6 +40,7 @@ use crate::{
         forward::{Forwarder, follow_leader},
         leadership::Leadership,
         resealing::reseal_endpoints,
+        secret_expiry::remove_expired_secrets,
     },
     metrics::ControlMetrics,
     rules::{ApiRules, EndpointRules, LinkRules},
@@ -150,6 +151,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let patience = Duration::from_secs(config.disable_failing_after_s);
     let health = judge_endpoints(Arc::clone(&leadership), reports, patience);
     let resealing = reseal_endpoints(Arc::clone(&leadership), Arc::clone(&vault), metrics.clone());
+    let secret_expiry = remove_expired_secrets(Arc::clone(&leadership));
     let producer = bus.producer("control", Duration::ZERO, PRODUCE_TIMEOUT)?;
     let api = Api {
         leadership: Arc::clone(&leadership),
@@ -182,6 +184,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         let exhaustion = tokio::spawn(exhaustion);
         let health = tokio::spawn(health);
         let resealing = tokio::spawn(resealing);
+        let secret_expiry = tokio::spawn(secret_expiry);
         let api = Arc::new(api);
         let routes = routes::routes(Arc::clone(&api));
         let open = api.metrics.connections.clone();
@@ -203,6 +206,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         exhaustion.abort();
         health.abort();
         resealing.abort();
+        secret_expiry.abort();
         step_down.trigger();
         stood_down.wait().await;
         let producer = api.producer.clone();

@@ -15,7 +15,7 @@ use service::problem::{self, Kind, Problem};
 
 use crate::{
     api::{
-        auth, bulk,
+        attempts, auth, bulk,
         context::Api,
         conversions, domains, endpoints, event_types, idempotency, import, keys, links, people, qr, request, resource,
         stats::{self, Asked, SubjectKind},
@@ -61,7 +61,12 @@ fn keyed() -> Routes {
             .route("/v1/links/{id}/qr.png", get(qr::png))
             .route("/v1/links/upsert", put(bulk::upsert))
             .route("/v1/links/import", post(import::import));
-    let endpoints = resource::<Endpoint>().route("/v1/endpoints/{id}/test", post(endpoints::test));
+    let endpoints = resource::<Endpoint>()
+        .route("/v1/endpoints/{id}/test", post(endpoints::test))
+        .route("/v1/endpoints/{id}/rotate-secret", post(endpoints::rotate_secret))
+        .route("/v1/endpoints/{id}/pause", post(endpoints::pause))
+        .route("/v1/endpoints/{id}/resume", post(endpoints::resume))
+        .route("/v1/endpoints/{id}/attempts", get(attempts::list));
     let keys = resource::<Key>().route("/v1/keys/{id}/rotate", post(keys::rotate));
     let domains = resource::<Domain>().route("/v1/domains/{id}/verify", post(domains::verify));
     let people = Routes::default()

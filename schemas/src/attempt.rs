@@ -1,12 +1,14 @@
 //! An attempt of a delivery, as it is recorded.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{AttemptId, BatchId, EndpointId, EventId, EventName, Timestamp, WorkspaceId};
 
 /// The end of an attempt, which decides about the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "DeliveryOutcome")]
 pub enum Outcome {
     /// The receiver answered 2xx.
     Delivered,

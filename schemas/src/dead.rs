@@ -223,6 +223,7 @@ mod tests {
             due: Timestamp::now(),
             held_since: None,
             packing: None,
+            format: None,
             events: vec![event],
         };
         let mut dead = Some(Dead::of_delivery("why; its".to_owned(), Timestamp::now(), origin(), delivery));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EndpointId, EventId, EventName, Timestamp, WorkspaceId, batch::Packing};
+use crate::{EndpointId, EventId, EventName, Timestamp, WebhookFormat, WorkspaceId, batch::Packing};
 
 /// A delivery that waits for its next attempt: a record on `delay`. The events, their bytes
 /// and their order are frozen, so that every retry signs and sends the same bytes.
@@ -26,6 +26,10 @@ pub struct Delivery {
     /// was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<Packing>,
+    /// The format in which the events are sent; none while it is still open. A delivery that
+    /// was attempted without one was sent as it is, by an earlier version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<WebhookFormat>,
     /// The events, at least one; several are a batch.
     pub events: Vec<DeliveredEvent>,
 }
@@ -59,6 +63,8 @@ struct StoredDelivery {
     #[serde(default)]
     packing: Option<Packing>,
     #[serde(default)]
+    format: Option<WebhookFormat>,
+    #[serde(default)]
     events: Vec<DeliveredEvent>,
     event_id: Option<EventId>,
     event: Option<EventName>,
@@ -81,7 +87,18 @@ impl TryFrom<StoredDelivery> for Delivery {
     type Error = DeliveryError;
 
     fn try_from(stored: StoredDelivery) -> Result<Self, DeliveryError> {
-        let StoredDelivery { v, endpoint, workspace, attempt, due, held_since, mut packing, mut events, .. } = stored;
+        let StoredDelivery {
+            v,
+            endpoint,
+            workspace,
+            attempt,
+            due,
+            held_since,
+            mut packing,
+            mut format,
+            mut events,
+            ..
+        } = stored;
         if v > 2 {
             return Err(DeliveryError::Version(v));
         }
@@ -92,7 +109,10 @@ impl TryFrom<StoredDelivery> for Delivery {
             events.push(DeliveredEvent { id, name, body, traceparent: stored.traceparent });
             packing = (attempt > 1).then_some(Packing::Single);
         }
-        Ok(Self { v: 2, endpoint, workspace, attempt, due, held_since, packing, events })
+        if attempt > 1 {
+            format = format.or(Some(WebhookFormat::Clickhook));
+        }
+        Ok(Self { v: 2, endpoint, workspace, attempt, due, held_since, packing, format, events })
     }
 }
 
@@ -115,6 +135,7 @@ mod tests {
             due: Timestamp::from_millis(5),
             held_since: None,
             packing: Some(Packing::Single),
+            format: Some(WebhookFormat::Clickhook),
             events: vec![event],
         }
     }
@@ -136,7 +157,8 @@ mod tests {
             serde_json::from_str::<Delivery>(&text).unwrap()
         };
         assert_eq!(read(2), delivery());
-        assert_eq!(read(1), Delivery { attempt: 1, packing: None, ..delivery() }, "it was not sent yet");
+        let unsent = Delivery { attempt: 1, packing: None, format: None, ..delivery() };
+        assert_eq!(read(1), unsent, "it was not sent yet");
     }
 
     #[test]

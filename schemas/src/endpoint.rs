@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BatchLimits, EndpointId, EndpointStatus, EventName, Filters, RetrySchedule, Timestamp, WorkspaceId};
+use crate::{
+    BatchLimits, EndpointId, EndpointStatus, EventName, Filters, RetrySchedule, Timestamp, WebhookFormat, WorkspaceId,
+};
 
 /// A subscription of an endpoint to events: a name, `link.*`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -72,6 +74,15 @@ pub struct SealedSecret {
     pub sealed: String,
 }
 
+/// A secret that a rotation has replaced. It signs beside the newer ones for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiringSecret {
+    /// The secret (`whsec_…`), sealed as [`Endpoint::secret`] is.
+    pub secret: SealedSecret,
+    /// The time from which on the secret no longer signs.
+    pub expires_at: Timestamp,
+}
+
 /// The value of a header that the customer wants added, bound to its endpoint and name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -104,6 +115,16 @@ pub struct Endpoint {
     /// The limits of a batch; none where each webhook carries one event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchLimits>,
+    /// The format in which the endpoint gets events.
+    #[serde(default, skip_serializing_if = "WebhookFormat::is_default")]
+    pub format: WebhookFormat,
+    /// The most webhooks a second, over all processes together; none where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<u32>,
+    /// The most exchanges in flight at once, over all processes together; none where the
+    /// installation's limit is the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
     /// Headers that the customer wants added: they may hold secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, HeaderText>,
@@ -125,6 +146,9 @@ pub struct Endpoint {
     pub subscribed_at: Option<Timestamp>,
     /// The signing secret (`whsec_…`), sealed.
     pub secret: SealedSecret,
+    /// The secrets before it that still sign, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retiring_secrets: Vec<RetiringSecret>,
     /// The time at which the endpoint was created.
     pub created_at: Timestamp,
     /// The time of the last change.

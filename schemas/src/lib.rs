@@ -30,6 +30,7 @@ pub mod scheme;
 pub mod time;
 pub mod topics;
 pub mod usermap;
+pub mod webhook_format;
 pub mod workspace;
 
 pub use attempt::{Attempt, AttemptedEvent, Outcome};
@@ -56,4 +57,5 @@ pub use retry::{DelayTier, RetrySchedule};
 pub use scheme::AppSchemes;
 pub use time::Timestamp;
 pub use topics::{Topic, Topics};
+pub use webhook_format::WebhookFormat;
 pub use workspace::{Domain, Key, Scope, Workspace};

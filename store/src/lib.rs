@@ -5,12 +5,14 @@
 //! rows is inserted and looked for ([`Insertion`]), the clicks of conversions
 //! ([`Store::clicks_by_id`]) and the conversions that have none
 //! ([`Store::unattributed_conversions`]), the queries of the statistics
-//! and limits (`stats/`, [`Store::link_totals`], [`Store::conversions`]), how a
+//! and limits (`stats/`, [`Store::link_totals`], [`Store::conversions`]), the log of
+//! deliveries ([`Store::attempts`]), how a
 //! person's rows are deleted ([`Store::erase`]), and how many rows came from which records
 //! ([`Store::row_counts`]). It does not know Kafka:
 //! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
 //! counts as stored.
 
+mod attempts;
 mod click_record;
 mod clicks;
 mod config;
@@ -31,6 +33,7 @@ mod table;
 mod totals;
 mod unattributed;
 
+pub use attempts::{AttemptCursor, AttemptFilter, AttemptRow};
 pub use clicks::StoredClick;
 pub use config::{Store, StoreConfig};
 pub use conversions::{ConversionFilter, ConversionRow};

@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::Context;
 use clap::Subcommand;
+use schemas::{EventId, EventName};
 use serde_json::{Map, Value, json};
 
 use super::resource::{ListGetDelete, ResourceSpec, show};
 use crate::{
     api::{ApiArgs, Method},
-    output::Columns,
+    output::{self, Columns},
 };
 
 const FACTS: Columns<'static> = &[
@@ -23,10 +24,23 @@ const FACTS: Columns<'static> = &[
     ("events", "/events"),
     ("filters", "/filters"),
     ("batch", "/batch"),
+    ("format", "/format"),
     ("status", "/status"),
+    ("rate_limit", "/rate_limit"),
+    ("max_in_flight", "/max_in_flight"),
+    ("previous_expires_at", "/previous_expires_at"),
     ("secret", "/secret"),
 ];
-const ENDPOINTS: ResourceSpec = ResourceSpec { path: "/v1/endpoints", facts: FACTS, columns: FACTS.split_at(6).0 };
+const ATTEMPTS: Columns<'static> = &[
+    ("timestamp", "/timestamp"),
+    ("outcome", "/outcome"),
+    ("status", "/status"),
+    ("attempt", "/attempt"),
+    ("event", "/event"),
+    ("event_id", "/event_id"),
+    ("error", "/error"),
+];
+const ENDPOINTS: ResourceSpec = ResourceSpec { path: "/v1/endpoints", facts: FACTS, columns: FACTS.split_at(7).0 };
 
 /// The subcommands of `clickhook endpoints`.
 #[derive(Debug, Subcommand)]
@@ -36,7 +50,8 @@ pub(crate) enum EndpointsCommand {
   clickhook endpoints create --url http://127.0.0.1:9000/ --events link.clicked
   clickhook endpoints create --url https://example.com/hook --events 'link.*' --filter country=DE --filter country=AT
   clickhook endpoints create --url https://example.com/hook --events '*' --filter bot=true --filter bot=false
-  clickhook endpoints create --url https://example.com/hook --batch-events 500 --batch-wait-ms 2000")]
+  clickhook endpoints create --url https://example.com/hook --batch-events 500 --batch-wait-ms 2000
+  clickhook endpoints create --url https://hooks.slack.com/services/… --format slack --rate-limit 1 --batch-wait-ms 5000")]
     Create {
         /// Where webhooks are sent to.
         #[arg(long)]
@@ -50,10 +65,10 @@ pub(crate) enum EndpointsCommand {
         filters: Vec<(String, String)>,
         #[command(flatten)]
         batch: BatchArgs,
-        /// Write the secret to this file (readable by its owner alone) instead of
-        /// showing it.
-        #[arg(long, value_name = "FILE")]
-        secret_file: Option<PathBuf>,
+        #[command(flatten)]
+        delivery: DeliveryArgs,
+        #[command(flatten)]
+        secret: NewSecretArgs,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -70,6 +85,58 @@ pub(crate) enum EndpointsCommand {
         /// Send each event alone.
         #[arg(long, conflicts_with_all = ["max_events", "max_wait_ms", "max_bytes"])]
         off: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Change the format of an endpoint's webhooks, or its limits.
+    #[command(after_help = r"Examples:
+  clickhook endpoints update ep_… --format cloudevents
+  clickhook endpoints update ep_… --rate-limit 20 --max-in-flight none")]
+    Update {
+        /// Its id (`ep_…`).
+        id: String,
+        #[command(flatten)]
+        delivery: DeliveryArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Replace the signing secret of an endpoint; the new one is shown this once, and the one
+    /// before goes on signing for a while.
+    #[command(after_help = r"Examples:
+  clickhook endpoints rotate-secret ep_…
+  clickhook endpoints rotate-secret ep_… --overlap-s 3600 --secret-file new.secret
+  clickhook endpoints rotate-secret ep_… --overlap-s 0          # the old one has leaked
+  clickhook endpoints rotate-secret ep_… --secret-from our.secret")]
+    RotateSecret {
+        /// Its id (`ep_…`).
+        id: String,
+        /// The seconds for which the previous secret signs as well; a day by default.
+        #[arg(long, value_name = "SECONDS")]
+        overlap_s: Option<u32>,
+        #[command(flatten)]
+        secret: NewSecretArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// List the attempts to deliver to an endpoint, the last first.
+    #[command(after_help = r"Examples:
+  clickhook endpoints attempts ep_… --outcome dead
+  clickhook endpoints attempts ep_… --event-id evt_… --json")]
+    Attempts {
+        /// Its id (`ep_…`).
+        id: String,
+        /// Only attempts with this outcome.
+        #[arg(long, value_parser = ["delivered", "retrying", "dead", "skipped"])]
+        outcome: Option<String>,
+        /// Only attempts of this type of events.
+        #[arg(long)]
+        event: Option<EventName>,
+        /// Only attempts of this event (`evt_…`).
+        #[arg(long)]
+        event_id: Option<EventId>,
+        /// The most attempts to list (1 to 200).
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -110,6 +177,79 @@ pub(crate) struct BatchArgs {
     max_bytes: Option<u32>,
 }
 
+/// The format and the limits of an endpoint's webhooks.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DeliveryArgs {
+    /// The format of the webhooks.
+    #[arg(long, value_parser = ["clickhook", "flat", "cloudevents", "slack"])]
+    format: Option<String>,
+    /// The most webhooks a second (1 to 10000), or `none`.
+    #[arg(long, value_name = "N", value_parser = limit)]
+    rate_limit: Option<Value>,
+    /// The most webhooks that wait for an answer at once (1 to 1000), or `none`.
+    #[arg(long, value_name = "N", value_parser = limit)]
+    max_in_flight: Option<Value>,
+}
+
+impl DeliveryArgs {
+    /// Adds what was given to the body of a request.
+    fn add_to(self, body: &mut Value) {
+        let given = [
+            ("format", self.format.map(Value::from)),
+            ("rate_limit", self.rate_limit),
+            ("max_in_flight", self.max_in_flight),
+        ];
+        for (name, value) in given {
+            if let Some(value) = value {
+                body[name] = value;
+            }
+        }
+    }
+}
+
+fn limit(text: &str) -> Result<Value, String> {
+    match text {
+        "none" => Ok(Value::Null),
+        _ => text.parse::<u32>().map(Value::from).map_err(|_| format!("`{text}` is neither a number nor `none`")),
+    }
+}
+
+/// The source of a new secret, and the place where it is kept.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct NewSecretArgs {
+    /// Write the secret to this file (readable by its owner alone) instead of
+    /// showing it.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// Use the secret in this file (`whsec_` and base64) instead of a new one.
+    #[arg(long, value_name = "FILE", conflicts_with = "secret_file")]
+    secret_from: Option<PathBuf>,
+}
+
+impl NewSecretArgs {
+    /// Posts `body`, with the secret that was brought along, and keeps the secret of the answer.
+    fn post(self, api: &ApiArgs, path: &str, mut body: Value) -> anyhow::Result<Value> {
+        if let Some(path) = &self.secret_from {
+            let text = fs::read_to_string(path).with_context(|| format!("read the secret from {}", path.display()))?;
+            body["secret"] = text.trim().into();
+        }
+        // The file is opened first: the secret is shown only once.
+        let file = self.secret_file.map(|path| open_secret(&path).map(|file| (path, file))).transpose()?;
+        let mut endpoint: Value = api.client()?.call(Method::Post, path, Some(&body))?;
+        if let Some((path, mut file)) = file {
+            let secret = endpoint["secret"].take();
+            let secret = secret.as_str().unwrap_or_default();
+            if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{secret}")) {
+                eprintln!("The secret could not be written to {} ({error}). It is {secret}", path.display());
+            }
+        } else if self.secret_from.is_some() {
+            // The caller knows it.
+            endpoint["secret"].take();
+        }
+        Ok(endpoint)
+    }
+}
+
 impl BatchArgs {
     /// Returns the limits that were given, or none.
     fn to_json(self) -> Option<Value> {
@@ -129,7 +269,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Runs `clickhook endpoints …`.
 pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
     let (api, endpoint): (ApiArgs, Value) = match command {
-        EndpointsCommand::Create { url, events, filters, batch, secret_file, api } => {
+        EndpointsCommand::Create { url, events, filters, batch, delivery, secret, api } => {
             let mut grouped = Map::new();
             for (key, value) in filters {
                 if let Value::Array(values) = grouped.entry(key).or_insert_with(|| json!([])) {
@@ -140,42 +280,61 @@ pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
             if let Some(limits) = batch.to_json() {
                 body["batch"] = limits;
             }
-            // The file is opened first: the secret is shown only once, when the endpoint is created.
-            let file = secret_file.map(|path| open_secret(&path).map(|file| (path, file))).transpose()?;
-            let mut endpoint: Value = api.client()?.call(Method::Post, "/v1/endpoints", Some(&body))?;
-            if let Some((path, mut file)) = file {
-                let secret = endpoint["secret"].take();
-                let secret = secret.as_str().unwrap_or_default();
-                if let Err(error) = writeln!(file, "{secret}") {
-                    eprintln!("The secret could not be written to {} ({error}). It is {secret}", path.display());
-                }
-            }
+            delivery.add_to(&mut body);
+            let endpoint = secret.post(&api, "/v1/endpoints", body)?;
             (api, endpoint)
         }
         EndpointsCommand::Batch { id, batch, off, api } => {
             let limits = if off { Value::Null } else { batch.to_json().unwrap_or_else(|| json!({})) };
             (api.clone(), patch(&api, &id, &json!({"batch": limits}))?)
         }
-        EndpointsCommand::Pause { id, api } => (api.clone(), status(&api, &id, "paused")?),
-        EndpointsCommand::Resume { id, api } => (api.clone(), status(&api, &id, "active")?),
+        EndpointsCommand::Update { id, delivery, api } => {
+            let mut changes = json!({});
+            delivery.add_to(&mut changes);
+            (api.clone(), patch(&api, &id, &changes)?)
+        }
+        EndpointsCommand::RotateSecret { id, overlap_s, secret, api } => {
+            let body = overlap_s.map_or_else(|| json!({}), |overlap_s| json!({"overlap_s": overlap_s}));
+            let endpoint = secret.post(&api, &format!("/v1/endpoints/{id}/rotate-secret"), body)?;
+            (api, endpoint)
+        }
+        EndpointsCommand::Attempts { id, outcome, event, event_id, limit, api } => {
+            let mut path = format!("/v1/endpoints/{id}/attempts?limit={limit}");
+            let event = event.map(|event| event.to_string());
+            let event_id = event_id.map(|id| id.to_string());
+            for (name, value) in [("outcome", outcome), ("event", event), ("event_id", event_id)] {
+                if let Some(value) = value {
+                    path.push_str(&format!("&{name}={value}"));
+                }
+            }
+            let page: Value = api.client()?.call(Method::Get, &path, None)?;
+            if api.json {
+                output::json(&page["data"]);
+            } else {
+                output::table(page["data"].as_array().map_or(&[], Vec::as_slice), ATTEMPTS);
+            }
+            return Ok(());
+        }
+        EndpointsCommand::Pause { id, api } => (api.clone(), act(&api, &id, "pause")?),
+        EndpointsCommand::Resume { id, api } => (api.clone(), act(&api, &id, "resume")?),
         EndpointsCommand::Stored(command) => return command.run(&ENDPOINTS),
     };
     show(&api, &endpoint, FACTS);
     Ok(())
 }
 
-fn status(api: &ApiArgs, id: &str, status: &str) -> anyhow::Result<Value> {
-    patch(api, id, &json!({"status": status}))
+fn act(api: &ApiArgs, id: &str, action: &str) -> anyhow::Result<Value> {
+    api.client()?.call(Method::Post, &format!("/v1/endpoints/{id}/{action}"), None)
 }
 
 fn patch(api: &ApiArgs, id: &str, changes: &Value) -> anyhow::Result<Value> {
     api.client()?.call(Method::Patch, &format!("/v1/endpoints/{id}"), Some(changes))
 }
 
-/// Opens a file that only its owner can read.
+/// Opens a file that only its owner can read. A secret that is in it stays until the new one is known.
 fn open_secret(path: &Path) -> anyhow::Result<fs::File> {
     let open = || -> io::Result<fs::File> {
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
         // A file that existed before may be readable by others.
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         Ok(file)

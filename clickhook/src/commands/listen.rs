@@ -118,10 +118,10 @@ pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<()> {
 }
 
 fn how(secret: &SecretArgs) -> String {
-    match (secret.file(), secret.signer()) {
-        (Some(path), Ok(None)) => format!("(verifies once {} is there)", path.display()),
-        (None, Ok(None)) => "(verifies nothing: give --secret-file or --secret)".to_owned(),
-        (_, Ok(Some(_))) => "(verifies both signatures)".to_owned(),
+    match (secret.file(), secret.signers()) {
+        (Some(path), Ok(none)) if none.is_empty() => format!("(verifies once {} is there)", path.display()),
+        (None, Ok(none)) if none.is_empty() => "(verifies nothing: give --secret-file or --secret)".to_owned(),
+        (_, Ok(_)) => "(verifies both signatures)".to_owned(),
         (_, Err(error)) => format!("(verifies nothing yet: {error:#})"),
     }
 }
@@ -148,12 +148,12 @@ async fn receive(State(listener): State<Arc<Listener>>, request: Request<Body>) 
 
 impl Listener {
     fn verify(&self, headers: &HeaderMap, body: &[u8]) -> SignatureCheck {
-        match self.args.secret.signer() {
-            Ok(Some(signer)) => match verify(&signer, headers, body, Age::At(Timestamp::now())) {
+        match self.args.secret.signers() {
+            Ok(none) if none.is_empty() => SignatureCheck::Unverified("no secret to verify it with".to_owned()),
+            Ok(signers) => match verify(&signers, headers, body, Age::At(Timestamp::now())) {
                 Ok(()) => SignatureCheck::Verified,
                 Err(fault) => SignatureCheck::Wrong(fault.to_string()),
             },
-            Ok(None) => SignatureCheck::Unverified("no secret to verify it with".to_owned()),
             Err(error) => SignatureCheck::Unverified(format!("{error:#}")),
         }
     }
@@ -187,10 +187,13 @@ fn as_line(verdict: &SignatureCheck, headers: &HeaderMap, body: &[u8]) -> String
     match (&batch, serde_json::from_slice::<Event<'_>>(body)) {
         (Some(events), _) => parts.push(format!("batch of {}", events.len())),
         (None, Ok(event)) => parts.extend(facts(&event)),
-        (None, Err(_)) => {
-            parts.push(text(headers, EVENT).unwrap_or("no event's name").to_owned());
-            parts.push(format!("a body of {} bytes that is no event", body.len()));
-        }
+        (None, Err(_)) => match other_format(body) {
+            Some(told) => parts.push(told),
+            None => {
+                parts.push(text(headers, EVENT).unwrap_or("no event's name").to_owned());
+                parts.push(format!("a body of {} bytes that is no event", body.len()));
+            }
+        },
     }
     parts.extend(text(headers, ATTEMPT).map(|attempt| format!("attempt {attempt}")));
     parts.push(match verdict {
@@ -203,7 +206,7 @@ fn as_line(verdict: &SignatureCheck, headers: &HeaderMap, body: &[u8]) -> String
         line.push_str("\n    ");
         match serde_json::from_str::<Event<'_>>(event.get()) {
             Ok(event) => line.push_str(&facts(&event).join("  ")),
-            Err(_) => line.push_str("no event"),
+            Err(_) => line.push_str(&other_format(event.get().as_bytes()).unwrap_or_else(|| "no event".to_owned())),
         }
     }
     // Text from outside must not steer the terminal.
@@ -222,6 +225,21 @@ fn facts(event: &Event<'_>) -> Vec<String> {
         parts.extend(click.bot.then(|| "bot".to_owned()));
     }
     parts
+}
+
+/// Returns what an event in another format than its own tells.
+fn other_format(body: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+    if let Some(text) = value["text"].as_str() {
+        return Some(text.replace('\n', "\n    "));
+    }
+    let data = value.get("data")?;
+    if let Ok(event) = serde_json::from_str::<Event<'_>>(&data.to_string()) {
+        return Some(facts(&event).join("  "));
+    }
+    let told = [value.get("event"), data.get("short_url"), data.get("message")];
+    let told: Vec<&str> = told.into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
+    (!told.is_empty()).then(|| told.join("  "))
 }
 
 fn as_json(verdict: &SignatureCheck, headers: &HeaderMap, body: &[u8]) -> String {
@@ -282,6 +300,18 @@ mod tests {
         assert_eq!(lines[1], "    link.clicked  https://go.acme.co/sale  US mobile Safari instagram");
         assert_eq!(lines[2], "    webhook.test  This is a test. Your endpoint works.");
         assert_eq!(lines[3], "    no event");
+    }
+
+    #[test]
+    fn events_of_other_formats_are_told_as_well() {
+        let told = |body: &str| as_line(&SignatureCheck::Verified, &HeaderMap::new(), body.as_bytes());
+        let event = String::from_utf8(body(EventName::LinkClicked)).unwrap();
+        let cloudevent = format!(r#"{{"specversion":"1.0","id":"evt_1","type":"link.clicked","data":{event}}}"#);
+        assert!(told(&cloudevent).contains("https://go.acme.co/sale  US mobile"), "{}", told(&cloudevent));
+        assert!(told(&format!("[{cloudevent}]")).contains("\n    link.clicked  https://go.acme.co/sale"));
+        let flat = r#"{"event":"link.clicked","data":{"short_url":"https://go.acme.co/sale"}}"#;
+        assert!(told(flat).contains("link.clicked  https://go.acme.co/sale"), "{}", told(flat));
+        assert!(told(r#"{"text":"Someone followed it"}"#).contains("Someone followed it"));
     }
 
     #[test]

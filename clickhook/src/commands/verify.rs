@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use dispatcher::webhook::{
     sign::Signer,
@@ -24,6 +24,7 @@ use service::secret::Secret;
 Examples:
   clickhook verify --body body.json --headers headers.txt --secret-file listen.secret
   clickhook verify --body body.json --headers headers.txt --secret whsec_… --ignore-age
+  clickhook verify --body body.json --headers headers.txt --secret whsec_… --secret whsec_…
 
 The file with the headers has a `name: value` a line, as curl and most servers print
 them, or is JSON: an object as in the lines of `clickhook listen --json`, with a text or a
@@ -42,15 +43,15 @@ pub(crate) struct VerifyArgs {
     ignore_age: bool,
 }
 
-/// The arguments that give a tool an endpoint's secret.
+/// The arguments that give a tool an endpoint's secrets: several during a rotation.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SecretArgs {
-    /// The endpoint's secret (`whsec_…`). Other users of this machine can see
-    /// it: prefer the variable or a file.
-    #[arg(long, value_name = "SECRET", env = "CLICKHOOK_ENDPOINT_SECRET", hide_env_values = true, value_parser = secret)]
-    secret: Option<Secret>,
+    /// The endpoint's secret (`whsec_…`); several are given one by one, or with commas
+    /// between. Other users of this machine can see it: prefer the variable or a file.
+    #[arg(long, value_name = "SECRET", env = "CLICKHOOK_ENDPOINT_SECRET", hide_env_values = true, value_delimiter = ',', value_parser = secret)]
+    secret: Vec<Secret>,
     /// A file with the secret, as `clickhook endpoints create --secret-file`
-    /// writes it; it beats the other two.
+    /// writes it, or with several, one a line; it beats the other two.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
@@ -66,21 +67,24 @@ impl SecretArgs {
         self.secret_file.as_deref()
     }
 
-    /// Returns the signer of the secret; `None` if none was given, or its file does
+    /// Returns the signers of the secrets; none if no secret was given, or the file does
     /// not exist (yet).
-    pub(crate) fn signer(&self) -> anyhow::Result<Option<Signer>> {
+    pub(crate) fn signers(&self) -> anyhow::Result<Vec<Signer>> {
         // A file was named on purpose; a variable may be left over.
         if let Some(path) = &self.secret_file {
             return match fs::read_to_string(path) {
                 Ok(text) => {
-                    let secret = Secret::new(text.trim().to_owned());
-                    Signer::new(&secret).map(Some).with_context(|| format!("what is in {} is", path.display()))
+                    let lines = text.split_whitespace().map(|line| Signer::new(&Secret::new(line.to_owned())));
+                    let signers: Vec<Signer> =
+                        lines.collect::<Result<_, _>>().with_context(|| format!("what is in {} is", path.display()))?;
+                    ensure!(!signers.is_empty(), "{} is empty: it should hold the endpoint's secret", path.display());
+                    Ok(signers)
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
                 Err(error) => Err(error).with_context(|| format!("read the secret from {}", path.display())),
             };
         }
-        Ok(self.secret.as_ref().map(Signer::new).transpose()?)
+        Ok(self.secret.iter().map(Signer::new).collect::<Result<_, _>>()?)
     }
 }
 
@@ -94,16 +98,17 @@ pub(crate) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let name = headers.display().to_string();
     let read = fs::read(headers).map_err(Into::into).and_then(|bytes| parse(&text(&bytes)?));
     let headers = read.with_context(|| format!("read the headers from {name}"))?;
-    let Some(signer) = secret.signer()? else {
+    let signers = secret.signers()?;
+    if signers.is_empty() {
         match secret.file() {
             Some(path) => bail!("there is no file {}: it should hold the endpoint's secret", path.display()),
             None => bail!("no secret: give --secret-file, --secret or CLICKHOOK_ENDPOINT_SECRET"),
         }
-    };
+    }
     let age = if ignore_age { Age::Ignored } else { Age::At(Timestamp::now()) };
-    Ok(match verify(&signer, &headers, &body, age) {
+    Ok(match verify(&signers, &headers, &body, age) {
         Ok(()) => {
-            say!("verified ✓  both signatures are right");
+            say!("verified ✓  the signatures are right");
             ExitCode::SUCCESS
         }
         Err(fault) => {
@@ -261,6 +266,8 @@ mod tests {
         let old = signed(&secret, 1_614_265_330);
         assert!(!verified(BODY, &old, &line, &[]));
         assert!(verified(BODY, &old, &line, &["--ignore-age"]));
+        let both = format!("{}\n{}\n", mint().expose(), secret.expose());
+        assert!(verified(BODY, &headers, &both, &[]), "one of two secrets");
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! `POST /v1/endpoints/{id}/test`: a sample event for one endpoint.
+//! The actions on an endpoint: a sample event, a new secret, a pause and its end.
 
 use std::sync::Arc;
 
 use axum::{
     Extension,
     extract::{Path, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use schemars::JsonSchema;
@@ -17,12 +17,18 @@ use crate::{
     api::{
         context::Api,
         idempotency::{ChangeAnswer, Idempotent},
-        request::OptionalJsonBody,
-        resource::find,
+        request::{OptionalJsonBody, if_match},
+        resource::{find, version_answer},
     },
     caller::Caller,
-    kinds::endpoint::sample_event,
-    state::draft::{Draft, serialise},
+    kinds::{
+        endpoint::{EndpointPatch, RequestedStatus, SecretRotation, sample_event},
+        resource::Resource,
+    },
+    state::{
+        draft::{Draft, serialise},
+        entity::parse_id,
+    },
 };
 
 /// The sample to be sent.
@@ -78,4 +84,71 @@ pub(crate) async fn test(
         Ok(answer)
     };
     idempotent.write(&api, change).await
+}
+
+/// Replaces an endpoint's secret; the previous one signs as well for a while.
+pub(crate) async fn rotate_secret(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(idempotent): Extension<Idempotent>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    OptionalJsonBody(rotation): OptionalJsonBody<SecretRotation>,
+) -> Result<Response, Problem> {
+    let id = parse_id::<Endpoint>(&text)?;
+    let expected = if_match(&headers)?;
+    let rotation = rotation.unwrap_or_default();
+    let secret = rotation.new_secret();
+    let vault = Arc::clone(&api.vault);
+    let uses = Arc::clone(&api.leader()?.uses);
+    let change = move |draft: &mut Draft<'_>| {
+        let endpoint = draft.update::<Endpoint>(&caller.workspace, &id, expected, |endpoint, at| {
+            rotation.apply(endpoint, &secret, &vault, at)
+        })?;
+        version_answer(StatusCode::OK, &*endpoint, &endpoint.view(&uses, Some(secret.expose())))
+    };
+    idempotent.write(&api, change).await
+}
+
+/// Stops deliveries to an endpoint: they are held.
+pub(crate) async fn pause(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(idempotent): Extension<Idempotent>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    set_status(&api, caller, idempotent, &text, &headers, RequestedStatus::Paused).await
+}
+
+/// Delivers to a paused or disabled endpoint again.
+pub(crate) async fn resume(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(idempotent): Extension<Idempotent>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    set_status(&api, caller, idempotent, &text, &headers, RequestedStatus::Active).await
+}
+
+async fn set_status(
+    api: &Api,
+    caller: Caller,
+    idempotent: Idempotent,
+    id: &str,
+    headers: &HeaderMap,
+    status: RequestedStatus,
+) -> Result<Response, Problem> {
+    let id = parse_id::<Endpoint>(id)?;
+    let expected = if_match(headers)?;
+    let rules = Arc::clone(&api.rules);
+    let uses = Arc::clone(&api.leader()?.uses);
+    let change = move |draft: &mut Draft<'_>| {
+        let endpoint = draft.update::<Endpoint>(&caller.workspace, &id, expected, |endpoint, at| {
+            endpoint.patched(EndpointPatch::status(status), &caller, &rules, at)
+        })?;
+        version_answer(StatusCode::OK, &*endpoint, &endpoint.view(&uses, None))
+    };
+    idempotent.write(api, change).await
 }

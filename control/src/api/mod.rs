@@ -2,6 +2,7 @@
 //! answers; the rules are in `kinds/`, and `state/` decides about a change. `routes.rs` says which path has which
 //! handler.
 
+pub(crate) mod attempts;
 pub(crate) mod auth;
 pub(crate) mod bulk;
 pub(crate) mod context;

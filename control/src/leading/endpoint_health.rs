@@ -214,7 +214,7 @@ async fn write(
 mod tests {
     use std::collections::BTreeMap;
 
-    use schemas::{SealedSecret, WorkspaceId};
+    use schemas::{SealedSecret, WebhookFormat, WorkspaceId};
 
     use super::*;
 
@@ -235,12 +235,16 @@ mod tests {
             retry_schedule: schemas::RetrySchedule::default(),
             headers: BTreeMap::new(),
             batch: None,
+            format: WebhookFormat::default(),
+            rate_limit: None,
+            max_in_flight: None,
             status: EndpointStatus::Active,
             status_reason: None,
             failing_since: None,
             enabled_at: None,
             subscribed_at: None,
             secret: SealedSecret { key: String::new(), nonce: String::new(), sealed: String::new() },
+            retiring_secrets: Vec::new(),
             created_at: at(0),
             updated_at: at(0),
             revision: 1,

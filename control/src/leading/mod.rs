@@ -8,4 +8,5 @@ pub(crate) mod forward;
 mod installation;
 pub(crate) mod leadership;
 pub(crate) mod resealing;
+pub(crate) mod secret_expiry;
 pub(crate) mod writer;

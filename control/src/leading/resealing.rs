@@ -78,7 +78,8 @@ fn is_outdated(endpoint: &Endpoint, vault: &Vault) -> bool {
         HeaderText::Sealed(sealed) => vault.is_current(sealed),
         HeaderText::Clear(_) => false,
     };
-    !vault.is_current(&endpoint.secret) || !endpoint.headers.values().all(header_is_current)
+    let mut secrets = endpoint.retiring_secrets.iter().map(|retiring| &retiring.secret).chain([&endpoint.secret]);
+    !secrets.all(|secret| vault.is_current(secret)) || !endpoint.headers.values().all(header_is_current)
 }
 
 /// Returns the endpoint with its secrets sealed under the key that seals now.
@@ -88,6 +89,9 @@ fn resealed(endpoint: &Endpoint, vault: &Vault) -> Result<Endpoint, VaultError> 
     };
     let mut new = endpoint.clone();
     new.secret = reseal(&endpoint.id.to_string(), &endpoint.secret)?;
+    for retiring in &mut new.retiring_secrets {
+        retiring.secret = reseal(&endpoint.id.to_string(), &retiring.secret)?;
+    }
     for (name, text) in &mut new.headers {
         let context = Endpoint::header_context(endpoint.id, name);
         *text = HeaderText::Sealed(match text {

@@ -6,6 +6,7 @@
 
 mod conversions;
 mod document;
+mod endpoints;
 mod links;
 mod operation;
 mod paths;

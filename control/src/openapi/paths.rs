@@ -6,12 +6,7 @@ use serde_json::{Value, json};
 use service::problem::Kind;
 
 use crate::{
-    api::{
-        endpoints::{SampleRequest, SentSample},
-        event_types::EventType,
-        request::PageQuery,
-        resource::Listed,
-    },
+    api::{event_types::EventType, request::PageQuery, resource::Listed},
     kinds::{
         domain::Verification,
         key::{KeyView, Rotation},
@@ -20,7 +15,7 @@ use crate::{
     openapi::{
         conversions,
         document::Document,
-        links,
+        endpoints, links,
         operation::{Header, Operation},
         stats,
     },
@@ -45,7 +40,15 @@ pub(super) fn describe(document: &mut Document) {
         },
     );
     links::describe(document);
-    endpoints(document);
+    kind::<Endpoint>(
+        document,
+        &Examples {
+            tag: "Endpoints",
+            new: json!({"url": "https://hooks.example.com/clicks", "events": ["link.*"], "filters": {"country": ["US", "DE"]}}),
+            patch: json!({"status": "paused"}),
+        },
+    );
+    endpoints::describe(document);
     kind::<Workspace>(
         document,
         &Examples {
@@ -79,30 +82,6 @@ fn process(document: &mut Document) {
         .tag("Operation")
         .open()
         .answers::<Value>(200, "The description, as OpenAPI 3.1", &[])
-        .done();
-}
-
-fn endpoints(document: &mut Document) {
-    let url = "https://hooks.example.com/clicks";
-    kind::<Endpoint>(
-        document,
-        &Examples {
-            tag: "Endpoints",
-            new: json!({"url": url, "events": ["link.*"], "filters": {"country": ["US", "DE"]}}),
-            patch: json!({"status": "paused"}),
-        },
-    );
-    Operation::new(document, "post", "/v1/endpoints/{id}/test", "testEndpoint", "Send a sample event to an endpoint")
-        .tag("Endpoints")
-        .describe(
-            "Makes a real, signed delivery of a sample to this endpoint alone. The event type is the requested one, or \
-             `webhook.test`.",
-        )
-        .path::<schemas::EndpointId>("id")
-        .idempotent()
-        .optional_body::<SampleRequest>(&json!({"event": "link.clicked"}))
-        .answers::<SentSample>(202, "The event, which will be delivered", &[])
-        .refuses(&[Kind::NotFound, Kind::Conflict])
         .done();
 }
 

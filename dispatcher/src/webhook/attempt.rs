@@ -85,7 +85,9 @@ impl Attempts {
             Readiness::Paused => return self.outbox.hold(delivery).await,
             Readiness::Gone(why) => return self.outbox.skip(delivery, why),
         }
-        let delivery = InFlight { packing: Some(delivery.packing.unwrap_or_default()), ..delivery };
+        let packing = Some(delivery.packing.unwrap_or_default());
+        let format = Some(delivery.format.unwrap_or(recipient.format));
+        let delivery = InFlight { packing, format, ..delivery };
         let finished = self.exchange(&recipient, &delivery).await;
         self.metrics.exchange.observe(finished.took.as_secs_f64());
         let retries = RetryPolicy { schedule: recipient.retry_schedule, timing: self.timing };
@@ -121,13 +123,14 @@ impl Attempts {
     async fn exchange(&self, recipient: &Recipient, delivery: &InFlight) -> FinishedExchange {
         let started_at = Timestamp::now();
         let start = Instant::now();
-        let exchange = match &recipient.route {
-            Ok(route) => {
-                let request = WebhookRequest::new(delivery);
+        let prepared = recipient.route.as_ref().map_err(Clone::clone);
+        let prepared = prepared.and_then(|route| Ok((route, WebhookRequest::new(delivery)?)));
+        let exchange = match prepared {
+            Ok((route, request)) => {
                 let limits = ExchangeLimits::new(recipient.timeout, delivery.messages.len());
                 self.client.exchange(&route.target, || request.build(route, started_at), limits).await
             }
-            Err(reason) => Exchange::Failed(reason.clone()),
+            Err(reason) => Exchange::Failed(reason),
         };
         FinishedExchange { started_at, took: start.elapsed(), exchange }
     }

@@ -134,7 +134,7 @@ impl DelayReader {
 
 /// Returns the delivery of a record. A record has an event, or it could not be read.
 fn in_flight(delayed: Delivery, read_at: Timestamp, source: SourceRecord, claim: OffsetClaim) -> Option<InFlight> {
-    let Delivery { endpoint, workspace, attempt, held_since, packing, events, .. } = delayed;
+    let Delivery { endpoint, workspace, attempt, held_since, packing, format, events, .. } = delayed;
     let message = |event: DeliveredEvent| {
         Arc::new(Message {
             workspace: workspace.clone(),
@@ -149,5 +149,5 @@ fn in_flight(delayed: Delivery, read_at: Timestamp, source: SourceRecord, claim:
     let messages = OneOrMore::from_list(events.into_iter().map(message))?;
     // Without a form of their own, several events could not be told from a batch.
     let packing = if messages.len() > 1 { Some(Packing::Batch) } else { packing };
-    Some(InFlight { endpoint, messages, packing, attempt, held_since, claims: vec![claim] })
+    Some(InFlight { endpoint, messages, packing, format, attempt, held_since, claims: vec![claim] })
 }

@@ -8,7 +8,7 @@ use bus::Partition;
 use bytes::Bytes;
 use schemas::{
     Attempt, AttemptId, AttemptedEvent, BatchId, DeliveredEvent, Delivery, EndpointId, EventId, EventName, Outcome,
-    Packing, Timestamp, WorkspaceId,
+    Packing, Timestamp, WebhookFormat, WorkspaceId,
 };
 
 use super::{claims::OffsetClaim, lane::Waiting};
@@ -67,6 +67,8 @@ pub(super) struct InFlight {
     pub messages: OneOrMore<Arc<Message>>,
     /// The form in which the events are sent; none while a batch may still take them.
     pub packing: Option<Packing>,
+    /// The format in which the events are sent; none until the first attempt.
+    pub format: Option<WebhookFormat>,
     /// The number of the next attempt, from 1.
     pub attempt: u32,
     /// The time since which the delivery is held because its endpoint is paused.
@@ -107,8 +109,8 @@ impl InFlight {
     pub(super) fn only(&self, events: &HashSet<EventId>) -> Option<Self> {
         let messages = self.messages.iter().filter(|message| events.contains(&message.event_id));
         let messages = OneOrMore::from_list(messages.cloned())?;
-        let Self { endpoint, packing, attempt, held_since, .. } = *self;
-        Some(Self { endpoint, messages, packing, attempt, held_since, claims: Vec::new() })
+        let Self { endpoint, packing, format, attempt, held_since, .. } = *self;
+        Some(Self { endpoint, messages, packing, format, attempt, held_since, claims: Vec::new() })
     }
 
     /// Tells whether this process still delivers the records of the events, or one of them.
@@ -125,23 +127,18 @@ impl InFlight {
     /// Returns the record that keeps the delivery on Kafka, with attempt number
     /// `attempt` due at `due`.
     pub(super) fn to_record(&self, attempt: u32, due: Timestamp) -> Delivery {
-        self.record(attempt, due, self.packing, self.messages.iter())
+        Delivery { packing: self.packing, format: self.format, ..self.record(attempt, due, self.messages.iter()) }
     }
 
     /// Returns a record for each event, in no form yet: the event can be delivered again from
     /// it, whatever its endpoint wants then.
     pub(super) fn to_single_records(&self, due: Timestamp) -> impl Iterator<Item = (&Message, Delivery)> {
-        let record = move |message| self.record(self.attempt, due, None, std::iter::once(message));
+        let record = move |message| self.record(self.attempt, due, std::iter::once(message));
         self.messages.iter().map(move |message| (&**message, record(message)))
     }
 
-    fn record<'a>(
-        &self,
-        attempt: u32,
-        due: Timestamp,
-        packing: Option<Packing>,
-        messages: impl Iterator<Item = &'a Arc<Message>>,
-    ) -> Delivery {
+    /// Returns the record of events in no form yet.
+    fn record<'a>(&self, attempt: u32, due: Timestamp, messages: impl Iterator<Item = &'a Arc<Message>>) -> Delivery {
         let event = |message: &Arc<Message>| DeliveredEvent {
             id: message.event_id,
             name: message.event,
@@ -156,7 +153,8 @@ impl InFlight {
             attempt,
             due,
             held_since: self.held_since,
-            packing,
+            packing: None,
+            format: None,
             events: messages.map(event).collect(),
         }
     }

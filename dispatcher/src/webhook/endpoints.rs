@@ -7,21 +7,23 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bus::Change;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
 use parking_lot::{Mutex, RwLock};
 use schemas::{
-    Endpoint, EndpointId, EndpointStatus, Event, EventName, Filters, RetrySchedule, Timestamp, endpoint::HeaderText,
+    Endpoint, EndpointId, EndpointStatus, Event, EventName, Filters, RetrySchedule, Timestamp, WebhookFormat,
+    endpoint::HeaderText,
 };
-use service::{secret::Secret, vault::Vault};
+use service::vault::Vault;
 use tracing::error;
 
 use super::{
     delivery::InFlight,
     exchange::RequestTarget,
+    formats,
     health::{HealthSign, HealthTracker, Learned},
     lane::{Lane, LanePool, LaneSettings},
-    sign::Signer,
+    signers::Signers,
 };
 
 /// The reason for a skipped delivery whose endpoint does not exist, or no longer.
@@ -35,6 +37,8 @@ pub(super) struct Recipient {
     /// The time limit of one exchange.
     pub timeout: Duration,
     pub retry_schedule: RetrySchedule,
+    /// The format of deliveries that have none yet.
+    pub format: WebhookFormat,
     filters: Filters,
     events: Vec<EventName>,
     /// The constant part of its requests, or the reason why none can be made.
@@ -85,7 +89,7 @@ pub(super) enum Readiness {
 pub(super) struct Route {
     pub target: RequestTarget,
     pub headers: HeaderMap,
-    pub signer: Signer,
+    pub signers: Signers,
 }
 
 /// All endpoints.
@@ -136,7 +140,7 @@ impl Endpoints {
         if let Err(reason) = &route {
             error!(endpoint = %endpoint.id, reason, "endpoint unusable: its deliveries fail and are retried until it is corrected");
         }
-        let settings = LaneSettings { batch: endpoint.batch, ..self.lane_settings };
+        let settings = self.lane_settings.of(endpoint, formats::added_bytes(endpoint.format));
         let mut index = self.index.write();
         let known = index.by_id.get(&endpoint.id);
         let lane = match known {
@@ -155,6 +159,7 @@ impl Endpoints {
             status: endpoint.status,
             timeout: Duration::from_millis(u64::from(endpoint.timeout_ms.max(1))),
             retry_schedule: endpoint.retry_schedule,
+            format: endpoint.format,
             filters: endpoint.filters.clone(),
             events: EventName::ALL
                 .iter()
@@ -170,13 +175,8 @@ impl Endpoints {
     }
 
     fn route(&self, endpoint: &Endpoint) -> Result<Route, String> {
-        let secret = self
-            .vault
-            .open(&endpoint.id.to_string(), &endpoint.secret)
-            .map_err(|error| format!("its secret cannot be opened: {error}"))?;
-        let secret = String::from_utf8(secret.to_vec()).map_err(|_| "its secret is not text".to_owned())?;
-        let signer = Signer::new(&Secret::new(secret)).map_err(|error| format!("its secret is {error}"))?;
-        Ok(Route { target: RequestTarget::parse(&endpoint.url)?, headers: headers(endpoint, &self.vault)?, signer })
+        let signers = Signers::of(endpoint, &self.vault, Timestamp::now())?;
+        Ok(Route { target: RequestTarget::parse(&endpoint.url)?, headers: headers(endpoint, &self.vault)?, signers })
     }
 
     /// Returns the endpoint with this id.
@@ -227,7 +227,6 @@ fn headers(endpoint: &Endpoint, vault: &Vault) -> Result<HeaderMap, String> {
         headers.insert(name, value);
     }
     // Our own headers come last and replace a customer's.
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("clickhook/", env!("CARGO_PKG_VERSION"))));
     Ok(headers)
 }
@@ -270,6 +269,7 @@ mod tests {
         max_retry_after: Duration::from_secs(1),
         min_interval: Duration::ZERO,
         batch: None,
+        format_bytes: 0,
     };
 
     fn endpoints() -> Endpoints {
@@ -291,6 +291,9 @@ mod tests {
             timeout_ms: 5000,
             retry_schedule: RetrySchedule::default(),
             batch: None,
+            format: WebhookFormat::default(),
+            rate_limit: None,
+            max_in_flight: None,
             headers: [
                 ("x-team".to_owned(), HeaderText::Clear("growth".to_owned())),
                 ("user-agent".to_owned(), HeaderText::Clear("mine".to_owned())),
@@ -306,6 +309,7 @@ mod tests {
             enabled_at: None,
             subscribed_at: None,
             secret: vault().seal(&id.to_string(), service::secret::mint().expose().as_bytes()),
+            retiring_secrets: Vec::new(),
             created_at: AT,
             updated_at: AT,
             revision: 1,

@@ -101,6 +101,7 @@ impl EventReader {
             endpoint,
             messages: OneOrMore::one(Arc::clone(message)),
             packing: None,
+            format: None,
             attempt: 1,
             held_since: None,
             claims: vec![claim],

@@ -6,7 +6,8 @@
 //! admitted (`deliver.rs`) to its endpoint's lane, which says when it may begin
 //! or, where the endpoint wants batches, with which others (`lane/`, `worker.rs`). An attempt
 //! (`attempt.rs`) is one exchange over HTTP (`exchange/`), to an address that is allowed
-//! (`guard.rs`), with a body (`request.rs`) that is signed (`sign.rs`).
+//! (`guard.rs`), with a body (`request.rs`) in the endpoint's format (`formats/`) that is signed
+//! under each of its secrets (`signers.rs`, `sign.rs`).
 //! `outcome.rs` decides what follows from the exchange, `retry.rs` when, and `outbox.rs`
 //! writes it to
 //! Kafka. Offsets are committed by `readers.rs` once every claim below them is
@@ -23,6 +24,7 @@ mod endpoints;
 mod error;
 mod events;
 mod exchange;
+mod formats;
 pub mod guard;
 mod health;
 mod lane;
@@ -36,6 +38,7 @@ mod request;
 mod retry;
 mod sampling;
 pub mod sign;
+mod signers;
 pub mod verify;
 mod worker;
 

@@ -129,17 +129,21 @@ impl fmt::Display for Cause {
                 "the body is `[object Object]`: a parsed object was turned into text; verify the bytes as they came, before parsing"
             }
             Self::SecretOrBody => {
-                "most likely this is another endpoint's secret (each endpoint has its own, shown once when it is created); else the body was changed, as by parsing it and serializing it again"
+                "most likely this is another endpoint's secret (each endpoint has its own, shown once when it is created or rotated), or one that a rotation has replaced; else the body was changed, as by parsing it and serializing it again"
             }
         })
     }
 }
 
-/// Checks both signatures and the timestamp of a webhook.
+/// Checks both signatures and the timestamp of a webhook, under each of these secrets.
+///
+/// While a rotation overlaps, there are several Standard Webhooks signatures, and
+/// `X-Webhook-Signature` is that of the oldest secret: a receiver that knows only a newer one
+/// cannot check it, and need not.
 ///
 /// # Errors
 /// When a header is missing or wrong, with the likely cause.
-pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Result<(), VerifyError> {
+pub fn verify(signers: &[Signer], headers: &HeaderMap, body: &[u8], age: Age) -> Result<(), VerifyError> {
     let id = header(headers, ID)?;
     let timestamp = header(headers, TIMESTAMP)?;
     // Several lines with one name mean the same as one line.
@@ -154,7 +158,8 @@ pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Re
         given: shorten(timestamp),
         expected: "Unix seconds",
     })?;
-    if !signatures.split(' ').any(|signature| signature.starts_with(VERSION)) {
+    let count = signatures.split(' ').filter(|signature| signature.starts_with(VERSION)).count();
+    if count == 0 {
         return Err(VerifyError::Malformed {
             header: SIGNATURE,
             given: shorten(signatures),
@@ -162,21 +167,29 @@ pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Re
         });
     }
     let standard_right = |body: &[u8]| {
-        let expected = signer.standard_bytes(id, timestamp, body);
-        signatures
-            .split(' ')
-            .filter_map(|signature| BASE64_STANDARD.decode(signature.strip_prefix(VERSION)?).ok())
-            .any(|given| given.ct_eq(&expected).into())
+        let given = || {
+            let texts = signatures.split(' ').filter_map(|signature| signature.strip_prefix(VERSION));
+            texts.filter_map(|text| BASE64_STANDARD.decode(text).ok())
+        };
+        signers.iter().any(|signer| {
+            let expected = signer.standard_bytes(id, timestamp, body);
+            given().any(|given| given.ct_eq(&expected).into())
+        })
     };
     let simple_right = |body: &[u8]| {
-        hex::decode(simple).is_ok_and(|given| bool::from(given.ct_eq(signer.simple_bytes(body).as_slice())))
+        let Ok(given) = hex::decode(simple) else { return false };
+        signers.iter().any(|signer| bool::from(given.ct_eq(signer.simple_bytes(body).as_slice())))
+    };
+    let expected = |signature: &dyn Fn(&Signer) -> String| {
+        signers.first().map_or_else(String::new, |signer| shorten(&signature(signer)))
     };
     match (standard_right(body), simple_right(body)) {
         (true, true) => check_age(seconds, age),
+        (true, false) if count > 1 => check_age(seconds, age),
         (true, false) => Err(VerifyError::Mismatch {
             header: SIMPLE_SIGNATURE,
             got: shorten(simple),
-            expected: shorten(&signer.simple(body)),
+            expected: expected(&|signer| signer.simple(body)),
             cause: Cause::HeaderAltered,
         }),
         (false, simple) => {
@@ -185,7 +198,7 @@ pub fn verify(signer: &Signer, headers: &HeaderMap, body: &[u8], age: Age) -> Re
             Err(VerifyError::Mismatch {
                 header: SIGNATURE,
                 got: shorten(signatures),
-                expected: shorten(&signer.standard(id, seconds, body)),
+                expected: expected(&|signer| signer.standard(id, seconds, body)),
                 cause,
             })
         }
@@ -304,7 +317,7 @@ mod tests {
     }
 
     fn cause(headers: &HeaderMap, body: &str) -> Cause {
-        match verify(&signer(), headers, body.as_bytes(), Age::At(NOW)) {
+        match verify(&[signer()], headers, body.as_bytes(), Age::At(NOW)) {
             Err(VerifyError::Mismatch { cause, .. }) => cause,
             other => panic!("{other:?}"),
         }
@@ -315,7 +328,25 @@ mod tests {
         let mut headers = signed(BODY);
         let both = format!("v1,bm9wZQ== {}", headers[SIGNATURE].to_str().unwrap());
         headers.insert(SIGNATURE, both.parse().unwrap());
-        assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::At(NOW)), Ok(()));
+        assert_eq!(verify(&[signer()], &headers, BODY.as_bytes(), Age::At(NOW)), Ok(()));
+    }
+
+    #[test]
+    fn during_a_rotation_either_secret_verifies() {
+        let new = Signer::new(&secret::mint()).unwrap();
+        let mut headers = signed(BODY);
+        let both = format!(
+            "{} {}",
+            new.standard("evt_1", NOW.as_secs(), BODY.as_bytes()),
+            headers[SIGNATURE].to_str().unwrap()
+        );
+        headers.insert(SIGNATURE, both.parse().unwrap());
+        let verified = |signers: &[Signer]| verify(signers, &headers, BODY.as_bytes(), Age::At(NOW)).is_ok();
+        assert!(verified(&[signer()]), "the old one");
+        assert!(verified(std::slice::from_ref(&new)), "the new one");
+        assert!(verified(&[new, signer()]));
+        assert!(!verified(&[Signer::new(&secret::mint()).unwrap()]));
+        assert!(!verified(&[]));
     }
 
     #[test]
@@ -324,7 +355,7 @@ mod tests {
         let right = headers[SIGNATURE].clone();
         headers.insert(SIGNATURE, "v1,bm9wZQ==".parse().unwrap());
         headers.append(SIGNATURE, right);
-        assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::At(NOW)), Ok(()));
+        assert_eq!(verify(&[signer()], &headers, BODY.as_bytes(), Age::At(NOW)), Ok(()));
     }
 
     #[test]
@@ -346,12 +377,12 @@ mod tests {
         for name in [ID, TIMESTAMP, SIGNATURE, SIMPLE_SIGNATURE] {
             let mut headers = signed(BODY);
             headers.remove(name);
-            assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored), Err(VerifyError::Missing(name)));
+            assert_eq!(verify(&[signer()], &headers, BODY.as_bytes(), Age::Ignored), Err(VerifyError::Missing(name)));
         }
         for (name, value) in [(TIMESTAMP, "today"), (SIGNATURE, "sha256=ab")] {
             let mut headers = signed(BODY);
             headers.insert(name, value.parse().unwrap());
-            let fault = verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored).unwrap_err();
+            let fault = verify(&[signer()], &headers, BODY.as_bytes(), Age::Ignored).unwrap_err();
             assert!(matches!(fault, VerifyError::Malformed { header, .. } if header == name), "{fault}");
         }
     }
@@ -360,11 +391,11 @@ mod tests {
     fn age_counts_both_ways_unless_ignored() {
         let headers = signed(BODY);
         let at =
-            |ms| verify(&signer(), &headers, BODY.as_bytes(), Age::At(Timestamp::from_millis(NOW.as_millis() + ms)));
+            |ms| verify(&[signer()], &headers, BODY.as_bytes(), Age::At(Timestamp::from_millis(NOW.as_millis() + ms)));
         assert_eq!(at(300_000), Ok(()));
         assert!(at(302_000).unwrap_err().to_string().contains("in the past"));
         assert!(at(-302_000).unwrap_err().to_string().contains("in the future"));
-        assert_eq!(verify(&signer(), &headers, BODY.as_bytes(), Age::Ignored), Ok(()));
+        assert_eq!(verify(&[signer()], &headers, BODY.as_bytes(), Age::Ignored), Ok(()));
     }
 
     #[test]
@@ -381,7 +412,8 @@ mod tests {
         altered.insert(SIMPLE_SIGNATURE, "00".parse().unwrap());
         assert_eq!(cause(&altered, BODY), Cause::HeaderAltered);
         let other = Signer::new(&secret::mint()).unwrap();
-        let fault = verify(&other, &headers, BODY.as_bytes(), Age::At(NOW)).unwrap_err().to_string();
+        let fault =
+            verify(std::slice::from_ref(&other), &headers, BODY.as_bytes(), Age::At(NOW)).unwrap_err().to_string();
         assert!(fault.contains("another endpoint's secret"), "{fault}");
         assert!(!fault.contains(headers[SIGNATURE].to_str().unwrap()), "{fault}");
     }
@@ -390,12 +422,12 @@ mod tests {
         #[test]
         fn what_is_signed_verifies_and_what_is_altered_does_not(body in ".{0,200}", at in any::<prop::sample::Index>()) {
             let headers = signed(&body);
-            prop_assert_eq!(verify(&signer(), &headers, body.as_bytes(), Age::At(NOW)), Ok(()));
+            prop_assert_eq!(verify(&[signer()], &headers, body.as_bytes(), Age::At(NOW)), Ok(()));
             if !body.is_empty() {
                 let mut altered = body.into_bytes();
                 let at = at.index(altered.len());
                 altered[at] ^= 1;
-                prop_assert!(verify(&signer(), &headers, &altered, Age::At(NOW)).is_err());
+                prop_assert!(verify(&[signer()], &headers, &altered, Age::At(NOW)).is_err());
             }
         }
     }

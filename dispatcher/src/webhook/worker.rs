@@ -97,6 +97,7 @@ mod tests {
         max_retry_after: Duration::from_secs(60),
         min_interval: Duration::ZERO,
         batch: None,
+        format_bytes: 0,
     };
 
     fn lane(settings: LaneSettings) -> Lane<usize> {

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod batches;
+mod formats;
+mod limits;
 mod receiver;
 mod rig;
 
@@ -26,7 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn assert_verified(received: &Received, secret: &Secret) {
     let signer = Signer::new(secret).unwrap();
-    verify(&signer, &received.headers, &received.body, Age::At(Timestamp::now())).unwrap();
+    verify(&[signer], &received.headers, &received.body, Age::At(Timestamp::now())).unwrap();
 }
 
 /// Verifies a webhook with a receiver's few lines of another language.

@@ -1,6 +1,6 @@
 //! A receiver that keeps the requests it got, and answers as a test demands.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -18,6 +18,7 @@ pub(crate) struct Received {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    pub(crate) at: Instant,
 }
 
 impl Received {
@@ -87,7 +88,7 @@ async fn receive(
 ) -> Response {
     let reply = {
         let mut inner = inner.lock();
-        inner.received.push(Received { path: uri.path().to_owned(), headers, body: body.clone() });
+        inner.received.push(Received { path: uri.path().to_owned(), headers, body: body.clone(), at: Instant::now() });
         if inner.replies.len() > 1 { inner.replies.pop_front() } else { inner.replies.front().copied() }
     };
     match reply.unwrap_or(Reply::Status(200)) {

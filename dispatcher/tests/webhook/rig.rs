@@ -9,7 +9,7 @@ use bus::{
 use dispatcher::webhook::{self, Config};
 use schemas::{
     ClickId, Endpoint, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, RetrySchedule, Timestamp,
-    Topic, WorkspaceId, sample,
+    Topic, WebhookFormat, WorkspaceId, sample,
 };
 use serde::de::DeserializeOwned;
 use service::{
@@ -67,12 +67,16 @@ impl Rig {
             retry_schedule: RetrySchedule::first(2),
             headers: std::collections::BTreeMap::new(),
             batch: None,
+            format: WebhookFormat::default(),
+            rate_limit: None,
+            max_in_flight: None,
             status: EndpointStatus::Active,
             status_reason: None,
             failing_since: None,
             enabled_at: None,
             subscribed_at: None,
             secret: self.vault.seal(&id.to_string(), secret.expose().as_bytes()),
+            retiring_secrets: Vec::new(),
             created_at: now,
             updated_at: now,
             revision: 1,

@@ -1,15 +1,12 @@
 //! The fields of an endpoint that callers write, and the rules that they are checked against. The address is checked
 //! again when a connection is made.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use axum::http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use schemas::{
-    Endpoint, EndpointId, EndpointStatus, Filters, RetrySchedule, SealedSecret, Timestamp, WorkspaceId,
-    endpoint::{HeaderText, Subscription},
-    filter::FiltersPatch,
-    usermap::UserMap,
+    Endpoint, EndpointId, EndpointStatus, Filters, RetrySchedule, SealedSecret, Timestamp, WebhookFormat, WorkspaceId,
+    endpoint::Subscription, filter::FiltersPatch, usermap::UserMap,
 };
 use serde::Deserialize;
 use service::{
@@ -21,39 +18,23 @@ use url::Host;
 
 use crate::{
     check::{Checker, Patch},
-    kinds::endpoint::batch::{self, BatchPatch},
+    kinds::endpoint::{
+        batch::{self, BatchPatch},
+        headers::{HEADERS, check_header, check_header_names, patch_headers, seal},
+        secret::GivenSecret,
+    },
     rules::EndpointRules,
 };
 
 const URL_BYTES: usize = 2048;
 const SUBSCRIPTIONS: usize = 50;
 const FILTER_VALUES: usize = 200;
-const HEADERS: usize = 20;
-const HEADER_BYTES: usize = 4096;
-/// The text that stands for the value of a header, which is never shown.
-pub(super) const MASK: &str = "***";
-const TIMEOUT_MS: std::ops::RangeInclusive<u32> = 100..=30_000;
+const TIMEOUT_MS: RangeInclusive<u32> = 100..=30_000;
 const DEFAULT_TIMEOUT_MS: u32 = 5_000;
-
-/// The headers that clickhook sets itself, or that belong to the connection (RFC 9110, section 7.6.1).
-const RESERVED_HEADERS: [&str; 15] = [
-    "accept-encoding",
-    "connection",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-];
-const RESERVED_PREFIXES: [&str; 3] = ["content-", "webhook-", "x-webhook-"];
+/// The webhooks a second.
+const RATE_LIMIT: RangeInclusive<u32> = 1..=10_000;
+/// The exchanges in flight at once.
+const MAX_IN_FLIGHT: RangeInclusive<u32> = 1..=1_000;
 
 /// An endpoint to be created.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -78,10 +59,21 @@ pub(crate) struct NewEndpoint {
     /// The limits at which a batch of events is cut, whichever is reached first: the body of each webhook is then a list
     /// of events. Without it, each webhook carries one event.
     batch: Option<BatchPatch>,
+    /// The format of the webhooks; `clickhook` by default.
+    #[serde(default)]
+    format: WebhookFormat,
+    /// The most webhooks a second, a batch counting as one. Without it there is no limit.
+    #[schemars(range(min = *RATE_LIMIT.start(), max = *RATE_LIMIT.end()))]
+    rate_limit: Option<u32>,
+    /// The most webhooks that wait for an answer at once; never more than the installation allows.
+    #[schemars(range(min = *MAX_IN_FLIGHT.start(), max = *MAX_IN_FLIGHT.end()))]
+    max_in_flight: Option<u32>,
     /// The headers to be added to each request.
     #[serde(default)]
     #[schemars(extend("maxProperties" = HEADERS))]
     headers: UserMap,
+    /// The signing secret, where one is brought along. Without it, a new one is made.
+    pub(super) secret: Option<GivenSecret>,
 }
 
 /// The changes of an endpoint: a merge patch (RFC 7396).
@@ -104,6 +96,14 @@ pub(crate) struct EndpointPatch {
     retry_schedule: Patch<RetrySchedule>,
     /// The limits at which a batch of events is cut, whichever is reached first; null ends batches.
     batch: Patch<BatchPatch>,
+    /// The format of the webhooks; `clickhook` by default. A delivery that was attempted keeps its format.
+    format: Patch<WebhookFormat>,
+    /// The most webhooks a second, a batch counting as one; null ends the limit.
+    #[schemars(range(min = *RATE_LIMIT.start(), max = *RATE_LIMIT.end()))]
+    rate_limit: Patch<u32>,
+    /// The most webhooks that wait for an answer at once; never more than the installation allows.
+    #[schemars(range(min = *MAX_IN_FLIGHT.start(), max = *MAX_IN_FLIGHT.end()))]
+    max_in_flight: Patch<u32>,
     /// The headers to be added to each request. `***`, as answers show every value, keeps the value.
     #[schemars(extend("maxProperties" = HEADERS))]
     headers: Patch<BTreeMap<String, Option<String>>>,
@@ -146,6 +146,9 @@ impl NewEndpoint {
             timeout_ms: self.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
             retry_schedule: self.retry_schedule,
             batch: self.batch.map(|batch| batch.apply(None)),
+            format: self.format,
+            rate_limit: self.rate_limit,
+            max_in_flight: self.max_in_flight,
             headers,
             status: EndpointStatus::Active,
             status_reason: None,
@@ -153,6 +156,7 @@ impl NewEndpoint {
             enabled_at: None,
             subscribed_at: Some(at),
             secret,
+            retiring_secrets: Vec::new(),
             created_at: at,
             updated_at: at,
             revision: 1,
@@ -163,6 +167,11 @@ impl NewEndpoint {
 }
 
 impl EndpointPatch {
+    /// Returns the patch that sets the status alone.
+    pub(crate) fn status(status: RequestedStatus) -> Self {
+        Self { status: Patch::Set(status), ..Self::default() }
+    }
+
     /// Returns `endpoint` with the patch applied, checked.
     pub(crate) fn apply(
         self,
@@ -187,6 +196,9 @@ impl EndpointPatch {
             Patch::Remove => new.batch = None,
             Patch::Set(patch) => new.batch = Some(patch.apply(new.batch)),
         }
+        self.format.apply_or(&mut new.format, WebhookFormat::default());
+        self.rate_limit.apply(&mut new.rate_limit);
+        self.max_in_flight.apply(&mut new.max_in_flight);
         match self.headers {
             Patch::Keep => {}
             Patch::Remove => new.headers = BTreeMap::new(),
@@ -234,10 +246,14 @@ fn check(endpoint: &Endpoint, rules: EndpointRules, checker: &mut Checker) {
     for key in endpoint.filters.empty_keys() {
         checker.wrong(format!("filters.{key}"), "is empty and would let nothing pass: give a value, or leave it out");
     }
-    if !TIMEOUT_MS.contains(&endpoint.timeout_ms) {
-        let min = TIMEOUT_MS.start();
-        let max = TIMEOUT_MS.end();
-        checker.wrong("timeout_ms", format!("is {}, must be {min} to {max}", endpoint.timeout_ms));
+    for (field, value, range) in [
+        ("timeout_ms", Some(endpoint.timeout_ms), TIMEOUT_MS),
+        ("rate_limit", endpoint.rate_limit, RATE_LIMIT),
+        ("max_in_flight", endpoint.max_in_flight, MAX_IN_FLIGHT),
+    ] {
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            checker.wrong(field, format!("is {value}, must be {} to {}", range.start(), range.end()));
+        }
     }
     if let Some(limits) = endpoint.batch {
         batch::check(limits, checker);
@@ -277,87 +293,13 @@ fn check_url(text: &str, rules: EndpointRules, checker: &mut Checker) {
     }
 }
 
-/// Changes the headers by a merge patch. The mask keeps a value, and so does the value itself.
-fn patch_headers(
-    endpoint: &mut Endpoint,
-    patch: BTreeMap<String, Option<String>>,
-    vault: &Vault,
-    checker: &mut Checker,
-) {
-    for (name, value) in patch {
-        let Some(value) = value else {
-            endpoint.headers.remove(&name);
-            continue;
-        };
-        let known = endpoint.headers.get(&name);
-        let is_kept = known.is_some_and(|text| value == MASK || holds(endpoint.id, &name, text, &value, vault));
-        if !is_kept {
-            check_header(&name, &value, checker);
-            let sealed = seal(endpoint.id, &name, &value, vault);
-            endpoint.headers.insert(name, sealed);
-        }
-    }
-}
-
-fn seal(id: EndpointId, name: &str, value: &str, vault: &Vault) -> HeaderText {
-    HeaderText::Sealed(vault.seal(&Endpoint::header_context(id, name), value.as_bytes()))
-}
-
-/// Tells whether a header has this value and is sealed.
-fn holds(id: EndpointId, name: &str, text: &HeaderText, value: &str, vault: &Vault) -> bool {
-    match text {
-        HeaderText::Sealed(sealed) => {
-            let opened = vault.open(&Endpoint::header_context(id, name), sealed);
-            opened.is_ok_and(|opened| opened.as_slice() == value.as_bytes())
-        }
-        HeaderText::Clear(_) => false,
-    }
-}
-
-fn check_header_names(headers: &BTreeMap<String, HeaderText>, checker: &mut Checker) {
-    if headers.len() > HEADERS {
-        checker.wrong("headers", format!("has {}, at most {HEADERS} are allowed", headers.len()));
-    }
-    let mut seen = HashSet::new();
-    for name in headers.keys() {
-        let lower = name.to_ascii_lowercase();
-        let field = header_field(name);
-        if HeaderName::from_bytes(name.as_bytes()).is_err() || name.len() > 128 {
-            checker.wrong(&field, "is no header's name: letters, digits and - are allowed");
-        } else if RESERVED_HEADERS.contains(&lower.as_str())
-            || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
-        {
-            checker.wrong(&field, "is reserved: clickhook sets it, or it belongs to the connection");
-        } else if !seen.insert(lower) {
-            checker.wrong(&field, "stands there twice: names of headers ignore case");
-        }
-    }
-}
-
-/// Checks the value of a header before it is sealed.
-fn check_header(name: &str, value: &str, checker: &mut Checker) {
-    let clean = value.chars().all(|c| c == '\t' || !c.is_control());
-    if value == MASK {
-        checker.wrong(
-            header_field(name),
-            format!("is {MASK}, which stands for a value that is not shown: give the value"),
-        );
-    } else if !clean || !value.is_ascii() || HeaderValue::from_str(value).is_err() || value.len() > HEADER_BYTES {
-        let reason = format!("must be at most {HEADER_BYTES} ASCII characters, none of them a control character");
-        checker.wrong(header_field(name), reason);
-    }
-}
-
-fn header_field(name: &str) -> String {
-    format!("headers.{}", name.chars().take(64).collect::<String>())
-}
-
 #[cfg(test)]
 mod tests {
     use schemas::BatchLimits;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::kinds::endpoint::headers::holds;
 
     const STRICT: EndpointRules = EndpointRules { allow_http: false, allow_private: false };
     const LAX: EndpointRules = EndpointRules { allow_http: true, allow_private: true };
@@ -394,6 +336,10 @@ mod tests {
             ("retry_schedule", json!([60, 300])),
             ("retry_schedule", json!([])),
             ("batch", json!({})),
+            ("format", json!("cloudevents")),
+            ("rate_limit", json!(1)),
+            ("max_in_flight", json!(1_000)),
+            ("secret", json!("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
             ("batch", json!({"max_events": 1000, "max_wait_ms": 0, "max_bytes": 1_000_000})),
             ("headers", json!({"Authorization": "Bearer a", "X-Team": "growth\tteam"})),
         ] {
@@ -425,6 +371,10 @@ mod tests {
             ("events", json!([]), "events"),
             ("timeout_ms", json!(99), "timeout_ms"),
             ("timeout_ms", json!(30_001), "timeout_ms"),
+            ("rate_limit", json!(0), "rate_limit"),
+            ("rate_limit", json!(10_001), "rate_limit"),
+            ("max_in_flight", json!(0), "max_in_flight"),
+            ("max_in_flight", json!(1_001), "max_in_flight"),
             ("batch", json!({"max_events": 1}), "batch.max_events"),
             ("batch", json!({"max_events": 1001}), "batch.max_events"),
             ("batch", json!({"max_wait_ms": 10_001}), "batch.max_wait_ms"),
@@ -467,6 +417,15 @@ mod tests {
         assert!(serde_json::from_value::<EndpointPatch>(json!({"retry_schedule": [61]})).is_err());
         assert_eq!(apply(json!({"url": null, "events": []})).unwrap_err().errors.len(), 2);
         assert!(serde_json::from_value::<EndpointPatch>(json!({"status": "disabled"})).is_err());
+        let limited = apply(json!({"format": "slack", "rate_limit": 1, "max_in_flight": 2})).unwrap();
+        assert_eq!(
+            (limited.format, limited.rate_limit, limited.max_in_flight),
+            (WebhookFormat::Slack, Some(1), Some(2))
+        );
+        let patch: EndpointPatch =
+            serde_json::from_value(json!({"format": null, "rate_limit": null, "max_in_flight": null})).unwrap();
+        let lifted = patch.apply(&limited, STRICT, &vault(), Timestamp::from_millis(5)).unwrap();
+        assert_eq!(lifted, Endpoint { updated_at: lifted.updated_at, revision: 3, ..endpoint.clone() });
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Endpoints. An endpoint's secret is shown once, when the endpoint is created; it is kept sealed.
+//! Endpoints. An endpoint's secret is shown once, when the endpoint is created or its secret rotated; it is kept sealed.
 
 mod batch;
 mod fields;
+mod headers;
+mod secret;
 
 use std::collections::BTreeMap;
 
@@ -9,17 +11,20 @@ use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{
     BatchLimits, Endpoint, EndpointFacts, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters,
-    RetrySchedule, Scope, Timestamp, Topic, WorkspaceId, endpoint::Subscription, sample,
+    RetrySchedule, Scope, Timestamp, Topic, WebhookFormat, WorkspaceId, endpoint::Subscription, sample,
 };
 use serde::Serialize;
-use service::{problem::Problem, secret};
+use service::{problem::Problem, secret::mint};
 use zeroize::Zeroizing;
 
-pub(crate) use crate::kinds::endpoint::fields::{EndpointPatch, NewEndpoint};
+pub(crate) use crate::kinds::endpoint::{
+    fields::{EndpointPatch, NewEndpoint, RequestedStatus},
+    secret::{SecretRotation, without_expired_secrets},
+};
 use crate::{
     caller::Caller,
     kinds::{
-        endpoint::fields::MASK,
+        endpoint::headers::MASK,
         resource::{CreateContext, Created, Resource},
     },
     rules::ApiRules,
@@ -88,7 +93,8 @@ impl Resource for Endpoint {
 
     fn create(new: NewEndpoint, context: &CreateContext<'_>) -> Result<Created<Self>, Problem> {
         let id = EndpointId::mint();
-        let secret = secret::mint();
+        let mut new = new;
+        let secret = new.secret.take().map_or_else(mint, |given| given.0);
         let sealed = context.vault.seal(&id.to_string(), secret.expose().as_bytes());
         let entity =
             new.check(id, &context.caller.workspace, sealed, context.rules.endpoints, context.vault, context.at)?;
@@ -125,6 +131,14 @@ pub(crate) struct EndpointView<'a> {
     /// The limits at which a batch of events is cut. Without it, each webhook carries one event.
     #[serde(skip_serializing_if = "Option::is_none")]
     batch: Option<BatchLimits>,
+    /// The format of the webhooks.
+    format: WebhookFormat,
+    /// The most webhooks a second, a batch counting as one. Without it there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<u32>,
+    /// The most webhooks that wait for an answer at once, where the endpoint has a limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_in_flight: Option<u32>,
     /// The headers that are added to each request. Their values are never shown.
     headers: BTreeMap<&'a str, &'static str>,
     /// Whether deliveries are made. `disabled` follows from an answer 410, or from nothing but failures for days;
@@ -142,7 +156,10 @@ pub(crate) struct EndpointView<'a> {
     updated_at: Timestamp,
     /// The number of the version, from 1, which is also the ETag.
     revision: u64,
-    /// The secret that signs the webhooks: shown in the answer to the creation, and never again.
+    /// After a rotation: the moment until which secrets before the current one sign as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_expires_at: Option<Timestamp>,
+    /// The secret that signs the webhooks: shown in the answer to the creation or rotation, and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<&'a str>,
 }
@@ -158,6 +175,9 @@ impl<'a> EndpointView<'a> {
             timeout_ms: endpoint.timeout_ms,
             retry_schedule: endpoint.retry_schedule,
             batch: endpoint.batch,
+            format: endpoint.format,
+            rate_limit: endpoint.rate_limit,
+            max_in_flight: endpoint.max_in_flight,
             headers: endpoint.headers.keys().map(|name| (name.as_str(), MASK)).collect(),
             status: endpoint.status,
             status_reason: endpoint.status_reason.as_deref(),
@@ -165,6 +185,7 @@ impl<'a> EndpointView<'a> {
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
             revision: endpoint.revision,
+            previous_expires_at: endpoint.retiring_secrets.iter().map(|retiring| retiring.expires_at).max(),
             secret,
         }
     }

@@ -48,6 +48,9 @@ pub(super) use self::{
 };
 use super::health::HealthSign;
 
+/// The delay of a timer that is made up for.
+const TIMER_DELAY: Duration = Duration::from_millis(10);
+
 /// The lane of one endpoint.
 pub(super) struct Lane<T: Waiting> {
     pool: Arc<LanePool>,
@@ -144,6 +147,7 @@ impl<T: Waiting> Lane<T> {
         }
         let has_slot = state.in_flight < state.slots(&self.pool);
         let batched_bytes = state.settings.batch.and_then(|_| item.batched_bytes());
+        let batched_bytes = batched_bytes.map(|bytes| bytes + state.settings.format_bytes);
         // Where a slot is free, an item that goes alone needs no room, nor does the first one of
         // a batch.
         let needs_room = !has_slot || (batched_bytes.is_some() && state.queue.is_gathering());
@@ -154,7 +158,7 @@ impl<T: Waiting> Lane<T> {
         }
         if has_slot && batched_bytes.is_none() && state.begins_after(now).is_none() && state.queue.is_empty() {
             state.take_slot(now);
-            state.begin(now);
+            state.begin(&self.pool, now);
             return Offer::Start(Next::Begin(Departure::Single(item)));
         }
         if state.queue.is_empty() {
@@ -267,7 +271,7 @@ impl<T: Waiting> Lane<T> {
             None => Some(now),
         };
         state.pace.left(departure.load().items, next_due, now);
-        state.begin(now);
+        state.begin(&self.pool, now);
         Next::Begin(departure)
     }
 
@@ -334,9 +338,14 @@ impl<T: Waiting> LaneState<T> {
         self.next_begin.filter(|start| *start > now)
     }
 
-    fn begin(&mut self, now: Instant) {
-        let interval = self.settings.min_interval;
-        self.next_begin = (!interval.is_zero()).then(|| now + interval);
+    fn begin(&mut self, pool: &LanePool, now: Instant) {
+        let interval = pool.share.interval(self.settings.min_interval);
+        self.next_begin = (!interval.is_zero()).then(|| {
+            // Timers are late, and so that the pace is kept, the next exchange is not.
+            let earliest = now.checked_sub(TIMER_DELAY).unwrap_or(now);
+            let planned = self.next_begin.map_or(now, |planned| planned.clamp(earliest, now));
+            planned + interval
+        });
     }
 
     /// Returns the number of exchanges that this process may have in flight.

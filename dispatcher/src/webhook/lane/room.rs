@@ -149,7 +149,8 @@ impl EndpointPace {
     fn is_slower(&self, slots: usize, settings: &LaneSettings, pool: &LanePool) -> bool {
         let by_exchange = self.seconds_per_item.map_or(0.0, |seconds| seconds / slots as f64);
         let items = settings.batch.map_or(1, |batch| batch.max_events);
-        pool.is_slower(by_exchange.max(settings.min_interval.as_secs_f64() / f64::from(items)))
+        let interval = pool.share.interval(settings.min_interval);
+        pool.is_slower(by_exchange.max(interval.as_secs_f64() / f64::from(items)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use schemas::{BatchLimits, DelayTier};
+use schemas::{BatchLimits, DelayTier, Endpoint};
 
 use crate::webhook::config::Config;
 
@@ -13,10 +13,13 @@ pub(crate) struct LaneSettings {
     pub(crate) max_in_flight: usize,
     /// The longest time until a delivery that found no room is offered again.
     pub(crate) max_retry_after: Duration,
-    /// The least time between the beginnings of two exchanges; zero for no limit.
+    /// The least time between the beginnings of two exchanges, over all processes together; zero
+    /// for no limit.
     pub(crate) min_interval: Duration,
     /// The limits of a batch; none where each delivery goes alone.
     pub(crate) batch: Option<BatchLimits>,
+    /// The bytes that the endpoint's format adds to an event at most.
+    pub(crate) format_bytes: usize,
 }
 
 impl LaneSettings {
@@ -27,6 +30,20 @@ impl LaneSettings {
             max_retry_after: config.retry_timing().delay(DelayTier::LONGEST),
             min_interval: Duration::ZERO,
             batch: None,
+            format_bytes: 0,
+        }
+    }
+
+    /// Returns the settings of `endpoint`, whose limits are not above these, and whose format adds
+    /// `format_bytes` to an event.
+    pub(crate) fn of(self, endpoint: &Endpoint, format_bytes: usize) -> Self {
+        let own = endpoint.max_in_flight.and_then(|own| usize::try_from(own).ok());
+        Self {
+            max_in_flight: own.map_or(self.max_in_flight, |own| own.min(self.max_in_flight)),
+            min_interval: endpoint.rate_limit.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1)),
+            batch: endpoint.batch,
+            format_bytes,
+            ..self
         }
     }
 }

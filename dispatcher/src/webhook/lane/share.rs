@@ -2,7 +2,7 @@
 //! all partitions of their topics. Every dispatcher delivers to every endpoint, so each
 //! takes its share of an endpoint's limits, without a word between them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
 use schemas::ConsumerGroup;
@@ -33,11 +33,27 @@ impl WorkShare {
 
     /// Returns this process's part of a limit: at least one.
     pub(crate) fn of(&self, limit: usize) -> usize {
+        match self.partitions() {
+            Some(OwnedPartitions { owned, total }) => (limit * owned).div_ceil(total).max(1),
+            None => limit,
+        }
+    }
+
+    /// Returns the interval of this process, where all processes together keep `interval`.
+    pub(crate) fn interval(&self, interval: Duration) -> Duration {
+        match self.partitions() {
+            Some(OwnedPartitions { owned, total }) => interval.mul_f64(total as f64 / owned as f64),
+            None => interval,
+        }
+    }
+
+    /// Returns the partitions of all groups; none before anything is known, when the process
+    /// may be the only one.
+    fn partitions(&self) -> Option<OwnedPartitions> {
         let groups = self.groups.lock();
         let owned: usize = groups.values().map(|group| group.owned.min(group.total)).sum();
         let total: usize = groups.values().map(|group| group.total).sum();
-        // Before anything is known, the process may be the only one.
-        if total == 0 { limit } else { (limit * owned).div_ceil(total).max(1) }
+        (owned > 0).then_some(OwnedPartitions { owned, total })
     }
 }
 
@@ -52,6 +68,7 @@ mod tests {
         share.set(ConsumerGroup::WebhookClicks, OwnedPartitions { owned: 2, total: 4 });
         assert_eq!(share.of(32), 16);
         assert_eq!(share.of(1), 1);
+        assert_eq!(share.interval(Duration::from_millis(10)), Duration::from_millis(20));
         share.set(ConsumerGroup::WebhookDelay, OwnedPartitions { owned: 24, total: 24 });
         assert_eq!(share.of(28), 26);
         share.set(ConsumerGroup::WebhookDelay, OwnedPartitions { owned: 0, total: 24 });

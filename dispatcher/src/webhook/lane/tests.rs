@@ -34,7 +34,7 @@ fn finished(lane: &Lane<usize>, took: Duration, now: Instant) -> Next<usize> {
 }
 
 fn settings(max_in_flight: usize) -> LaneSettings {
-    LaneSettings { max_in_flight, max_retry_after: LONGEST, min_interval: Duration::ZERO, batch: None }
+    LaneSettings { max_in_flight, max_retry_after: LONGEST, min_interval: Duration::ZERO, batch: None, format_bytes: 0 }
 }
 
 /// A lane with a pool of its own.
