@@ -7,7 +7,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use jiff::{SignedDuration, civil, fmt::temporal::DateTimeParser};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The Unix epoch as a date of the calendar.
+const EPOCH: civil::DateTime = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+/// The first moment that RFC 3339 can write: 0000-01-01T00:00:00.000Z.
+const FIRST_MS: i64 = -62_167_219_200_000;
+/// The last one: 9999-12-31T23:59:59.999Z. Many programs write it for "never".
+const LAST_MS: i64 = 253_402_300_799_999;
 
 /// A moment, to the millisecond, in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -66,8 +74,13 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(at) => write!(f, "{at:.3}"),
-            Err(_) => write!(f, "{}ms", self.0),
+            Ok(at) if self.0 >= FIRST_MS => write!(f, "{at:.3}"),
+            // jiff keeps the last day of its range for time zones.
+            _ => {
+                let since = SignedDuration::from_millis(self.0.clamp(FIRST_MS, LAST_MS));
+                let at = EPOCH.checked_add(since).map_err(|_| fmt::Error)?;
+                write!(f, "{at:.3}Z")
+            }
         }
     }
 }
@@ -82,8 +95,21 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
-        Ok(Self(text.parse::<jiff::Timestamp>()?.as_millisecond()))
+        match text.parse::<jiff::Timestamp>() {
+            Ok(at) => Ok(Self(at.as_millisecond().clamp(FIRST_MS, LAST_MS))),
+            Err(error) => at_the_end_of_time(text).ok_or_else(|| error.into()),
+        }
     }
+}
+
+/// Reads a moment of the last or the first day that RFC 3339 can write, which jiff leaves
+/// to time zones. A moment that is in another year in UTC is the last, or the first.
+fn at_the_end_of_time(text: &str) -> Option<Timestamp> {
+    let pieces = DateTimeParser::new().parse_pieces(text).ok()?;
+    let offset = pieces.to_numeric_offset()?;
+    let at = pieces.date().to_datetime(pieces.time()?);
+    let since = at.duration_since(EPOCH).as_millis() - i128::from(offset.seconds()) * 1000;
+    i64::try_from(since).ok().map(|millis| Timestamp(millis.clamp(FIRST_MS, LAST_MS)))
 }
 
 impl Serialize for Timestamp {
@@ -118,5 +144,30 @@ mod tests {
         assert_eq!(at.to_string(), "2026-02-05T14:23:45.120Z");
         assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn every_moment_that_the_standard_can_write_is_read_and_written() {
+        for (text, expected) in [
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000Z"),
+            ("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999Z"),
+            ("9999-12-31t23:59:59.999z", "9999-12-31T23:59:59.999Z"),
+            ("9999-12-31 23:59:59+00:00", "9999-12-31T23:59:59.000Z"),
+            ("9999-12-30T22:00:01Z", "9999-12-30T22:00:01.000Z"),
+            ("9999-12-30T22:00:00Z", "9999-12-30T22:00:00.000Z"),
+            ("9999-12-31T23:59:59+14:00", "9999-12-31T09:59:59.000Z"),
+            ("9999-12-31T23:59:59-05:00", "9999-12-31T23:59:59.999Z"),
+            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00.000Z"),
+            ("0000-01-01T00:00:00+01:00", "0000-01-01T00:00:00.000Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z"),
+        ] {
+            let at: Timestamp = text.parse().unwrap();
+            assert_eq!(at.to_string(), expected, "{text}");
+            assert_eq!(expected.parse::<Timestamp>().unwrap(), at);
+        }
+        for wrong in ["9999-12-31T23:59:59", "9999-12-31", "9999-13-01T00:00:00Z", "10000-01-01T00:00:00Z", ""] {
+            assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+        }
+        assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 }
