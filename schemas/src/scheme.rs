@@ -6,10 +6,66 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Schemes that run or read something on the visitor's machine, or that a
-/// browser refuses to be redirected to. No installation can allow them.
-const NEVER: [&str; 10] =
-    ["javascript", "data", "vbscript", "file", "filesystem", "blob", "about", "view-source", "chrome", "jar"];
+/// Schemes that run or read something on the visitor's machine, that open a browser's own
+/// pages, or that a browser refuses to be redirected to. No installation can allow them.
+const NEVER: [&str; 48] = [
+    "about",
+    "blob",
+    "brave",
+    "chrome",
+    "chrome-extension",
+    "chrome-search",
+    "chrome-untrusted",
+    "cid",
+    "data",
+    "devtools",
+    "edge",
+    "extension",
+    "feed",
+    "file",
+    "filesystem",
+    "hcp",
+    "its",
+    "jar",
+    "javascript",
+    "ldap",
+    "ldaps",
+    "livescript",
+    "local",
+    "mhtml",
+    "mid",
+    "mk",
+    "mocha",
+    "moz-extension",
+    "moz-icon",
+    "nfs",
+    "opera",
+    "res",
+    "resource",
+    "safari-extension",
+    "safari-web-extension",
+    "search",
+    "search-ms",
+    "shell",
+    "smb",
+    "telnet",
+    "tn3270",
+    "vbscript",
+    "view-source",
+    "vivaldi",
+    "wyciwyg",
+    "ws",
+    "wss",
+    "x-apple.systempreferences",
+];
+/// The beginning of schemes that open parts and settings of Windows.
+const WINDOWS: &str = "ms-";
+/// The scheme that begins so and opens an app's page in a store.
+const STORE: &str = "ms-windows-store";
+
+fn is_never(scheme: &str) -> bool {
+    NEVER.contains(&scheme) || (scheme.starts_with(WINDOWS) && scheme != STORE)
+}
 
 /// The app schemes that an installation allows in destinations, such as `myapp`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +79,9 @@ pub enum SchemeError {
     #[error("`{0}` is no scheme: a small letter, then small letters, digits, `+`, `-` and `.`, without the colon")]
     Form(String),
     /// The scheme must never be allowed, or always is.
-    #[error("`{0}` is no app's scheme: http and https are always allowed, what runs in a browser never is")]
+    #[error(
+        "`{0}` is no app's scheme: http and https are always allowed, and what runs or reads something on a visitor's machine never is"
+    )]
     Never(String),
 }
 
@@ -50,7 +108,7 @@ impl TryFrom<Vec<String>> for AppSchemes {
             if !scheme.starts_with(|first: char| first.is_ascii_lowercase()) || !scheme.bytes().all(rest) {
                 return Err(SchemeError::Form(scheme.chars().take(64).collect()));
             }
-            if NEVER.contains(&scheme.as_str()) || matches!(scheme.as_str(), "http" | "https") {
+            if is_never(scheme) || matches!(scheme.as_str(), "http" | "https") {
                 return Err(SchemeError::Never(scheme.clone()));
             }
         }
@@ -73,7 +131,8 @@ mod tests {
         for wrong in ["MyApp", "", "1a", "a:", "a b"] {
             assert!(matches!(AppSchemes::try_from(vec![wrong.to_owned()]), Err(SchemeError::Form(_))), "{wrong}");
         }
-        for wrong in ["javascript", "data", "https"] {
+        for wrong in ["javascript", "data", "https", "ws", "search-ms", "ms-msdt", "chrome-extension", "mhtml", "feed"]
+        {
             assert!(matches!(AppSchemes::try_from(vec![wrong.to_owned()]), Err(SchemeError::Never(_))), "{wrong}");
         }
     }
