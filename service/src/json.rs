@@ -1,7 +1,7 @@
 //! Reading JSON that a caller sent: an error names the field, or the place.
 
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
+use serde_json::{Number, Value, error::Category};
 
 use crate::problem::{FieldError, Kind, Problem};
 
@@ -22,6 +22,19 @@ pub enum Unread {
     },
     /// The bytes are JSON, but not of the wanted type.
     Field(FieldError),
+}
+
+impl Unread {
+    /// Returns the error of a line of a body, whose number is told beside it.
+    #[must_use]
+    pub fn in_line(self) -> FieldError {
+        match self {
+            Self::Field(error) => error,
+            Self::Syntax { reason, column, .. } => {
+                FieldError::new("(line)", format!("is not JSON: {reason} at column {column}"))
+            }
+        }
+    }
 }
 
 impl From<Unread> for Problem {
@@ -55,12 +68,44 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unread> {
         return Err(Unread::Field(FieldError::new("(body)", "is an array, must be an object")));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        refused(error.inner(), &path)
-    })?;
+    let value = match serde_path_to_error::deserialize(&mut json) {
+        Ok(value) => value,
+        Err(error) if is_decimal(error.inner()) => return read_integral(bytes),
+        Err(error) => return Err(refused(error.inner(), &error.path().to_string())),
+    };
     json.end().map_err(|error| refused(&error, "."))?;
     Ok(value)
+}
+
+/// Whether a number with a point or an exponent stands where an integer is wanted.
+fn is_decimal(error: &serde_json::Error) -> bool {
+    error.is_data() && error.to_string().starts_with("invalid type: floating point")
+}
+
+/// Reads an object in which whole numbers are written as decimals: `4990.0`, as Python
+/// writes `49.90 * 100`, is an integer (JSON Schema 2020-12, `integer`), and so is `-0`.
+fn read_integral<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unread> {
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| refused(&error, "."))?;
+    make_integral(&mut value);
+    serde_path_to_error::deserialize(value).map_err(|error| refused(error.inner(), &error.path().to_string()))
+}
+
+fn make_integral(value: &mut Value) {
+    // Beyond 2^53 a decimal may stand for another number than the one that was written.
+    const LARGEST: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => {
+            let decimal = number.as_f64().filter(|decimal| number.is_f64() && decimal.fract() == 0.0);
+            if let Some(decimal) = decimal.filter(|decimal| decimal.abs() <= LARGEST) {
+                #[allow(clippy::cast_possible_truncation, reason = "it is whole, and within the bounds of i64")]
+                let whole = decimal as i64;
+                *number = Number::from(whole);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(make_integral),
+        Value::Object(fields) => fields.values_mut().for_each(make_integral),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 fn refused(error: &serde_json::Error, path: &str) -> Unread {
@@ -97,6 +142,30 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn a_whole_number_is_an_integer_however_it_is_written() {
+        type Amounts = BTreeMap<String, i64>;
+        for (written, expected) in [
+            ("4990", 4990),
+            ("4990.0", 4990),
+            ("4.99e3", 4990),
+            ("-0", 0),
+            ("-0.0", 0),
+            ("-1.0", -1),
+            ("9007199254740992.0", 1 << 53),
+        ] {
+            let read: Amounts = read(format!("{{\"a\":{written}}}").as_bytes()).unwrap();
+            assert_eq!(read["a"], expected, "{written}");
+        }
+        for wrong in ["4990.5", "1e300", "9007199254740994.0", "1e-3"] {
+            let Err(Unread::Field(error)) = read::<Amounts>(format!("{{\"a\":{wrong}}}").as_bytes()) else {
+                panic!("{wrong}")
+            };
+            assert_eq!(error.field, "a", "{wrong}: {error:?}");
+            assert!(error.reason.starts_with("invalid type: floating point"), "{error:?}");
+        }
+    }
 
     #[test]
     fn what_comes_back_of_a_long_text_is_short() {

@@ -4,8 +4,8 @@
 use schemas::{RawConversion, Timestamp, WorkspaceId, conversion::Reported};
 use serde::de::IgnoredAny;
 use service::{
-    json::{self, Unread},
-    problem::{FieldError, Kind, Problem, RejectedLine},
+    json,
+    problem::{Kind, Problem, RejectedLine},
 };
 
 use super::conversion::{Repeat, record};
@@ -87,22 +87,13 @@ impl ReportBatch {
         let mut batch = Self { taken: Vec::new(), rejected: Vec::new() };
         for (number, line) in lines(body) {
             let repeat = key.map_or(Repeat::Unknown, |key| Repeat::Line(key, number));
-            let read = json::read::<Reported>(line).map_err(|unread| vec![in_line(unread)]);
+            let read = json::read::<Reported>(line).map_err(|unread| vec![unread.in_line()]);
             match read.and_then(|reported| record(reported, workspace, repeat, now)) {
                 Ok(conversion) => batch.taken.push(conversion),
                 Err(errors) => batch.rejected.push(RejectedLine { line: number as u64, errors }),
             }
         }
         Ok(batch)
-    }
-}
-
-fn in_line(unread: Unread) -> FieldError {
-    match unread {
-        Unread::Field(error) => error,
-        Unread::Syntax { reason, column, .. } => {
-            FieldError::new("(line)", format!("is not JSON: {reason} at column {column}"))
-        }
     }
 }
 

@@ -31,7 +31,8 @@ pub(crate) fn parse(line: &NdjsonLine) -> ParsedLine {
     let given = match &line.text {
         LineText::Whole(bytes) => {
             // The slower parser says where and why a line cannot be parsed.
-            serde_json::from_slice(bytes).or_else(|_| service::json::parse(bytes))
+            serde_json::from_slice(bytes)
+                .or_else(|_| service::json::read(bytes).map_err(|unread| Problem::invalid(vec![unread.in_line()])))
         }
         LineText::TooLong => {
             Err(Problem::invalid(vec![FieldError::new("(line)", format!("is longer than {LINE_BYTES} bytes"))]))
@@ -107,6 +108,15 @@ impl ImportReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_cut_off_is_told_by_its_own_number_alone() {
+        let text = LineText::Whole(r#"{"slug":"k3","destination":"https://a.example/""#.into());
+        let line = parse(&NdjsonLine { number: 2, text });
+        let error = line.given.unwrap_err().errors.remove(0);
+        assert_eq!((line.number, error.field.as_str()), (2, "(line)"));
+        assert!(error.reason.contains("at column 47") && !error.reason.contains("line 1"), "{}", error.reason);
+    }
 
     #[test]
     fn a_report_tells_so_many_and_counts_all() {
