@@ -49,8 +49,12 @@ pub use config::Config;
 pub use dns::{Dns, DnsError};
 
 /// The limits of the connections to the API.
-const LIMITS: serve::Limits =
-    serve::Limits { connections: 1000, header_timeout: Duration::from_secs(30), drain: Duration::from_secs(10) };
+const LIMITS: serve::Limits = serve::Limits {
+    connections: 1000,
+    header_timeout: Duration::from_secs(30),
+    keep_alive: Duration::from_secs(75),
+    drain: Duration::from_secs(10),
+};
 /// The longest time until Kafka acknowledges the uses of keys.
 const PRODUCE_TIMEOUT: Duration = Duration::from_secs(10);
 

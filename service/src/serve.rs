@@ -1,59 +1,70 @@
-//! Serving HTTP/1.1 to unknown clients: a bounded number of connections, a time limit
-//! for a request's head, and a drain in which requests under way finish.
+//! Serving HTTP/1.1 to unknown clients: a bounded number of connections, of which the one
+//! that is idle for longest makes room for another, time limits for a request to begin and
+//! for its head, and a drain in which requests under way finish.
 
-use std::{sync::Arc, time::Duration};
+mod activity;
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 
+use self::activity::{Activities, Activity, Due, WatchedStream};
 use crate::Shutdown;
 
 /// The pause after a failed accept, usually `EMFILE`.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// The pause after which a connection to close is looked for again, when there was none.
+const EVICTION_PAUSE: Duration = Duration::from_millis(50);
 /// The longest head of a request that is read.
 const HEAD_BYTES: usize = 64 << 10;
 
 /// The limits of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The connections that are served at once; further ones wait to be accepted.
+    /// The connections that are served at once. For one more, the connection is closed
+    /// that is idle for longest, or the slowest one to send a head.
     pub connections: usize,
-    /// The time in which a connection must send a request's head, the first as well as
-    /// the next one on a connection that is kept alive.
+    /// The time in which a connection must send a request's head, from its first byte on.
     pub header_timeout: Duration,
+    /// The time that a connection may wait for a request to begin.
+    pub keep_alive: Duration,
     /// The time in which connections must finish after the signal to stop.
     pub drain: Duration,
+}
+
+/// The parts of a server that its connections share.
+struct Server {
+    routes: Router,
+    limits: Limits,
+    open: Gauge,
+    permits: Arc<Semaphore>,
+    activities: Activities,
+    shutdown: Shutdown,
 }
 
 /// Serves `routes` until `shutdown`, and then until the connections are done; each
 /// request knows its peer (`ConnectInfo`). `open` says how many connections there are.
 pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: Gauge, shutdown: Shutdown) {
-    let connections = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(HEAD_BYTES);
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let activities = Activities::default();
+    let server = Arc::new(Server { routes, limits, open, permits, activities, shutdown: shutdown.clone() });
+    let mut connections = JoinSet::new();
     loop {
-        let accepted = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&connections).acquire_owned().await.ok()?;
-            Some((listener.accept().await, permit))
-        };
-        let (accepted, permit) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = shutdown.wait() => break,
-            Some(accepted) = accepted => accepted,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -63,28 +74,91 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: 
                 continue;
             }
         };
-        // An answer is one write, so waiting for more data would only delay it.
-        let _ = stream.set_nodelay(true);
-        let routes = TowerToHyperService::new(routes.clone());
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(peer));
-            routes.call(request)
-        });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        let open = open.clone();
-        open.inc();
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
-            }
-            open.dec();
-            drop(permit);
-        });
+        let permit = tokio::select! {
+            permit = server.permit() => permit,
+            () = shutdown.wait() => None,
+        };
+        connections.spawn(Arc::clone(&server).serve_connection(stream, peer, permit));
     }
     drop(listener);
-    let left = graceful.count();
-    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
+    let left = connections.len();
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(limits.drain, drained).await.is_err() {
         warn!(of = left, "connections were cut off: they did not finish in time");
+    }
+}
+
+impl Server {
+    /// Waits until one more connection may be served, which another one makes room for.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
+        }
+        loop {
+            self.activities.evict();
+            if let Ok(permit) = timeout(EVICTION_PAUSE, Arc::clone(&self.permits).acquire_owned()).await {
+                // The semaphore is never closed.
+                return permit.ok();
+            }
+        }
+    }
+
+    async fn serve_connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        self.open.inc();
+        let activity = self.activities.add();
+        if let Err(error) = self.drive(stream, peer, &activity).await {
+            debug!(%error, "a connection ended early");
+        }
+        self.activities.remove(&activity);
+        self.open.dec();
+        drop(permit);
+    }
+
+    /// Serves a connection until it ends, or is to make room, or the process ends.
+    async fn drive(&self, stream: TcpStream, peer: SocketAddr, activity: &Arc<Activity>) -> hyper::Result<()> {
+        // An answer is one write, so waiting for more data would only delay it.
+        let _ = stream.set_nodelay(true);
+        let routes = TowerToHyperService::new(self.routes.clone());
+        let busy = Arc::clone(activity);
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            busy.works();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let (answer, idle) = (routes.call(request), Arc::clone(&busy));
+            async move {
+                let answer = answer.await;
+                idle.rests();
+                answer
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.max_buf_size(HEAD_BYTES);
+        let stream = TokioIo::new(WatchedStream::new(stream, Arc::clone(activity)));
+        let mut connection = pin!(http.serve_connection(stream, service));
+        let limits = self.limits;
+        let tick = limits.header_timeout.min(limits.keep_alive) / 2;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = self.shutdown.wait() => break,
+                () = activity.evicted() => match activity.due_now() {
+                    Due::Close => return Ok(()),
+                    Due::Finish => break,
+                },
+                () = sleep(tick) => match activity.due(limits.keep_alive, limits.header_timeout) {
+                    None => {}
+                    Some(Due::Close) => return Ok(()),
+                    Some(Due::Finish) => break,
+                },
+            }
+        }
+        // An idle connection ends at once, another one behind its answer.
+        connection.as_mut().graceful_shutdown();
+        connection.await
     }
 }
 
@@ -101,14 +175,22 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { connections: 2, header_timeout: Duration::from_millis(200), drain: Duration::from_secs(10) };
+    const LIMITS: Limits = Limits {
+        connections: 2,
+        header_timeout: Duration::from_secs(60),
+        keep_alive: Duration::from_secs(60),
+        drain: Duration::from_secs(10),
+    };
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     async fn serving(routes: Router) -> (SocketAddr, Shutdown, JoinHandle<()>) {
+        serving_with(routes, LIMITS).await
+    }
+
+    async fn serving_with(routes: Router, limits: Limits) -> (SocketAddr, Shutdown, JoinHandle<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
-        (address, shutdown.clone(), tokio::spawn(serve(listener, routes, LIMITS, Gauge::default(), shutdown)))
+        (address, shutdown.clone(), tokio::spawn(serve(listener, routes, limits, Gauge::default(), shutdown)))
     }
 
     #[tokio::test]
@@ -123,6 +205,55 @@ mod tests {
         let mut answer = vec![0; 15];
         third.read_exact(&mut answer).await.unwrap();
         assert_eq!(answer, b"HTTP/1.1 200 OK");
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_is_idle_for_longest_makes_room_and_no_other() {
+        let (begun, going_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (begin, go_on) = (Arc::clone(&begun), Arc::clone(&going_on));
+        let slow = async move || {
+            begin.add_permits(1);
+            let _ = go_on.acquire().await;
+            "done"
+        };
+        let routes = Router::new().route("/", get(|| async { "ok" })).route("/slow", get(slow));
+        let (address, ..) = serving(routes).await;
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let _ = begun.acquire().await.unwrap();
+        let mut before: Option<TcpStream> = None;
+        // Each one takes the place of the one before, which is idle.
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(REQUEST).await.unwrap();
+            let mut answer = vec![0; 15];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, b"HTTP/1.1 200 OK");
+            if let Some(mut before) = before.replace(stream) {
+                let mut rest = Vec::new();
+                before.read_to_end(&mut rest).await.unwrap();
+            }
+        }
+        going_on.add_permits(1);
+        let mut answer = String::new();
+        busy.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("done"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_head_has_its_time_and_an_idle_connection_another() {
+        let ms = Duration::from_millis;
+        let routes = || Router::new().route("/", get(|| async { "ok" }));
+        for (header_timeout, keep_alive, sent) in
+            [(ms(100), ms(600_000), &b"GET / HT"[..]), (ms(600_000), ms(100), REQUEST), (ms(600_000), ms(100), b"")]
+        {
+            let (address, ..) = serving_with(routes(), Limits { header_timeout, keep_alive, ..LIMITS }).await;
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer.starts_with("HTTP/1.1 200 OK"), sent == REQUEST, "{answer}");
+        }
     }
 
     #[tokio::test]

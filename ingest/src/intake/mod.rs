@@ -69,10 +69,11 @@ pub(crate) fn start(
     let producer = bus.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES)?;
     let callers = Arc::new(Callers::new(producer.clone(), config.intake_rate_per_s));
     let part = health.part("keys");
-    let table = follow(bus, &config.data_dir, Arc::clone(&callers), metrics.clone(), part)?;
+    let tables = follow(bus, &config.data_dir, &callers, metrics.clone(), part)?;
     let limits = Limits {
         connections: config.intake_max_connections,
         header_timeout: Duration::from_millis(config.header_timeout_ms),
+        keep_alive: Duration::from_millis(config.keep_alive_ms),
         drain: Duration::from_millis(config.drain_timeout_ms),
     };
     let open = metrics.connections.clone();
@@ -90,7 +91,9 @@ pub(crate) fn start(
                     io::Result::Ok(())
                 })
             });
-            table.close();
+            for table in tables {
+                table.close();
+            }
             // Nobody may be waiting any more.
             let _ = tell.send(served);
         })
@@ -99,9 +102,18 @@ pub(crate) fn start(
     Ok(RunningIntake { address, done })
 }
 
-/// Follows the topic `keys`.
-fn follow(bus: &Bus, dir: &Path, callers: Arc<Callers>, metrics: IntakeMetrics, part: Part) -> Result<Table, Error> {
-    let table = bus.table("intake", Topic::Keys, Some(dir), move |change| {
+/// Follows the topics `workspaces` and `keys`.
+fn follow(
+    bus: &Bus,
+    dir: &Path,
+    callers: &Arc<Callers>,
+    metrics: IntakeMetrics,
+    part: Part,
+) -> Result<[Table; 2], Error> {
+    let known = Arc::clone(callers);
+    let workspaces = bus.table("intake", Topic::Workspaces, Some(dir), move |change| known.apply_workspace(change))?;
+    let callers = Arc::clone(callers);
+    let keys = bus.table("intake", Topic::Keys, Some(dir), move |change| {
         callers.apply(change);
         metrics.keys.set(i64::try_from(callers.len()).unwrap_or(i64::MAX));
         if change == Change::CaughtUp {
@@ -109,5 +121,5 @@ fn follow(bus: &Bus, dir: &Path, callers: Arc<Callers>, metrics: IntakeMetrics, 
             part.ready();
         }
     })?;
-    Ok(table)
+    Ok([workspaces, keys])
 }
