@@ -194,6 +194,18 @@ async fn a_postback_is_a_conversion_and_its_token_opens_nothing_else() {
         let answer = intake.postback(method, TOKEN, &query).await;
         assert_eq!(answer.status, 202, "{}", answer.body);
     }
+    // Networks that post their fields put them into the body.
+    for (content_type, body) in [
+        ("application/x-www-form-urlencoded", query.clone()),
+        (
+            "application/json",
+            json!({"cid": click, "payout": 12.5, "currency": "EUR", "status": "approved"}).to_string(),
+        ),
+    ] {
+        let headers = format!("Content-Type: {content_type}\r\n");
+        let answer = intake.send(&request("POST", &format!("/v1/postback/{TOKEN}"), &headers, &body)).await;
+        assert_eq!(answer.status, 202, "{content_type}: {}", answer.body);
+    }
     // Link previews and the like must not report anything.
     assert_eq!(intake.postback("HEAD", TOKEN, &query).await.status, 405);
     let wrong = intake.postback("GET", TOKEN, "click_id=clk_1&payout=1,5").await;
@@ -212,8 +224,8 @@ async fn a_postback_is_a_conversion_and_its_token_opens_nothing_else() {
     }
     assert_eq!(intake.post(TOKEN, "", "{}").await.status, 403);
 
-    let records = recorded(&bus, 2).await;
-    assert_eq!(records.len(), 2);
+    let records = recorded(&bus, 4).await;
+    assert_eq!(records.len(), 4);
     for (record, conversion) in records {
         assert_eq!(record.partition, bus.partition_of_shard(Topic::ConversionsRaw, conversion.shard()));
         assert_eq!(conversion.same_as, format!("click/{click}/conversion"));
@@ -252,8 +264,30 @@ async fn who_may_not_is_told_so() {
     assert_eq!((lacks.status, lacks.body["type"].as_str()), (403, Some("urn:clickhook:problem:forbidden")));
     assert!(lacks.body["detail"].as_str().unwrap().contains("conversions"), "{}", lacks.body);
 
-    // A key that is taken away opens nothing from then on.
+    // An operator may name another workspace, which must exist; nobody else may.
+    write(&bus, &key(6, "chk_operator", &[Scope::Operator])).await;
     let producer = bus.producer("test", Duration::ZERO, PATIENCE).unwrap();
+    producer.produce(&Outgoing::keyed(Topic::Workspaces, b"other", Some(b"{}"))).await.unwrap();
+    let names = |workspace: &str| format!("X-Clickhook-Workspace: {workspace}\r\n");
+    eventually("the workspace is known", async || {
+        (intake.post("chk_operator", &names("other"), &good).await.status == 202).then_some(())
+    })
+    .await;
+    for (secret, workspace, status) in [
+        ("chk_operator", "acme", 202),
+        ("chk_operator", "nobodys", 404),
+        ("chk_operator", "\u{fc}", 404),
+        (SECRET, "acme", 202),
+        (SECRET, "other", 403),
+        ("chk_rotated", "other", 403),
+    ] {
+        let answer = intake.post(secret, &names(workspace), &good).await;
+        assert_eq!(answer.status, status, "{secret} {workspace}: {}", answer.body);
+    }
+    let of_other = testbed::read(&bus, Topic::ConversionsRaw, |reads| reads.len() >= 5).await;
+    assert_eq!(of_other.iter().filter(|read| read.value.contains("\"workspace\":\"other\"")).count(), 1);
+
+    // A key that is taken away opens nothing from then on.
     let id = KeyId::from_bits(1).to_string();
     producer.produce(&Outgoing::keyed(Topic::Keys, id.as_bytes(), None)).await.unwrap();
     eventually("the key is gone", async || (intake.post(SECRET, "", &good).await.status == 401).then_some(())).await;

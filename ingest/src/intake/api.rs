@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use iso_currency::Currency;
-use schemas::{ConversionId, Key, RawConversion, Timestamp, conversion::Reported};
+use schemas::{ConversionId, RawConversion, Timestamp, WorkspaceId, conversion::Reported};
 use serde::Serialize;
 use service::{
     headers::idempotency_key,
@@ -29,7 +29,7 @@ use super::{
     conversion::{Repeat, record},
     metrics::IntakeMetrics,
     outbox::ConversionOutbox,
-    postback,
+    postback::{self, PostbackFields},
 };
 use crate::visit::traceparent;
 
@@ -59,7 +59,7 @@ pub(crate) fn routes(intake: Arc<IntakeState>) -> Router {
 }
 
 fn no_method() -> Problem {
-    Problem::new(Kind::MethodNotAllowed, "Conversions are reported by POST, postbacks by GET")
+    Problem::new(Kind::MethodNotAllowed, "Conversions are reported by POST, postbacks by GET or POST")
 }
 
 /// Adds the headers that every answer has, and counts refusals.
@@ -87,33 +87,35 @@ struct AcceptedLines {
 async fn report(State(intake): State<Arc<IntakeState>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let now = Timestamp::now();
     // Before the body is read: strangers' bodies are nobody's to keep.
-    let key = intake.callers.bearer(&headers, now)?;
+    let workspace = intake.callers.bearer(&headers, now)?;
     let repeat = idempotency_key(&headers)?;
     let body = bytes(body).await?;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    match ReportShape::of(content_type, &body) {
+    match ReportShape::of(content_type(&headers), &body) {
         ReportShape::One => {
             let reported: Reported = json::parse(without_mark(&body))?;
             let repeat = repeat.map_or(Repeat::Unknown, Repeat::Request);
-            let conversion = record(reported, &key.workspace, repeat, now).map_err(Problem::invalid)?;
+            let conversion = record(reported, &workspace, repeat, now).map_err(Problem::invalid)?;
             intake.one(conversion, &headers, |metrics| &metrics.reported).await
         }
-        ReportShape::Lines => intake.lines(&body, &key, repeat, &headers, now).await,
+        ReportShape::Lines => intake.lines(&body, &workspace, repeat, &headers, now).await,
     }
 }
 
-/// `GET /v1/postback/{token}`.
+/// `GET` or `POST /v1/postback/{token}`: the fields are in the query or in the body.
 async fn postback_of(
     State(intake): State<Arc<IntakeState>>,
     token: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     let now = Timestamp::now();
     // What is no text is no token either.
     let token = token.map(|Path(token)| token).unwrap_or_default();
     let key = intake.callers.token(&token, now)?;
-    let conversion = postback::read(query.as_deref().unwrap_or_default(), intake.currency)
+    let body = bytes(body).await?;
+    let fields = PostbackFields::read(query.as_deref().unwrap_or_default(), content_type(&headers), &body)?;
+    let conversion = postback::report(fields, intake.currency)
         .and_then(|reported| record(reported, &key.workspace, Repeat::Unknown, now))
         .map_err(Problem::invalid)?;
     intake.one(conversion, &headers, |metrics| &metrics.called_back).await
@@ -135,12 +137,12 @@ impl IntakeState {
     async fn lines(
         &self,
         body: &[u8],
-        key: &Key,
+        workspace: &WorkspaceId,
         repeat: Option<&str>,
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Response, Problem> {
-        let ReportBatch { taken, rejected } = ReportBatch::read(body, &key.workspace, repeat, now)?;
+        let ReportBatch { taken, rejected } = ReportBatch::read(body, workspace, repeat, now)?;
         let answer = AcceptedLines { accepted: taken.len(), rejected };
         if taken.is_empty() {
             let problem = Problem::new(Kind::Invalid, "No line is a conversion: `rejected` says why");
@@ -159,6 +161,10 @@ impl IntakeState {
             Problem::unavailable("The conversion may not have been recorded: send it again")
         })
     }
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
 async fn bytes(body: Body) -> Result<Bytes, Problem> {

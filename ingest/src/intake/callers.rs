@@ -2,6 +2,7 @@
 //! may call, and the record on `key_uses` of its last call.
 
 use std::{
+    collections::HashSet,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 use axum::http::HeaderMap;
 use bus::{Change, KeyUses, Producer};
 use parking_lot::RwLock;
-use schemas::{Key, KeyId, Keyring, Scope, Timestamp};
+use schemas::{Key, KeyId, Keyring, Scope, Timestamp, WorkspaceId};
 use service::{
     headers,
     limit::Limiter,
@@ -20,9 +21,14 @@ use service::{
 };
 use tracing::error;
 
+/// The header with the workspace that an operator acts in, if that is not the key's own.
+const WORKSPACE: &str = "x-clickhook-workspace";
+
 /// The keys, and their uses.
 pub(crate) struct Callers {
     keys: RwLock<Keyring>,
+    /// The workspaces, which operators may name.
+    workspaces: RwLock<HashSet<WorkspaceId>>,
     /// Whether all keys are there.
     complete: AtomicBool,
     limiter: Limiter<KeyId>,
@@ -34,6 +40,7 @@ impl Callers {
     pub(crate) fn new(producer: Producer, per_second: NonZeroU32) -> Self {
         Self {
             keys: RwLock::default(),
+            workspaces: RwLock::default(),
             complete: AtomicBool::new(false),
             limiter: Limiter::new(per_second, per_second),
             uses: KeyUses::default(),
@@ -72,8 +79,26 @@ impl Callers {
         }
     }
 
-    /// Returns the key in the headers (RFC 6750), if it may report conversions.
-    pub(crate) fn bearer(&self, headers: &HeaderMap, now: Timestamp) -> Result<Arc<Key>, Problem> {
+    /// Applies a change of the topic `workspaces`.
+    pub(crate) fn apply_workspace(&self, change: Change<'_>) {
+        let (key, is_there) = match change {
+            Change::Put { key, .. } => (key, true),
+            Change::Delete { key } => (key, false),
+            Change::Coming { .. } | Change::CaughtUp => return,
+        };
+        // No other key is ever written.
+        let Some(id) = str::from_utf8(key).ok().and_then(|key| key.parse::<WorkspaceId>().ok()) else { return };
+        let mut workspaces = self.workspaces.write();
+        if is_there {
+            workspaces.insert(id)
+        } else {
+            workspaces.remove(&id)
+        };
+    }
+
+    /// Returns the workspace for which the key in the headers (RFC 6750) may report
+    /// conversions: its own, or the one that an operator names.
+    pub(crate) fn bearer(&self, headers: &HeaderMap, now: Timestamp) -> Result<WorkspaceId, Problem> {
         let unknown = || Problem::new(Kind::Unauthorized, "This API key is not known here");
         let secret = headers::bearer(headers)?;
         let key = self.find(secret, now)?.ok_or_else(unknown)?;
@@ -81,7 +106,21 @@ impl Callers {
             let detail = format!("The key {} lacks the scope `conversions`", key.id);
             return Err(Problem::new(Kind::Forbidden, detail));
         }
-        self.admit(key, now)
+        let key = self.admit(key, now)?;
+        let Some(named) = headers.get(WORKSPACE) else { return Ok(key.workspace.clone()) };
+        let named = named.to_str().unwrap_or_default();
+        if named == key.workspace.as_str() {
+            return Ok(key.workspace.clone());
+        }
+        if !key.may(Scope::Operator) {
+            let detail = "X-Clickhook-Workspace names another workspace: that takes a key with the scope `operator`";
+            return Err(Problem::new(Kind::Forbidden, detail));
+        }
+        let known = named.parse().ok().filter(|named| self.workspaces.read().contains(named));
+        known.ok_or_else(|| {
+            let named: String = named.chars().take(64).collect();
+            Problem::new(Kind::NotFound, format!("There is no workspace `{named}`, which X-Clickhook-Workspace names"))
+        })
     }
 
     /// Returns the key whose secret is the token of a postback address.

@@ -1,5 +1,5 @@
-//! The query of a postback: what an affiliate network, which can only call an
-//! address with its macros filled in, tells of a conversion.
+//! The fields of a postback: what an affiliate network, which can only call an address with
+//! its macros filled in, tells of a conversion, in the query, a form or a JSON object.
 //!
 //! Trackers call the same things by different names, and an address that was
 //! made for one of them should go on working: `cid`, `txid`, `et` are Voluum's
@@ -13,16 +13,21 @@
 //! currency in lower case, and an amount with more decimals than its currency has,
 //! which is rounded. The metadata then keep the amount as it was written.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use iso_currency::Currency;
 use schemas::{
     conversion::{Amount, Reported},
     is_placeholder,
 };
-use service::problem::FieldError;
+use serde_json::Value;
+use service::{
+    json,
+    problem::{FieldError, Problem},
+};
 use url::form_urlencoded;
 
+use super::batch::without_mark;
 use crate::money;
 
 /// The name of a conversion to which a network gives none.
@@ -40,12 +45,48 @@ const STATUS: &[&str] = &["status"];
 const AFFILIATE_ID: &[&str] = &["affiliate_id"];
 const CUSTOMER_ID: &[&str] = &["customer_id"];
 
-/// Reads a query; amounts without a currency are in `currency`.
+/// The fields of a postback, as the network sent them.
+pub(crate) struct PostbackFields<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
+
+impl<'q> PostbackFields<'q> {
+    /// Reads the query and the body, which is a form or a JSON object.
+    ///
+    /// # Errors
+    /// When the body is JSON that cannot be read, or has a value that is no text, number or
+    /// boolean.
+    pub(crate) fn read(query: &'q str, content_type: Option<&str>, body: &'q [u8]) -> Result<Self, Problem> {
+        let mut pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+        let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let body = without_mark(body).trim_ascii();
+        let is_json = media.eq_ignore_ascii_case("application/json") || body.starts_with(b"{");
+        if is_json && !body.is_empty() {
+            let fields: BTreeMap<String, Value> = json::parse(body)?;
+            for (name, value) in fields {
+                let text = match value {
+                    Value::String(text) => text,
+                    Value::Number(number) => number.to_string(),
+                    Value::Bool(value) => value.to_string(),
+                    Value::Null => continue,
+                    Value::Array(_) | Value::Object(_) => {
+                        let reason = "is a list or an object, must be a text or a number";
+                        return Err(Problem::invalid(vec![FieldError::new(name, reason)]));
+                    }
+                };
+                pairs.push((name.into(), text.into()));
+            }
+        } else {
+            pairs.extend(form_urlencoded::parse(body));
+        }
+        Ok(Self(pairs))
+    }
+}
+
+/// Makes a report of a postback; amounts without a currency are in `currency`.
 ///
 /// # Errors
-/// With every parameter that is not valid.
-pub(crate) fn read(query: &str, currency: Currency) -> Result<Reported, Vec<FieldError>> {
-    let mut fields = QueryFields { pairs: form_urlencoded::parse(query.as_bytes()).collect(), errors: Vec::new() };
+/// With every field that is not valid.
+pub(crate) fn report(fields: PostbackFields<'_>, currency: Currency) -> Result<Reported, Vec<FieldError>> {
+    let mut fields = QueryFields { pairs: fields.0, errors: Vec::new() };
     let click_id = match fields.take(CLICK_ID) {
         None => {
             // A change of an order's status may come without its click.
@@ -147,7 +188,40 @@ mod tests {
     const CLICK: &str = "clk_01KH0FTEXX7000000000000000";
 
     fn read_with(query: &str) -> Result<Reported, Vec<FieldError>> {
-        read(&query.replace("CLICK", CLICK), Currency::USD)
+        let query = query.replace("CLICK", CLICK);
+        report(PostbackFields::read(&query, None, b"").unwrap(), Currency::USD)
+    }
+
+    fn read_body(query: &str, content_type: &str, body: &str) -> Result<Reported, Vec<FieldError>> {
+        let (query, body) = (query.replace("CLICK", CLICK), body.replace("CLICK", CLICK));
+        let fields = PostbackFields::read(&query, Some(content_type), body.as_bytes());
+        fields.map_err(|problem| problem.errors).and_then(|fields| report(fields, Currency::USD))
+    }
+
+    #[test]
+    fn fields_may_be_in_the_body() {
+        let query = read_with("cid=CLICK&payout=12.5&et=lead&txid=7").unwrap();
+        for (rest, content_type, body) in [
+            ("", "application/x-www-form-urlencoded", "cid=CLICK&payout=12.5&et=lead&txid=7"),
+            ("", "", "cid=CLICK&payout=12.5&et=lead&txid=7\r\n"),
+            ("cid=CLICK&et=lead", "application/x-www-form-urlencoded; charset=UTF-8", "payout=12.50&txid=7"),
+            ("", "application/json", r#"{"cid":"CLICK","payout":12.5,"et":"lead","txid":7,"x":null,"y":true}"#),
+            ("txid=7", "text/plain", " {\"cid\":\"CLICK\",\"payout\":\"12.5\",\"et\":\"lead\",\"txid\":\"7\"}"),
+            ("cid=CLICK&txid=7&payout=12.5&et=lead", "application/json", ""),
+            ("", "Application/JSON", "\u{feff}{\"cid\":\"CLICK\",\"payout\":12.5,\"et\":\"lead\",\"txid\":\"7\"}"),
+        ] {
+            assert_eq!(read_body(rest, content_type, body).as_ref(), Ok(&query), "{rest} {content_type} {body}");
+        }
+        for (rest, content_type, body, field) in [
+            ("cid=CLICK&txid=7", "", "txid=8", "order_id"),
+            ("", "application/json", r#"{"cid":"CLICK","payout":[1]}"#, "payout"),
+            ("", "application/json", r#"[{"cid":"CLICK"}]"#, "(body)"),
+            ("", "application/json", r#"{"payout":1}"#, "click_id"),
+        ] {
+            let errors = read_body(rest, content_type, body).unwrap_err();
+            assert_eq!(errors[0].field, field, "{body}");
+        }
+        assert!(PostbackFields::read("cid=CLICK", Some("application/json"), b"{\"a\":").is_err());
     }
 
     fn worth(value: i64, currency: &str) -> Option<Amount> {
