@@ -8,8 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClickId, ConversionId, EndpointId, EndpointStatus, EventId, LinkId, Timestamp, conversion::Amount,
-    event_name::EventName, link::ReferrerPolicy, usermap::UserMap,
+    ClickId, ConversionId, EndpointId, EndpointStatus, EventId, LinkId, Timestamp,
+    conversion::Amount,
+    event_name::EventName,
+    link::{MaxClicksOf, ReferrerPolicy},
+    usermap::UserMap,
 };
 
 /// The body of an event, which is signed and sent, and from which a row is made.
@@ -282,6 +285,8 @@ pub struct Changes {
     pub expired_url: Option<Change<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_clicks: Option<Change<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_clicks_of: Option<Change<MaxClicksOf>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exhausted_at: Option<Change<Timestamp>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

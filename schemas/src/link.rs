@@ -44,14 +44,16 @@ pub struct Link {
     /// The address that visitors of the expired link are sent to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_url: Option<String>,
-    /// The number of clicks and scans, programs' included, after which the link is
-    /// expired. The limit is approximate: visits are counted once a second in
+    /// The number of clicks and scans after which the link is expired. The limit is approximate: visits are counted once a second in
     /// ClickHouse, so that those of the next 2 s or so are still redirected, and all
     /// visits while ClickHouse is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_clicks: Option<u64>,
-    /// The time at which `max_clicks` was found to be reached. Another `max_clicks`
-    /// clears it.
+    /// Whose clicks and scans `max_clicks` counts.
+    #[serde(default, skip_serializing_if = "MaxClicksOf::is_default")]
+    pub max_clicks_of: MaxClicksOf,
+    /// The time at which `max_clicks` was found to be reached. Another `max_clicks` or
+    /// `max_clicks_of` clears it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exhausted_at: Option<Timestamp>,
     /// Whether visitors are turned away as from an unknown link.
@@ -78,6 +80,24 @@ pub struct Link {
     pub updated_at: Timestamp,
     /// The number of the link's version, from 1; its ETag is made of it.
     pub revision: u64,
+}
+
+/// The visitors whose clicks and scans a link's `max_clicks` counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MaxClicksOf {
+    /// People. A chat's preview of a link does not use the link up.
+    #[default]
+    People,
+    /// People and programs.
+    All,
+}
+
+impl MaxClicksOf {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A `Referrer-Policy` (W3C Referrer Policy) that a link may ask for.

@@ -49,4 +49,5 @@ pub use stats::{
     SubjectCounts, TopEntry,
 };
 pub use table::Table;
+pub use totals::LinkTotal;
 pub use unattributed::UnattributedConversion;

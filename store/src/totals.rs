@@ -14,6 +14,16 @@ use crate::{Store, StoreError, roll_ups::RollUp};
 struct Total {
     link_id: LinkId,
     total: u64,
+    people: u64,
+}
+
+/// The clicks and scans that a link has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTotal {
+    /// Those of people and programs.
+    pub all: u64,
+    /// Those of people.
+    pub people: u64,
 }
 
 impl Store {
@@ -21,23 +31,27 @@ impl Store {
     /// parameters are part of a URL, whose length is limited.
     pub const TOTALS_AT_ONCE: usize = 250;
 
-    /// Returns the clicks and scans of each of some links in its workspace, programs
-    /// included; links without visits are left out.
+    /// Returns the clicks and scans of each of some links in its workspace; links without
+    /// visits are left out.
     ///
     /// # Errors
     /// When ClickHouse does not answer.
-    pub async fn link_totals(&self, links: &[(&WorkspaceId, LinkId)]) -> Result<HashMap<LinkId, u64>, StoreError> {
+    pub async fn link_totals(
+        &self,
+        links: &[(&WorkspaceId, LinkId)],
+    ) -> Result<HashMap<LinkId, LinkTotal>, StoreError> {
         let links: Vec<(&str, String)> =
             links.iter().map(|(workspace, id)| (workspace.as_str(), id.to_string())).collect();
         if links.is_empty() {
             return Ok(HashMap::new());
         }
         let sql = format!(
-            "SELECT link_id, count() AS total FROM clicks \
+            "SELECT link_id, count() AS total, countIf(NOT bot) AS people FROM clicks \
              WHERE (workspace, link_id) IN {{links:Array(Tuple(String, String))}} GROUP BY workspace, link_id{}",
             RollUp::Totals.settings()
         );
         let totals: Vec<Total> = self.timed(self.query(&sql).param("links", links).fetch_all()).await?;
-        Ok(totals.into_iter().map(|counted| (counted.link_id, counted.total)).collect())
+        let total = |counted: Total| LinkTotal { all: counted.total, people: counted.people };
+        Ok(totals.into_iter().map(|counted| (counted.link_id, total(counted))).collect())
     }
 }

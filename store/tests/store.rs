@@ -11,8 +11,8 @@ use schemas::{
     EventName, LinkId, Outcome, Timestamp, WorkspaceId, conversion::Amount, sample,
 };
 use store::{
-    AdStats, ConversionCounts, ConversionFilter, Erased, Insertion, LinkClicks, Person, PersonRows, Revenue, Span,
-    StatsPeriod, StatsSubject, Store, StoreConfig, StoreError, SubjectCounts, Table,
+    AdStats, ConversionCounts, ConversionFilter, Erased, Insertion, LinkClicks, LinkTotal, Person, PersonRows, Revenue,
+    Span, StatsPeriod, StatsSubject, Store, StoreConfig, StoreError, SubjectCounts, Table,
     rows::{self, Source},
 };
 use testbed::eventually;
@@ -162,13 +162,16 @@ async fn links_are_counted_in_all_each_in_its_workspace() {
     store.insert(insertion(block(&all), "one")).await.unwrap();
     let (ours, theirs) = (WorkspaceId::default(), WorkspaceId::new("other"));
     let ask = async |links: &[(&WorkspaceId, LinkId)]| store.link_totals(links).await.unwrap();
-    assert_eq!(ask(&[(&ours, link), (&ours, unseen), (&theirs, other)]).await, HashMap::from([(link, 3)]));
+    assert_eq!(
+        ask(&[(&ours, link), (&ours, unseen), (&theirs, other)]).await,
+        HashMap::from([(link, LinkTotal { all: 3, people: 2 })])
+    );
     assert_eq!(ask(&[]).await, HashMap::new());
     // As many as there may be, from workspaces with names as long as there may be.
     let long = WorkspaceId::new(&"w".repeat(40));
     let mut many = vec![(&long, LinkId::mint()); Store::TOTALS_AT_ONCE - 1];
     many.push((&ours, other));
-    assert_eq!(ask(&many).await, HashMap::from([(other, 1)]));
+    assert_eq!(ask(&many).await, HashMap::from([(other, LinkTotal { all: 1, people: 1 })]));
 }
 
 #[tokio::test]

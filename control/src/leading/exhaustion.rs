@@ -4,9 +4,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use schemas::{Link, LinkId, Timestamp};
+use schemas::{Link, LinkId, Timestamp, link::MaxClicksOf};
 use service::problem::Problem;
-use store::{Store, StoreError};
+use store::{LinkTotal, Store, StoreError};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -80,13 +80,22 @@ async fn count(leader: &ActiveLeader, store: &Store, metrics: &ControlMetrics) -
 }
 
 /// Returns the links that have reached their limit, with their clicks.
-fn reached(limited: &[LimitedLink], totals: &HashMap<LinkId, u64>) -> Vec<(LimitedLink, u64)> {
-    let total = |link: &LimitedLink| totals.get(&link.id).copied().filter(|total| *total >= link.max_clicks);
+fn reached(limited: &[LimitedLink], totals: &HashMap<LinkId, LinkTotal>) -> Vec<(LimitedLink, LinkTotal)> {
+    let total =
+        |link: &LimitedLink| totals.get(&link.id).copied().filter(|total| counted(*total, link.of) >= link.max_clicks);
     limited.iter().filter_map(|link| Some((link.clone(), total(link)?))).collect()
 }
 
+/// Returns the clicks and scans that count towards a limit.
+const fn counted(total: LinkTotal, of: MaxClicksOf) -> u64 {
+    match of {
+        MaxClicksOf::People => total.people,
+        MaxClicksOf::All => total.all,
+    }
+}
+
 /// Marks links as exhausted, behind the changes that wait already, and returns the number of marked links.
-async fn mark(leader: &ActiveLeader, reached: Vec<(LimitedLink, u64)>) -> Result<u64, Problem> {
+async fn mark(leader: &ActiveLeader, reached: Vec<(LimitedLink, LinkTotal)>) -> Result<u64, Problem> {
     let change = move |draft: &mut Draft<'_>| {
         let mut marked = 0;
         for (limited, total) in reached {
@@ -104,9 +113,9 @@ async fn mark(leader: &ActiveLeader, reached: Vec<(LimitedLink, u64)>) -> Result
 }
 
 /// Returns `link` marked, if `total` clicks exhaust it: it may have been changed since it was counted.
-fn exhausted(link: &Link, total: u64, at: Timestamp) -> Link {
+fn exhausted(link: &Link, total: LinkTotal, at: Timestamp) -> Link {
     let mut new = link.clone();
-    if link.exhausted_at.is_none() && link.max_clicks.is_some_and(|max| max <= total) {
+    if link.exhausted_at.is_none() && link.max_clicks.is_some_and(|max| max <= counted(total, link.max_clicks_of)) {
         new.exhausted_at = Some(at);
         new.updated_at = at;
         new.revision += 1;
@@ -121,15 +130,24 @@ mod tests {
 
     use super::*;
 
-    fn limited(id: u128, max_clicks: u64) -> LimitedLink {
-        LimitedLink { id: LinkId::from_bits(id), workspace: WorkspaceId::default(), max_clicks }
+    fn limited(id: u128, max_clicks: u64, of: MaxClicksOf) -> LimitedLink {
+        LimitedLink { id: LinkId::from_bits(id), workspace: WorkspaceId::default(), max_clicks, of }
     }
 
     #[test]
     fn a_limit_is_reached_by_as_many_clicks_as_it_says() {
-        let totals = HashMap::from([(LinkId::from_bits(1), 9), (LinkId::from_bits(2), 10), (LinkId::from_bits(3), 11)]);
-        let all = [limited(1, 10), limited(2, 10), limited(3, 10), limited(4, 10)];
-        assert_eq!(reached(&all, &totals), [(limited(2, 10), 10), (limited(3, 10), 11)]);
+        let total = |all, people| LinkTotal { all, people };
+        let totals = HashMap::from([
+            (LinkId::from_bits(1), total(20, 9)),
+            (LinkId::from_bits(2), total(20, 10)),
+            (LinkId::from_bits(3), total(10, 0)),
+            (LinkId::from_bits(4), total(9, 9)),
+        ]);
+        let (people, all) = (MaxClicksOf::People, MaxClicksOf::All);
+        let links = [limited(1, 10, people), limited(2, 10, people), limited(3, 10, all), limited(4, 10, all)];
+        let expected = [(limited(2, 10, people), total(20, 10)), (limited(3, 10, all), total(10, 0))];
+        assert_eq!(reached(&links, &totals), expected);
+        assert_eq!(reached(&[limited(5, 10, all)], &totals), []);
     }
 
     #[test]
@@ -143,10 +161,11 @@ mod tests {
             }))
             .unwrap()
         };
-        let marked = exhausted(&link(Some(10), None), 10, at);
+        let total = LinkTotal { all: 12, people: 10 };
+        let marked = exhausted(&link(Some(10), None), total, at);
         assert_eq!((marked.exhausted_at, marked.updated_at, marked.revision), (Some(at), at, 2));
         for same in [link(Some(11), None), link(None, None), link(Some(10), Some(Timestamp::from_millis(3)))] {
-            assert_eq!(exhausted(&same, 10, at), same);
+            assert_eq!(exhausted(&same, total, at), same);
         }
     }
 }

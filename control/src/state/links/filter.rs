@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use schemas::{Link, LinkId, WorkspaceId};
+use schemas::{Link, LinkId, WorkspaceId, link::MaxClicksOf};
 
 /// The conditions that a link must satisfy, all of those that are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,12 +43,13 @@ pub(crate) struct LimitedLink {
     pub(crate) id: LinkId,
     pub(crate) workspace: WorkspaceId,
     pub(crate) max_clicks: u64,
+    pub(crate) of: MaxClicksOf,
 }
 
 impl LimitedLink {
     /// Returns the limit of a link, if it has one and is not known to have reached it.
     pub(super) fn of(link: &Link) -> Option<Self> {
         let max_clicks = link.max_clicks.filter(|_| link.exhausted_at.is_none())?;
-        Some(Self { id: link.id, workspace: link.workspace.clone(), max_clicks })
+        Some(Self { id: link.id, workspace: link.workspace.clone(), max_clicks, of: link.max_clicks_of })
     }
 }
