@@ -8,6 +8,8 @@ use schemas::{AppSchemes, usermap::UserMap};
 use service::problem::{FieldError, Problem};
 use url::{Host, Url};
 
+/// The most bytes of an address's fragment, which no server sees: diagrams and the like are kept there.
+pub(crate) const FRAGMENT_BYTES: usize = 32 << 10;
 /// The most errors that one answer lists.
 const MAX_ERRORS: usize = 50;
 
@@ -42,10 +44,16 @@ impl Checker {
         self.destination(field, text, max, &AppSchemes::default())
     }
 
-    /// Checks an absolute address that a redirect may lead to and returns it parsed.
+    /// Checks an absolute address that a redirect may lead to and returns it parsed. It has at most `max` bytes before
+    /// its fragment.
     pub(crate) fn destination(&mut self, field: &str, text: &str, max: usize, schemes: &AppSchemes) -> Option<Url> {
-        if text.len() > max {
+        let (main, fragment) = text.split_once('#').unwrap_or((text, ""));
+        if main.len() > max {
             self.wrong(field, format!("is longer than {max} bytes"));
+            return None;
+        }
+        if fragment.len() > FRAGMENT_BYTES {
+            self.wrong(field, format!("has a fragment, behind its #, of more than {FRAGMENT_BYTES} bytes"));
             return None;
         }
         // The parser silently drops some of these characters.

@@ -29,6 +29,7 @@ mod schema;
 pub mod scheme;
 pub mod time;
 pub mod topics;
+pub mod unseen;
 pub mod usermap;
 pub mod webhook_format;
 pub mod workspace;

@@ -7,8 +7,9 @@ use crate::{
     EventId, EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
     conversion::Amount,
     event::{Change, Changes, ConversionFacts},
+    link::MaxClicksOf,
     usermap::UserMap,
-    workspace::SlugCase,
+    workspace::{SlugCase, TrailingSlash},
 };
 
 /// A link of the workspace `default` that does nothing but lead on, and passes the
@@ -31,6 +32,7 @@ pub fn plain_link(id: LinkId, slug: &str, destination: &str) -> Link {
         expires_at: None,
         expired_url: None,
         max_clicks: None,
+        max_clicks_of: MaxClicksOf::People,
         exhausted_at: None,
         disabled: false,
         append_click_id: false,
@@ -54,9 +56,12 @@ pub fn plain_domain(id: DomainId, name: &str) -> Domain {
         name: name.to_owned(),
         is_default: false,
         slug_case: SlugCase::Sensitive,
+        trailing_slash: TrailingSlash::Refused,
         root_url: None,
         fallback_url: None,
         expired_url: None,
+        fallback_html: None,
+        expired_html: None,
         verification: String::new(),
         verified_at: Some(at),
         created_at: at,

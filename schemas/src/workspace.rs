@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-use crate::{DomainId, KeyId, Timestamp, WorkspaceId};
+use crate::{DomainId, KeyId, Timestamp, WorkspaceId, unseen::is_unseen};
 
 /// A workspace: the installation's unit of ownership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,18 +37,36 @@ pub enum SlugCase {
 }
 
 impl SlugCase {
-    /// The one spelling under which a slug is kept and looked up: Unicode NFC
-    /// (UAX 15), and in lower case where case does not tell slugs apart.
+    /// The one spelling under which a slug is kept and looked up: without characters that
+    /// nobody sees, in Unicode NFC (UAX 15), and in lower case where case does not tell
+    /// slugs apart.
     #[must_use]
     pub fn canonical(self, slug: Cow<'_, str>) -> Cow<'_, str> {
-        let slug = if slug.is_ascii() || is_nfc(&slug) { slug } else { Cow::Owned(slug.nfc().collect()) };
+        if slug.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let is_kept = self == Self::Sensitive || !slug.bytes().any(|byte| byte.is_ascii_uppercase());
+            return if is_kept { slug } else { Cow::Owned(slug.to_ascii_lowercase()) };
+        }
+        let slug =
+            if slug.contains(is_unseen) { Cow::Owned(slug.chars().filter(|c| !is_unseen(*c)).collect()) } else { slug };
+        let slug = if is_nfc(&slug) { slug } else { Cow::Owned(slug.nfc().collect()) };
         match self {
             Self::Sensitive => slug,
-            Self::Insensitive if !slug.chars().any(char::is_uppercase) => slug,
-            // Lower-casing can give characters that NFC composes again.
-            Self::Insensitive => Cow::Owned(slug.to_lowercase().nfc().collect()),
+            // The two small sigmas are one letter. Lower-casing can give characters that
+            // NFC composes again.
+            Self::Insensitive => Cow::Owned(slug.to_lowercase().replace('\u{3c2}', "\u{3c3}").nfc().collect()),
         }
     }
+}
+
+/// The meaning of a slash behind a slug.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrailingSlash {
+    /// No link answers at `/sale/`.
+    #[default]
+    Refused,
+    /// `/sale/` is `/sale`.
+    Ignored,
 }
 
 /// A domain that links answer on.
@@ -66,6 +84,9 @@ pub struct Domain {
     /// Whether case tells slugs apart. Fixed when the domain is created.
     #[serde(default)]
     pub slug_case: SlugCase,
+    /// Whether a slash behind a slug is ignored.
+    #[serde(default)]
+    pub trailing_slash: TrailingSlash,
     /// The address that `/` leads to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_url: Option<String>,
@@ -75,6 +96,14 @@ pub struct Domain {
     /// The address that expired links lead to which have no `expired_url` of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_url: Option<String>,
+    /// The page, in HTML, that is shown with 404 at paths without a link. In place of
+    /// `fallback_url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_html: Option<String>,
+    /// The page, in HTML, that is shown with 410 at expired links. In place of
+    /// `expired_url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_html: Option<String>,
     /// The text that a DNS TXT record at `_clickhook.<name>` must have to prove the domain.
     pub verification: String,
     /// The time at which the domain was proven, or vouched for. Before, it serves nothing.
@@ -224,11 +253,20 @@ mod tests {
             ("cafe\u{301}", "caf\u{e9}", "caf\u{e9}"),
             ("CAFE\u{301}", "CAF\u{c9}", "caf\u{e9}"),
             ("\u{130}", "\u{130}", "i\u{307}"),
+            ("\u{1c5}", "\u{1c5}", "\u{1c6}"),
+            ("\u{3a3}\u{391}\u{3a3}", "\u{3a3}\u{391}\u{3a3}", "\u{3c3}\u{3b1}\u{3c3}"),
+            ("\u{3c3}\u{3b1}\u{3c2}", "\u{3c3}\u{3b1}\u{3c2}", "\u{3c3}\u{3b1}\u{3c3}"),
+            ("\u{2764}\u{fe0f}", "\u{2764}", "\u{2764}"),
+            ("1\u{fe0f}\u{20e3}", "1\u{20e3}", "1\u{20e3}"),
+            ("\u{1f468}\u{200d}\u{1f469}", "\u{1f468}\u{1f469}", "\u{1f468}\u{1f469}"),
+            ("e\u{200d}\u{301}", "\u{e9}", "\u{e9}"),
+            ("\u{feff} sa\r\n le\u{200b}\u{a0}", "sale", "sale"),
         ] {
             assert_eq!(SlugCase::Sensitive.canonical(slug.into()), sensitive);
             let canonical = SlugCase::Insensitive.canonical(slug.into());
             assert_eq!(canonical, insensitive);
             assert_eq!(SlugCase::Insensitive.canonical(canonical.clone()), canonical);
+            assert_eq!(SlugCase::Sensitive.canonical(sensitive.into()), sensitive);
         }
     }
 

@@ -5,7 +5,10 @@
 use bus::KeyUses;
 use rand::RngExt;
 use schemars::JsonSchema;
-use schemas::{AppSchemes, Domain, DomainId, Link, Scope, Timestamp, Topic, WorkspaceId, workspace::SlugCase};
+use schemas::{
+    AppSchemes, Domain, DomainId, Link, Scope, Timestamp, Topic, WorkspaceId,
+    workspace::{SlugCase, TrailingSlash},
+};
 use serde::Deserialize;
 use service::problem::{FieldError, Kind, Problem};
 
@@ -21,6 +24,8 @@ use crate::{
 };
 
 const URL_BYTES: usize = 8192;
+/// The most bytes of a page in HTML.
+const PAGE_BYTES: usize = 64 << 10;
 /// The random characters of a proof, of 62 each: too many to guess.
 const TOKEN_CHARS: usize = 32;
 /// The most TXT records that a refusal quotes, since anybody can write anything there.
@@ -46,6 +51,15 @@ pub(crate) struct NewDomain {
     fallback_url: Option<String>,
     /// The address to which expired links redirect that have no `expired_url` of their own.
     expired_url: Option<String>,
+    /// The page in HTML that is shown at paths without a link, with 404; not beside `fallback_url`.
+    #[schemars(length(min = 1, max = PAGE_BYTES))]
+    fallback_html: Option<String>,
+    /// The page in HTML that is shown at expired links, with 410; not beside `expired_url`.
+    #[schemars(length(min = 1, max = PAGE_BYTES))]
+    expired_html: Option<String>,
+    /// Whether a slash behind a slug is ignored.
+    #[serde(default)]
+    trailing_slash: TrailingSlash,
 }
 
 /// The changes of a domain: a merge patch (RFC 7396). The name and the case of slugs cannot be changed, since the
@@ -57,6 +71,11 @@ pub(crate) struct DomainPatch {
     root_url: Patch<String>,
     fallback_url: Patch<String>,
     expired_url: Patch<String>,
+    #[schemars(length(min = 1, max = PAGE_BYTES))]
+    fallback_html: Patch<String>,
+    #[schemars(length(min = 1, max = PAGE_BYTES))]
+    expired_html: Patch<String>,
+    trailing_slash: Patch<TrailingSlash>,
 }
 
 /// The way in which a domain is to be proven.
@@ -152,9 +171,12 @@ impl NewDomain {
             name: self.name,
             is_default: self.is_default,
             slug_case: self.slug_case,
+            trailing_slash: self.trailing_slash,
             root_url: self.root_url,
             fallback_url: self.fallback_url,
             expired_url: self.expired_url,
+            fallback_html: self.fallback_html,
+            expired_html: self.expired_html,
             verification: mint_token(),
             verified_at: None,
             created_at: at,
@@ -176,6 +198,9 @@ impl DomainPatch {
         self.root_url.apply(&mut new.root_url);
         self.fallback_url.apply(&mut new.fallback_url);
         self.expired_url.apply(&mut new.expired_url);
+        self.fallback_html.apply(&mut new.fallback_html);
+        self.expired_html.apply(&mut new.expired_html);
+        self.trailing_slash.apply_or(&mut new.trailing_slash, TrailingSlash::Refused);
         let mut checker = Checker::default();
         check(&new, schemes, &mut checker);
         if new != *domain {
@@ -192,6 +217,19 @@ fn check(domain: &Domain, schemes: &AppSchemes, checker: &mut Checker) {
     {
         if let Some(url) = url {
             checker.destination(field, url, URL_BYTES, schemes);
+        }
+    }
+    for (field, page, beside, url) in [
+        ("fallback_html", &domain.fallback_html, "fallback_url", &domain.fallback_url),
+        ("expired_html", &domain.expired_html, "expired_url", &domain.expired_url),
+    ] {
+        let Some(page) = page else { continue };
+        if page.is_empty() || page.len() > PAGE_BYTES {
+            checker
+                .wrong(field, format!("has {} bytes, must have 1 to {PAGE_BYTES}; null removes the page", page.len()));
+        }
+        if url.is_some() {
+            checker.wrong(field, format!("cannot stand beside `{beside}`: remove one of them with null"));
         }
     }
 }
@@ -250,9 +288,16 @@ mod tests {
             (json!({"name": "go.acme.co", "root_url": "javascript:alert(1)"}), "root_url"),
             (json!({"name": "go.acme.co", "fallback_url": "//a"}), "fallback_url"),
             (json!({"name": "go.acme.co", "expired_url": "otherapp://a"}), "expired_url"),
+            (json!({"name": "go.acme.co", "fallback_html": ""}), "fallback_html"),
+            (json!({"name": "go.acme.co", "expired_html": "a".repeat((64 << 10) + 1)}), "expired_html"),
+            (
+                json!({"name": "go.acme.co", "fallback_html": "<p>None</p>", "fallback_url": "https://a.example/"}),
+                "fallback_html",
+            ),
         ] {
             assert_eq!(new(body.clone()).unwrap_err().errors[0].field, field, "{body}");
         }
+        new(json!({"name": "go.acme.co", "fallback_html": "a".repeat(64 << 10), "trailing_slash": "ignored"})).unwrap();
         new(json!({"name": "go.acme.co", "root_url": "https://acme.co/", "expired_url": "myapp://over"})).unwrap();
     }
 

@@ -6,21 +6,24 @@ use schemars::JsonSchema;
 use schemas::{
     Link, LinkId, Timestamp, WorkspaceId,
     event::{Change, Changes},
-    link::ReferrerPolicy,
+    link::{MaxClicksOf, ReferrerPolicy},
     usermap::UserMap,
 };
 use serde::Deserialize;
 use service::problem::{FieldError, Problem};
 
 use crate::{
-    check::{Checker, Patch, merged},
+    check::{Checker, FRAGMENT_BYTES, Patch, merged},
     kinds::link::slug,
     rules::LinkRules,
 };
 
 /// The largest number that survives `JSON.stringify(JSON.parse(body))`: 2^53.
 const MAX_NUMBER: u64 = 1 << 53;
+/// The most bytes of an address before its fragment.
 const DESTINATION_BYTES: usize = 8192;
+/// The most bytes of an address with its fragment.
+const ADDRESS_BYTES: usize = DESTINATION_BYTES + 1 + FRAGMENT_BYTES;
 const TEXT_CHARS: usize = 128;
 const EXTERNAL_ID_CHARS: usize = 255;
 const TAGS: usize = 20;
@@ -35,7 +38,7 @@ const STATUS_CODES: [u16; 4] = [301, 302, 307, 308];
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewLink {
     /// The address that the link redirects to.
-    #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
+    #[schemars(length(min = 1, max = ADDRESS_BYTES), extend("format" = "uri"))]
     destination: String,
     /// The domain that the link answers on; by default, the workspace's default domain.
     #[schemars(length(min = 1, max = 253))]
@@ -61,11 +64,13 @@ pub(crate) struct NewLink {
     /// From this moment on the link is expired.
     expires_at: Option<Timestamp>,
     /// The address that the expired link redirects to.
-    #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
+    #[schemars(length(min = 1, max = ADDRESS_BYTES), extend("format" = "uri"))]
     expired_url: Option<String>,
     /// The link expires after this many clicks and scans, and those of the next 2 s or so.
     #[schemars(range(min = 1, max = MAX_NUMBER))]
     max_clicks: Option<u64>,
+    /// Whose clicks `max_clicks` counts; people's by default.
+    max_clicks_of: Option<MaxClicksOf>,
     /// Whether visitors are turned away as from an unknown link.
     #[serde(default)]
     disabled: bool,
@@ -90,7 +95,7 @@ pub(crate) struct NewLink {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LinkPatch {
     /// The address that the link redirects to.
-    #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
+    #[schemars(length(min = 1, max = ADDRESS_BYTES), extend("format" = "uri"))]
     destination: Patch<String>,
     /// The domain that the link answers on; by default, the workspace's default domain.
     #[schemars(length(min = 1, max = 253))]
@@ -115,11 +120,13 @@ pub(crate) struct LinkPatch {
     /// From this moment on the link is expired.
     expires_at: Patch<Timestamp>,
     /// The address that the expired link redirects to.
-    #[schemars(length(min = 1, max = DESTINATION_BYTES), extend("format" = "uri"))]
+    #[schemars(length(min = 1, max = ADDRESS_BYTES), extend("format" = "uri"))]
     expired_url: Patch<String>,
     /// The link expires after this many clicks and scans, and those of the next 2 s or so.
     #[schemars(range(min = 1, max = MAX_NUMBER))]
     max_clicks: Patch<u64>,
+    /// Whose clicks `max_clicks` counts; people's by default.
+    max_clicks_of: Patch<MaxClicksOf>,
     /// Whether visitors are turned away as from an unknown link.
     disabled: Patch<bool>,
     /// Whether the click's id is added to the destination's query.
@@ -154,6 +161,7 @@ impl NewLink {
             expires_at: self.expires_at,
             expired_url: self.expired_url,
             max_clicks: self.max_clicks,
+            max_clicks_of: self.max_clicks_of.unwrap_or_default(),
             exhausted_at: None,
             disabled: self.disabled,
             append_click_id: self.append_click_id,
@@ -220,6 +228,7 @@ impl LinkPatch {
             expires_at: self.expires_at.into_value(),
             expired_url: self.expired_url.into_value(),
             max_clicks: self.max_clicks.into_value(),
+            max_clicks_of: self.max_clicks_of.into_value(),
             disabled: self.disabled.into_value().unwrap_or_default(),
             append_click_id: self.append_click_id.into_value().unwrap_or_default(),
             passthrough: self.passthrough.into_value(),
@@ -249,12 +258,13 @@ impl LinkPatch {
         self.expires_at.apply(&mut new.expires_at);
         self.expired_url.apply(&mut new.expired_url);
         self.max_clicks.apply(&mut new.max_clicks);
+        self.max_clicks_of.apply_or(&mut new.max_clicks_of, MaxClicksOf::People);
         self.disabled.apply_or(&mut new.disabled, false);
         self.append_click_id.apply_or(&mut new.append_click_id, false);
         self.passthrough.apply_or(&mut new.passthrough, true);
         self.referrer_policy.apply(&mut new.referrer_policy);
         self.external_id.apply(&mut new.external_id);
-        if new.max_clicks != link.max_clicks {
+        if new.max_clicks != link.max_clicks || new.max_clicks_of != link.max_clicks_of {
             new.exhausted_at = None;
         }
         match self.metadata {
@@ -350,6 +360,7 @@ pub(crate) fn changes(old: &Link, new: &Link) -> Changes {
         expires_at: optional(old.expires_at.as_ref(), new.expires_at.as_ref()),
         expired_url: optional(old.expired_url.as_ref(), new.expired_url.as_ref()),
         max_clicks: optional(old.max_clicks.as_ref(), new.max_clicks.as_ref()),
+        max_clicks_of: value(&old.max_clicks_of, &new.max_clicks_of),
         exhausted_at: optional(old.exhausted_at.as_ref(), new.exhausted_at.as_ref()),
         disabled: value(&old.disabled, &new.disabled),
         append_click_id: value(&old.append_click_id, &new.append_click_id),
@@ -382,6 +393,8 @@ mod tests {
     fn what_is_allowed_passes() {
         for (field, value) in [
             ("destination", json!(format!("https://a.example/{}", "a".repeat(8000)))),
+            ("destination", json!(format!("https://a.example/#{}", "a".repeat(32 << 10)))),
+            ("slug", json!("\u{2764}\u{fe0f}")),
             ("slug", json!("Winter-Sale_2026.v2~")),
             ("slug", json!("\u{fc}ber")),
             ("domain", json!("go.acme.co")),
@@ -401,6 +414,8 @@ mod tests {
         let keys: BTreeMap<String, String> = (0..51).map(|n| (n.to_string(), String::new())).collect();
         for (field, value, named) in [
             ("destination", json!(format!("https://a.example/{}", "a".repeat(9000))), "destination"),
+            ("destination", json!(format!("https://a.example/{}#b", "a".repeat(9000))), "destination"),
+            ("destination", json!(format!("https://a.example/#{}", "a".repeat((32 << 10) + 1))), "destination"),
             ("destination", json!("mailto:a@b.example"), "destination"),
             ("slug", json!(""), "slug"),
             ("slug", json!("a/b"), "slug"),

@@ -5,7 +5,10 @@ use std::borrow::Cow;
 
 use icu_properties::{
     CodePointSetData,
-    props::{DefaultIgnorableCodePoint, EnumeratedProperty, GeneralCategory as Category},
+    props::{
+        CanonicalCombiningClass, DefaultIgnorableCodePoint, Emoji, EnumeratedProperty, GeneralCategory as Category,
+        JoiningType,
+    },
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemas::workspace::SlugCase;
@@ -72,7 +75,9 @@ pub(crate) fn fault(slug: &str) -> Option<String> {
     if let Some(wrong) = slug.chars().find(|c| DELIMITERS.contains(c)) {
         return Some(format!("has `{wrong}`, which means something else in an address: leave it out"));
     }
-    if let Some(wrong) = slug.nfc().find(|c| !is_visible(*c)) {
+    let chars: Vec<char> = slug.nfc().collect();
+    let is_seen = |at: usize| is_visible(chars[at]) || joins(&chars[..at], chars[at], &chars[at + 1..]);
+    if let Some(wrong) = (0..chars.len()).find(|at| !is_seen(*at)).map(|at| chars[at]) {
         let code = u32::from(wrong);
         return Some(format!(
             "has U+{code:04X}, which nobody can see or type: leave out spaces and control characters"
@@ -82,7 +87,7 @@ pub(crate) fn fault(slug: &str) -> Option<String> {
     if slug.nfc().next().is_some_and(|first| is_mark(Category::for_char(first))) {
         return Some("begins with a combining mark: put it behind a letter".to_owned());
     }
-    let word = slug.to_lowercase();
+    let word = canonical(slug, SlugCase::Insensitive);
     RESERVED.contains(&word.as_str()).then(|| format!("`{slug}` is reserved: choose another"))
 }
 
@@ -105,6 +110,38 @@ fn is_visible(c: char) -> bool {
     // Ignorable are among others the fillers of Hangul and variation selectors; the empty Braille pattern is a symbol,
     // but blank.
     seen && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c) && c != '\u{2800}'
+}
+
+/// Tells whether an invisible character shapes the characters around it, as keyboards type it: the variation selector of
+/// an emoji, and the joiners of emoji and of scripts whose letters join (RFC 5892, appendices A.1 and A.2). The canonical
+/// spelling is without it, so the slug is found with and without it.
+fn joins(before: &[char], c: char, after: &[char]) -> bool {
+    let Some(last) = before.last().copied() else { return false };
+    let is_emoji = |c: char| CodePointSetData::new::<Emoji>().contains(c);
+    let follows_virama = CanonicalCombiningClass::for_char(last) == CanonicalCombiningClass::Virama;
+    let joining = |c: char| JoiningType::for_char(c);
+    match c {
+        '\u{fe0e}' | '\u{fe0f}' => is_emoji(last),
+        '\u{200d}' => {
+            let joins_emoji = after.first().is_some_and(|next| !next.is_ascii() && is_emoji(*next));
+            let is_sign = last == '\u{fe0f}' || (!last.is_ascii() && is_emoji(last));
+            follows_virama || (joins_emoji && is_sign)
+        }
+        '\u{200c}' => {
+            let is_letter = |c: &&char| joining(**c) != JoiningType::Transparent;
+            let joins_left = before
+                .iter()
+                .rev()
+                .find(is_letter)
+                .is_some_and(|c| matches!(joining(*c), JoiningType::LeftJoining | JoiningType::DualJoining));
+            let joins_right = after
+                .iter()
+                .find(is_letter)
+                .is_some_and(|c| matches!(joining(*c), JoiningType::RightJoining | JoiningType::DualJoining));
+            follows_virama || (joins_left && joins_right)
+        }
+        _ => false,
+    }
 }
 
 fn is_mark(category: Category) -> bool {
@@ -160,6 +197,12 @@ mod tests {
             "🎁",
             "a@b:c",
             "ß",
+            "❤️",
+            "1️⃣",
+            "👨‍👩‍👧",
+            "❤️‍🔥",
+            "می‌خواهم",
+            "ශ්‍රී",
         ] {
             assert_eq!(fault(slug), None, "{slug:?}");
         }
@@ -189,6 +232,12 @@ mod tests {
             ("a\u{2800}b", "U+2800"),
             ("a\u{3164}b", "U+3164"),
             ("a\u{fe0f}b", "U+FE0F"),
+            ("\u{fe0f}", "U+FE0F"),
+            ("1\u{200d}2", "U+200D"),
+            ("\u{2764}\u{200d}", "U+200D"),
+            ("\u{2764}\u{200d}a", "U+200D"),
+            ("a\u{200c}b", "U+200C"),
+            ("v1\u{fe0f}", "reserved"),
             ("a\u{e0041}b", "U+E0041"),
             ("a\u{e000}b", "U+E000"),
             ("a\u{378}b", "U+0378"),
