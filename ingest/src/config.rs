@@ -40,6 +40,31 @@ pub enum WhenFull {
     Redirect,
 }
 
+/// The header that a visitor's address is read from, where a trusted proxy sends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAddress {
+    /// `X-Forwarded-For`; the host is that of `X-Forwarded-Host`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239), the host included.
+    Forwarded,
+    /// No header: the address of the connection.
+    Peer,
+}
+
+/// The answer to a browser that asks ahead, before a person clicks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenPrefetched {
+    /// 503: the browser asks again when the person clicks, and that is counted.
+    #[default]
+    Refuse,
+    /// The redirect, without a click's id: a click that the browser answers from what it
+    /// has fetched is not seen.
+    Redirect,
+}
+
 /// The redirector's configuration. The defaults are what production starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -48,9 +73,13 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How many threads serve them, each with its own listener; 0 for one a core.
     pub threads: usize,
-    /// Networks whose `Forwarded`, `X-Forwarded-For` and `X-Forwarded-Host` are
-    /// believed, such as `10.0.0.0/8`.
+    /// Networks of proxies that are believed on whom a request is from, such as
+    /// `10.0.0.0/8`.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they say it: `x-forwarded-for`, `forwarded` or `peer`.
+    pub client_address: ClientAddress,
+    /// The answer to browsers that ask ahead: `refuse` or `redirect`.
+    pub when_prefetched: WhenPrefetched,
     /// The name under which links with `append_click_id` add a click's id.
     pub click_id_param: String,
     /// Visits a minute above which an address's clicks are marked `rate_limited`; 0
@@ -61,7 +90,8 @@ pub struct Config {
     /// Unknown slugs a minute above which an address is said to try them out, and
     /// its visits to them are not recorded; 0 for never.
     pub unknown_per_min: u32,
-    /// Visits to unknown slugs that are recorded a minute; 0 for none.
+    /// Visits to unknown slugs that are recorded a minute, and as many that are no clicks
+    /// for another reason; 0 for none.
     pub orphans_per_min: u32,
     /// When a redirect is answered: `acked`, `spooled` or `async`.
     pub durability: Durability,
@@ -79,12 +109,16 @@ pub struct Config {
     /// The answer to clicks that neither Kafka, nor the disk, nor memory takes:
     /// `refuse` or `redirect`.
     pub when_full: WhenFull,
-    /// Connections that are served at once; more wait to be accepted. At least one a
-    /// thread, each of which keeps room for the next one.
+    /// Connections that are served at once. For one more, the connection is closed that
+    /// waits longest for its next request. At least one a thread.
     pub max_connections: usize,
-    /// How long a connection may take to send a request's head, the first as
-    /// well as the next one on a connection that is kept alive.
+    /// Connections of one network (a /24, of IPv6 a /48) that are served at once, trusted
+    /// proxies aside; 0 for no limit.
+    pub max_connections_per_network: usize,
+    /// How long a connection may take to send a request's head, from its first byte on.
     pub header_timeout_ms: u64,
+    /// How long a connection may wait for a request to begin.
+    pub keep_alive_ms: u64,
     /// Where conversions are reported.
     pub intake_listen: SocketAddr,
     /// Connections there that are served at once; more wait to be accepted.
@@ -115,6 +149,8 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             threads: 0,
             trusted_proxies: Vec::new(),
+            client_address: ClientAddress::XForwardedFor,
+            when_prefetched: WhenPrefetched::Refuse,
             click_id_param: "ch_click_id".to_owned(),
             marked_per_min: 600,
             refused_per_min: 0,
@@ -127,7 +163,9 @@ impl Default for Config {
             spool_max_bytes: 2 << 30,
             when_full: WhenFull::Refuse,
             max_connections: 20_000,
+            max_connections_per_network: 5_000,
             header_timeout_ms: 30_000,
+            keep_alive_ms: 75_000,
             intake_listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8082)),
             intake_max_connections: 1_000,
             // Not zero, as written.
@@ -174,7 +212,9 @@ impl Config {
         within("ack_timeout_ms", self.ack_timeout_ms, 1..=60_000)?;
         within("spool_max_bytes", self.spool_max_bytes, 1 << 20..=1 << 50)?;
         within("max_connections", self.max_connections as u64, self.cores() as u64..=1_000_000)?;
+        within("max_connections_per_network", self.max_connections_per_network as u64, 0..=1_000_000)?;
         within("header_timeout_ms", self.header_timeout_ms, 100..=600_000)?;
+        within("keep_alive_ms", self.keep_alive_ms, 100..=3_600_000)?;
         within("intake_max_connections", self.intake_max_connections as u64, 1..=100_000)?;
         within("intake_ack_timeout_ms", self.intake_ack_timeout_ms, 1..=60_000)?;
         self.postback_currency()?;

@@ -34,7 +34,7 @@ use std::{
 };
 
 use bus::{Bus, BusError, Table, TableProgress};
-pub use config::{Config, Durability, WhenFull};
+pub use config::{ClientAddress, Config, Durability, WhenFull, WhenPrefetched};
 pub use recording::spool::SpoolError;
 use service::{ConfigError, Part, Process, Shutdown};
 use tokio::{
@@ -45,7 +45,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    edge::serve::EdgeState,
+    edge::{networks::NetworkConnections, serve::EdgeState},
     metrics::IngestMetrics,
     recording::{core::CoreHandle, recorder::Recorder, spool::Spool, spooler::Spooler},
     redirect::Redirects,
@@ -163,6 +163,7 @@ pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running
     ];
     let state = EdgeState {
         connections: Arc::new(Semaphore::new(config.max_connections)),
+        networks: Arc::new(NetworkConnections::new(&config)),
         redirects: Arc::new(Redirects {
             limits: VisitLimits::new(&config, metrics.clone()),
             config: Arc::new(config),

@@ -23,11 +23,13 @@ pub(crate) struct IngestMetrics {
     pub(crate) scans: Counter,
     pub(crate) heads: Counter,
     pub(crate) prefetches: Counter,
+    pub(crate) prefetches_refused: Counter,
     pub(crate) expired: Counter,
     pub(crate) orphans: Counter,
     pub(crate) orphans_recorded: Counter,
     pub(crate) enumerations: Counter,
     pub(crate) marked: Counter,
+    pub(crate) untrusted_forwarded: Counter,
     pub(crate) too_many: Counter,
     pub(crate) unrecorded: Counter,
     pub(crate) bundles: Counter,
@@ -53,6 +55,8 @@ pub(crate) struct IngestMetrics {
     pub(crate) links_refused: Counter,
     pub(crate) domains: Gauge,
     pub(crate) connections: Gauge,
+    pub(crate) evicted_connections: Counter,
+    pub(crate) refused_connections: Counter,
     refused: Family<RefusalLabel, Counter>,
 }
 
@@ -73,6 +77,10 @@ impl IngestMetrics {
             scans: redirects("qr"),
             heads: redirects("head"),
             prefetches: redirects("prefetch"),
+            prefetches_refused: metrics.counter(
+                "clickhook_ingest_prefetches_refused",
+                "Prefetches answered with 503: the browser asks again when a person clicks",
+            ),
             expired: metrics.counter("clickhook_ingest_expired", "Visits to links that have expired"),
             orphans: metrics.counter("clickhook_ingest_orphans", "Visits to addresses that no link has"),
             orphans_recorded: metrics.counter("clickhook_ingest_orphans_recorded", "Those that were written down"),
@@ -81,6 +89,11 @@ impl IngestMetrics {
                 "How often an address began to ask for more unknown slugs a minute than `ingest.unknown_per_min`",
             ),
             marked: metrics.counter("clickhook_ingest_marked", "Visits from addresses above `ingest.marked_per_min`"),
+            untrusted_forwarded: metrics.counter(
+                "clickhook_ingest_untrusted_forwarded",
+                "Requests with a forwarding header that is not believed, as behind a balancer that is missing in \
+                 `ingest.trusted_proxies`",
+            ),
             too_many: metrics.counter(
                 "clickhook_ingest_too_many",
                 "Requests refused with 429, from addresses above `ingest.refused_per_min`",
@@ -149,6 +162,14 @@ impl IngestMetrics {
                 .counter("clickhook_ingest_links_refused", "Records of links that could not be read or served"),
             domains: metrics.gauge("clickhook_ingest_domains", "Domains that are verified"),
             connections: metrics.gauge("clickhook_ingest_connections", "Connections that are open"),
+            evicted_connections: metrics.counter(
+                "clickhook_ingest_evicted_connections",
+                "Idle connections that were closed to make room for others",
+            ),
+            refused_connections: metrics.counter(
+                "clickhook_ingest_refused_connections",
+                "Connections that were closed at once, from networks above `ingest.max_connections_per_network`",
+            ),
             refused: metrics
                 .family_counter("clickhook_ingest_refused", "Requests whose heads could not be taken, by why"),
         }

@@ -18,13 +18,16 @@ use tokio::{
 };
 
 use crate::{
-    edge::serve::EdgeCore,
+    Config,
+    edge::{serve::EdgeCore, slots::ConnectionSlot},
     http::answer::{RedirectResponse, ResponseContext},
     http::{self, HEAD_BYTES, Parsed, Persistence, Refusal},
 };
 
 /// The size of a new input buffer: most heads fit.
 const INPUT_BYTES: usize = 2 << 10;
+/// The size above which a buffer is replaced by a small one while the connection is idle.
+const IDLE_BYTES: usize = 4 << 10;
 /// How long unread bytes are read away at the end of a connection: closing on unread
 /// bytes resets the connection, and the visitor might never see the response.
 const LINGER: Duration = Duration::from_secs(1);
@@ -38,11 +41,15 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the other side has gone, or takes no answer.
-pub(crate) async fn serve(core: &EdgeCore, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-    let patience = Duration::from_millis(core.config().header_timeout_ms);
+pub(crate) async fn serve(
+    core: &EdgeCore,
+    slot: &ConnectionSlot,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> io::Result<()> {
     let input = Vec::with_capacity(INPUT_BYTES);
-    let timer = HeadTimer::new(patience);
-    let connection = VisitorConnection { core, stream, peer, input, output: Vec::new(), timer, answered: false };
+    let timer = ConnectionTimer::new(core.config());
+    let connection = VisitorConnection { core, slot, stream, peer, input, output: Vec::new(), timer, answered: false };
     let mut drain = pin!(core.told_to_drain());
     // Polled once, it wakes this task when draining begins.
     poll_fn(|context| {
@@ -55,12 +62,13 @@ pub(crate) async fn serve(core: &EdgeCore, stream: TcpStream, peer: SocketAddr) 
 
 struct VisitorConnection<'c> {
     core: &'c EdgeCore,
+    slot: &'c ConnectionSlot,
     stream: TcpStream,
     peer: SocketAddr,
     /// The bytes that were received and not answered yet.
     input: Vec<u8>,
     output: Vec<u8>,
-    timer: HeadTimer,
+    timer: ConnectionTimer,
     /// Whether one request has been answered.
     answered: bool,
 }
@@ -93,6 +101,9 @@ impl VisitorConnection<'_> {
                     self.input.drain(..begin);
                     begin = 0;
                     seen = self.input.len();
+                    if seen > 0 {
+                        self.timer.begin_head();
+                    }
                     match self.wait().await? {
                         Waited::More => {}
                         Waited::End => return Ok(()),
@@ -114,24 +125,39 @@ impl VisitorConnection<'_> {
                     if begin == self.input.len() {
                         self.input.clear();
                         begin = 0;
+                        self.shrink();
                     }
-                    self.timer.restart();
+                    self.timer.begin_idle();
                 }
                 Parsed::Refused(refusal) => return self.refuse(refusal).await,
             }
         }
     }
 
+    /// Gives the memory of a long head or response back, since most connections are idle.
+    fn shrink(&mut self) {
+        if self.input.capacity() > IDLE_BYTES {
+            self.input = Vec::with_capacity(INPUT_BYTES);
+        }
+        if self.output.capacity() > IDLE_BYTES {
+            self.output = Vec::new();
+        }
+    }
+
     async fn wait(&mut self) -> io::Result<Waited> {
-        let core = self.core;
+        let (core, slot) = (self.core, self.slot);
         let idle = self.input.is_empty();
         let answered = self.answered;
         let timer = &mut self.timer;
+        if idle {
+            slot.rests(timer.since);
+        }
         let mut read = pin!(self.stream.read_buf(&mut self.input));
-        poll_fn(|context| match read.as_mut().poll(context) {
+        let waited = poll_fn(|context| match read.as_mut().poll(context) {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Waited::End)),
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|_| Waited::More)),
             Poll::Pending if idle && answered && core.is_draining() => Poll::Ready(Ok(Waited::End)),
+            Poll::Pending if idle && slot.poll_evicted(context) => Poll::Ready(Ok(Waited::End)),
             Poll::Pending => {
                 if idle && core.is_draining() {
                     timer.shorten(LAST_CALL);
@@ -139,7 +165,9 @@ impl VisitorConnection<'_> {
                 timer.poll(context).map(|()| Ok(Waited::TooSlow))
             }
         })
-        .await
+        .await;
+        slot.works();
+        waited
     }
 
     async fn refuse(mut self, refusal: Refusal) -> io::Result<()> {
@@ -158,7 +186,7 @@ impl VisitorConnection<'_> {
             Err(error) => return Err(error),
         };
         if written < self.output.len() {
-            timeout(self.timer.patience, self.stream.write_all(&self.output[written..])).await??;
+            timeout(self.timer.head, self.stream.write_all(&self.output[written..])).await??;
         }
         self.output.clear();
         Ok(())
@@ -181,38 +209,71 @@ impl VisitorConnection<'_> {
     }
 }
 
-/// The time limit of a head. The timer is set once in that time, not for each head:
-/// when it fires, it checks whether the present head is really late.
-struct HeadTimer {
-    patience: Duration,
+/// The time limits of a connection: for a request to begin, and from its first byte on for
+/// its head. The timer is set once in that time, not for each head: when it fires, it checks
+/// whether the limit is really reached.
+struct ConnectionTimer {
+    idle: Duration,
+    head: Duration,
+    /// The time since which the connection is in its phase.
     since: Instant,
+    phase: ConnectionPhase,
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether the timer will wake the task.
     set: bool,
 }
 
-impl HeadTimer {
-    fn new(patience: Duration) -> Self {
-        Self { patience, since: Instant::now(), timer: None, set: false }
+/// The part of a request that a connection waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ConnectionPhase {
+    Idle,
+    Head,
+}
+
+impl ConnectionTimer {
+    fn new(config: &Config) -> Self {
+        Self {
+            idle: Duration::from_millis(config.keep_alive_ms),
+            head: Duration::from_millis(config.header_timeout_ms),
+            since: Instant::now(),
+            phase: ConnectionPhase::Idle,
+            timer: None,
+            set: false,
+        }
     }
 
-    fn restart(&mut self) {
+    fn begin_idle(&mut self) {
         self.since = Instant::now();
+        self.phase = ConnectionPhase::Idle;
     }
 
-    /// Lowers the limit to `patience`, from now on.
-    fn shorten(&mut self, patience: Duration) {
-        if patience < self.patience {
-            self.patience = patience;
+    /// Begins the time of a head, unless it has begun.
+    fn begin_head(&mut self) {
+        if self.phase == ConnectionPhase::Idle {
             self.since = Instant::now();
-            self.timer = None;
-            self.set = false;
+            self.phase = ConnectionPhase::Head;
+        }
+    }
+
+    /// Lowers the limit of an idle connection to `patience`, from now on.
+    fn shorten(&mut self, patience: Duration) {
+        if patience < self.idle {
+            self.idle = patience;
+            self.since = Instant::now();
         }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let due = self.since + self.patience;
+        let patience = match self.phase {
+            ConnectionPhase::Idle => self.idle,
+            ConnectionPhase::Head => self.head,
+        };
+        let due = self.since + patience;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if due < timer.deadline() {
+            timer.as_mut().reset(due);
+            self.set = false;
+        }
         loop {
             if self.set && !timer.is_elapsed() {
                 return Poll::Pending;

@@ -25,7 +25,11 @@ use tracing::{debug, warn};
 
 use crate::{
     Config, WhenFull,
-    edge::connection,
+    edge::{
+        connection,
+        networks::{NetworkConnections, NetworkLevel, NetworkPlace},
+        slots::{ConnectionSlots, Eviction},
+    },
     http::{
         Persistence, RequestHead,
         answer::{RedirectResponse, ResponseContext},
@@ -42,12 +46,15 @@ use crate::{
 
 /// The pause after a failed accept, usually `EMFILE`.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The pause after which an idle connection is looked for again, when there was none.
+const EVICTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// The state that all cores share.
 #[derive(Clone)]
 pub(crate) struct EdgeState {
     pub(crate) redirects: Arc<Redirects>,
     pub(crate) connections: Arc<Semaphore>,
+    pub(crate) networks: Arc<NetworkConnections>,
     /// Triggered when the listeners are to close.
     pub(crate) close: Shutdown,
 }
@@ -103,6 +110,7 @@ fn run(listener: StdListener, handle: CoreHandle, state: EdgeState) -> io::Resul
             date: RefCell::default(),
             draining: Cell::new(false),
             drain: Notify::new(),
+            slots: ConnectionSlots::default(),
             open: Cell::new(0),
             closed: Notify::new(),
         });
@@ -120,6 +128,7 @@ pub(crate) struct EdgeCore {
     date: RefCell<DateHeader>,
     draining: Cell<bool>,
     drain: Notify,
+    slots: ConnectionSlots,
     open: Cell<usize>,
     closed: Notify,
 }
@@ -142,11 +151,20 @@ impl EdgeCore {
         let close = self.state.close.clone();
         loop {
             let accepted = tokio::select! {
-                accepted = self.next(&listener) => accepted,
+                accepted = listener.accept() => accepted,
                 () = close.wait() => break,
             };
             match accepted {
-                Ok((stream, peer, permit)) => self.serve(stream, peer, permit),
+                Ok((stream, peer)) => {
+                    let Some(place) = self.network_place(peer) else { continue };
+                    tokio::select! {
+                        permit = self.permit() => self.serve(stream, peer, place, permit),
+                        () = close.wait() => {
+                            self.serve(stream, peer, place, None);
+                            break;
+                        }
+                    }
+                }
                 Err(error) => {
                     debug!(%error, "accept failed");
                     sleep(ACCEPT_PAUSE).await;
@@ -154,8 +172,10 @@ impl EdgeCore {
             }
         }
         // Closing a listener resets the connections in its queue: they are served first.
-        while let Ok(Ok((stream, peer, permit))) = timeout(Duration::ZERO, self.next(&listener)).await {
-            self.serve(stream, peer, permit);
+        while let Ok(Ok((stream, peer))) = timeout(Duration::ZERO, listener.accept()).await {
+            if let Some(place) = self.network_place(peer) {
+                self.serve(stream, peer, place, None);
+            }
         }
         drop(listener);
         self.draining.set(true);
@@ -172,26 +192,63 @@ impl EdgeCore {
         }
     }
 
-    async fn next(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let permit = Arc::clone(&self.state.connections).acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, peer) = listener.accept().await?;
-        Ok((stream, peer, permit))
+    /// Finds a place among the connections of the peer's network. Where the network has too
+    /// many, one of them that is idle is closed; without one, the new connection is refused.
+    fn network_place(&self, peer: SocketAddr) -> Option<NetworkPlace> {
+        let (place, level) = self.state.networks.add(peer.ip());
+        match level {
+            NetworkLevel::Within => Some(place),
+            NetworkLevel::Above if self.slots.evict_of(peer.ip()) == Eviction::Evicted => {
+                self.metrics().evicted_connections.inc();
+                Some(place)
+            }
+            NetworkLevel::Above => {
+                self.metrics().refused_connections.inc();
+                None
+            }
+        }
     }
 
-    fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    /// Waits until one more connection may be served. Where there are as many as may be,
+    /// the one that is idle for longest is closed.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = || Arc::clone(&self.state.connections);
+        if let Ok(permit) = permit().try_acquire_owned() {
+            return Some(permit);
+        }
+        loop {
+            if self.slots.evict() == Eviction::Evicted {
+                self.metrics().evicted_connections.inc();
+            }
+            if let Ok(permit) = timeout(EVICTION_PAUSE, permit().acquire_owned()).await {
+                // The semaphore is never closed.
+                return permit.ok();
+            }
+        }
+    }
+
+    fn serve(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: NetworkPlace,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         // Fails only for a connection that is gone already.
         let _ = stream.set_nodelay(true);
         self.open.set(self.open.get() + 1);
         self.metrics().connections.inc();
         let core = Rc::clone(self);
+        let slot = self.slots.add(peer.ip());
         spawn_local(async move {
-            if let Err(error) = connection::serve(&core, stream, peer).await {
+            if let Err(error) = connection::serve(&core, &slot, stream, peer).await {
                 debug!(%error, "connection ended early");
             }
+            core.slots.remove(&slot);
             core.metrics().connections.dec();
             core.open.set(core.open.get() - 1);
             core.closed.notify_one();
-            drop(permit);
+            drop((place, permit));
         });
     }
 
@@ -225,7 +282,7 @@ impl EdgeCore {
         let context = ResponseContext { after, bodiless: head.method == "HEAD", date: self.date(at) };
         let redirects = &self.state.redirects;
         let tables = redirects.view();
-        let request = visit::read(head, peer, &redirects.config.trusted_proxies);
+        let request = visit::read(head, peer, &redirects.config);
         let decision = redirects.decide(&request, &tables, at);
         if let Some(visit) = decision.visit()
             && self.recorder.is_full()
