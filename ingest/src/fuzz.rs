@@ -5,11 +5,11 @@
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use schemas::{
     AppSchemes, ClickClass, ClickId, Domain, DomainId, Link, LinkId, RawClick, Timestamp,
     sample::{plain_domain, plain_link},
-    workspace::SlugCase,
+    workspace::{SlugCase, TrailingSlash},
 };
 use service::Metrics;
 use url::{Position, Url};
@@ -141,7 +141,7 @@ impl FuzzedRedirector {
             let parsed = http::parse(bytes, |head| {
                 let head_only = head.method == "HEAD";
                 let tables = self.redirects.view();
-                let request = visit::read(&head, self.peer, &self.redirects.config.trusted_proxies);
+                let request = visit::read(&head, self.peer, &self.redirects.config);
                 let decision = self.redirects.decide(&request, &tables, NOW);
                 let id = decision.visit().map(|visit| {
                     let id = ClickId::new(visit.at, 42, 7);
@@ -203,7 +203,8 @@ impl FuzzedRedirector {
         }
         assert!(!head_only || body.is_empty(), "{text}");
         if let Some(location) = &location {
-            assert!(location.bytes().all(|byte| byte.is_ascii_graphic()), "{location:?}");
+            let is_reference = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+            assert!(location.bytes().all(is_reference), "{location:?} is no reference (RFC 3986)");
             assert!(self.allowed.contains(&base(location)), "{location:?} leads elsewhere");
         }
         assert_eq!(location.is_some(), text.starts_with("HTTP/1.1 30"), "{text}");
@@ -229,15 +230,17 @@ impl FuzzedRedirector {
     }
 }
 
-/// An address without what a visit may add to it, as a browser reads it.
+/// An address without what a visit may add to it, as a browser reads it, decoded:
+/// whether a character is encoded makes no other address.
 fn base(url: &str) -> String {
     let url = Url::parse(url).expect("an address is a URL");
-    url[..Position::AfterPath].to_owned()
+    percent_decode_str(&url[..Position::AfterPath]).decode_utf8_lossy().into_owned()
 }
 
-/// Links and a domain for strangers to try: `sale`, `café`, one whose destination
-/// ends with its host, one with a query of its own, one that tells the click's id,
-/// and one that has expired.
+/// Links and a domain for strangers to try: `sale`, `café`, a heart, one whose destination
+/// ends with its host, one with a query of its own, one that tells the click's id, one that
+/// has expired, one that takes every method, and one on the domain. The domain leads every
+/// other address to a slug of its own that no link has.
 #[must_use]
 pub fn example() -> (Vec<Link>, Vec<Domain>) {
     let to = |id, slug: &str, destination: &str| plain_link(LinkId::from_bits(id), slug, destination);
@@ -248,11 +251,19 @@ pub fn example() -> (Vec<Link>, Vec<Domain>) {
         to(4, "own", "https://acme.example/?own=1&%6bept=2#part"),
         Link { append_click_id: true, ..to(5, "tell", "https://acme.example/?a#part") },
         Link { expires_at: Some(Timestamp::from_millis(1)), ..to(6, "over", "https://acme.example/over") },
+        Link { status_code: 308, ..to(7, "keep", "https://acme.example/keep") },
+        Link {
+            domain: Some("go.acme.co".to_owned()),
+            status_code: 307,
+            ..to(8, "poster", "https://acme.example/poster")
+        },
+        to(9, "\u{2764}", "https://acme.example/heart"),
     ];
     let domain = Domain {
         slug_case: SlugCase::Insensitive,
+        trailing_slash: TrailingSlash::Ignored,
         root_url: Some("https://acme.example/root".to_owned()),
-        fallback_url: Some("https://acme.example/missing".to_owned()),
+        fallback_url: Some("https://go.acme.co/missing".to_owned()),
         ..plain_domain(DomainId::from_bits(1), "go.acme.co")
     };
     (links, vec![domain])

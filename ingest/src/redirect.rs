@@ -13,21 +13,26 @@ use std::sync::{
 };
 
 use percent_encoding::percent_decode_str;
-use schemas::{ClickClass, ClickId, Timestamp, click::orphan_tail, workspace::SlugCase};
+use schemas::{
+    ClickClass, ClickId, Timestamp,
+    click::orphan_tail,
+    workspace::{SlugCase, TrailingSlash},
+};
 
 use crate::{
-    Config,
+    Config, WhenPrefetched,
     http::answer::{RedirectResponse, ResponseContext},
     metrics::IngestMetrics,
     table::{
-        domains::{CATCH_ALL, Domains, DomainsView, Site, host_name},
+        domains::{CATCH_ALL, Domains, DomainsView, Site, SiteAnswer, host_name, leads_back},
         links::{Links, LinksView},
         location::Location,
         row::{LinkPhase, LinkRow},
     },
     visit::{
-        CountsAs, RequestKind, RequestedPath, VisitRecord, Visitor,
-        limits::{OrphanVisit, VisitLimits, VisitPace},
+        CountsAs, RequestKind, VisitRecord, Visitor,
+        limits::{SampledVisit, VisitLimits, VisitPace},
+        path::{RequestedPath, ReservedPath},
     },
 };
 
@@ -63,8 +68,10 @@ impl<'d> Decision<'d> {
         self.visit.as_ref()
     }
 
-    /// Writes the response to `out`; `id` is the recorded visit's.
+    /// Writes the response to `out`; `id` is the recorded visit's. The destination is told
+    /// the ids of clicks and scans alone.
     pub(crate) fn write(&self, id: Option<ClickId>, context: ResponseContext, out: &mut Vec<u8>) {
+        let id = id.filter(|_| self.visit.as_ref().is_some_and(|visit| visit.class.counts()));
         self.response.with_click_id(id).write(context, out);
     }
 }
@@ -103,42 +110,63 @@ impl Redirects {
     ) -> Decision<'d> {
         let visitor = match request {
             RequestKind::Visit(visitor) => visitor,
-            RequestKind::OtherMethod => return RedirectResponse::MethodNotAllowed.into(),
+            RequestKind::NoVisit => return RedirectResponse::MethodNotAllowed.into(),
         };
-        let pace = self.limits.pace(visitor.rate_limit_keys());
+        let is_other_method = matches!(visitor.counts_as, CountsAs::OtherMethod(_));
+        if let RequestedPath::Reserved(path) = visitor.path {
+            return match path {
+                _ if is_other_method => RedirectResponse::MethodNotAllowed,
+                ReservedPath::Health => RedirectResponse::Healthy,
+                ReservedPath::Robots => RedirectResponse::Robots,
+                ReservedPath::Absent => RedirectResponse::NotFound { page: None },
+            }
+            .into();
+        }
+        let pace = self.limits.pace(visitor.rate_key);
         if let VisitPace::Refused { retry_after_s } = pace {
             return RedirectResponse::TooMany { retry_after_s }.into();
+        }
+        // Whatever the address is: a person who clicks asks for it again.
+        if visitor.counts_as == CountsAs::Prefetch && self.config.when_prefetched == WhenPrefetched::Refuse {
+            self.metrics.prefetches_refused.inc();
+            return RedirectResponse::PrefetchRefused.into();
         }
         let rate_limited = pace == VisitPace::Marked;
         let record = |class, tail| VisitRecord { visitor, at, class, rate_limited, tail };
         let site = tables.domains.find(visitor.host);
         match self.find(&visitor.path, site, &tables.links, at) {
+            Found::Live(row) | Found::Expired(row) if is_other_method && !row.keeps_method() => {
+                RedirectResponse::MethodNotAllowed.into()
+            }
             Found::Live(row) => {
                 let visit = self.class_of(visitor).map(|class| record(class, row.tail().into()));
                 Decision { response: self.live(row, visitor), visit }
             }
             Found::Expired(row) => {
-                let url = row.expired_url().or_else(|| site?.expired.as_deref());
-                let response = url.map_or(RedirectResponse::Gone, RedirectResponse::found);
-                let visit = if visitor.counts_as == CountsAs::Head {
-                    self.metrics.heads.inc();
-                    None
-                } else {
-                    self.metrics.expired.inc();
-                    Some(record(ClickClass::Expired, row.tail().into()))
+                let response = match row.expired_url() {
+                    Some(url) if !leads_back(url, visitor.host, visitor.raw_path) => RedirectResponse::found(url),
+                    _ => instead(site.and_then(|site| site.expired.as_ref()), visitor, |page| RedirectResponse::Gone {
+                        page,
+                    }),
                 };
+                let is_recorded = self.counts_as_expired(visitor) == SampledVisit::Recorded;
+                let visit = is_recorded.then(|| record(ClickClass::Expired, row.tail().into()));
                 Decision { response, visit }
             }
-            Found::Root => {
-                let root = site.and_then(|site| site.root.as_deref());
-                root.map_or(RedirectResponse::NotFound, RedirectResponse::found).into()
-            }
-            Found::NotStarted => fallback(site).into(),
             Found::Nothing => {
                 let tail = self.orphan(visitor, site);
                 let visit = tail.map(|tail| record(ClickClass::Orphan, tail.into()));
-                Decision { response: fallback(site), visit }
+                let response =
+                    if is_other_method { RedirectResponse::MethodNotAllowed } else { fallback(site, visitor) };
+                Decision { response, visit }
             }
+            Found::Root | Found::NotStarted if is_other_method => RedirectResponse::MethodNotAllowed.into(),
+            Found::Root => match site.and_then(|site| site.root.as_deref()) {
+                Some(root) if !leads_back(root, visitor.host, visitor.raw_path) => RedirectResponse::found(root).into(),
+                Some(_) => RedirectResponse::NotFound { page: None }.into(),
+                None => not_found_page(site).into(),
+            },
+            Found::NotStarted => fallback(site, visitor).into(),
             Found::Unknown => RedirectResponse::Unavailable.into(),
         }
     }
@@ -158,8 +186,15 @@ impl Redirects {
         }
         let slug = match path {
             RequestedPath::Root => return Found::Root,
-            RequestedPath::Other(_) => return Found::Nothing,
             RequestedPath::Slug(slug) => &**slug,
+            RequestedPath::SlashedSlug(slug)
+                if site.is_some_and(|site| site.trailing_slash == TrailingSlash::Ignored) =>
+            {
+                &**slug
+            }
+            RequestedPath::SlashedSlug(_) | RequestedPath::Reserved(_) | RequestedPath::Other(_) => {
+                return Found::Nothing;
+            }
         };
         let (number, case) = site.map_or((CATCH_ALL, SlugCase::Sensitive), |site| (site.number, site.slug_case));
         let row = match links.find(number, &case.canonical(slug.into())) {
@@ -174,19 +209,29 @@ impl Redirects {
         }
     }
 
-    /// The class under which a visit to a live link is recorded, if it is.
+    /// Returns the class under which a visit to a live link is recorded, if it is.
     fn class_of(&self, visitor: &Visitor<'_>) -> Option<ClickClass> {
         match visitor.counts_as {
-            CountsAs::Click(class) => Some(class),
-            CountsAs::Prefetch => {
+            CountsAs::Click(class) | CountsAs::OtherMethod(class) => Some(class),
+            CountsAs::Prefetch | CountsAs::Preview => {
                 self.metrics.prefetches.inc();
-                Some(ClickClass::Prefetch)
+                (self.limits.uncounted() == SampledVisit::Recorded).then_some(ClickClass::Prefetch)
             }
             CountsAs::Head => {
                 self.metrics.heads.inc();
                 None
             }
         }
+    }
+
+    /// Counts a visit to a link that has expired; says whether it is recorded.
+    fn counts_as_expired(&self, visitor: &Visitor<'_>) -> SampledVisit {
+        if visitor.counts_as == CountsAs::Head {
+            self.metrics.heads.inc();
+            return SampledVisit::Skipped;
+        }
+        self.metrics.expired.inc();
+        self.limits.uncounted()
     }
 
     fn live<'d>(&'d self, row: &'d LinkRow, visitor: &'d Visitor<'_>) -> RedirectResponse<'d> {
@@ -202,8 +247,12 @@ impl Redirects {
 
     /// The end of an orphan visit's line; none where the visit is not recorded.
     fn orphan(&self, visitor: &Visitor<'_>, site: Option<&Site>) -> Option<Vec<u8>> {
-        let is_head = visitor.counts_as == CountsAs::Head;
-        if is_head || self.limits.orphan(visitor.rate_limit_keys()) == OrphanVisit::Skipped {
+        if matches!(visitor.counts_as, CountsAs::Head | CountsAs::OtherMethod(_)) {
+            // Not recorded, but no way to try out slugs unseen either.
+            self.limits.unknown_slug(visitor.rate_key);
+            return None;
+        }
+        if self.limits.orphan(visitor.rate_key) == SampledVisit::Skipped {
             return None;
         }
         let workspace = site.map_or("default", |site| site.workspace.as_str());
@@ -212,10 +261,33 @@ impl Redirects {
     }
 }
 
-/// The response where no link has the address.
-fn fallback(site: Option<&Site>) -> RedirectResponse<'_> {
-    let url = site.and_then(|site| site.fallback.as_deref());
-    url.map_or(RedirectResponse::NotFound, RedirectResponse::found)
+/// Returns the response where no link has the address.
+fn fallback<'d>(site: Option<&'d Site>, visitor: &Visitor<'_>) -> RedirectResponse<'d> {
+    instead(site.and_then(|site| site.fallback.as_ref()), visitor, |page| RedirectResponse::NotFound { page })
+}
+
+/// Returns the response at a root that leads nowhere.
+fn not_found_page(site: Option<&Site>) -> RedirectResponse<'_> {
+    match site.and_then(|site| site.fallback.as_ref()) {
+        Some(SiteAnswer::Page(page)) => RedirectResponse::NotFound { page: Some(page) },
+        _ => RedirectResponse::NotFound { page: None },
+    }
+}
+
+/// Returns the answer of the domain where no link leads on. Where that would lead back to
+/// what was asked for, it is `refuse`.
+fn instead<'d>(
+    answer: Option<&'d SiteAnswer>,
+    visitor: &Visitor<'_>,
+    refuse: impl Fn(Option<&'d str>) -> RedirectResponse<'d>,
+) -> RedirectResponse<'d> {
+    match answer {
+        Some(SiteAnswer::Redirect(url)) if !leads_back(url, visitor.host, visitor.raw_path) => {
+            RedirectResponse::found(url)
+        }
+        Some(SiteAnswer::Page(page)) => refuse(Some(page)),
+        Some(SiteAnswer::Redirect(_)) | None => refuse(None),
+    }
 }
 
 /// The address that an orphan visit asked for: host, slash, slug.
@@ -224,7 +296,10 @@ fn requested_address(visitor: &Visitor<'_>) -> String {
     let mut address = match &visitor.path {
         RequestedPath::Root => format!("{host}/"),
         RequestedPath::Slug(slug) => format!("{host}/{slug}"),
-        RequestedPath::Other(path) => format!("{host}{}", percent_decode_str(path).decode_utf8_lossy()),
+        RequestedPath::SlashedSlug(slug) => format!("{host}/{slug}/"),
+        RequestedPath::Reserved(_) | RequestedPath::Other(_) => {
+            format!("{host}{}", percent_decode_str(visitor.raw_path).decode_utf8_lossy())
+        }
     };
     address.truncate(address.floor_char_boundary(ASKED_BYTES));
     address

@@ -66,7 +66,11 @@ async fn every_answered_redirect_is_recorded_once_and_nothing_else() {
     let head = raw(address, "HEAD /sale HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     assert_eq!((status(&head), header(&head, "location")), (302, Some("https://acme.example/sale")));
     assert!(head.ends_with("\r\n\r\n"), "{head}");
-    assert_eq!(status(&get(address, "/sale", "Sec-Purpose: prefetch\r\n").await), 302);
+    let prefetch = get(address, "/sale", "Sec-Purpose: prefetch\r\n").await;
+    let refused = (status(&prefetch), header(&prefetch, "retry-after"), header(&prefetch, "location"));
+    assert_eq!(refused, (503, Some("1"), None), "{prefetch}");
+    assert_eq!(header(&prefetch, "cache-control"), Some("private, no-store"), "{prefetch}");
+    assert_eq!(status(&get(address, "/sale", "X-Purpose: preview\r\n").await), 302);
     assert_eq!(status(&get(address, "/nothing", "").await), 404);
     assert_eq!(status(&get(address, "/", "").await), 404);
     let post = raw(address, "POST /sale HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
@@ -99,6 +103,7 @@ async fn every_answered_redirect_is_recorded_once_and_nothing_else() {
     let text = redirector.metrics.text();
     assert!(text.contains(&format!("clickhook_ingest_redirects_total{{class=\"click\"}} {CLICKS}")), "{text}");
     assert!(text.contains("clickhook_ingest_orphans_total 1"), "{text}");
+    assert!(text.contains("clickhook_ingest_prefetches_refused_total 1"), "{text}");
     redirector.stop().await;
 }
 

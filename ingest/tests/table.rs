@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use common::{asked, bundles, domain, get, header, link, raw, redirector, status, write, write_domain};
 use ingest::Config;
 use schemas::{
-    AppSchemes, ClickClass, ClickId, Domain, Link, RawClick, Timestamp, WorkspaceId, link::ReferrerPolicy,
-    workspace::SlugCase,
+    AppSchemes, ClickClass, ClickId, Domain, Link, RawClick, Timestamp, WorkspaceId,
+    link::ReferrerPolicy,
+    workspace::{SlugCase, TrailingSlash},
 };
 use testbed::eventually;
 
@@ -51,6 +52,23 @@ async fn a_domain_answers_for_its_links_and_for_what_is_missing() {
     };
     write_domain(&bus, &full).await;
     write_domain(&bus, &Domain { workspace: full.workspace.clone(), ..domain("bare.acme.co") }).await;
+    let page = |text: &str| Some(format!("<!doctype html><p>{text}</p>"));
+    write_domain(
+        &bus,
+        &Domain { fallback_html: page("None."), expired_html: page("Over \u{1f3c1}."), ..domain("page.acme.co") },
+    )
+    .await;
+    write_domain(
+        &bus,
+        &Domain {
+            trailing_slash: TrailingSlash::Ignored,
+            root_url: url("https://loop.acme.co"),
+            fallback_url: url("https://loop.acme.co/nowhere"),
+            expired_url: url("https://loop.acme.co/gone?x"),
+            ..domain("loop.acme.co")
+        },
+    )
+    .await;
     write_domain(&bus, &Domain { verified_at: None, root_url: url("https://x.example/"), ..domain("claimed.co") })
         .await;
     let on = |domain: &str, slug: &str| Link {
@@ -68,6 +86,10 @@ async fn a_domain_answers_for_its_links_and_for_what_is_missing() {
         Link { disabled: true, ..on("go.acme.co", "off") },
         Link { starts_at: Some(future), ..on("go.acme.co", "soon") },
         Link { starts_at: Some(past), expires_at: Some(future), ..on("go.acme.co", "now") },
+        Link { status_code: 308, ..on("bare.acme.co", "hook") },
+        Link { domain: url("page.acme.co"), expires_at: Some(past), ..link("late") },
+        Link { domain: url("loop.acme.co"), expires_at: Some(past), ..link("gone") },
+        Link { domain: url("loop.acme.co"), ..link("\u{2764}") },
         on("claimed.co", "sale2"),
         Link { workspace: WorkspaceId::new("other"), ..on("go.acme.co", "theirs") },
     ];
@@ -98,12 +120,31 @@ async fn a_domain_answers_for_its_links_and_for_what_is_missing() {
         ("bare.acme.co", "/used", 410, ""),
         ("bare.acme.co", "/sale", 404, ""),
         ("bare.acme.co", "/", 404, ""),
+        ("bare.acme.co", "/hook/", 404, ""),
+        ("page.acme.co", "/none", 404, ""),
+        ("page.acme.co", "/late", 410, ""),
+        ("page.acme.co", "/robots.txt", 200, ""),
+        ("go.acme.co", "/favicon.ico", 404, ""),
+        ("go.acme.co", "/.well-known/security.txt", 404, ""),
+        ("go.acme.co", "/healthz", 200, ""),
+        // Nothing leads to itself.
+        ("loop.acme.co", "/", 404, ""),
+        ("loop.acme.co", "/other", 302, "https://loop.acme.co/nowhere"),
+        ("loop.acme.co", "/nowhere", 404, ""),
+        ("loop.acme.co", "/gone", 410, ""),
+        ("loop.acme.co", "/%E2%9D%A4%EF%B8%8F/", 302, &destination("%E2%9D%A4")),
         ("claimed.co", "/sale2", 404, ""),
         ("claimed.co", "/sale", 302, &destination("sale")),
     ] {
         let expected = (status, location.to_owned());
         assert_eq!(asked(address, "HEAD", host, target, "").await, expected, "HEAD {host}{target}");
         assert_eq!(asked(address, "GET", host, target, "").await, expected, "{host}{target}");
+    }
+
+    for (path, text) in [("/none", "None."), ("/late", "Over \u{1f3c1}.")] {
+        let answer = raw(address, &format!("GET {path} HTTP/1.0\r\nHost: page.acme.co\r\n\r\n")).await;
+        assert_eq!(header(&answer, "content-type"), Some("text/html; charset=utf-8"), "{answer}");
+        assert_eq!(answer.split("\r\n\r\n").nth(1), page(text).as_deref());
     }
 
     use ClickClass::{Click, Expired, Orphan};
@@ -120,6 +161,13 @@ async fn a_domain_answers_for_its_links_and_for_what_is_missing() {
         ("acme go.acme.co/off", vec![Orphan]),
         ("acme go.acme.co/theirs", vec![Orphan]),
         ("acme bare.acme.co/sale", vec![Orphan]),
+        ("acme bare.acme.co/hook/", vec![Orphan]),
+        ("late", vec![Expired; 2]),
+        ("gone", vec![Expired]),
+        ("\u{2764}", vec![Click]),
+        ("default page.acme.co/none", vec![Orphan; 2]),
+        ("default loop.acme.co/other", vec![Orphan]),
+        ("default loop.acme.co/nowhere", vec![Orphan]),
         ("default claimed.co/sale2", vec![Orphan]),
     ]
     .into_iter()
@@ -170,6 +218,16 @@ async fn a_link_passes_on_what_it_says() {
         }
     }
     assert_eq!(asked(address, "HEAD", "any", "/tell", "").await.1, "https://acme.example/tell");
+    // A preview is no click, so there is no click to tell of.
+    let preview = asked(address, "GET", "any", "/tell", "X-Purpose: preview\r\n").await;
+    assert_eq!(preview, (307, "https://acme.example/tell".to_owned()));
+    // A redirect that keeps the method takes every method, and the body stays unread.
+    let put = "PUT /tell HTTP/1.1\r\nHost: any\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
+    let answer = raw(address, put).await;
+    assert_eq!((status(&answer), header(&answer, "connection")), (307, Some("close")), "{answer}");
+    let told = header(&answer, "location").unwrap().split_once("?cid=").unwrap().1;
+    assert!(told.parse::<ClickId>().is_ok(), "{answer}");
+    assert_eq!(asked(address, "POST", "any", "/pass", "").await.0, 405);
     let answer = get(address, "/refer", "").await;
     assert_eq!((status(&answer), header(&answer, "referrer-policy")), (301, Some("unsafe-url")));
     assert_eq!(header(&get(address, "/pass", "").await, "referrer-policy"), None);
@@ -195,8 +253,8 @@ async fn an_address_is_marked_then_refused_and_proxies_say_whose_it_is() {
         assert_eq!(status(&answer), expected, "{n}");
         assert_eq!(header(&answer, "retry-after"), (expected == 429).then_some("20"));
     }
-    assert_eq!(asked(address, "GET", "any", "/sale", "Forwarded: for=192.0.2.1\r\n").await.0, 302);
-    let forwarded = "Forwarded: for=192.0.2.1;host=go.acme.co\r\n";
+    assert_eq!(asked(address, "GET", "any", "/sale", "X-Forwarded-For: 192.0.2.1\r\n").await.0, 302);
+    let forwarded = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Host: go.acme.co\r\n";
     assert_eq!(asked(address, "GET", "inner", "/", forwarded).await, (302, "https://acme.example/".to_owned()));
 
     let read = bus.clone();

@@ -63,7 +63,6 @@ async fn a_redirector_starts_without_kafka_from_its_snapshot_and_not_without_one
     let (running, _, health, shutdown) = start(&bus).await;
     tokio::time::timeout(PATIENCE, health.ready()).await.unwrap();
     let clicks = testbed::read(&bus, Topic::ClicksRaw, |bundles| !bundles.is_empty()).await;
-    // The other is the orphan visit.
     let lines = clicks.iter().flat_map(|bundle| bundle.value.lines());
     assert_eq!(lines.filter(|line| line.contains("\"class\":\"click\"")).count(), 1, "{clicks:?}");
     stop(running, shutdown).await;

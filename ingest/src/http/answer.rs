@@ -13,13 +13,19 @@ use crate::{
 pub(crate) enum RedirectResponse<'a> {
     /// The visitor is sent on.
     Redirect { status: u16, location: Location<'a>, referrer_policy: Option<ReferrerPolicy> },
-    /// No link has this address.
-    NotFound,
-    /// The link has expired.
-    Gone,
+    /// No link has this address. The domain may have a page in HTML that says so.
+    NotFound { page: Option<&'a str> },
+    /// The link has expired, as a page of the domain may say.
+    Gone { page: Option<&'a str> },
+    /// The browser asks ahead, and shall ask again when a person clicks.
+    PrefetchRefused,
+    /// The redirector lives.
+    Healthy,
+    /// The rules for crawlers.
+    Robots,
     /// The address asks too often; it may ask again after `retry_after_s`.
     TooMany { retry_after_s: u64 },
-    /// Only GET and HEAD make sense here.
+    /// Another method than GET and HEAD, which the link does not take.
     MethodNotAllowed,
     /// Temporarily unavailable: not all links are known yet, or the click could not be
     /// recorded.
@@ -46,6 +52,9 @@ macro_rules! head {
     };
 }
 const TEXT: &[u8] = b"content-type: text/plain; charset=utf-8\r\n";
+const HTML: &[u8] = b"content-type: text/html; charset=utf-8\r\n";
+/// Crawlers may ask for every link: they read in the answer that it is not to be listed.
+const ROBOTS: &str = "User-agent: *\nDisallow:\n";
 
 impl<'a> RedirectResponse<'a> {
     /// A 302 to a fallback address of a link or domain.
@@ -87,7 +96,10 @@ impl<'a> RedirectResponse<'a> {
         if body.is_empty() {
             out.extend_from_slice(b"content-length: 0\r\ndate: ");
         } else {
-            out.extend_from_slice(TEXT);
+            out.extend_from_slice(match self {
+                Self::NotFound { page: Some(_) } | Self::Gone { page: Some(_) } => HTML,
+                _ => TEXT,
+            });
             out.extend_from_slice(b"content-length: ");
             // A Vec takes every write.
             let _ = std::io::Write::write_fmt(out, format_args!("{}", body.len()));
@@ -105,14 +117,19 @@ impl<'a> RedirectResponse<'a> {
     }
 
     /// The lines that never change, and the body.
-    fn parts(self) -> (&'static [u8], &'static str) {
+    fn parts(self) -> (&'static [u8], &'a str) {
         match self {
             Self::Redirect { status: 301, .. } => (head!("301 Moved Permanently", "x-robots-tag: noindex"), ""),
             Self::Redirect { status: 307, .. } => (head!("307 Temporary Redirect", "x-robots-tag: noindex"), ""),
             Self::Redirect { status: 308, .. } => (head!("308 Permanent Redirect", "x-robots-tag: noindex"), ""),
             Self::Redirect { .. } => (head!("302 Found", "x-robots-tag: noindex"), ""),
-            Self::NotFound => (head!("404 Not Found"), "There is no such link.\n"),
-            Self::Gone => (head!("410 Gone"), "This link has expired.\n"),
+            Self::NotFound { page } => (head!("404 Not Found"), page.unwrap_or("There is no such link.\n")),
+            Self::Gone { page } => (head!("410 Gone"), page.unwrap_or("This link has expired.\n")),
+            Self::PrefetchRefused => {
+                (head!("503 Service Unavailable", "retry-after: 1"), "This link is not followed ahead of a click.\n")
+            }
+            Self::Healthy => (head!("200 OK"), "ok\n"),
+            Self::Robots => (head!("200 OK"), ROBOTS),
             Self::TooMany { .. } => (head!("429 Too Many Requests"), "Too many requests come from your address.\n"),
             Self::MethodNotAllowed => {
                 (head!("405 Method Not Allowed", "allow: GET, HEAD"), "A link can be followed with GET or HEAD.\n")

@@ -104,6 +104,7 @@ pub(crate) fn parse<T>(bytes: &[u8], make: impl FnOnce(RequestHead<'_>) -> T) ->
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
     let mut request = Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
+        Ok(Status::Complete(len)) if !lines_end_alike(&bytes[..len]) => Parsed::Refused(Refusal::Malformed),
         Ok(Status::Complete(len)) => match head(&request) {
             Err(Refusal::TargetTooLong) => Parsed::Refused(Refusal::TargetTooLong),
             _ if len > HEAD_BYTES => Parsed::Refused(Refusal::HeadTooLarge),
@@ -118,6 +119,13 @@ pub(crate) fn parse<T>(bytes: &[u8], make: impl FnOnce(RequestHead<'_>) -> T) ->
         Err(Error::Version) if is_other_version(bytes) => Parsed::Refused(Refusal::Version),
         Err(_) => Parsed::Refused(Refusal::Malformed),
     }
+}
+
+/// Whether every line of a head ends with CR LF, and at most one empty line is before it
+/// (RFC 9112 §2.2). A party in front of this one may not take a bare LF for the end of a
+/// line, and would see other requests.
+fn lines_end_alike(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r') && !head.starts_with(b"\r\n\r\n")
 }
 
 /// Whether a request line names a version of HTTP; a line without one is no request.
@@ -320,6 +328,10 @@ mod tests {
             ("GET /\u{0} HTTP/1.1\r\n", Refusal::Malformed),
             ("GET / HTTP/1.1x\r\n", Refusal::Malformed),
             ("GET /a b HTTP/1.1\r\n", Refusal::Malformed),
+            ("GET / HTTP/1.1\nHost: a\n\n", Refusal::Malformed),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: b\n\r\n", Refusal::Malformed),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
+            ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
             ("GET / HTTP/20\r\n", Refusal::Malformed),
             ("GET / HTTP/2.0\r\n", Refusal::Version),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refusal::Version),

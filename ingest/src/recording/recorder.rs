@@ -570,7 +570,7 @@ mod tests {
     use super::*;
     use crate::{
         recording::core::CoreHandle,
-        visit::{CountsAs, RequestedPath, VisitRecord, Visitor},
+        visit::{CountsAs, VisitRecord, Visitor, limits::RateKey, path::RequestedPath},
     };
 
     const VISITOR: Visitor<'static> = Visitor {
@@ -578,7 +578,8 @@ mod tests {
         path: RequestedPath::Root,
         counts_as: CountsAs::Click(ClickClass::Click),
         ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-        claims: None,
+        rate_key: RateKey::Unattributed,
+        raw_path: "/sale",
         user_agent: None,
         referer: None,
         query: None,

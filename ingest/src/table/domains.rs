@@ -8,7 +8,12 @@ use bus::{Bus, BusError, Change, Table};
 use foldhash::fast::RandomState;
 use papaya::{HashMapRef, LocalGuard};
 use parking_lot::Mutex;
-use schemas::{Domain, DomainId, Topic, WorkspaceId, ids::IdError, workspace::SlugCase};
+use percent_encoding::percent_decode_str;
+use schemas::{
+    Domain, DomainId, Topic, WorkspaceId,
+    ids::IdError,
+    workspace::{SlugCase, TrailingSlash},
+};
 use tracing::error;
 
 use crate::{metrics::IngestMetrics, table::location::LocationRules};
@@ -20,6 +25,15 @@ pub(crate) type DomainNumber = u32;
 /// The number of all hosts without a domain.
 pub(crate) const CATCH_ALL: DomainNumber = 0;
 
+/// The answer of a domain where no link leads on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SiteAnswer {
+    /// A redirect to an address, in ASCII.
+    Redirect(Box<[u8]>),
+    /// A page in HTML.
+    Page(Box<str>),
+}
+
 /// A domain, ready to be served.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -27,12 +41,13 @@ pub(crate) struct Site {
     pub(crate) number: DomainNumber,
     pub(crate) workspace: WorkspaceId,
     pub(crate) slug_case: SlugCase,
-    /// The destination of `/`, in ASCII, as the others are.
+    pub(crate) trailing_slash: TrailingSlash,
+    /// The destination of `/`, in ASCII.
     pub(crate) root: Option<Box<[u8]>>,
-    /// The destination of addresses that no link has.
-    pub(crate) fallback: Option<Box<[u8]>>,
-    /// The destination of expired links.
-    pub(crate) expired: Option<Box<[u8]>>,
+    /// The answer at addresses that no link has.
+    pub(crate) fallback: Option<SiteAnswer>,
+    /// The answer at links that have expired.
+    pub(crate) expired: Option<SiteAnswer>,
 }
 
 type Sites = papaya::HashMap<Box<str>, Site, RandomState>;
@@ -105,6 +120,24 @@ pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
     }
 }
 
+fn answer(url: Option<Box<[u8]>>, page: Option<&str>) -> Option<SiteAnswer> {
+    url.map(SiteAnswer::Redirect).or_else(|| page.map(|page| SiteAnswer::Page(page.into())))
+}
+
+/// Whether an address is the one that was asked for, so that a redirect to it would never
+/// end. `path` is as it was sent.
+pub(crate) fn leads_back(url: &[u8], host: Option<&str>, path: &str) -> bool {
+    let Some((scheme, rest)) = str::from_utf8(url).ok().and_then(|url| url.split_once("://")) else { return false };
+    if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
+        return false;
+    }
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (own_host, own_path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let own_path = if own_path.is_empty() { "/" } else { own_path };
+    host.is_some_and(|host| host_name(host) == host_name(own_host))
+        && percent_decode_str(own_path).eq(percent_decode_str(path))
+}
+
 /// The writer's handle, of which there is one.
 pub(crate) struct DomainsWriter {
     domains: Domains,
@@ -138,9 +171,10 @@ impl DomainsWriter {
             number: self.domains.number(&domain.workspace, &name),
             workspace: domain.workspace.clone(),
             slug_case: domain.slug_case,
+            trailing_slash: domain.trailing_slash,
             root: url("root_url", &domain.root_url),
-            fallback: url("fallback_url", &domain.fallback_url),
-            expired: url("expired_url", &domain.expired_url),
+            fallback: answer(url("fallback_url", &domain.fallback_url), domain.fallback_html.as_deref()),
+            expired: answer(url("expired_url", &domain.expired_url), domain.expired_html.as_deref()),
         };
         self.domains.0.sites.pin().insert(name.clone(), site);
         self.names.insert(domain.id, name);
@@ -242,7 +276,25 @@ pub(crate) mod tests {
         });
         let look = domains.view();
         let site = look.find(Some("go.acme.co")).unwrap();
-        let urls = [&site.root, &site.fallback, &site.expired].map(Option::as_deref);
-        assert_eq!(urls, [Some(b"https://acme.co/%C3%BC".as_slice()), None, Some(b"myapp://over")]);
+        assert_eq!(site.root.as_deref(), Some(b"https://acme.co/%C3%BC".as_slice()));
+        assert_eq!(site.fallback, None);
+        assert_eq!(site.expired, Some(SiteAnswer::Redirect(b"myapp://over".as_slice().into())));
+    }
+
+    #[test]
+    fn an_address_that_leads_back_is_known() {
+        for (url, path, expected) in [
+            ("https://go.acme.co/a", "/a", true),
+            ("http://GO.acme.co:80/%61?x#y", "/a", true),
+            ("https://go.acme.co", "/", true),
+            ("https://go.acme.co/a", "/b", false),
+            ("https://go.acme.co.evil.example/a", "/a", false),
+            ("https://other.example/a", "/a", false),
+            ("myapp://go.acme.co/a", "/a", false),
+            ("myapp:a", "/a", false),
+        ] {
+            assert_eq!(leads_back(url.as_bytes(), Some("go.acme.co:8080"), path), expected, "{url} {path}");
+        }
+        assert!(!leads_back(b"https://go.acme.co/a", None, "/a"));
     }
 }

@@ -4,19 +4,17 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{percent_decode, percent_decode_str};
 use schemas::{AppSchemes, ClickId, is_placeholder};
 use url::Url;
 
-use crate::Config;
+use crate::{
+    Config,
+    table::reference::{AddressPart, SchemeKind, is_reference, reference},
+};
 
-/// The ASCII characters that are percent-encoded in a query that is passed on, as
-/// everything is that is not ASCII. The rest stays as it came, `%` included.
-const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
-/// The characters that the URL parser may leave in paths that it does not parse.
-const SPACES: &AsciiSet = &CONTROLS.add(b' ');
 /// The schemes of addresses that have no query (RFC 3966 and its like): a telephone would dial it.
-const WITHOUT_QUERY: [&str; 4] = ["tel:", "callto:", "facetime:", "facetime-audio:"];
+const WITHOUT_QUERY: [&str; 7] = ["tel:", "telprompt:", "callto:", "fax:", "modem:", "facetime:", "facetime-audio:"];
 
 /// An address that no redirect may lead to.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +41,8 @@ impl From<&Config> for LocationRules {
 }
 
 impl LocationRules {
-    /// Returns `url` as it can be sent: ASCII without spaces and controls. Other
-    /// characters are percent-encoded the way a browser would.
+    /// Returns `url` as it can be sent: as RFC 3986 writes it. Other characters are
+    /// percent-encoded the way a browser would.
     pub(crate) fn check<'u>(&self, url: &'u str) -> Result<Cow<'u, str>, LocationError> {
         if is_plain(url) {
             return Ok(Cow::Borrowed(url));
@@ -57,10 +55,11 @@ impl LocationRules {
         // `https:a` is an address by itself, but a path where it stands in an answer.
         let relative =
             matches!(scheme, "http" | "https") && !url.get(scheme.len()..).is_some_and(|rest| rest.starts_with("://"));
+        let kind = if matches!(scheme, "http" | "https") { SchemeKind::Web } else { SchemeKind::App };
         if !relative && url.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Ok(Cow::Borrowed(url));
+            return Ok(reference(url, kind));
         }
-        Ok(Cow::Owned(utf8_percent_encode(parsed.as_str(), SPACES).to_string()))
+        Ok(Cow::Owned(reference(parsed.as_str(), kind).into_owned()))
     }
 
     /// Removes a click's id from `url`: an address copied from a browser has an old one.
@@ -89,7 +88,7 @@ fn is_plain(url: &str) -> bool {
     top.starts_with(|first: char| first.is_ascii_lowercase())
         && host.bytes().all(name)
         && !host.contains("xn--")
-        && rest.bytes().all(|byte| byte.is_ascii_graphic())
+        && is_reference(rest)
 }
 
 /// The value of a `Location`.
@@ -126,7 +125,7 @@ impl<'a> Location<'a> {
         Self { click_id: id, ..self }
     }
 
-    /// Appends the location to `out`: ASCII without controls.
+    /// Appends the location to `out`, as RFC 3986 writes it.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         if (self.passed.is_none() && self.click_id_param.is_none()) || has_no_query(self.url) {
             out.extend_from_slice(self.url);
@@ -155,7 +154,7 @@ impl<'a> Location<'a> {
             // Most addresses have no key that could win.
             for pair in pairs.filter(|pair| taken.is_empty() || taken.binary_search(&key(pair)).is_err()) {
                 out.extend_from_slice(joint.as_bytes());
-                utf8_percent_encode(pair, QUERY).for_each(|part| out.extend_from_slice(part.as_bytes()));
+                AddressPart::Query.write(pair.as_bytes(), out);
                 joint = "&";
             }
         }
@@ -243,13 +242,19 @@ mod tests {
     #[test]
     fn most_addresses_are_plain() {
         for url in
-            ["https://acme.com", "http://a-b.c1.example/x?y=%20&z#\\", "https://acme.com?a=b", "https://localhost/"]
+            ["https://acme.com", "http://a-b.c1.example/x?y=%20&z#/?", "https://acme.com?a=b", "https://localhost/"]
         {
             assert!(is_plain(url), "{url}");
         }
-        for url in
-            ["https://192.0.2.1/", "https://1.0x2/", "https://xn--a.example/", "https:///", "https://a.com:8080/"]
-        {
+        for url in [
+            "https://a.com/a|b",
+            "https://a.com/50%",
+            "https://192.0.2.1/",
+            "https://1.0x2/",
+            "https://xn--a.example/",
+            "https:///",
+            "https://a.com:8080/",
+        ] {
             assert!(!is_plain(url), "{url}");
         }
     }
@@ -257,7 +262,8 @@ mod tests {
     fn written(location: Location<'_>) -> String {
         let mut out = Vec::new();
         location.write(&mut out);
-        assert!(out.iter().all(u8::is_ascii_graphic), "{}", String::from_utf8_lossy(&out));
+        let is_reference = |byte: &u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(byte);
+        assert!(out.iter().all(is_reference), "{}", String::from_utf8_lossy(&out));
         String::from_utf8(out).unwrap()
     }
 
@@ -275,6 +281,9 @@ mod tests {
             (" https://acme.com/ ", "https://acme.com/"),
             ("myapp://open/\u{fc}", "myapp://open/%C3%BC"),
             ("myapp:a b", "myapp:a%20b"),
+            ("https://acme.com/a|b?c={d}", "https://acme.com/a%7Cb?c=%7Bd%7D"),
+            ("https://acme.com\\a", "https://acme.com/a"),
+            ("https://acme.com/\u{fc}|?a=[\u{fc}]", "https://acme.com/%C3%BC%7C?a=%5B%C3%BC%5D"),
         ] {
             assert_eq!(rules().check(url).unwrap(), expected, "{url:?}");
         }
@@ -301,6 +310,13 @@ mod tests {
             ("https://a.example/?y=1#f", Some("x=1&x=2"), "https://a.example/?y=1&x=1&x=2#f"),
             ("https://a.example/", Some("&&x=%C3%A9%0d%0a&&"), "https://a.example/?x=%C3%A9%0d%0a"),
             ("https://a.example/", Some("x=\u{e9}\"<>"), "https://a.example/?x=%C3%A9%22%3C%3E"),
+            (
+                "https://a.example/",
+                Some("ids=1|2&f={a}&x=a^b`c\\"),
+                "https://a.example/?ids=1%7C2&f=%7Ba%7D&x=a%5Eb%60c%5C",
+            ),
+            ("https://a.example/", Some("p=%zz&q=%&r=100%"), "https://a.example/?p=%25zz&q=%25&r=100%25"),
+            ("https://a.example/", Some("a[]=1&b=c?d/e"), "https://a.example/?a%5B%5D=1&b=c?d/e"),
             ("https://a.example/", Some("@evil.example"), "https://a.example/?@evil.example"),
             ("https://a.example", Some("@evil.example"), "https://a.example?@evil.example"),
             ("myapp:open", Some("x=1"), "myapp:open?x=1"),

@@ -3,4 +3,5 @@
 pub(crate) mod domains;
 pub(crate) mod links;
 pub(crate) mod location;
+mod reference;
 pub(crate) mod row;

@@ -212,6 +212,12 @@ impl LinkRow {
         self.head().status
     }
 
+    /// Whether the redirect keeps the method of a request (RFC 9110 §15.4.8 and §15.4.9),
+    /// so that any method may ask for it.
+    pub(crate) fn keeps_method(&self) -> bool {
+        matches!(self.status(), 307 | 308)
+    }
+
     /// Whether a visit's query is passed on.
     pub(crate) fn passes_query(&self) -> bool {
         self.has(traits::PASSES_QUERY)

@@ -1,12 +1,24 @@
-//! The visitor's address and the requested host, as proxies pass them on: `Forwarded`
-//! (RFC 7239), `X-Forwarded-For` and `X-Forwarded-Host`. These headers are believed only
-//! from the networks that the configuration names.
+//! The visitor's address and the requested host, as proxies pass them on: in
+//! `X-Forwarded-For` and `X-Forwarded-Host`, or in `Forwarded` (RFC 7239). The
+//! configuration says which of the two is believed, and from which networks; the other
+//! one may be the visitor's own.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::http::{Headers, is_authority};
+use crate::{
+    Config,
+    config::ClientAddress,
+    http::{Headers, is_authority},
+    visit::{
+        hints::{ForwardingHeaders, ProxyTrust},
+        limits::RateKey,
+    },
+};
+
+/// The most bytes of an element of `Forwarded`.
+const ELEMENT_BYTES: usize = 1 << 10;
 
 /// A visitor as the proxies describe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,36 +26,53 @@ pub(crate) struct RequestOrigin<'r> {
     pub(crate) ip: IpAddr,
     /// The requested host, where a trusted proxy names it.
     pub(crate) host: Option<&'r str>,
-    /// The addresses of two headers that disagree: one of the headers is the proxy's.
-    pub(crate) claims: Option<[IpAddr; 2]>,
+    pub(crate) rate_key: RateKey,
 }
 
-/// Tells where a request came from. That is the peer, unless the peer is a trusted
-/// proxy; then it is the right-most address in the headers that is no trusted proxy,
-/// since the addresses left of it are the visitor's claims. Where both headers are there
-/// and disagree, the proxy has passed one on as the visitor sent it, and neither is
-/// believed; the request rate is then counted for both, since the visitor could avoid
-/// the limit otherwise.
-pub(crate) fn origin<'r>(headers: Headers<'r>, peer: IpAddr, trusted: &[IpNet]) -> RequestOrigin<'r> {
-    let peer = peer.to_canonical();
-    if !is_in(peer, trusted) {
-        return RequestOrigin { ip: peer, host: None, claims: None };
+impl<'r> RequestOrigin<'r> {
+    /// Tells where a request came from. That is the peer, unless the peer is a trusted
+    /// proxy; then it is the right-most address in the believed header that is no trusted
+    /// proxy, since the addresses left of it are the visitor's claims.
+    pub(crate) fn read(
+        headers: Headers<'r>,
+        peer: IpAddr,
+        trust: ProxyTrust,
+        forwarding: ForwardingHeaders,
+        config: &Config,
+    ) -> Self {
+        let own = |rate_key| Self { ip: peer, host: None, rate_key };
+        let trusted = config.trusted_proxies.as_slice();
+        let (chain, host) = match (trust, config.client_address) {
+            (_, ClientAddress::Peer) => return own(RateKey::Visitor(peer)),
+            (ProxyTrust::Ignored, _) => {
+                return own(match forwarding {
+                    ForwardingHeaders::Absent => RateKey::Visitor(peer),
+                    ForwardingHeaders::Present => RateKey::UnknownProxy(peer),
+                });
+            }
+            (ProxyTrust::Believed, ClientAddress::XForwardedFor) => {
+                let hops = headers.all("x-forwarded-for").rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
+                let hops = hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty());
+                let client = |hop| Hop { client: str::from_utf8(hop).ok().and_then(address), host: None };
+                // The first proxy's. A visitor may name any host in `Host` as well.
+                let host = headers.get("x-forwarded-host").and_then(|value| str::from_utf8(value).ok());
+                (Chain::of(hops.map(client), trusted), host.and_then(|hosts| hosts.split(',').next()))
+            }
+            (ProxyTrust::Believed, ClientAddress::Forwarded) => {
+                let chain = Chain::of(headers.all("forwarded").rev().flat_map(ForwardedElements), trusted);
+                (chain, chain.farthest.and_then(|(_, host)| host))
+            }
+        };
+        let host = host.map(str::trim).filter(|host| !host.is_empty() && is_authority(host));
+        let (ip, rate_key) = match (chain.farthest, chain.end) {
+            (farthest, ChainEnd::Unreadable) => (farthest.map_or(peer, |(ip, _)| ip), RateKey::Unattributed),
+            (Some((ip, _)), ChainEnd::Reached) => (ip, RateKey::Visitor(ip)),
+            // The proxy asks for itself, unless it names its client in the other header.
+            (None, ChainEnd::Reached) if forwarding == ForwardingHeaders::Absent => (peer, RateKey::Visitor(peer)),
+            (None, ChainEnd::Reached) => (peer, RateKey::UnknownProxy(peer)),
+        };
+        Self { ip, host, rate_key }
     }
-    let hops = headers.all("x-forwarded-for").rev().flat_map(|value| text(value).rsplit(',')).map(str::trim);
-    let x_forwarded = farthest(hops, peer, trusted, |hop| hop);
-    let elements: Vec<ForwardedElement<'r>> =
-        headers.all("forwarded").flat_map(|value| ForwardedElements(text(value))).collect();
-    let forwarded = farthest(elements.iter().rev(), peer, trusted, |element| element.client);
-    let (ip, claims) = match (&x_forwarded, &forwarded) {
-        (Some((a, _)), Some((b, _))) if a != b => (peer, Some([*a, *b])),
-        (Some((ip, _)), _) | (None, Some((ip, _))) => (*ip, None),
-        (None, None) => (peer, None),
-    };
-    let host = forwarded.filter(|_| claims.is_none()).and_then(|(_, element)| element?.host).or_else(|| {
-        // The first proxy's. A visitor may name any host in `Host` as well.
-        headers.get("x-forwarded-host").and_then(|value| text(value).split(',').next()).map(str::trim)
-    });
-    RequestOrigin { ip, host: host.filter(|host| !host.is_empty() && is_authority(host)), claims }
 }
 
 /// Whether the address is in one of the networks.
@@ -51,27 +80,44 @@ pub(crate) fn is_in(ip: IpAddr, networks: &[IpNet]) -> bool {
     networks.iter().any(|network| network.contains(&ip))
 }
 
-fn text(value: &[u8]) -> &str {
-    str::from_utf8(value).unwrap_or_default()
+/// One proxy's word on the request that it got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Hop<'r> {
+    /// None where the proxy does not say it, or nobody can read it.
+    client: Option<IpAddr>,
+    host: Option<&'r str>,
 }
 
-/// Returns the first address from the right that is not trusted, and the hop that names
-/// it; if all are trusted, the left-most. None without hops.
-fn farthest<H: Copy>(
-    hops: impl Iterator<Item = H>,
-    peer: IpAddr,
-    trusted: &[IpNet],
-    client: impl for<'h> Fn(&'h H) -> &'h str,
-) -> Option<(IpAddr, Option<H>)> {
-    let mut found = None;
-    for hop in hops {
-        let Some(ip) = address(client(&hop)) else { return found.or(Some((peer, None))) };
-        found = Some((ip, Some(hop)));
-        if !is_in(ip, trusted) {
-            break;
+/// The way of a request through proxies, from the right.
+#[derive(Clone, Copy, Debug)]
+struct Chain<'r> {
+    /// The first address that is not trusted, with the host that its hop names; the
+    /// left-most address if all are trusted.
+    farthest: Option<(IpAddr, Option<&'r str>)>,
+    end: ChainEnd,
+}
+
+/// The end of a chain of proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ChainEnd {
+    /// An address that is not trusted, or the end of the header.
+    Reached,
+    /// A hop that names no address.
+    Unreadable,
+}
+
+impl<'r> Chain<'r> {
+    fn of(hops: impl Iterator<Item = Hop<'r>>, trusted: &[IpNet]) -> Self {
+        let mut chain = Self { farthest: None, end: ChainEnd::Reached };
+        for hop in hops {
+            let Some(ip) = hop.client else { return Self { end: ChainEnd::Unreadable, ..chain } };
+            chain.farthest = Some((ip, hop.host));
+            if !is_in(ip, trusted) {
+                break;
+            }
         }
+        chain
     }
-    found
 }
 
 /// Reads an address with or without a port and brackets.
@@ -84,58 +130,90 @@ fn address(hop: &str) -> Option<IpAddr> {
     Some(ip.to_canonical())
 }
 
-/// An element of `Forwarded`, which is one proxy's; empty where the proxy says nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct ForwardedElement<'r> {
-    client: &'r str,
-    host: Option<&'r str>,
-}
-
-/// Reads the elements of a `Forwarded` header (RFC 7239 §4). Escapes in quoted texts
-/// are not undone: no address and no host needs one.
-struct ForwardedElements<'r>(&'r str);
+/// Reads the elements of a `Forwarded` header from its end, where the last proxy has
+/// added its own. A quote that the visitor has left open swallows none of them: an element
+/// is the shortest text behind a comma that is well-formed by itself.
+struct ForwardedElements<'r>(&'r [u8]);
 
 impl<'r> Iterator for ForwardedElements<'r> {
-    type Item = ForwardedElement<'r>;
+    type Item = Hop<'r>;
 
-    fn next(&mut self) -> Option<ForwardedElement<'r>> {
-        if self.0.is_empty() {
+    fn next(&mut self) -> Option<Hop<'r>> {
+        let comma = |text: &[u8]| memchr::memrchr(b',', text);
+        // Empty elements are no elements (RFC 9110 §5.6.1.2).
+        let mut text = self.0.trim_ascii_end();
+        while let Some(rest) = text.strip_suffix(b",") {
+            text = rest.trim_ascii_end();
+        }
+        if text.is_empty() {
             return None;
         }
-        let mut element = ForwardedElement::default();
+        let mut before = comma(text);
         loop {
-            let (pair, end) = until_separator(self.0);
-            let rest = self.0.get(pair.len() + 1..).unwrap_or_default();
-            self.0 = rest;
-            if let Some((name, value)) = pair.split_once('=') {
-                let value = value.trim();
-                let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-                match name.trim() {
-                    name if name.eq_ignore_ascii_case("for") => element.client = value,
-                    name if name.eq_ignore_ascii_case("host") => element.host = Some(value),
-                    _ => {}
-                }
+            let begin = before.map_or(0, |at| at + 1);
+            if let Some(hop) = element(&text[begin..]) {
+                self.0 = &text[..before.unwrap_or(0)];
+                return Some(hop);
             }
-            if end != Some(b';') {
-                return Some(element);
+            match before {
+                Some(at) if text.len() - at <= ELEMENT_BYTES => before = comma(&text[..at]),
+                // Nothing can be said of the rest.
+                _ => {
+                    self.0 = &[];
+                    return Some(Hop::default());
+                }
             }
         }
     }
 }
 
-/// Returns the text before the first `,` or `;` outside of quotes, and that separator.
-fn until_separator(text: &str) -> (&str, Option<u8>) {
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b',' | b';' if !quoted => return (&text[..at], Some(byte)),
-            _ => {}
+/// Reads an element of `Forwarded` (RFC 7239 §4); none where it is not well-formed.
+/// Escapes in quoted texts are not undone: no address and no host needs one.
+fn element(text: &[u8]) -> Option<Hop<'_>> {
+    let mut rest = str::from_utf8(text).ok()?.trim();
+    let mut hop = Hop::default();
+    while !rest.is_empty() {
+        if let Some(next) = rest.strip_prefix(';') {
+            rest = next.trim_start();
+            continue;
         }
+        let (name, value) = rest.split_once('=')?;
+        let name = name.trim_end();
+        let (value, after) = value_of(value.trim_start())?;
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("for") {
+            hop.client = address(value);
+        } else if name.eq_ignore_ascii_case("host") {
+            hop.host = Some(value);
+        }
+        rest = after;
     }
-    (text, None)
+    Some(hop)
+}
+
+/// Splits off the value at the beginning of `text`, a word or a quoted text, which the
+/// next pair or nothing follows.
+fn value_of(text: &str) -> Option<(&str, &str)> {
+    let (value, after) = match text.strip_prefix('"') {
+        Some(quoted) => {
+            let mut escaped = false;
+            let end = quoted.bytes().position(|byte| {
+                let ends = byte == b'"' && !escaped;
+                escaped = byte == b'\\' && !escaped;
+                ends
+            })?;
+            (&quoted[..end], quoted[end + 1..].trim_start())
+        }
+        None => {
+            let (value, after) = text.split_at(text.find(';').unwrap_or(text.len()));
+            let value = value.trim_end();
+            let is_word = value.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte));
+            (is_word.then_some(value)?, after)
+        }
+    };
+    (after.is_empty() || after.starts_with(';')).then_some((value, after))
 }
 
 #[cfg(test)]
@@ -143,20 +221,31 @@ mod tests {
     use httparse::Header;
 
     use super::*;
+    use crate::visit::hints::RequestHints;
 
-    fn networks() -> Vec<IpNet> {
-        vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]
+    fn config(client_address: ClientAddress) -> Config {
+        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        Config { trusted_proxies, client_address, ..Config::default() }
     }
 
-    fn origin_of(peer: &str, headers: &[(&str, &str)]) -> (String, Option<String>) {
-        let headers: Vec<Header<'_>> =
-            headers.iter().map(|(name, value)| Header { name, value: value.as_bytes() }).collect();
-        let origin = origin(Headers(&headers), peer.parse().unwrap(), &networks());
-        (origin.ip.to_string(), origin.host.map(str::to_owned))
+    fn read(config: &Config, peer: &str, headers: &[(&str, &[u8])]) -> (String, Option<String>, RateKey) {
+        let headers: Vec<Header<'_>> = headers.iter().map(|(name, value)| Header { name, value }).collect();
+        let peer: IpAddr = peer.parse().unwrap();
+        let peer = peer.to_canonical();
+        let is_proxy = is_in(peer, &config.trusted_proxies);
+        let trust = if is_proxy { ProxyTrust::Believed } else { ProxyTrust::Ignored };
+        let hints = RequestHints::read(Headers(&headers), trust);
+        let origin = RequestOrigin::read(Headers(&headers), peer, trust, hints.forwarding, config);
+        (origin.ip.to_string(), origin.host.map(str::to_owned), origin.rate_key)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[test]
     fn only_trusted_proxies_are_believed() {
+        let config = config(ClientAddress::XForwardedFor);
         for (peer, forwarded, expected) in [
             ("203.0.113.9", &["198.51.100.1"][..], "203.0.113.9"),
             ("10.0.0.1", &[], "10.0.0.1"),
@@ -170,14 +259,24 @@ mod tests {
             ("10.0.0.1", &["6.6.6.6, unknown, 10.3.3.3"], "10.3.3.3"),
             ("10.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", &[""], "10.0.0.1"),
+            // Empty elements are no elements.
+            ("10.0.0.1", &["198.51.100.1,"], "198.51.100.1"),
+            ("10.0.0.1", &["198.51.100.1, "], "198.51.100.1"),
+            ("10.0.0.1", &["198.51.100.1,,10.0.0.6"], "198.51.100.1"),
+            ("10.0.0.1", &[",198.51.100.1\t, ,\t10.0.0.6 ,"], "198.51.100.1"),
+            ("10.0.0.1", &["198.51.100.1", ", ,"], "198.51.100.1"),
         ] {
-            let headers: Vec<_> = forwarded.iter().map(|hops| ("x-forwarded-for", *hops)).collect();
-            assert_eq!(origin_of(peer, &headers).0, expected, "{peer} {forwarded:?}");
+            let headers: Vec<_> = forwarded.iter().map(|hops| ("x-forwarded-for", hops.as_bytes())).collect();
+            assert_eq!(read(&config, peer, &headers).0, expected, "{peer} {forwarded:?}");
         }
+        // Bytes that are no text are the visitor's, and hide nothing that is right of them.
+        let headers: [(&str, &[u8]); 1] = [("x-forwarded-for", b"\xff, 198.51.100.1")];
+        assert_eq!(read(&config, "10.0.0.1", &headers).0, "198.51.100.1");
     }
 
     #[test]
     fn the_standards_header_says_the_same() {
+        let config = config(ClientAddress::Forwarded);
         for (forwarded, ip, host) in [
             (&["for=198.51.100.1"][..], "198.51.100.1", None),
             (&["For=\"198.51.100.1:80\";Host=go.acme.co;proto=https"], "198.51.100.1", Some("go.acme.co")),
@@ -189,35 +288,66 @@ mod tests {
             (&["for=\"6.6.6.6"], "10.0.0.1", None),
             (&["for=198.51.100.1;host=\"a b\""], "198.51.100.1", None),
             (&["", ",", ";", "=", "for", "for=;;,,"], "10.0.0.1", None),
+            (&["for=198.51.100.1, ,for=10.0.0.6"], "198.51.100.1", None),
+            (&["for=198.51.100.1,"], "198.51.100.1", None),
+            // An open quote of the visitor's swallows no proxy's element.
+            (&["for=6.6.6.6;host=go.other.co;by=\", for=198.51.100.1"], "198.51.100.1", None),
+            (&["for=6.6.6.6;by=\", for=\"198.51.100.1:80\""], "198.51.100.1", None),
+            (&["for=6.6.6.6;by=\"", "for=198.51.100.1;host=go.acme.co"], "198.51.100.1", Some("go.acme.co")),
+            (&["for=x;by=\"\\\", for=198.51.100.1"], "198.51.100.1", None),
+            (&["for=198.51.100.1;by=\"a,for=6.6.6.6\""], "198.51.100.1", None),
         ] {
-            let headers: Vec<_> = forwarded.iter().map(|value| ("forwarded", *value)).collect();
-            assert_eq!(origin_of("10.0.0.1", &headers), (ip.to_owned(), host.map(str::to_owned)), "{forwarded:?}");
-            assert_eq!(origin_of("203.0.113.9", &headers), ("203.0.113.9".to_owned(), None), "{forwarded:?}");
+            let headers: Vec<_> = forwarded.iter().map(|value| ("forwarded", value.as_bytes())).collect();
+            let (seen, named, _) = read(&config, "10.0.0.1", &headers);
+            assert_eq!((&*seen, named.as_deref()), (ip, host), "{forwarded:?}");
+            let (seen, named, _) = read(&config, "203.0.113.9", &headers);
+            assert_eq!((&*seen, named), ("203.0.113.9", None), "{forwarded:?}");
         }
     }
 
     #[test]
-    fn where_both_headers_disagree_neither_is_believed() {
-        for (x_forwarded, forwarded, expected) in [
-            ("198.51.100.1", "for=198.51.100.1", "198.51.100.1"),
-            ("198.51.100.1", "for=6.6.6.6", "10.0.0.1"),
-            ("unknown", "for=6.6.6.6", "10.0.0.1"),
-        ] {
-            let headers = [("x-forwarded-for", x_forwarded), ("forwarded", forwarded)];
-            assert_eq!(origin_of("10.0.0.1", &headers).0, expected, "{headers:?}");
-        }
-        let headers = [
-            Header { name: "forwarded", value: b"for=6.6.6.6;host=other.example" },
-            Header { name: "x-forwarded-for", value: b"198.51.100.1" },
-            Header { name: "x-forwarded-host", value: b"go.acme.co" },
+    fn one_header_is_believed_and_the_other_is_the_visitors() {
+        let headers: [(&str, &[u8]); 3] = [
+            ("forwarded", b"for=6.6.6.6;host=other.example"),
+            ("x-forwarded-for", b"198.51.100.1"),
+            ("x-forwarded-host", b"go.acme.co"),
         ];
-        let told = origin(Headers(&headers), "10.0.0.1".parse().unwrap(), &networks());
-        assert_eq!(told.host, Some("go.acme.co"));
-        assert_eq!(told.claims, Some(["198.51.100.1".parse().unwrap(), "6.6.6.6".parse().unwrap()]));
+        for (believed, ip, host) in [
+            (ClientAddress::XForwardedFor, "198.51.100.1", Some("go.acme.co")),
+            (ClientAddress::Forwarded, "6.6.6.6", Some("other.example")),
+            (ClientAddress::Peer, "10.0.0.1", None),
+        ] {
+            let (seen, named, _) = read(&config(believed), "10.0.0.1", &headers);
+            assert_eq!((&*seen, named.as_deref()), (ip, host), "{believed:?}");
+        }
+    }
+
+    #[test]
+    fn every_request_is_counted_for_whom_it_can_be() {
+        let believes = |client_address| config(client_address);
+        let x_forwarded = believes(ClientAddress::XForwardedFor);
+        for (config, peer, header, expected) in [
+            (&x_forwarded, "203.0.113.9", None, RateKey::Visitor(ip("203.0.113.9"))),
+            (&x_forwarded, "203.0.113.9", Some(("forwarded", "for=6.6.6.6")), RateKey::UnknownProxy(ip("203.0.113.9"))),
+            (&x_forwarded, "10.0.0.1", Some(("x-forwarded-for", "6.6.6.6")), RateKey::Visitor(ip("6.6.6.6"))),
+            (&x_forwarded, "10.0.0.1", Some(("x-forwarded-for", "unknown")), RateKey::Unattributed),
+            (&x_forwarded, "10.0.0.1", None, RateKey::Visitor(ip("10.0.0.1"))),
+            (&x_forwarded, "10.0.0.1", Some(("forwarded", "for=6.6.6.6")), RateKey::UnknownProxy(ip("10.0.0.1"))),
+            (
+                &believes(ClientAddress::Peer),
+                "203.0.113.9",
+                Some(("forwarded", "for=6.6.6.6")),
+                RateKey::Visitor(ip("203.0.113.9")),
+            ),
+        ] {
+            let headers: Vec<(&str, &[u8])> = header.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+            assert_eq!(read(config, peer, &headers).2, expected, "{peer} {header:?}");
+        }
     }
 
     #[test]
     fn a_host_may_be_forwarded() {
+        let config = config(ClientAddress::XForwardedFor);
         for (value, expected) in [
             ("go.acme.co", Some("go.acme.co")),
             ("go.acme.co:443, inner", Some("go.acme.co:443")),
@@ -225,9 +355,9 @@ mod tests {
             ("a/b", None),
             ("u@a", None),
         ] {
-            let headers = [("x-forwarded-host", value)];
-            assert_eq!(origin_of("10.0.0.1", &headers).1.as_deref(), expected, "{value:?}");
-            assert_eq!(origin_of("203.0.113.9", &headers).1, None, "{value:?}");
+            let headers = [("x-forwarded-host", value.as_bytes())];
+            assert_eq!(read(&config, "10.0.0.1", &headers).1.as_deref(), expected, "{value:?}");
+            assert_eq!(read(&config, "203.0.113.9", &headers).1, None, "{value:?}");
         }
     }
 }

@@ -12,9 +12,27 @@ const BRANDS: usize = 8;
 /// The facts of those headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestHints {
-    /// Whether the browser asks ahead, before any person clicked.
-    pub(crate) is_prefetch: bool,
+    /// Who asks before any person clicked, if so.
+    pub(crate) asked_ahead: Option<AskedAhead>,
+    pub(crate) forwarding: ForwardingHeaders,
     pub(crate) hints: Hints,
+}
+
+/// A program that asks before any person clicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum AskedAhead {
+    /// A page is shown in small. Nobody will ask again.
+    Preview,
+    /// A browser that is refused asks again when the person clicks.
+    Prefetch,
+}
+
+/// Whether a proxy has passed on for whom a request is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ForwardingHeaders {
+    #[default]
+    Absent,
+    Present,
 }
 
 /// Whether a proxy's word about the connection is believed.
@@ -34,12 +52,14 @@ impl RequestHints {
             let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
             // The length of a name rules most of them out.
             match name.len() {
-                5 if is("x-moz") => read.is_prefetch |= announces_prefetch(value),
-                7 if is("purpose") => read.is_prefetch |= announces_prefetch(value),
+                5 if is("x-moz") => read.asked_ahead = read.asked_ahead.max(asked_ahead(value)),
+                7 if is("purpose") => read.asked_ahead = read.asked_ahead.max(asked_ahead(value)),
+                9 if is("forwarded") => read.forwarding = ForwardingHeaders::Present,
                 9 if is("sec-ch-ua") => read.hints.brand = read.hints.brand.or(brand(value)),
-                9 if is("x-purpose") => read.is_prefetch |= announces_prefetch(value),
-                11 if is("sec-purpose") => read.is_prefetch |= announces_prefetch(value),
+                9 if is("x-purpose") => read.asked_ahead = read.asked_ahead.max(asked_ahead(value)),
+                11 if is("sec-purpose") => read.asked_ahead = read.asked_ahead.max(asked_ahead(value)),
                 14 if is("sec-fetch-mode") => read.hints.fetch = FetchKind::named(value),
+                15 if is("x-forwarded-for") => read.forwarding = ForwardingHeaders::Present,
                 16 if is("sec-ch-ua-mobile") => read.hints.mobile = mobile(value),
                 17 if is("x-forwarded-proto") => https |= value.eq_ignore_ascii_case(b"https"),
                 18 if is("sec-ch-ua-platform") => read.hints.platform = platform(value),
@@ -53,14 +73,18 @@ impl RequestHints {
     }
 }
 
-/// Whether the value of a purpose header announces a prefetch: `Sec-Purpose` is the
-/// standard (Fetch, "`Sec-Purpose` header"); older browsers and link previews send others.
-fn announces_prefetch(value: &[u8]) -> bool {
-    let value = value.to_ascii_lowercase();
-    // Safari's top sites and old Chrome prerendering say `preview`.
-    [b"prefetch".as_slice(), b"preview", b"prerender"]
-        .iter()
-        .any(|word| value.windows(word.len()).any(|window| window == *word))
+/// Reads the value of a purpose header: `Sec-Purpose` is the standard (Fetch,
+/// "`Sec-Purpose` header"); older browsers and link previews send others.
+fn asked_ahead(value: &[u8]) -> Option<AskedAhead> {
+    let has = |word: &[u8]| value.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
+    if has(b"prefetch") || has(b"prerender") {
+        Some(AskedAhead::Prefetch)
+    } else if has(b"preview") {
+        // Safari's top sites and others that show a page in small.
+        Some(AskedAhead::Preview)
+    } else {
+        None
+    }
 }
 
 /// Returns the brand that names the browser, of a list such as
@@ -113,7 +137,7 @@ mod tests {
             mobile: Some(true),
             fetch: Some(FetchKind::Navigate),
         };
-        assert_eq!(brave, RequestHints { is_prefetch: false, hints: expected });
+        assert_eq!(brave, RequestHints { hints: expected, ..RequestHints::default() });
         let chrome = read(
             &[("Sec-CH-UA", r#""Google Chrome";v="138", "Chromium";v="138", "Not=A?Brand";v="24""#)],
             ProxyTrust::Ignored,

@@ -4,21 +4,23 @@
 pub(crate) mod forwarded;
 mod hints;
 pub(crate) mod limits;
+pub(crate) mod path;
 
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
 };
 
-use ipnet::IpNet;
-use percent_encoding::percent_decode_str;
 use schemas::{ClickClass, ClickId, Timestamp, click::Visit, hints::Hints};
 
 use crate::{
+    Config,
     http::{Headers, RequestHead},
     visit::{
-        forwarded::{is_in, origin},
-        hints::{ProxyTrust, RequestHints},
+        forwarded::{RequestOrigin, is_in},
+        hints::{AskedAhead, ProxyTrust, RequestHints},
+        limits::RateKey,
+        path::{RequestedPath, ScanMark, read_path, read_query},
     },
 };
 
@@ -29,21 +31,10 @@ const QUERY_BYTES: usize = 4 << 10;
 /// A request by its method.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind<'r> {
-    /// GET or HEAD: a visitor wants to be redirected.
+    /// A visitor wants to be redirected. Most links take GET and HEAD alone.
     Visit(Visitor<'r>),
-    /// Any other method.
-    OtherMethod,
-}
-
-/// The address that a visitor asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum RequestedPath<'r> {
-    /// The root, `/`.
-    Root,
-    /// A slug; a link may have it.
-    Slug(Cow<'r, str>),
-    /// A path that no link can have.
-    Other(&'r str),
+    /// CONNECT or TRACE, which ask a proxy or the server itself.
+    NoVisit,
 }
 
 /// Whether a redirect is a click.
@@ -51,10 +42,15 @@ pub(crate) enum RequestedPath<'r> {
 pub(crate) enum CountsAs {
     /// A click or a scan.
     Click(ClickClass),
+    /// A click or a scan by a method other than GET: only a link with status 307 or 308
+    /// takes it, since its redirect keeps the method.
+    OtherMethod(ClickClass),
     /// No click: only the headers were asked for.
     Head,
-    /// No click: the browser asked ahead, before any person clicked.
+    /// No click: the browser asks ahead, and asks again when a person clicks.
     Prefetch,
+    /// No click: a program shows what is behind the link.
+    Preview,
 }
 
 /// A visitor who wants to be redirected.
@@ -62,13 +58,15 @@ pub(crate) enum CountsAs {
 pub(crate) struct Visitor<'r> {
     pub(crate) host: Option<&'r str>,
     pub(crate) path: RequestedPath<'r>,
+    /// The path as it was sent.
+    pub(crate) raw_path: &'r str,
     pub(crate) counts_as: CountsAs,
     pub(crate) ip: IpAddr,
-    /// The two addresses that proxies claim for the visitor, where they disagree.
-    pub(crate) claims: Option<[IpAddr; 2]>,
+    /// The bucket in which the request is counted.
+    pub(crate) rate_key: RateKey,
     pub(crate) user_agent: Option<Cow<'r, str>>,
     pub(crate) referer: Option<Cow<'r, str>>,
-    /// The query without `qr`; never empty.
+    /// The query without `qr=1`; never empty.
     pub(crate) query: Option<Cow<'r, str>>,
     pub(crate) hints: Hints,
     pub(crate) traceparent: Option<&'r str>,
@@ -84,13 +82,6 @@ pub(crate) struct VisitRecord<'d> {
     pub(crate) rate_limited: bool,
     /// The end of the line, with the facts of the link.
     pub(crate) tail: Cow<'d, [u8]>,
-}
-
-impl Visitor<'_> {
-    /// The addresses whose request rate is counted.
-    pub(crate) fn rate_limit_keys(&self) -> &[IpAddr] {
-        self.claims.as_ref().map_or(std::slice::from_ref(&self.ip), |claims| claims)
-    }
 }
 
 impl VisitRecord<'_> {
@@ -116,61 +107,39 @@ impl VisitRecord<'_> {
 }
 
 /// Reads a request that came from `peer`.
-pub(crate) fn read<'r>(head: &RequestHead<'r>, peer: SocketAddr, trusted: &[IpNet]) -> RequestKind<'r> {
-    if head.method != "GET" && head.method != "HEAD" {
-        return RequestKind::OtherMethod;
+pub(crate) fn read<'r>(head: &RequestHead<'r>, peer: SocketAddr, config: &Config) -> RequestKind<'r> {
+    if matches!(head.method, "CONNECT" | "TRACE") {
+        return RequestKind::NoVisit;
     }
     let headers = head.headers;
-    let origin = origin(headers, peer.ip(), trusted);
-    let trust = if is_in(peer.ip().to_canonical(), trusted) { ProxyTrust::Believed } else { ProxyTrust::Ignored };
-    let RequestHints { is_prefetch, hints } = RequestHints::read(headers, trust);
-    let (path, scanned) = path(head.path);
-    let (query, marked) = query(head.query);
-    let counts_as = if head.method == "HEAD" {
-        CountsAs::Head
-    } else if is_prefetch {
-        CountsAs::Prefetch
-    } else {
-        CountsAs::Click(if scanned || marked { ClickClass::Qr } else { ClickClass::Click })
+    let is_proxy = is_in(peer.ip().to_canonical(), &config.trusted_proxies);
+    let trust = if is_proxy { ProxyTrust::Believed } else { ProxyTrust::Ignored };
+    let RequestHints { asked_ahead, forwarding, hints } = RequestHints::read(headers, trust);
+    let origin = RequestOrigin::read(headers, peer.ip().to_canonical(), trust, forwarding, config);
+    let (path, path_mark) = read_path(head.path);
+    let (query, query_mark) = read_query(head.query);
+    let scanned = path_mark == ScanMark::Scanned || query_mark == ScanMark::Scanned;
+    let class = if scanned { ClickClass::Qr } else { ClickClass::Click };
+    let counts_as = match (head.method, asked_ahead) {
+        ("HEAD", _) => CountsAs::Head,
+        ("GET", Some(AskedAhead::Prefetch)) => CountsAs::Prefetch,
+        ("GET", Some(AskedAhead::Preview)) => CountsAs::Preview,
+        ("GET", None) => CountsAs::Click(class),
+        _ => CountsAs::OtherMethod(class),
     };
     RequestKind::Visit(Visitor {
         host: origin.host.or(head.host),
         path,
+        raw_path: head.path,
         counts_as,
         ip: origin.ip,
-        claims: origin.claims,
+        rate_key: origin.rate_key,
         user_agent: text(headers, "user-agent", USER_AGENT_BYTES),
         referer: text(headers, "referer", REFERER_BYTES),
         query,
         hints,
         traceparent: headers.get("traceparent").and_then(traceparent),
     })
-}
-
-/// Reads a path, and whether it is the path of a QR code.
-fn path(path: &str) -> (RequestedPath<'_>, bool) {
-    if path == "/" {
-        return (RequestedPath::Root, false);
-    }
-    let slug = path.strip_prefix('/').unwrap_or(path);
-    let (slug, scanned) = slug.strip_prefix("q/").map_or((slug, false), |slug| (slug, true));
-    match percent_decode_str(slug).decode_utf8() {
-        Ok(slug) if !slug.is_empty() && !slug.contains('/') => (RequestedPath::Slug(slug), scanned),
-        _ => (RequestedPath::Other(path), scanned),
-    }
-}
-
-/// Removes `qr` from the query; says whether it was `qr=1`.
-fn query(query: Option<&str>) -> (Option<Cow<'_, str>>, bool) {
-    let Some(query) = query else { return (None, false) };
-    let is_qr = |pair: &&str| *pair == "qr" || pair.starts_with("qr=");
-    let (kept, marked) = if query.split('&').any(|pair| is_qr(&pair)) {
-        let kept: Vec<&str> = query.split('&').filter(|pair| !is_qr(pair)).collect();
-        (Cow::Owned(kept.join("&")), query.split('&').any(|pair| pair == "qr=1"))
-    } else {
-        (Cow::Borrowed(query), false)
-    };
-    ((!kept.is_empty()).then_some(kept), marked)
 }
 
 /// Reads a header as text of at most `max` bytes; bytes that are not UTF-8 are replaced.
@@ -233,61 +202,40 @@ mod tests {
     }
 
     fn visit<T>(bytes: &[u8], look: impl FnOnce(&Visitor<'_>) -> T) -> T {
-        with(bytes, |head| match read(&head, peer(), &[]) {
+        with(bytes, |head| match read(&head, peer(), &Config::default()) {
             RequestKind::Visit(visitor) => look(&visitor),
-            RequestKind::OtherMethod => panic!("{}", head.method),
+            RequestKind::NoVisit => panic!("{}", head.method),
         })
     }
 
     #[test]
-    fn paths_lead_to_slugs() {
+    fn a_visit_is_a_click_or_a_scan() {
         for (uri, slug, class) in [
             ("/sale", "sale", ClickClass::Click),
             ("/sale?", "sale", ClickClass::Click),
             ("/sale?qr=1", "sale", ClickClass::Qr),
+            ("/sale?QR=1", "sale", ClickClass::Qr),
             ("/sale?a=1&qr=1&b=2", "sale", ClickClass::Qr),
             ("/sale?qr=0", "sale", ClickClass::Click),
-            ("/sale?xqr=1", "sale", ClickClass::Click),
             ("/q/sale", "sale", ClickClass::Qr),
-            ("/q", "q", ClickClass::Click),
-            ("/s%61le", "sale", ClickClass::Click),
-            ("/caf%C3%A9", "caf\u{e9}", ClickClass::Click),
+            ("/Q/sale", "sale", ClickClass::Qr),
             ("http://go.acme.co/sale", "sale", ClickClass::Click),
         ] {
             visit(&request("GET", uri, &[]), |visitor| {
-                assert_eq!(
-                    (&visitor.path, visitor.counts_as),
-                    (&RequestedPath::Slug(slug.into()), CountsAs::Click(class)),
-                    "{uri}"
-                );
+                let expected = (RequestedPath::Slug(slug.into()), CountsAs::Click(class));
+                assert_eq!((&visitor.path, visitor.counts_as), (&expected.0, expected.1), "{uri}");
             });
-        }
-        for uri in ["/q/", "/a/b", "/sale/", "/%ff", "/a%2Fb", "//"] {
-            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.path, RequestedPath::Other(uri)));
+            visit(&request("POST", uri, &[]), |visitor| {
+                assert_eq!(visitor.counts_as, CountsAs::OtherMethod(class), "{uri}");
+            });
         }
         for uri in ["/", "/?a", "/#a"] {
             visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.path, RequestedPath::Root, "{uri}"));
         }
-        for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+        for method in ["CONNECT", "TRACE"] {
             with(&request(method, "/sale", &[]), |head| {
-                assert_eq!(read(&head, peer(), &[]), RequestKind::OtherMethod, "{method}");
+                assert_eq!(read(&head, peer(), &Config::default()), RequestKind::NoVisit, "{method}");
             });
-        }
-    }
-
-    #[test]
-    fn qr_is_stripped_from_the_query_and_nothing_else() {
-        for (uri, expected) in [
-            ("/s", None),
-            ("/s?", None),
-            ("/s?qr=1", None),
-            ("/s?qr", None),
-            ("/s?qr=1&utm_source=a%20b", Some("utm_source=a%20b")),
-            ("/s?a=1&qr=1&a=2&qr=2", Some("a=1&a=2")),
-            ("/s?&&a", Some("&&a")),
-            ("/s?qrs=1", Some("qrs=1")),
-        ] {
-            visit(&request("GET", uri, &[]), |visitor| assert_eq!(visitor.query.as_deref(), expected, "{uri}"));
         }
     }
 
@@ -300,7 +248,9 @@ mod tests {
             ("GET", &[("sec-purpose", b"prefetch;prerender")], CountsAs::Prefetch),
             ("GET", &[("sec-purpose", b"x"), ("sec-purpose", b"PreFetch")], CountsAs::Prefetch),
             ("GET", &[("purpose", b"prefetch")], CountsAs::Prefetch),
-            ("GET", &[("x-purpose", b"preview")], CountsAs::Prefetch),
+            ("GET", &[("x-purpose", b"preview")], CountsAs::Preview),
+            ("GET", &[("purpose", b"preview"), ("sec-purpose", b"prefetch")], CountsAs::Prefetch),
+            ("POST", &[("sec-purpose", b"prefetch")], CountsAs::OtherMethod(ClickClass::Click)),
             ("GET", &[("x-moz", b"prefetch")], CountsAs::Prefetch),
             ("GET", &[("sec-purpose", b"navigate")], CountsAs::Click(ClickClass::Click)),
             ("GET", &[("purpose", b"\xff")], CountsAs::Click(ClickClass::Click)),

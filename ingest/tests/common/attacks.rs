@@ -29,10 +29,23 @@ fn host(host: impl AsRef<[u8]>) -> Vec<u8> {
 
 /// All of them.
 pub fn attacks() -> Vec<Attack> {
-    [not_http(), request_lines(), targets(), open_redirects(), queries(), hosts(), smuggling(), headers(), sizes()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        not_http(),
+        request_lines(),
+        methods(),
+        targets(),
+        typed(),
+        open_redirects(),
+        queries(),
+        hosts(),
+        smuggling(),
+        headers(),
+        ahead(),
+        sizes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn not_http() -> Vec<Attack> {
@@ -78,8 +91,14 @@ fn request_lines() -> Vec<Attack> {
         (" /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
         ("GET /sale HTTP/1.1\rHost: h\r\n\r\n", &[400]),
         ("GET /sale HTTP/1.1\r\r\nHost: h\r\n\r\n", &[400]),
-        ("\r\n\r\nGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[302]),
-        ("GET /sale HTTP/1.1\nHost: h\n\n", &[302]),
+        ("\r\nGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[302]),
+        ("\r\n\r\nGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
+        ("\nGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
+        ("GET /sale HTTP/1.1\nHost: h\n\n", &[400]),
+        ("GET /sale HTTP/1.1\nHost: h\r\n\r\n", &[400]),
+        ("GET /sale HTTP/1.1\r\nHost: h\n\r\n", &[400]),
+        ("GET /sale HTTP/1.1\r\nHost: h\r\n\n", &[400]),
+        ("GET /sale HTTP/1.1\r\nHost: h\r\nX: a\n\nGET /evil HTTP/1.1\nHost: b\n\n", &[400]),
         ("get /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
         ("GETT /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
         ("POST /sale HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", &[405]),
@@ -98,6 +117,126 @@ fn request_lines() -> Vec<Attack> {
     ]
     .into_iter()
     .map(|(request, statuses)| attack(request, request, statuses))
+    .collect()
+}
+
+/// Methods, at a link that keeps the method of a request and at others.
+fn methods() -> Vec<Attack> {
+    let request = |method: &str, path: &str, rest: &str| format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{rest}");
+    let mut attacks = Vec::new();
+    for (method, kept) in [
+        ("GET", 308),
+        ("HEAD", 308),
+        ("POST", 308),
+        ("PUT", 308),
+        ("PATCH", 308),
+        ("DELETE", 308),
+        ("OPTIONS", 308),
+        ("PROPFIND", 308),
+        ("BREW", 308),
+        ("TRACE", 405),
+        ("CONNECT", 405),
+    ] {
+        attacks.push(attack(format!("{method} /keep"), request(method, "/keep", "\r\n"), &[kept]));
+        let expected = if matches!(method, "GET" | "HEAD") { 404 } else { 405 };
+        attacks.push(attack(format!("{method} /nothing"), request(method, "/nothing", "\r\n"), &[expected]));
+    }
+    let next = "GET /sale HTTP/1.1\r\nHost: h\r\n\r\n";
+    for (what, rest, statuses) in [
+        ("with a body", "Content-Length: 3\r\n\r\nabc", &[308][..]),
+        ("with a body that never comes", "Content-Length: 1000000000\r\n\r\n", &[308]),
+        ("with a chunked body", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", &[308]),
+        ("that expects to continue", "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n", &[308]),
+        ("with two lengths", "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", &[400]),
+        ("without a body, and another request", "Content-Length: 0\r\n\r\n", &[308, 302]),
+        ("asking ahead", "Sec-Purpose: prefetch\r\n\r\n", &[308, 302]),
+    ] {
+        let bytes = [request("POST", "/keep", rest).as_bytes(), next.as_bytes()].concat();
+        attacks.push(attack(format!("POST /keep {what}"), bytes, statuses));
+    }
+    for path in ["/healthz", "/robots.txt", "/favicon.ico", "/.well-known/x", "/", "/over", "/sale"] {
+        attacks.push(attack(format!("POST {path}"), request("POST", path, "\r\n"), &[405]));
+    }
+    attacks
+}
+
+/// Addresses as people type, copy and scan them, without a domain and on one whose slugs
+/// have no case and may end with a slash.
+fn typed() -> Vec<Attack> {
+    let at = |path: &str, host: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let mut attacks: Vec<Attack> = [
+        ("/sale%20", 302),
+        ("/%20sale", 302),
+        ("/sale%E2%80%8B", 302),
+        ("/%EF%BB%BFsale", 302),
+        ("/sa%C2%ADle", 302),
+        ("/sale%C2%A0", 302),
+        ("/sale%0A", 302),
+        ("/sale%0D%0A", 302),
+        ("/sa%0D%0A%20%20le", 302),
+        ("/sale%E2%80%AE", 302),
+        ("/sale%E2%80%A9", 302),
+        ("/caf%25C3%25A9", 302),
+        ("/cafe%CC%81", 302),
+        ("/s%2561le", 302),
+        ("/%E2%9D%A4", 302),
+        ("/%E2%9D%A4%EF%B8%8F", 302),
+        ("/%E2%9D%A4%EF%B8%8E", 302),
+        ("/Q/sale", 302),
+        ("/sale?QR=1", 302),
+        ("/sale%252520", 404),
+        ("/sale%252f", 404),
+        ("/sale%2F", 404),
+        ("/sale//", 404),
+        ("/sale.", 404),
+        ("/sale)", 404),
+        ("/q/sale/", 404),
+        ("/%E2%80%8B", 404),
+        ("/%20", 404),
+        ("/%00sale", 404),
+        ("/healthz", 200),
+        ("/robots.txt", 200),
+        ("/favicon.ico", 404),
+        ("/.well-known/assetlinks.json", 404),
+        ("/.well-known/../sale", 404),
+        ("/apple-app-site-association", 404),
+    ]
+    .into_iter()
+    .map(|(path, status)| attack(format!("typed {path}"), at(path, "h.example"), &[status]))
+    .collect();
+    // All others lead to the domain's fallback address.
+    for path in ["/POSTER", "/poster", "/Poster/", "/Q/POSTER", "/q/poster/", "/POSTER?QR=1", "/poster%20/"] {
+        attacks.push(attack(format!("{path} on a domain"), at(path, "GO.ACME.CO"), &[307]));
+    }
+    for (path, status) in
+        [("/poster//", 302), ("/poster%2F", 302), ("/missing", 404), ("/robots.txt", 200), ("/favicon.ico", 404)]
+    {
+        attacks.push(attack(format!("{path} on a domain"), at(path, "go.acme.co"), &[status]));
+    }
+    attacks
+}
+
+/// Browsers and programs that ask before a person clicks.
+fn ahead() -> Vec<Attack> {
+    [
+        ("Sec-Purpose: prefetch\r\n", 503),
+        ("Sec-Purpose: prefetch;prerender\r\n", 503),
+        ("Sec-Purpose: PREFETCH;anonymous-client-ip\r\n", 503),
+        ("sec-purpose: x\r\nSec-Purpose: prefetch\r\n", 503),
+        ("Purpose: prefetch\r\n", 503),
+        ("Purpose: prerender\r\n", 503),
+        ("X-Purpose: prefetch\r\n", 503),
+        ("X-Moz: prefetch\r\n", 503),
+        ("X-Moz: prefetch\r\nX-Purpose: preview\r\n", 503),
+        ("Purpose: \u{fc}prefetch\r\n", 503),
+        ("X-Purpose: preview\r\n", 302),
+        ("Purpose: preview\r\n", 302),
+        ("Sec-Purpose: navigate\r\n", 302),
+        ("Sec-Purpose: pre fetch\r\n", 302),
+        ("X-Prefetch: prefetch\r\n", 302),
+    ]
+    .into_iter()
+    .map(|(headers, status)| attack(headers.escape_debug().to_string(), with(headers), &[status]))
     .collect()
 }
 
@@ -124,7 +263,6 @@ fn targets() -> Vec<Attack> {
         ("/sale\u{1b}[31m", 400),
         ("/sale%00", 404),
         ("/sale%0d%0aSet-Cookie:%20a=b", 404),
-        ("/sale%0a", 404),
         ("/sale%", 404),
         ("/sale%zz", 404),
         ("/sale%u0041", 404),
@@ -429,8 +567,6 @@ fn headers() -> Vec<Attack> {
         ("Forwarded: for=\"[::1]\";for=127.0.0.1, ;,=\";\r\n", 302),
         ("traceparent: 00-00000000000000000000000000000000-0000000000000000-00\r\n", 302),
         ("traceparent: 00-\"}-x-01\r\n", 302),
-        ("Sec-Purpose: prefetch;prerender\r\n", 302),
-        ("Purpose: \u{fc}prefetch\r\n", 302),
         ("Range: bytes=0-18446744073709551615\r\n", 302),
         ("If-None-Match: *\r\n", 302),
         ("Expect: 200-ok\r\n", 302),
