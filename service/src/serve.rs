@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use self::activity::{Activities, Activity, Due, WatchedStream};
+use self::activity::{Activities, Activity, ActivityStream, Due};
 use crate::Shutdown;
 
 /// The pause after a failed accept, usually `EMFILE`.
@@ -43,7 +43,7 @@ pub struct Limits {
 }
 
 /// The parts of a server that its connections share.
-struct Server {
+struct PortServer {
     routes: Router,
     limits: Limits,
     open: Gauge,
@@ -57,7 +57,7 @@ struct Server {
 pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: Gauge, shutdown: Shutdown) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let activities = Activities::default();
-    let server = Arc::new(Server { routes, limits, open, permits, activities, shutdown: shutdown.clone() });
+    let server = Arc::new(PortServer { routes, limits, open, permits, activities, shutdown: shutdown.clone() });
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -88,7 +88,7 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, open: 
     }
 }
 
-impl Server {
+impl PortServer {
     /// Waits until one more connection may be served, which another one makes room for.
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
@@ -137,7 +137,7 @@ impl Server {
         });
         let mut http = http1::Builder::new();
         http.max_buf_size(HEAD_BYTES);
-        let stream = TokioIo::new(WatchedStream::new(stream, Arc::clone(activity)));
+        let stream = TokioIo::new(ActivityStream::new(stream, Arc::clone(activity)));
         let mut connection = pin!(http.serve_connection(stream, service));
         let limits = self.limits;
         let tick = limits.header_timeout.min(limits.keep_alive) / 2;

@@ -1,5 +1,5 @@
-//! What each connection of a server does at present, and which of them makes room for
-//! another.
+//! The present activity of each connection of a server, and the choice of the one that makes
+//! room for another.
 
 use std::{
     io,
@@ -114,18 +114,18 @@ impl Activities {
 }
 
 /// A connection's stream, which notes when a head begins to arrive.
-pub(super) struct WatchedStream {
+pub(super) struct ActivityStream {
     stream: TcpStream,
     activity: Arc<Activity>,
 }
 
-impl WatchedStream {
+impl ActivityStream {
     pub(super) const fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
         Self { stream, activity }
     }
 }
 
-impl AsyncRead for WatchedStream {
+impl AsyncRead for ActivityStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -136,7 +136,7 @@ impl AsyncRead for WatchedStream {
     }
 }
 
-impl AsyncWrite for WatchedStream {
+impl AsyncWrite for ActivityStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
