@@ -24,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) endpoints: EndpointsConfig,
     pub(crate) ingest: ingest::Config,
     pub(crate) control: control::Config,
+    pub(crate) watch: control::WatchConfig,
     pub(crate) enricher: enricher::Config,
     pub(crate) webhook: dispatcher::webhook::Config,
     pub(crate) warehouse: dispatcher::warehouse::Config,
@@ -142,6 +143,7 @@ impl Config {
     pub(crate) fn share(&mut self) {
         self.ingest.app_schemes = self.links.app_schemes.clone();
         self.control.app_schemes = self.links.app_schemes.clone();
+        self.control.watch = self.watch.clone();
         self.control.allow_http = self.endpoints.allow_http;
         // Where some private networks are allowed, the dispatcher decides, which sees every address.
         self.control.allow_private = self.endpoints.allow_private || !self.webhook.allow_nets.is_empty();
@@ -164,6 +166,7 @@ impl Config {
         self.clickhouse.validate()?;
         self.ingest.validate()?;
         self.control.validate()?;
+        self.watch.validate()?;
         self.enricher.validate()?;
         self.webhook.validate()?;
         self.warehouse.validate()?;

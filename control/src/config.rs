@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use service::{ConfigError, limit::Limiter};
 use url::Url;
 
+use crate::leading::watch::WatchConfig;
+
 /// The API's configuration. The defaults are what production starts from.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,6 +46,9 @@ pub struct Config {
     /// networks or on this machine.
     #[serde(skip)]
     pub allow_private: bool,
+    /// The section `[watch]`: the limits at which the leader tells of progress and raises alerts.
+    #[serde(skip)]
+    pub watch: WatchConfig,
 }
 
 impl Default for Config {
@@ -61,6 +66,7 @@ impl Default for Config {
             rate_burst: 2_000,
             disable_failing_after_s: 432_000,
             app_schemes: AppSchemes::default(),
+            watch: WatchConfig::default(),
         }
     }
 }
@@ -79,6 +85,7 @@ impl fmt::Debug for Config {
             .field("rate_burst", &self.rate_burst)
             .field("disable_failing_after_s", &self.disable_failing_after_s)
             .field("app_schemes", &self.app_schemes)
+            .field("watch", &self.watch)
             .finish_non_exhaustive()
     }
 }

@@ -41,12 +41,14 @@ use crate::{
         leadership::Leadership,
         resealing::reseal_endpoints,
         secret_expiry::remove_expired_secrets,
+        watch::watch,
     },
     metrics::ControlMetrics,
     rules::{ApiRules, EndpointRules, LinkRules},
 };
 pub use config::Config;
 pub use dns::{Dns, DnsError};
+pub use leading::watch::WatchConfig;
 
 /// The limits of the connections to the API.
 const LIMITS: serve::Limits = serve::Limits {
@@ -150,6 +152,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         shutdown: step_down.clone(),
     };
     let exhaustion = mark_exhausted_links(Arc::clone(&leadership), store.clone(), metrics.clone());
+    let watching = watch(Arc::clone(&leadership), store.clone(), config.watch.clone(), metrics.clone());
     let reports = HealthReports::default();
     let followed_reports = reports.follow(&bus)?;
     let patience = Duration::from_secs(config.disable_failing_after_s);
@@ -186,6 +189,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     info!(%address, "the API listens");
     let drained = tokio::spawn(async move {
         let exhaustion = tokio::spawn(exhaustion);
+        let watching = tokio::spawn(watching);
         let health = tokio::spawn(health);
         let resealing = tokio::spawn(resealing);
         let secret_expiry = tokio::spawn(secret_expiry);
@@ -208,6 +212,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
             () = stood_down.wait() => Err(Error::Thread(io::Error::other("the election ended by itself"))),
         };
         exhaustion.abort();
+        watching.abort();
         health.abort();
         resealing.abort();
         secret_expiry.abort();

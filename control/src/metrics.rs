@@ -22,6 +22,13 @@ pub(crate) struct ForwardedLabels {
     pub(crate) outcome: &'static str,
 }
 
+/// The labels of an event that the watch has told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct FiredLabels {
+    /// The name of the event.
+    pub(crate) event: &'static str,
+}
+
 /// The control plane's metrics. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ControlMetrics {
@@ -33,6 +40,9 @@ pub(crate) struct ControlMetrics {
     pub(crate) leading: Gauge,
     pub(crate) links: Gauge,
     pub(crate) links_exhausted: Counter,
+    pub(crate) fired: Family<FiredLabels, Counter>,
+    pub(crate) watch_round_seconds: Histogram,
+    pub(crate) watch_waiting: Gauge,
     pub(crate) endpoints: Gauge,
     pub(crate) outdated_secrets: Gauge,
     pub(crate) connections: Gauge,
@@ -56,6 +66,19 @@ impl ControlMetrics {
             links_exhausted: metrics.counter(
                 "clickhook_control_links_exhausted",
                 "Links that were marked because they had all the clicks that they may have",
+            ),
+            fired: metrics.family_counter(
+                "clickhook_control_fired",
+                "Milestones, alerts, ends and deadlines that the watch has told, by their events",
+            ),
+            watch_round_seconds: metrics.histogram(
+                "clickhook_control_watch_round_seconds",
+                "How long a round of the watch over links and campaigns took",
+                [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
+            ),
+            watch_waiting: metrics.gauge(
+                "clickhook_control_watch_waiting",
+                "1 while the watch waits for ClickHouse or Kafka, as the leader sees it",
             ),
             endpoints: metrics.gauge("clickhook_control_endpoints", "Endpoints that exist"),
             outdated_secrets: metrics.gauge(

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ClickId, ConversionId, EndpointId, EndpointStatus, EventId, LinkId, Timestamp,
+    campaign::CampaignFacts,
     conversion::Amount,
     event_name::EventName,
     link::{MaxClicksOf, ReferrerPolicy},
     usermap::UserMap,
+    watch::{BurstFacts, CompletionFacts, MilestoneFacts, ViralFacts},
 };
 
 /// The body of an event, which is signed and sent, and from which a row is made.
@@ -28,6 +30,21 @@ pub struct Event<'a> {
     /// The link that the event is about.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkFacts<'a>>,
+    /// The campaign that the event is about.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<CampaignFacts<'a>>,
+    /// The milestone that was reached.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub milestone: Option<MilestoneFacts<'a>>,
+    /// The completion of the campaign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion: Option<CompletionFacts>,
+    /// The rise of the link's clicks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub viral: Option<ViralFacts>,
+    /// The burst of the link's clicks.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub suspicious: Option<BurstFacts<'a>>,
     /// The conversion, or the change of its status.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub conversion: Option<ConversionFacts<'a>>,
@@ -49,6 +66,31 @@ pub struct Event<'a> {
     /// A sentence for people, in tests and receipts.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Cow<'a, str>>,
+}
+
+impl Event<'_> {
+    /// Returns an event that has no facts yet.
+    #[must_use]
+    pub const fn bare(id: EventId, event: EventName, timestamp: Timestamp) -> Self {
+        Self {
+            id,
+            event,
+            timestamp,
+            link: None,
+            campaign: None,
+            milestone: None,
+            completion: None,
+            viral: None,
+            suspicious: None,
+            conversion: None,
+            click: None,
+            utm: None,
+            attribution: None,
+            changes: None,
+            endpoint: None,
+            message: None,
+        }
+    }
 }
 
 /// A link, as events tell of it.

@@ -39,6 +39,12 @@ event_names! {
     LinkCreated = "link.created", "A link was created.";
     LinkUpdated = "link.updated", "A link was changed; `changes` says what.";
     LinkDeleted = "link.deleted", "A link was deleted.";
+    LinkExpired = "link.expired", "A link's `expires_at` has passed.";
+    LinkMilestone = "link.milestone", "A link has reached a number of clicks by people; `milestone` says which.";
+    LinkViral = "link.viral", "A link has far more clicks in an hour than usual; `viral` says how many.";
+    LinkSuspicious = "link.suspicious", "Many clicks of a link came from one address, network or user agent; `suspicious` says which.";
+    CampaignMilestone = "campaign.milestone", "A campaign has reached a number of clicks, conversions or revenue; `milestone` says which.";
+    CampaignCompleted = "campaign.completed", "A campaign has ended or reached its goal; `completion` says which.";
     EndpointFailing = "endpoint.failing", "An endpoint has failed several times in a row; its deliveries are retried.";
     EndpointDisabled = "endpoint.disabled", "An endpoint was disabled, since it answered 410 or failed for too long.";
     EndpointRecovered = "endpoint.recovered", "An endpoint that was failing takes deliveries again.";

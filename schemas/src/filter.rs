@@ -139,7 +139,10 @@ impl FilterKey {
         let click = event.click.as_ref();
         let utm = event.utm.as_ref();
         match self {
-            Self::Campaign => is(link.and_then(|link| link.campaign.as_ref())),
+            Self::Campaign => {
+                let of_link = link.and_then(|link| link.campaign.as_ref());
+                is(of_link.or_else(|| event.campaign.as_ref().map(|campaign| &campaign.name)))
+            }
             Self::Segment => is(link.and_then(|link| link.segment.as_ref())),
             Self::Tags => link.is_some_and(|link| link.tags.iter().any(|tag| is(Some(tag)))),
             Self::LinkId => link.is_some_and(|link| is(Some(&link.id.to_string().into()))),
@@ -289,6 +292,9 @@ mod tests {
         assert!(parse(r#"{"bot":[true,false]}"#).unwrap().pass(&event));
         assert!(parse(r#"{"bot":true}"#).unwrap().pass(&event));
         assert!(!passes(r#"{"bot":"true"}"#));
+        let completed = sample::event(EventName::CampaignCompleted, Timestamp::from_millis(0));
+        assert!(parse(r#"{"campaign":"winter-sale-2026"}"#).unwrap().pass(&completed));
+        assert!(!parse(r#"{"campaign":"spring"}"#).unwrap().pass(&completed));
         let created = sample::event(EventName::LinkCreated, Timestamp::from_millis(0));
         assert!(parse("{}").unwrap().pass(&created));
     }

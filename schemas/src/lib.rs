@@ -15,6 +15,7 @@ pub mod endpoint_health;
 pub mod event;
 pub mod event_name;
 pub mod filter;
+pub mod fired;
 pub mod groups;
 pub mod hints;
 pub mod idempotency;
@@ -31,6 +32,7 @@ pub mod time;
 pub mod topics;
 pub mod unseen;
 pub mod usermap;
+pub mod watch;
 pub mod webhook_format;
 pub mod workspace;
 

@@ -3,12 +3,14 @@
 //! and benches make theirs.
 
 use crate::{
-    Attribution, ClickFacts, ClickId, ConversionId, Domain, DomainId, EndpointFacts, EndpointId, EndpointStatus, Event,
-    EventId, EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
+    Attribution, CampaignId, ClickFacts, ClickId, ConversionId, Domain, DomainId, EndpointFacts, EndpointId,
+    EndpointStatus, Event, EventId, EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
+    campaign::{CampaignFacts, Goal},
     conversion::Amount,
     event::{Change, Changes, ConversionFacts},
     link::MaxClicksOf,
     usermap::UserMap,
+    watch::{BurstCause, BurstFacts, CompletionFacts, CompletionReason, MilestoneFacts, MilestoneMetric, ViralFacts},
     workspace::{SlugCase, TrailingSlash},
 };
 
@@ -77,11 +79,32 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
     let converted = name == EventName::LinkConverted;
     let click = converted || matches!(name, EventName::LinkClicked | EventName::QrScanned);
     let endpoint = endpoint(name, at);
+    let of_campaign = matches!(name, EventName::CampaignMilestone | EventName::CampaignCompleted);
+    let of_link =
+        endpoint.is_none() && !of_campaign && !matches!(name, EventName::WebhookTest | EventName::PersonErased);
+    let bare = Event::bare(EventId::of("sample", name, &click_id.to_string(), "", at), name, at);
     Event {
-        id: EventId::of("sample", name, &click_id.to_string(), "", at),
-        event: name,
-        timestamp: at,
-        link: (endpoint.is_none() && !matches!(name, EventName::WebhookTest | EventName::PersonErased)).then(link),
+        link: of_link.then(link),
+        campaign: of_campaign.then(|| campaign(at)),
+        milestone: matches!(name, EventName::LinkMilestone | EventName::CampaignMilestone).then(milestone),
+        completion: (name == EventName::CampaignCompleted).then_some(CompletionFacts {
+            reason: CompletionReason::Goal,
+            clicks: 10_000,
+            conversions: 312,
+        }),
+        viral: (name == EventName::LinkViral).then_some(ViralFacts {
+            clicks: 640,
+            hourly_average: 41,
+            window_start: at,
+        }),
+        suspicious: (name == EventName::LinkSuspicious).then(|| BurstFacts {
+            cause: BurstCause::Network,
+            clicks: 1200,
+            link_clicks: 1310,
+            window_start: at,
+            organisation: Some("Example Net".into()),
+            user_agent: None,
+        }),
         conversion: converted.then(conversion),
         click: click.then(|| self::click(click_id, at)),
         utm: click.then(|| Utm {
@@ -115,6 +138,29 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
             ),
             _ => None,
         },
+        ..bare
+    }
+}
+
+fn campaign(at: Timestamp) -> CampaignFacts<'static> {
+    CampaignFacts {
+        id: CampaignId::from_bits(0x019c_2e2f_7c20_7000_8000_0000_0000_0002),
+        name: "winter-sale-2026".into(),
+        starts_at: Some(at),
+        ends_at: None,
+        goal: Some(Goal::Clicks(10_000)),
+    }
+}
+
+fn milestone() -> MilestoneFacts<'static> {
+    MilestoneFacts {
+        metric: MilestoneMetric::Clicks,
+        threshold: 1000,
+        value: 1003,
+        top_source: Some("instagram".into()),
+        conversions: 31,
+        conversion_rate: Some(309),
+        currency: None,
     }
 }
 

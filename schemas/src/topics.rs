@@ -50,6 +50,9 @@ pub enum Topic {
     /// Bundles that say `again` and were accepted, by their id, so that a first copy
     /// that arrives later is dropped. [`Replayed`](crate::Replayed).
     Replayed,
+    /// The facts that the watch has told, by subject and fact.
+    /// [`FiredRecord`](crate::fired::FiredRecord), or a tombstone.
+    Fired,
     /// The random key of a UTC day, under which visits are told apart.
     Daykeys,
     /// The health of endpoints as each dispatcher sees it, by endpoint and process.
@@ -87,7 +90,7 @@ pub enum Spread {
 
 impl Topic {
     /// Every topic, in the order in which `clickhook migrate` makes them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::ClicksRaw,
         Self::Clicks,
         Self::Events,
@@ -104,6 +107,7 @@ impl Topic {
         Self::Idempotency,
         Self::Leader,
         Self::Replayed,
+        Self::Fired,
         Self::Daykeys,
         Self::Health,
         Self::Attempts,
@@ -136,6 +140,7 @@ impl Topic {
             Self::Idempotency => "idempotency",
             Self::Leader => "leader",
             Self::Replayed => "replayed",
+            Self::Fired => "fired",
             Self::Daykeys => "daykeys",
             Self::Health => "health",
             Self::Attempts => "attempts",
@@ -161,6 +166,7 @@ impl Topic {
             | Self::Keys
             | Self::KeyUses
             | Self::Campaigns
+            | Self::Fired
             | Self::Leader => Cleanup::Compact,
             // How long an `Idempotency-Key` is remembered.
             Self::Idempotency => Cleanup::CompactFor(DAY),
@@ -190,6 +196,7 @@ impl Topic {
             | Self::Idempotency
             | Self::Leader
             | Self::Replayed
+            | Self::Fired
             | Self::Daykeys
             | Self::Health => Spread::One,
             Self::ClicksRaw

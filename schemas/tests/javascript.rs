@@ -116,6 +116,16 @@ fn event(name: EventName, texts: &[String], map: &BTreeMap<String, String>) -> E
         changes.max_clicks = Some(Change { from: Some(1), to: Some(1 << 53) });
         changes.tags = Some(Change { from: Some(vec![next()]), to: None });
     }
+    if let Some(campaign) = &mut event.campaign {
+        campaign.name = next().into();
+    }
+    if let Some(milestone) = &mut event.milestone {
+        milestone.top_source = Some(next().into());
+        milestone.value = 1 << 53;
+    }
+    if let Some(burst) = &mut event.suspicious {
+        (burst.organisation, burst.user_agent) = (Some(next().into()), Some(next().into()));
+    }
     if event.message.is_some() {
         event.message = Some(next().into());
     }

@@ -5,8 +5,8 @@
 //! rows is inserted and looked for ([`Insertion`]), the clicks of conversions
 //! ([`Store::clicks_by_id`]) and the conversions that have none
 //! ([`Store::unattributed_conversions`]), the queries of the statistics
-//! and limits (`stats/`, [`Store::link_totals`], [`Store::conversions`]), the log of
-//! deliveries ([`Store::attempts`]), how a
+//! and limits (`stats/`, [`Store::link_totals`], [`Store::conversions`]), those of the watch
+//! over links and campaigns (`watch.rs`), the log of deliveries ([`Store::attempts`]), how a
 //! person's rows are deleted ([`Store::erase`]), and how many rows came from which records
 //! ([`Store::row_counts`]). It does not know Kafka:
 //! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
@@ -32,6 +32,7 @@ mod stats;
 mod table;
 mod totals;
 mod unattributed;
+mod watch;
 
 pub use attempts::{AttemptCursor, AttemptFilter, AttemptRow};
 pub use clicks::StoredClick;
@@ -51,3 +52,4 @@ pub use stats::{
 pub use table::Table;
 pub use totals::LinkTotal;
 pub use unattributed::UnattributedConversion;
+pub use watch::{BurstRow, BusyLink, CampaignPeople, LINK_SLICES, LinkHistory, LinkPeople};

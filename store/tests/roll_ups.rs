@@ -145,6 +145,18 @@ async fn a_table_with_rows_gets_roll_ups_that_agree_with_the_rows() {
     let totals = strict.link_totals(&[(&workspace, first)]).await.unwrap();
     assert_eq!(totals[&first].all, total);
 
+    // The watch, too, reads no row.
+    let since = Timestamp::from_millis(1_769_904_000_000);
+    let slices = join_all((0..store::LINK_SLICES).map(|slice| strict.links_above(slice, 1))).await;
+    assert_eq!(slices.into_iter().map(|slice| slice.unwrap().len()).sum::<usize>(), 2);
+    assert_eq!(strict.links_over(since, &[1_000_000]).await.unwrap(), []);
+    assert_eq!(strict.campaign_people(Some(since)).await.unwrap().len(), 2);
+    assert_eq!(strict.campaign_people(None).await.unwrap().len(), 2);
+    assert_eq!(strict.people_since(since, 1).await.unwrap().len(), 2);
+    assert!(!strict.busy_links(since, 1).await.unwrap().is_empty());
+    assert!(!strict.clicks_by_time(since).await.unwrap().is_empty());
+    assert_eq!(strict.link_histories(&[("default", &first.to_string())]).await.unwrap().len(), 1);
+
     let store = &stores[0];
     store.erase(&workspace, Person::Session("ses_6")).await.unwrap();
     let visits = store.visit_counts(&workspace, &StatsSubject::Link(first), whole).await.unwrap();

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use clickhouse::Client;
-use schemas::{LinkId, Timestamp, WorkspaceId};
+use schemas::{LinkId, Timestamp, WorkspaceId, watch::BurstCause};
 use store::{Dimension, LinkClicks, StatsPeriod, StatsSubject, Store, StoreConfig};
 
 /// The time at which the tests ask: 2026-02-10T12:07:00Z.
@@ -316,4 +316,127 @@ async fn conversions_are_counted_by_subject_and_period() {
         [NOW - 2 * DAY - HOUR, NOW - DAY, NOW].map(|at| Timestamp::from_millis(at / (15 * MINUTE) * 15 * MINUTE));
     let series = store.visit_series(&workspace, &whole, &edges).await.unwrap();
     assert_eq!(series.iter().map(|point| point.conversions).collect::<Vec<_>>(), [1, 1]);
+}
+
+/// Returns the clicks by people that satisfy a condition, by the link's number.
+fn people(clicks: &[CountedClick], is: impl Fn(&CountedClick) -> bool) -> BTreeMap<(&'static str, String), u64> {
+    let mut counted = BTreeMap::new();
+    for click in clicks.iter().filter(|click| !click.bot && is(click)) {
+        *counted.entry((click.workspace, link(click.link).to_string())).or_default() += 1;
+    }
+    counted
+}
+
+#[tokio::test]
+async fn the_watch_sees_what_has_changed() {
+    let clicks = clicks();
+    let store = filled(&clicks).await;
+    assert_eq!(store.click_rows().await.unwrap(), clicks.len() as u64);
+    let bucket = 5 * MINUTE;
+    let since = Timestamp::from_millis(NOW / bucket * bucket - 11 * bucket);
+    let is_recent = |click: &CountedClick| click.at >= since.as_millis();
+    let by_time = store.clicks_by_time(since).await.unwrap();
+    let recent: u64 = by_time.iter().map(|(_, clicks)| clicks).sum();
+    assert_eq!(recent, clicks.iter().filter(|click| is_recent(click)).count() as u64);
+    assert!(by_time.iter().all(|(start, _)| start % 300 == 0 && *start >= since.as_secs()), "{by_time:?}");
+
+    let counted = |links: Vec<store::LinkPeople>| -> Vec<(String, String, u64)> {
+        let links = links.into_iter().map(|link| (link.workspace, link.link_id, link.people));
+        let mut links: Vec<_> = links.collect();
+        links.sort();
+        links
+    };
+    let expected = |people: &BTreeMap<(&'static str, String), u64>, at_least: u64| -> Vec<(String, String, u64)> {
+        let people = people.iter().filter(|(_, people)| **people >= at_least);
+        people.map(|((workspace, link), people)| ((*workspace).to_owned(), link.clone(), *people)).collect()
+    };
+    let (ever, lately) = (people(&clicks, |_| true), people(&clicks, is_recent));
+    let mut slices = Vec::new();
+    for slice in 0..store::LINK_SLICES {
+        slices.extend(store.links_above(slice, 100).await.unwrap());
+    }
+    assert_eq!(counted(slices), expected(&ever, 100));
+    assert_eq!(counted(store.people_since(since, 2).await.unwrap()), expected(&lately, 2));
+
+    // A link is over a threshold if its recent clicks have taken it there.
+    let (key, total) = ever.iter().next().map(|(key, total)| (key.clone(), *total)).unwrap();
+    let taken = lately[&key];
+    let before = total - taken;
+    for (threshold, is_over) in [(total + 1, false), (total, true), (before + 1, true), (before, false)] {
+        let over = store.links_over(since, &[threshold]).await.unwrap();
+        let found = over.iter().find(|link| (link.workspace.as_str(), &link.link_id) == (key.0, &key.1));
+        assert_eq!(
+            found.map(|link| link.people),
+            is_over.then_some(total),
+            "{threshold} of {total}, {taken} of them new"
+        );
+    }
+
+    for (since, is) in [(None, None), (Some(since), Some(since.as_millis()))] {
+        let campaigns = store.campaign_people(since).await.unwrap();
+        let ours = campaigns.iter().find(|counted| counted.workspace == "default").unwrap();
+        let winter = |click: &&CountedClick| click.workspace == "default" && click.link < 2 && !click.bot;
+        assert!(is.is_none_or(|is| clicks.iter().filter(winter).any(|click| click.at >= is)));
+        assert_eq!((ours.campaign.as_str(), ours.people), ("winter", clicks.iter().filter(winter).count() as u64));
+    }
+    let nothing = Timestamp::from_millis(NOW + HOUR);
+    assert_eq!(store.campaign_people(Some(nothing)).await.unwrap(), []);
+    assert_eq!(store.links_over(nothing, &[1]).await.unwrap(), []);
+
+    let histories = store.link_histories(&[(key.0, &key.1)]).await.unwrap();
+    let first = clicks.iter().filter(|click| click.workspace == key.0 && link(click.link).to_string() == key.1);
+    let first = first.map(|click| click.at).min();
+    assert_eq!((histories[0].people, Some(histories[0].first_ms)), (total, first));
+
+    let busy = store.busy_links(since, 1).await.unwrap();
+    assert!(!busy.is_empty() && busy.windows(2).all(|pair| pair[0].clicks >= pair[1].clicks));
+    for busy in &busy {
+        let is = |click: &&CountedClick| {
+            click.workspace == busy.workspace
+                && link(click.link).to_string() == busy.link_id
+                && click.at / bucket * bucket == busy.bucket * 1000
+        };
+        assert_eq!(busy.clicks, clicks.iter().filter(is).count() as u64);
+    }
+
+    // To the millisecond, of a link and of a campaign.
+    let workspace = WorkspaceId::default();
+    for subject in subjects().iter().filter(|of| matches!(of, StatsSubject::Link(_) | StatsSubject::Campaign(_))) {
+        let own = |click: &&CountedClick| click.workspace == "default" && belongs(click, subject) && !click.bot;
+        for at in [NOW + 1, NOW - HOUR, NOW - 3 * DAY - 17 * MINUTE - 1, NOW - 100 * DAY]
+            .into_iter()
+            .chain(clicks.iter().filter(own).take(3).flat_map(|click| [click.at, click.at + 1]))
+        {
+            let before = store.people_before(&workspace, subject, Timestamp::from_millis(at)).await.unwrap();
+            let expected = clicks.iter().filter(own).filter(|click| click.at < at).count() as u64;
+            assert_eq!(before, expected, "{subject:?} {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bursts_are_told_by_their_cause() {
+    let store = filled(&[]).await;
+    let (first, second) = (link(0).to_string(), link(1).to_string());
+    // Of the first link 30 clicks in five minutes: 20 of one address, 25 of one network, 10 with one agent.
+    let sql = format!(
+        "INSERT INTO clicks (id, timestamp, workspace, link_id, ip_key, organisation, user_agent, kafka_offset) \
+         SELECT toString(number), fromUnixTimestamp64Milli(toInt64({NOW} + number)), 'default', \
+         if(number < 30, '{first}', '{second}'), if(number < 20, 'k', toString(number)), \
+         if(number < 25, 'Example Net', ''), if(number < 10, 'agent', toString(number)), number FROM numbers(40)"
+    );
+    client(&store).query_raw(&sql).execute().await.unwrap();
+    let since = Timestamp::from_millis(NOW / (5 * MINUTE) * 5 * MINUTE);
+    let links = [("default", first.as_str()), ("default", second.as_str())];
+    for (cause, at_least, expected) in [
+        (BurstCause::Address, 20, Some((20, ""))),
+        (BurstCause::Address, 21, None),
+        (BurstCause::Network, 5, Some((25, "Example Net"))),
+        (BurstCause::Agent, 2, Some((10, "agent"))),
+    ] {
+        let bursts = store.bursts(cause, &links, since, at_least).await.unwrap();
+        let found: Vec<_> = bursts.iter().map(|burst| (burst.clicks, burst.who.as_str())).collect();
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{cause:?}");
+        assert!(bursts.iter().all(|burst| burst.link_id == first && burst.bucket == since.as_secs()));
+    }
 }

@@ -15,6 +15,7 @@ const CAMPAIGNS: ResourceSpec = ResourceSpec {
         ("ends", "/ends_at"),
         ("goal", "/goal"),
         ("milestones", "/milestones"),
+        ("conversion milestones", "/conversion_milestones"),
     ],
     columns: &[("id", "/id"), ("name", "/name"), ("starts", "/starts_at"), ("ends", "/ends_at"), ("goal", "/goal")],
 };
@@ -44,6 +45,9 @@ pub(crate) enum CampaignsCommand {
         /// The numbers of clicks at which an event is sent, in ascending order.
         #[arg(long, value_name = "N,…", value_delimiter = ',')]
         milestones: Option<Vec<u64>>,
+        /// The numbers of conversions at which an event is sent, in ascending order.
+        #[arg(long, value_name = "N,…", value_delimiter = ',')]
+        conversion_milestones: Option<Vec<u64>>,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -55,7 +59,16 @@ pub(crate) enum CampaignsCommand {
 /// Runs `clickhook campaigns …`.
 pub(crate) fn run(command: CampaignsCommand) -> anyhow::Result<()> {
     match command {
-        CampaignsCommand::Create { name, starts_at, ends_at, goal_clicks, goal_conversions, milestones, api } => {
+        CampaignsCommand::Create {
+            name,
+            starts_at,
+            ends_at,
+            goal_clicks,
+            goal_conversions,
+            milestones,
+            conversion_milestones,
+            api,
+        } => {
             let clicks = goal_clicks.map(|clicks| json!({"clicks": clicks}));
             let goal = clicks.or_else(|| goal_conversions.map(|conversions| json!({"conversions": conversions})));
             let body = json_object([
@@ -64,6 +77,7 @@ pub(crate) fn run(command: CampaignsCommand) -> anyhow::Result<()> {
                 ("ends_at", ends_at.map(Into::into)),
                 ("goal", goal),
                 ("milestones", milestones.map(Into::into)),
+                ("conversion_milestones", conversion_milestones.map(Into::into)),
             ]);
             CAMPAIGNS.create(&api, &body)
         }

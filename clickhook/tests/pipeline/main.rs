@@ -16,4 +16,5 @@ mod quickstart;
 mod roles;
 mod rolling;
 mod support;
+mod watch;
 mod widening;

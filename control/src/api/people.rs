@@ -121,17 +121,8 @@ async fn erase(api: &Api, caller: &Caller, person: Person<'_>) -> Result<Respons
     };
     let workspace = caller.workspace.as_str();
     let hash = key.rsplit('/').next().unwrap_or_default().to_owned();
+    let id = EventId::of(workspace, EventName::PersonErased, &hash, &at.to_string(), at);
     let event = Event {
-        id: EventId::of(workspace, EventName::PersonErased, &hash, &at.to_string(), at),
-        event: EventName::PersonErased,
-        timestamp: at,
-        link: None,
-        conversion: None,
-        click: None,
-        utm: None,
-        attribution: None,
-        changes: None,
-        endpoint: None,
         message: Some(
             format!(
                 "A person was erased: {} clicks and {} conversions were deleted. The hash of the person's id is {hash}.",
@@ -139,6 +130,7 @@ async fn erase(api: &Api, caller: &Caller, person: Person<'_>) -> Result<Respons
             )
             .into(),
         ),
+        ..Event::bare(id, EventName::PersonErased, at)
     };
     let receipt = event.id;
     let value = serialise(&Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event })?;

@@ -4,7 +4,9 @@ use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{
     Campaign, CampaignId, Scope, Timestamp, Topic, WorkspaceId,
-    campaign::{Goal, MILESTONES},
+    campaign::{AddedMilestone, Goal, MILESTONES},
+    conversion::Amount,
+    fired::{FiredSubject, Milestone},
 };
 use serde::Deserialize;
 use service::problem::Problem;
@@ -41,6 +43,33 @@ pub(crate) struct NewCampaign {
     /// The numbers of clicks at which the campaign reports progress, in ascending order, at most 50. The default is
     /// 100, 500, 1000, 5000 and 10000.
     milestones: Option<Vec<u64>>,
+    /// The numbers of conversions at which the campaign reports progress, in ascending order, at most 50.
+    conversion_milestones: Option<Vec<u64>>,
+    /// The sums of conversions' worth at which the campaign reports progress, at most 50.
+    revenue_milestones: Option<Vec<Amount>>,
+    /// Whether milestones are told that clicks from before the campaign's creation have reached; `skip` by default.
+    past_milestones: Option<PastMilestones>,
+}
+
+/// The treatment of milestones that were reached before they were added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PastMilestones {
+    /// They are not told.
+    #[default]
+    Skip,
+    /// They are told at once.
+    Tell,
+}
+
+impl PastMilestones {
+    /// Returns the time from which a milestone that is added at `at` is told.
+    const fn since(self, at: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Skip => Some(at),
+            Self::Tell => None,
+        }
+    }
 }
 
 /// The changes of a campaign: a merge patch (RFC 7396).
@@ -52,16 +81,29 @@ pub(crate) struct CampaignPatch {
     ends_at: Patch<Timestamp>,
     goal: Patch<Goal>,
     milestones: Patch<Vec<u64>>,
+    conversion_milestones: Patch<Vec<u64>>,
+    revenue_milestones: Patch<Vec<Amount>>,
+    /// Whether milestones that this patch adds are told if they have been reached already; `skip` by default.
+    past_milestones: Option<PastMilestones>,
 }
 
 /// The unique key of a campaign: its name in its workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CampaignName(WorkspaceId, String);
 
+/// Returns the unique key of the campaign of this name in the workspace.
+pub(crate) fn campaign_name(workspace: WorkspaceId, name: &str) -> CampaignName {
+    CampaignName(workspace, name.to_owned())
+}
+
 impl Entity for Campaign {
     workspace_entity!(CampaignId, "campaign", Topic::Campaigns);
 
     type UniqueKey = CampaignName;
+
+    fn fired_subject(&self) -> Option<FiredSubject> {
+        Some(FiredSubject::Campaign(self.id))
+    }
 
     fn unique_keys(&self) -> Vec<CampaignName> {
         vec![CampaignName(self.workspace.clone(), self.name.clone())]
@@ -98,7 +140,7 @@ impl Resource for Campaign {
 impl NewCampaign {
     /// Returns the campaign, checked.
     fn check(self, workspace: &WorkspaceId, at: Timestamp) -> Result<Campaign, Problem> {
-        let campaign = Campaign {
+        let mut campaign = Campaign {
             id: CampaignId::mint(),
             workspace: workspace.clone(),
             name: self.name,
@@ -106,12 +148,18 @@ impl NewCampaign {
             ends_at: self.ends_at,
             goal: self.goal,
             milestones: self.milestones.unwrap_or_else(|| MILESTONES.to_vec()),
+            conversion_milestones: self.conversion_milestones.unwrap_or_default(),
+            revenue_milestones: self.revenue_milestones.unwrap_or_default(),
+            added_milestones: Vec::new(),
             created_at: at,
             updated_at: at,
             revision: 1,
         };
         let mut checker = Checker::default();
         check(&campaign, &mut checker);
+        if self.past_milestones == Some(PastMilestones::Tell) {
+            campaign.added_milestones = added(&campaign, None, PastMilestones::Tell, at);
+        }
         checker.finish(campaign)
     }
 }
@@ -126,7 +174,10 @@ impl CampaignPatch {
         self.ends_at.apply(&mut new.ends_at);
         self.goal.apply(&mut new.goal);
         self.milestones.apply_or(&mut new.milestones, MILESTONES.to_vec());
+        self.conversion_milestones.apply_or(&mut new.conversion_milestones, Vec::new());
+        self.revenue_milestones.apply_or(&mut new.revenue_milestones, Vec::new());
         check(&new, &mut checker);
+        new.added_milestones = added(&new, Some(campaign), self.past_milestones.unwrap_or_default(), at);
         if new != *campaign {
             new.updated_at = at;
             new.revision += 1;
@@ -152,19 +203,61 @@ fn check(campaign: &Campaign, checker: &mut Checker) {
     {
         checker.wrong(field, format!("is {n}, must be 1 to {MAX_NUMBER}"));
     }
-    let milestones = &campaign.milestones;
+    check_ascending("milestones", &campaign.milestones, checker);
+    check_ascending("conversion_milestones", &campaign.conversion_milestones, checker);
+    check_revenue(&campaign.revenue_milestones, checker);
+}
+
+fn check_ascending(field: &str, milestones: &[u64], checker: &mut Checker) {
     if milestones.len() > MAX_MILESTONES {
-        checker.wrong("milestones", format!("has {}, at most {MAX_MILESTONES} are allowed", milestones.len()));
+        checker.wrong(field, format!("has {}, at most {MAX_MILESTONES} are allowed", milestones.len()));
     }
     let mut above = 0;
     for (index, milestone) in milestones.iter().enumerate() {
         if *milestone <= above || *milestone > MAX_NUMBER {
             let reason = format!("is {milestone}, must be above {above} and at most {MAX_NUMBER}: they ascend");
-            checker.wrong(format!("milestones[{index}]"), reason);
+            checker.wrong(format!("{field}[{index}]"), reason);
             return;
         }
         above = *milestone;
     }
+}
+
+fn check_revenue(milestones: &[Amount], checker: &mut Checker) {
+    if milestones.len() > MAX_MILESTONES {
+        let reason = format!("has {}, at most {MAX_MILESTONES} are allowed", milestones.len());
+        checker.wrong("revenue_milestones", reason);
+    }
+    for (index, Amount { value, currency }) in milestones.iter().enumerate() {
+        if !u64::try_from(*value).is_ok_and(|value| (1..=MAX_NUMBER).contains(&value)) {
+            let reason = format!("is {value}, must be 1 to {MAX_NUMBER} of the currency's minor unit");
+            checker.wrong(format!("revenue_milestones[{index}].value"), reason);
+        }
+        if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            checker.wrong(format!("revenue_milestones[{index}].currency"), "must be an ISO 4217 code such as EUR");
+        }
+        if milestones[..index].iter().any(|earlier| earlier.value == *value && earlier.currency == *currency) {
+            checker.wrong(format!("revenue_milestones[{index}]"), "is there twice: leave one out");
+        }
+    }
+}
+
+/// Returns the milestones that were added after the campaign was created, now or before. Without an old version, all
+/// milestones are added now.
+fn added(new: &Campaign, old: Option<&Campaign>, past: PastMilestones, at: Timestamp) -> Vec<AddedMilestone> {
+    let had: Vec<_> = old.map(|old| old.all_milestones().collect()).unwrap_or_default();
+    // Under another name the campaign has other clicks.
+    let renamed = old.is_some_and(|old| old.name != new.name);
+    let earlier = old.map(|old| old.added_milestones.as_slice()).unwrap_or_default();
+    let added = new.all_milestones().filter_map(|milestone| {
+        if had.contains(&milestone) && !renamed {
+            return earlier.iter().find(|added| added.is(&milestone)).cloned();
+        }
+        let since = past.since(at);
+        let Milestone { metric, threshold, currency } = milestone;
+        Some(AddedMilestone { metric, threshold, currency, since })
+    });
+    added.collect()
 }
 
 #[cfg(test)]
@@ -189,6 +282,9 @@ mod tests {
             ("milestones", json!([5, 5]), "milestones[1]"),
             ("milestones", json!([5, 9, 7, 1]), "milestones[2]"),
             ("milestones", json!(many), "milestones"),
+            ("conversion_milestones", json!([3, 2]), "conversion_milestones[1]"),
+            ("revenue_milestones", json!([{"value": 0, "currency": "EUR"}]), "revenue_milestones[0].value"),
+            ("revenue_milestones", json!([{"value": 5, "currency": "euro"}]), "revenue_milestones[0].currency"),
         ] {
             let mut body = json!({"name": "a"});
             body[field] = value;
@@ -207,5 +303,26 @@ mod tests {
         let patch: CampaignPatch = serde_json::from_value(json!({"milestones": null, "goal": {"clicks": 5}})).unwrap();
         campaign = patch.apply(&campaign, Timestamp::from_millis(5)).unwrap();
         assert_eq!((campaign.milestones.len(), campaign.goal, campaign.revision), (5, Some(Goal::Clicks(5)), 2));
+    }
+    #[test]
+    fn a_milestone_that_is_added_later_counts_from_then_unless_the_past_is_asked_for() {
+        let at = Timestamp::from_millis;
+        let campaign = new(json!({"name": "a", "milestones": [100]})).unwrap();
+        let first = Milestone::clicks(100);
+        assert_eq!(campaign.told_since(&first), Some(campaign.created_at));
+        let patched = |body: Value, campaign: &Campaign, millis: i64| {
+            let patch: CampaignPatch = serde_json::from_value(body).unwrap();
+            patch.apply(campaign, at(millis)).unwrap()
+        };
+        let later = patched(json!({"milestones": [100, 300]}), &campaign, 5);
+        let second = Milestone::clicks(300);
+        assert_eq!((later.told_since(&first), later.told_since(&second)), (Some(at(0)), Some(at(5))));
+        let last = patched(json!({"milestones": [100, 300, 500], "past_milestones": "tell"}), &later, 9);
+        let third = Milestone::clicks(500);
+        assert_eq!((last.told_since(&second), last.told_since(&third)), (Some(at(5)), None));
+        let renamed = patched(json!({"name": "b"}), &last, 11);
+        assert_eq!(renamed.told_since(&first), Some(at(11)));
+        let told = new(json!({"name": "a", "past_milestones": "tell"})).unwrap();
+        assert_eq!(told.told_since(&first), None);
     }
 }

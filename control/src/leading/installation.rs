@@ -1,7 +1,11 @@
-//! The entities that every installation has from its first leader on: the workspace `default`, and the key of the
-//! configuration, which may do everything. Both are records like any other, so that all readers of the topics know them.
+//! The records that every installation has from its first leader on: the workspace `default`, the key of the
+//! configuration, which may do everything, and the time at which the watch begins. They are records like any other, so that
+//! all readers of the topics know them.
 
-use schemas::{Key, Scope, Workspace, WorkspaceId};
+use schemas::{
+    Key, Scope, Workspace, WorkspaceId,
+    fired::{FiredFact, FiredRecord, FiredSubject},
+};
 use service::problem::Problem;
 
 use crate::{
@@ -9,13 +13,18 @@ use crate::{
     state::draft::Draft,
 };
 
-/// Drafts the entities that are missing, and a new version of the key if its secret has changed. `hash` is the hash of
+/// Drafts the records that are missing, and a new version of the key if its secret has changed. `hash` is the hash of
 /// `control.admin_key`.
 pub(crate) fn ensure_defaults(draft: &mut Draft<'_>, hash: &str) -> Result<(), Problem> {
     let home = WorkspaceId::default();
     let at = draft.at();
     if draft.find::<Workspace>(&home).is_none() {
         draft.create(new_workspace(home.clone(), "Default".to_owned(), at))?;
+    }
+    // Before the first click: what happened before the watch is not told.
+    if draft.fired(FiredSubject::Installation).is_empty() {
+        let (subject, fact) = (FiredSubject::Installation, FiredFact::Watching(at));
+        draft.fire(&home, FiredRecord { v: 1, subject, fact, event: None, at }, None)?;
     }
     if draft.find::<Key>(&INSTALLATION_KEY).is_some() {
         draft.update(&home, &INSTALLATION_KEY, None, |old: &Key, at| {

@@ -9,4 +9,5 @@ mod installation;
 pub(crate) mod leadership;
 pub(crate) mod resealing;
 pub(crate) mod secret_expiry;
+pub(crate) mod watch;
 pub(crate) mod writer;

@@ -13,7 +13,7 @@ use std::{
 
 use bus::{BusError, KeyUses, Outgoing, Transaction};
 use parking_lot::RwLock;
-use schemas::Timestamp;
+use schemas::{LinkId, Timestamp};
 use service::problem::Problem;
 use tokio::{sync::oneshot, time::sleep};
 
@@ -70,6 +70,11 @@ impl ActiveLeader {
     /// Reads the committed state.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.state.read())
+    }
+
+    /// Forgets deadlines of links about which nothing is left to do.
+    pub(crate) fn forget_deadlines(&self, deadlines: &[(Timestamp, LinkId)]) {
+        self.state.write().links.forget_deadlines(deadlines);
     }
 
     /// Makes a change and waits until it is committed.

@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use schemas::{Timestamp, Topic, Workspace, WorkspaceId, idempotency::KeptAnswer};
+use schemas::{
+    Envelope, Event, Timestamp, Topic, Workspace, WorkspaceId,
+    fired::{FiredFact, FiredRecord, FiredSubject},
+    idempotency::KeptAnswer,
+};
 use serde::Serialize;
 use service::problem::Problem;
 
@@ -13,6 +17,7 @@ use crate::{
         HasCollection, State, StateChanges,
         collection::EntityCollection,
         entity::{expect, not_found},
+        fired::FiredChange,
     },
 };
 
@@ -167,6 +172,40 @@ impl<'s> Draft<'s> {
         Ok(())
     }
 
+    /// Returns the facts of a subject that were told, those of this draft included.
+    pub(crate) fn fired(&self, subject: FiredSubject) -> Vec<FiredFact> {
+        let mut facts = self.state.fired.of(subject).to_vec();
+        for change in &self.drafted.changes.fired {
+            match change {
+                FiredChange::Told(record) if record.subject == subject => {
+                    facts.retain(|earlier| !earlier.is_replaced_by(&record.fact));
+                    facts.push(record.fact.clone());
+                }
+                FiredChange::Forgotten(forgotten) if *forgotten == subject => facts.clear(),
+                FiredChange::Told(_) | FiredChange::Forgotten(_) => {}
+            }
+        }
+        facts
+    }
+
+    /// Records that a fact was told, and tells it by the event, if there is one, in one transaction.
+    pub(crate) fn fire(
+        &mut self,
+        workspace: &WorkspaceId,
+        record: FiredRecord,
+        event: Option<Event<'_>>,
+    ) -> Result<(), Problem> {
+        let value = serialise(&record)?;
+        if let Some(event) = event {
+            let workspace = workspace.as_str().into();
+            let envelope = Envelope { v: 1, workspace, ip_key: None, endpoint: None, event };
+            self.produce(Topic::Events, &record.subject.to_string(), serialise(&envelope)?);
+        }
+        self.produce(Topic::Fired, &record.key(), value);
+        self.drafted.changes.fired.push(FiredChange::Told(record));
+        Ok(())
+    }
+
     /// Produces a record that changes nothing in the state.
     pub(crate) fn produce(&mut self, topic: Topic, key: &str, value: Vec<u8>) {
         self.drafted.records.push(DraftRecord { topic, key: key.to_owned(), value: Some(value) });
@@ -224,7 +263,22 @@ impl<'s> Draft<'s> {
         let deletions =
             T::DEPENDENT_TOPICS.iter().map(|topic| DraftRecord { topic: *topic, key: key.clone(), value: None });
         self.drafted.records.extend(deletions);
+        if let Some(subject) = old.fired_subject() {
+            self.forget_fired(subject);
+        }
         Ok(())
+    }
+
+    /// Deletes the records of the facts that were told of a subject.
+    fn forget_fired(&mut self, subject: FiredSubject) {
+        let facts = self.fired(subject);
+        if facts.is_empty() {
+            return;
+        }
+        for fact in facts {
+            self.produce_tombstone(Topic::Fired, &format!("{subject}/{}", fact.key()));
+        }
+        self.drafted.changes.fired.push(FiredChange::Forgotten(subject));
     }
 
     fn write<T: EntityKind>(&mut self, old: Option<&T>, mut new: T) -> Result<Arc<T>, Problem> {

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use schemas::{Timestamp, Topic, WorkspaceId};
+use schemas::{Timestamp, Topic, WorkspaceId, fired::FiredSubject};
 use serde::{Serialize, de::DeserializeOwned};
 use service::problem::{Kind, Problem};
 
@@ -37,6 +37,11 @@ pub(crate) trait Entity:
 
     /// Returns the number of the version, from 1.
     fn revision(&self) -> u64;
+
+    /// Returns the subject of the facts that the watch tells of the entity; nothing for a kind that is not watched.
+    fn fired_subject(&self) -> Option<FiredSubject> {
+        None
+    }
 
     /// Tells whether callers in `workspace` may see the entity.
     fn is_visible_from(&self, workspace: &WorkspaceId) -> bool {

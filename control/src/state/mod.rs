@@ -8,6 +8,7 @@ pub(crate) mod answers;
 pub(crate) mod collection;
 pub(crate) mod draft;
 pub(crate) mod entity;
+pub(crate) mod fired;
 pub(crate) mod links;
 
 use std::{collections::HashMap, sync::Arc};
@@ -19,6 +20,7 @@ use crate::state::{
     answers::IdempotentAnswers,
     collection::{BTreeCollection, EntityCollection, Overlay},
     entity::Entity,
+    fired::{FiredChange, FiredFacts},
     links::LinkCollection,
 };
 
@@ -39,11 +41,12 @@ pub(crate) trait HasCollection: Entity {
 
 macro_rules! kinds {
     ($($field:ident: $kind:ty, $collection:ty;)*) => {
-        /// All committed entities, and the answers to idempotent calls.
+        /// All committed entities, the answers to idempotent calls, and the facts that the watch has told.
         #[derive(Debug, Default, PartialEq, Eq)]
         pub(crate) struct State {
             $(pub(crate) $field: $collection,)*
             pub(crate) answers: IdempotentAnswers,
+            pub(crate) fired: FiredFacts,
         }
 
         /// The changes of a draft.
@@ -51,11 +54,12 @@ macro_rules! kinds {
         pub(crate) struct StateChanges {
             $($field: Overlay<$kind>,)*
             pub(crate) answers: HashMap<Arc<str>, Arc<KeptAnswer>>,
+            pub(crate) fired: Vec<FiredChange>,
         }
 
         impl State {
             /// The topics that the state is read from.
-            pub(crate) const TOPICS: &[Topic] = &[$(<$kind as Entity>::TOPIC,)* Topic::Idempotency];
+            pub(crate) const TOPICS: &[Topic] = &[$(<$kind as Entity>::TOPIC,)* Topic::Idempotency, Topic::Fired];
 
             /// Applies a record of one of the topics.
             pub(crate) fn apply_record(&mut self, topic: Topic, change: &Change<'_>) -> Result<(), String> {
@@ -66,6 +70,9 @@ macro_rules! kinds {
                     self.answers.apply_record(change);
                     return Ok(());
                 }
+                if topic == Topic::Fired {
+                    return self.fired.apply_record(change);
+                }
                 Err(format!("{} is no topic of the control plane's state", topic.suffix()))
             }
 
@@ -75,6 +82,7 @@ macro_rules! kinds {
                 for (key, answer) in changes.answers {
                     self.answers.insert(key, answer);
                 }
+                self.fired.apply(changes.fired);
             }
         }
 

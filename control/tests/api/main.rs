@@ -17,4 +17,5 @@ mod links;
 mod refusals;
 mod stats;
 mod support;
+mod watch;
 mod workspaces;

@@ -118,17 +118,11 @@ impl Enrich {
             ip_key: key.map(|key| address::ip_key(key, ip).into()),
             endpoint: None,
             event: Event {
-                id: EventId::of(&raw.workspace, event, &raw.id.to_string(), "", at),
-                event,
-                timestamp: at,
                 link: Some(link.clone()),
                 click: Some(click),
                 utm,
                 attribution: ad,
-                conversion: None,
-                changes: None,
-                endpoint: None,
-                message: None,
+                ..Event::bare(EventId::of(&raw.workspace, event, &raw.id.to_string(), "", at), event, at)
             },
         })
     }

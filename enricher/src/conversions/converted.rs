@@ -54,17 +54,12 @@ fn told<'a>(
         ..facts
     };
     let event = Event {
-        id,
-        event: EventName::LinkConverted,
-        timestamp,
         link: found.map(|found| found.link.clone()),
         conversion: Some(conversion),
         click: found.map(|found| found.click.clone()),
         utm: found.map(|found| found.utm.clone()).filter(|utm| *utm != Utm::default()),
         attribution: found.map(|found| found.attribution.clone()).filter(|ad| *ad != Attribution::default()),
-        changes: None,
-        endpoint: None,
-        message: None,
+        ..Event::bare(id, EventName::LinkConverted, timestamp)
     };
     Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event }
 }

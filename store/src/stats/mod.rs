@@ -3,9 +3,11 @@
 //!
 //! `subject.rs` says which rows belong to a subject, `period.rs` cuts a time into slices that
 //! roll-ups answer and slices for which rows are read. `counts.rs`, `conversions.rs`, `series.rs`
-//! and `top.rs` have one question each, `fresh.rs` tells how new the answers are. Every question
+//! and `top.rs` have one question each, `fresh.rs` tells how new the answers are, `before.rs` what
+//! was counted before a moment. Every question
 //! is bounded (`bounds.rs`).
 
+mod before;
 mod bounds;
 mod conversions;
 mod counts;

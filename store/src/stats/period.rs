@@ -121,6 +121,11 @@ impl StatsPeriod {
     }
 }
 
+/// Returns the slices of all time before a moment: whole quarters of an hour, and rows behind them.
+pub(super) fn slices_until(at: Timestamp, whole: ClickSource) -> Vec<Slice> {
+    cut(None, Some(at.as_millis()), QUARTER, whole, ClickSource::Rows)
+}
+
 /// Cuts a time into whole units and what is left before and behind them.
 fn cut(since: Option<i64>, until: Option<i64>, unit: i64, whole: ClickSource, edge: ClickSource) -> Vec<Slice> {
     let (first, last) = (since.map(|at| ceil(at, unit)), until.map(|at| floor(at, unit)));

@@ -66,19 +66,7 @@ impl EntityKind for Endpoint {
             status_reason: new.status_reason.as_deref().map(Into::into),
             failing_since: new.failing_since,
         };
-        let event = Event {
-            id,
-            event: name,
-            timestamp: at,
-            link: None,
-            click: None,
-            utm: None,
-            attribution: None,
-            conversion: None,
-            changes: None,
-            endpoint: Some(facts),
-            message: None,
-        };
+        let event = Event { endpoint: Some(facts), ..Event::bare(id, name, at) };
         serialise(&Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event }).map(Some)
     }
 }

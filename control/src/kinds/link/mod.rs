@@ -12,7 +12,10 @@ mod tests;
 pub(crate) mod upsert;
 
 use bus::KeyUses;
-use schemas::{Envelope, Event, EventId, EventName, Link, LinkId, Scope, Timestamp, Topic, workspace::SlugCase};
+use schemas::{
+    Envelope, Event, EventId, EventName, Link, LinkId, Scope, Timestamp, Topic, fired::FiredSubject,
+    workspace::SlugCase,
+};
 use service::problem::Problem;
 
 pub(crate) use crate::kinds::link::fields::{LinkPatch, NewLink};
@@ -34,6 +37,10 @@ impl Entity for Link {
     workspace_entity!(LinkId, "link", Topic::Links);
 
     type UniqueKey = LinkKey;
+
+    fn fired_subject(&self) -> Option<FiredSubject> {
+        Some(FiredSubject::Link(self.id))
+    }
 
     fn unique_keys(&self) -> Vec<LinkKey> {
         let address = LinkKey::Address(self.domain.clone(), self.slug.clone());
@@ -98,19 +105,8 @@ impl EntityKind for Link {
             EntityChange::Deleted(link) => (EventName::LinkDeleted, link, link.revision + 1, None),
         };
         let workspace = link.workspace.as_str();
-        let event = Event {
-            id: EventId::of(workspace, name, &link.id.to_string(), &revision.to_string(), at),
-            event: name,
-            timestamp: at,
-            link: Some(link.facts()),
-            conversion: None,
-            click: None,
-            utm: None,
-            attribution: None,
-            changes,
-            endpoint: None,
-            message: None,
-        };
+        let id = EventId::of(workspace, name, &link.id.to_string(), &revision.to_string(), at);
+        let event = Event { link: Some(link.facts()), changes, ..Event::bare(id, name, at) };
         let envelope = Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event };
         serialise(&envelope).map(Some)
     }

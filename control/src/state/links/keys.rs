@@ -1,6 +1,6 @@
-//! The unique keys of links.
+//! The unique keys of links, and their deadlines.
 
-use schemas::WorkspaceId;
+use schemas::{Timestamp, WorkspaceId};
 use serde::Deserialize;
 
 /// A key that only one link may have.
@@ -12,7 +12,7 @@ pub(crate) enum LinkKey {
     External(WorkspaceId, String),
 }
 
-/// The unique keys in a link's record, read without the rest of it.
+/// The unique keys and the deadline in a link's record, read without the rest of it.
 #[derive(Deserialize)]
 pub(super) struct StoredLinkKeys {
     workspace: WorkspaceId,
@@ -21,6 +21,9 @@ pub(super) struct StoredLinkKeys {
     slug: String,
     #[serde(default)]
     external_id: Option<String>,
+    /// The deadline of the link, which has an index of its own.
+    #[serde(default)]
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 impl StoredLinkKeys {

@@ -9,7 +9,7 @@ mod order;
 mod slots;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher, Hash},
     ops::Bound,
     sync::Arc,
@@ -17,7 +17,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use schemas::{Link, LinkId, WorkspaceId};
+use schemas::{Link, LinkId, Timestamp, WorkspaceId};
 
 pub(crate) use self::{
     filter::{LimitedLink, LinkFilter, LinkPage},
@@ -58,6 +58,8 @@ pub(crate) struct LinkCollection {
     orders: Vec<SlotOrder>,
     /// The links whose clicks are limited and have not reached the limit.
     limited: BTreeMap<LinkId, LimitedLink>,
+    /// The deadlines of links, until they are forgotten.
+    deadlines: BTreeSet<(Timestamp, LinkId)>,
 }
 
 /// The most links that are examined for one page, since writers wait meanwhile. A page can therefore be short, or empty,
@@ -127,6 +129,18 @@ impl LinkCollection {
         self.limited.range((from, Bound::Unbounded)).map(|(_, limited)| limited.clone()).take(count).collect()
     }
 
+    /// Returns up to `count` deadlines that have passed and were not forgotten, the earliest first.
+    pub(crate) fn passed_deadlines(&self, now: Timestamp, count: usize) -> Vec<(Timestamp, LinkId)> {
+        self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).take(count).copied().collect()
+    }
+
+    /// Forgets deadlines about which nothing is left to do. A link that changes brings its deadline back.
+    pub(crate) fn forget_deadlines(&mut self, deadlines: &[(Timestamp, LinkId)]) {
+        for deadline in deadlines {
+            self.deadlines.remove(deadline);
+        }
+    }
+
     /// Inserts a link, whose record has the value `json`, in place of an earlier version.
     fn insert_json(&mut self, link: &Link, json: &[u8]) {
         let number = self.number(&link.workspace);
@@ -148,6 +162,9 @@ impl LinkCollection {
         };
         for key in link.unique_keys() {
             self.own(&key, at);
+        }
+        if let Some(deadline) = link.expires_at {
+            self.deadlines.insert((deadline, link.id));
         }
         match LimitedLink::of(link) {
             Some(limited) => self.limited.insert(link.id, limited),
@@ -185,10 +202,14 @@ impl LinkCollection {
         self.table_mut(key).insert_unique(spread(hash), IndexEntry { hash, slot: at }, |entry| spread(entry.hash));
     }
 
-    /// Frees the keys that the link in the slot owns.
+    /// Frees the keys and the deadline that the link in the slot owns.
     fn disown(&mut self, at: u32) {
         let Some(slot) = self.slot(at) else { return };
         let Ok(keys) = serde_json::from_slice::<StoredLinkKeys>(&slot.json) else { return };
+        if let Some(deadline) = keys.expires_at {
+            let entry = (deadline, slot.id);
+            self.deadlines.remove(&entry);
+        }
         for key in keys.into_keys() {
             let hash = self.hash(&key);
             if let Ok(entry) = self.table_mut(&key).find_entry(spread(hash), |entry| entry.slot == at) {
@@ -418,6 +439,30 @@ mod tests {
         links.remove(&LinkId::from_bits(3));
         assert_eq!(ids(&links, None, 9), [4]);
         assert_eq!(links.limited(None, 9)[0].max_clicks, 8);
+    }
+
+    #[test]
+    fn deadlines_pass_in_their_order_and_follow_their_links() {
+        let mut links = LinkCollection::default();
+        let at = Timestamp::from_millis;
+        let expiring = |id: u32, deadline: Option<i64>| {
+            Arc::new(Link { expires_at: deadline.map(at), ..link(id, &format!("s{id}"), None) })
+        };
+        for new in [expiring(1, Some(30)), expiring(2, Some(10)), expiring(3, None), expiring(4, Some(20))] {
+            links.insert(new);
+        }
+        let passed = |links: &LinkCollection, now, count| -> Vec<(i64, u128)> {
+            let passed = links.passed_deadlines(at(now), count);
+            passed.into_iter().map(|(deadline, id)| (deadline.as_millis(), id.bits())).collect()
+        };
+        assert_eq!(passed(&links, 25, 9), [(10, 2), (20, 4)]);
+        assert_eq!(passed(&links, 99, 1), [(10, 2)]);
+        links.insert(expiring(2, Some(50)));
+        links.remove(&LinkId::from_bits(4));
+        links.forget_deadlines(&[(at(30), LinkId::from_bits(1))]);
+        assert_eq!(passed(&links, 99, 9), [(50, 2)]);
+        links.insert(expiring(1, Some(30)));
+        assert_eq!(passed(&links, 99, 9), [(30, 1), (50, 2)]);
     }
 
     /// Measures the memory of a link beside its JSON: `cargo test --release -p control --lib -- --ignored --nocapture a_million`.
