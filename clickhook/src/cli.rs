@@ -131,7 +131,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         TopCommand::Listen(args) => runtime()?.block_on(listen::run(args)),
         TopCommand::Trigger(args) => trigger::run(args),
         TopCommand::Verify(args) => return verify::run(args),
-        TopCommand::Stats(args) => stats::run(args),
+        TopCommand::Stats(args) => stats::run(&args),
         TopCommand::Audit(args) => return runtime()?.block_on(audit::run(&args)),
         TopCommand::Dead(command) => runtime()?.block_on(dead::run(command)),
         TopCommand::Offsets(command) => offsets::run(command),
