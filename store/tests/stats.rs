@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod documentation;
+
 use std::collections::{BTreeMap, HashSet};
 
 use clickhouse::Client;
@@ -57,6 +59,12 @@ fn clicks() -> Vec<CountedClick> {
         }
     }
     clicks
+}
+
+/// Moves clicks, so that the newest is of this moment.
+fn shifted_to_now(clicks: Vec<CountedClick>) -> Vec<CountedClick> {
+    let shift = Timestamp::now().as_millis() - NOW;
+    clicks.into_iter().map(|click| CountedClick { at: click.at + shift, ..click }).collect()
 }
 
 async fn filled(clicks: &[CountedClick]) -> Store {
