@@ -6,6 +6,7 @@ mod agents;
 mod api;
 mod bare;
 mod catalogue;
+mod clickhouse;
 mod connection;
 mod context;
 mod cores;
@@ -24,10 +25,12 @@ mod recovery;
 mod redirect;
 mod requests;
 mod role;
+mod stats;
 mod summary;
 mod table;
 mod turn;
 mod visitors;
+mod warehouse;
 mod webhooks;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -52,6 +55,8 @@ Examples:
   bench enrich                an enricher alone with a backlog, beside the same loop without enriching
   bench agents                how many user agents are told right; takes a few seconds
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
+  bench stats --rows 1000000  the calls of the statistics and the watch, over ten thousand links
+  bench warehouse             a backlog of clicks into rows, beside the same bytes inserted raw
   bench webhooks              deliveries beside a bare client; sick endpoints, many endpoints, overload
   bench outage --rounds 1     redirects while Kafka is away, and what became of their clicks
   bench outage full-spool     the same until neither disk nor memory takes clicks
@@ -97,6 +102,10 @@ enum Bench {
     Enrich(enrich::Args),
     /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
     Pipeline(pipeline::Args),
+    /// The calls of the statistics and the watch: how long they take, and what they read
+    Stats(stats::StatsBenchArgs),
+    /// The warehouse alone that works off a backlog, beside the same bytes inserted raw
+    Warehouse(warehouse::WarehouseArgs),
     /// Webhooks alone beside a bare client: throughput, latency, many, sick and dead endpoints
     Webhooks(webhooks::Args),
 }
@@ -113,6 +122,8 @@ enum Report {
     Agents(Box<agents::Report>),
     Enrich(Box<enrich::Report>),
     Pipeline(Box<pipeline::Report>),
+    Stats(Box<stats::StatsReport>),
+    Warehouse(Box<warehouse::WarehouseReport>),
     Webhooks(Box<webhooks::Report>),
 }
 
@@ -127,6 +138,8 @@ impl Report {
             Self::Agents(report) => agents::text(report),
             Self::Enrich(report) => enrich::text(report),
             Self::Pipeline(report) => pipeline::text(report),
+            Self::Stats(report) => stats::text(report),
+            Self::Warehouse(report) => warehouse::text(report),
             Self::Webhooks(report) => webhooks::text(report),
         }
     }
@@ -136,7 +149,10 @@ impl Bench {
     /// Returns the benches that run by default: all but those that take long.
     fn all() -> Vec<Self> {
         let of = |name| Args::parse_from(["bench", name]).bench;
-        ["redirect", "links", "api", "agents", "enrich", "pipeline", "webhooks"].into_iter().filter_map(of).collect()
+        ["redirect", "links", "api", "agents", "enrich", "warehouse", "stats", "pipeline", "webhooks"]
+            .into_iter()
+            .filter_map(of)
+            .collect()
     }
 
     async fn run(&self, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<Report> {
@@ -149,6 +165,8 @@ impl Bench {
             Self::Agents(_) => Report::Agents(Box::new(agents::run(common)?)),
             Self::Enrich(args) => Report::Enrich(Box::new(enrich::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
+            Self::Stats(args) => Report::Stats(Box::new(stats::run(args, common, shutdown).await?)),
+            Self::Warehouse(args) => Report::Warehouse(Box::new(warehouse::run(args, common, shutdown).await?)),
             Self::Webhooks(args) => Report::Webhooks(Box::new(webhooks::run(args, common, shutdown).await?)),
         })
     }
