@@ -34,12 +34,13 @@ pub(super) fn event(message: &Message) -> Result<Bytes, String> {
     let event = read(message)?;
     let data = serde_json::from_slice(&message.body).map_err(|error| format!("the event cannot be read: {error}"))?;
     let link = event.link.as_ref().map(|link| link.id.to_string());
+    let campaign = event.campaign.as_ref().map(|campaign| campaign.id.to_string());
     json(&CloudEvent {
         specversion: "1.0",
         id: event.id,
         source: format!("/v1/workspaces/{}", message.workspace.as_str()),
         r#type: event.event,
-        subject: link.or_else(|| event.endpoint.as_ref().map(|endpoint| endpoint.id.to_string())),
+        subject: link.or(campaign).or_else(|| event.endpoint.as_ref().map(|endpoint| endpoint.id.to_string())),
         time: event.timestamp,
         datacontenttype: "application/json",
         data,
@@ -67,7 +68,8 @@ mod tests {
             );
             assert!(text.starts_with(&start), "{text}");
             let is_about = text.contains(r#""subject":""#);
-            assert_eq!(is_about, sample.link.is_some() || sample.endpoint.is_some(), "{text}");
+            let has_subject = sample.link.is_some() || sample.campaign.is_some() || sample.endpoint.is_some();
+            assert_eq!(is_about, has_subject, "{text}");
         }
     }
 }

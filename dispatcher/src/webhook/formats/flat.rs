@@ -46,7 +46,18 @@ struct FlatFacts<'a> {
     order_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a str>,
-    /// The value in the currency's minor unit.
+    /// The number that a milestone is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metric: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<u64>,
+    /// The clicks of an alert or of a completed campaign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clicks: Option<u64>,
+    /// The cause of a burst.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    /// The value of a conversion in the currency's minor unit, or the number that has reached a milestone.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,21 +88,35 @@ fn facts<'a>(event: &'a Event<'_>) -> FlatFacts<'a> {
     let (link, click) = (event.link.as_ref(), event.click.as_ref());
     let (conversion, endpoint) = (event.conversion.as_ref(), event.endpoint.as_ref());
     let amount = conversion.and_then(|conversion| conversion.amount.as_ref());
+    let milestone = event.milestone.as_ref();
+    let reached = milestone.and_then(|milestone| i64::try_from(milestone.value).ok());
+    let clicks = [
+        event.viral.as_ref().map(|viral| viral.clicks),
+        event.suspicious.as_ref().map(|burst| burst.clicks),
+        event.completion.as_ref().map(|completion| completion.clicks),
+    ];
+    let of_link = link.and_then(|link| link.campaign.as_deref());
     let reason = endpoint.and_then(|endpoint| endpoint.status_reason.as_deref());
     FlatFacts {
         link_id: link.map(|link| link.id),
         short_url: link.map(|link| &*link.short_url),
         destination_url: link.map(|link| &*link.destination),
         segment: link.and_then(|link| link.segment.as_deref()),
-        campaign: link.and_then(|link| link.campaign.as_deref()),
+        campaign: of_link.or(event.campaign.as_ref().map(|campaign| &*campaign.name)),
         click_location: click.and_then(place),
         device: click.and_then(|click| click.device.as_deref()),
         conversion_id: conversion.map(|conversion| conversion.id),
         conversion: conversion.map(|conversion| &*conversion.name),
         order_id: conversion.and_then(|conversion| conversion.order_id.as_deref()),
         status: conversion.and_then(|conversion| conversion.status.as_deref()),
-        value: amount.map(|amount| amount.value),
-        currency: amount.map(|amount| &*amount.currency),
+        metric: milestone.map(|milestone| milestone.metric.as_str()),
+        threshold: milestone.map(|milestone| milestone.threshold),
+        clicks: clicks.into_iter().flatten().next(),
+        cause: event.suspicious.as_ref().map(|burst| burst.cause.as_str()),
+        value: amount.map(|amount| amount.value).or(reached),
+        currency: amount
+            .map(|amount| &*amount.currency)
+            .or(milestone.and_then(|milestone| milestone.currency.as_deref())),
         changed: changed(event),
         endpoint_id: endpoint.map(|endpoint| endpoint.id),
         endpoint_status: endpoint.map(|endpoint| endpoint.status),
@@ -133,6 +158,11 @@ mod tests {
         };
         let conversion = data(EventName::LinkConverted);
         assert_eq!((&conversion["value"], &conversion["currency"]), (&json!(12_950), &json!("EUR")));
+        let milestone = data(EventName::CampaignMilestone);
+        let expected = json!({"campaign": "winter-sale-2026", "metric": "clicks", "threshold": 1000, "value": 1003});
+        assert_eq!(milestone, expected);
+        let burst = data(EventName::LinkSuspicious);
+        assert_eq!((&burst["cause"], &burst["clicks"]), (&json!("network"), &json!(1200)));
         assert_eq!(data(EventName::LinkUpdated)["changed"], "destination");
         assert_eq!(data(EventName::EndpointDisabled)["message"], "nothing but failures for 120 hours");
         assert_eq!(data(EventName::WebhookTest), json!({"message": "This is a test. Your endpoint works."}));

@@ -8,7 +8,11 @@
 
 use bytes::Bytes;
 use iso_currency::Currency;
-use schemas::{Event, EventName, LinkFacts, conversion::Amount};
+use schemas::{
+    Event, EventName, LinkFacts,
+    conversion::Amount,
+    watch::{BurstCause, CompletionReason},
+};
 use serde::Serialize;
 
 use super::event_facts::{changed, json, place, read};
@@ -74,8 +78,60 @@ fn line(event: &Event<'_>) -> String {
             )
         }
         EventName::EndpointRecovered => format!("{endpoint_id} takes deliveries again"),
+        EventName::LinkMilestone => format!("{link} {}", milestone(event)),
+        EventName::CampaignMilestone => format!("{} {}", campaign(event), milestone(event)),
+        EventName::CampaignCompleted => format!("{} {}", campaign(event), completion(event)),
+        EventName::LinkViral => format!("{link} goes viral{}", viral(event)),
+        EventName::LinkSuspicious => format!("Suspicious clicks of {link}{}", burst(event)),
+        EventName::LinkExpired => format!("{link} has expired"),
         _ => told().unwrap_or_else(|| sentence(event, &link)),
     }
+}
+
+fn campaign(event: &Event<'_>) -> String {
+    let name = event.campaign.as_ref().map(|campaign| format!(" *{}*", text(&campaign.name)));
+    format!("Campaign{}", name.unwrap_or_default())
+}
+
+fn milestone(event: &Event<'_>) -> String {
+    let Some(milestone) = &event.milestone else { return "has reached a milestone".to_owned() };
+    let reached = match (&milestone.currency, i64::try_from(milestone.threshold)) {
+        (Some(currency), Ok(value)) => {
+            format!("{} of revenue", money(&Amount { value, currency: currency.to_string() }))
+        }
+        _ => format!("{} {}", milestone.threshold, milestone.metric.as_str()),
+    };
+    let source = milestone.top_source.as_deref().map(|source| format!(", most clicks from {}", text(source)));
+    format!("has reached {reached}{}", source.unwrap_or_default())
+}
+
+fn completion(event: &Event<'_>) -> String {
+    let Some(completion) = &event.completion else { return "is complete".to_owned() };
+    let what = match completion.reason {
+        CompletionReason::Ended => "has ended",
+        CompletionReason::Goal => "has reached its goal",
+    };
+    format!("{what}: {} clicks, {} conversions", completion.clicks, completion.conversions)
+}
+
+fn viral(event: &Event<'_>) -> String {
+    let told = event
+        .viral
+        .as_ref()
+        .map(|viral| format!(": {} clicks in the last hour, {} in an average one", viral.clicks, viral.hourly_average));
+    told.unwrap_or_default()
+}
+
+fn burst(event: &Event<'_>) -> String {
+    let Some(burst) = &event.suspicious else { return String::new() };
+    let who = burst.organisation.as_deref().or(burst.user_agent.as_deref());
+    let who = who.map(|who| format!(" ({})", text(who))).unwrap_or_default();
+    let cause = match burst.cause {
+        BurstCause::Address => "from one address",
+        BurstCause::Network => "from one network",
+        BurstCause::Agent => "with one user agent",
+    };
+    format!(": {} of {} in five minutes came {cause}{who}", burst.clicks, burst.link_clicks)
 }
 
 /// Returns the name and the description of an event, with its link.
@@ -182,6 +238,17 @@ mod tests {
             (EventName::LinkCreated, format!("{link} was created and leads to https://acme.com/winter-sale")),
             (EventName::LinkUpdated, format!("{link} was changed: destination")),
             (EventName::WebhookTest, "This is a test. Your endpoint works.".to_owned()),
+            (EventName::LinkMilestone, format!("{link} has reached 1000 clicks, most clicks from instagram")),
+            (
+                EventName::CampaignCompleted,
+                "Campaign *winter-sale-2026* has reached its goal: 10000 clicks, 312 conversions".to_owned(),
+            ),
+            (
+                EventName::LinkSuspicious,
+                format!(
+                    "Suspicious clicks of {link}: 1200 of 1310 in five minutes came from one network (Example Net)"
+                ),
+            ),
         ] {
             assert_eq!(line(&sample(name)), expected);
         }
