@@ -54,14 +54,32 @@ mod traits {
     pub(super) const UNSAFE_URL: u8 = 1 << 2;
     /// A [`LiveSpan`](super::LiveSpan) is at the end of the bytes.
     pub(super) const SPAN: u8 = 1 << 3;
+    /// The place of the status among [`STATUSES`](super::STATUSES), as two bits.
+    pub(super) const STATUS_SHIFT: u8 = 4;
 }
 
-/// A part of the bytes: where it begins, and its length. Without padding.
+/// The statuses of a redirect.
+const STATUSES: [u16; 4] = [302, 301, 307, 308];
+
+/// A part of the bytes: where it begins, and its length.
 #[derive(Clone, Copy)]
-#[repr(Rust, packed(2))]
 struct ByteRange {
     at: u32,
+    len: u32,
+}
+
+/// A short part of the bytes. Without padding.
+#[derive(Clone, Copy)]
+#[repr(Rust, packed(2))]
+struct ShortByteRange {
+    at: u32,
     len: u16,
+}
+
+impl From<ShortByteRange> for ByteRange {
+    fn from(ShortByteRange { at, len }: ShortByteRange) -> Self {
+        Self { at, len: len.into() }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -71,9 +89,8 @@ struct LinkRowHeader {
     domain: DomainNumber,
     /// The length of the tail, with which the bytes begin.
     tail: u32,
-    slug: ByteRange,
     location: ByteRange,
-    status: u16,
+    slug: ShortByteRange,
     traits: u8,
 }
 
@@ -131,9 +148,8 @@ impl LinkRow {
 
     /// Makes the row of a link whose domain has that number.
     pub(crate) fn new(link: &Link, domain: DomainNumber, rules: &LocationRules) -> Result<Self, LinkRowError> {
-        if !matches!(link.status_code, 301 | 302 | 307 | 308) {
-            return Err(LinkRowError::Status(link.status_code));
-        }
+        let status = STATUSES.iter().position(|status| *status == link.status_code);
+        let status = status.and_then(|at| u8::try_from(at).ok()).ok_or(LinkRowError::Status(link.status_code))?;
         if link.slug.is_empty() || link.slug.len() > usize::from(u16::MAX) {
             return Err(LinkRowError::Slug(link.slug.chars().take(64).collect()));
         }
@@ -146,10 +162,13 @@ impl LinkRow {
         let traits = bit(link.passthrough, traits::PASSES_QUERY)
             | bit(link.append_click_id, traits::TELLS_CLICK_ID)
             | bit(link.referrer_policy == Some(ReferrerPolicy::UnsafeUrl), traits::UNSAFE_URL)
-            | bit(span.is_some(), traits::SPAN);
+            | bit(span.is_some(), traits::SPAN)
+            | status << traits::STATUS_SHIFT;
         let mut bytes = link_tail(link.workspace.as_str(), &link.facts())?;
         let tail = bytes.len();
         let slug = SLUG.part(&mut bytes, tail, &link.slug)?;
+        // As long as it was checked to be.
+        let slug = ShortByteRange { at: slug.at, len: u16::try_from(slug.len).unwrap_or_default() };
         let location = DESTINATION.part(&mut bytes, tail, &location)?;
         if let Some(span) = span {
             bytes.extend_from_slice(expired.as_bytes());
@@ -160,9 +179,8 @@ impl LinkRow {
             id: ((bits >> 64) as u64, bits as u64),
             domain,
             tail: u32::try_from(tail).map_err(|_| LinkRowError::Long(tail))?,
-            slug,
             location,
-            status: link.status_code,
+            slug,
             traits,
         };
         Ok(Self(ThinArc::from_header_and_slice(head, &bytes)))
@@ -178,7 +196,7 @@ impl LinkRow {
     }
 
     fn part(&self, ByteRange { at, len }: ByteRange) -> &[u8] {
-        &self.0.slice[at as usize..at as usize + usize::from(len)]
+        &self.0.slice[at as usize..at as usize + len as usize]
     }
 
     /// Returns the serialised facts that every click on the link has in common.
@@ -209,7 +227,7 @@ impl LinkRow {
 
     /// Returns the status of the redirect.
     pub(crate) fn status(&self) -> u16 {
-        self.head().status
+        STATUSES[usize::from(self.head().traits >> traits::STATUS_SHIFT) % STATUSES.len()]
     }
 
     /// Whether the redirect keeps the method of a request (RFC 9110 §15.4.8 and §15.4.9),
@@ -239,7 +257,7 @@ impl LinkRow {
     }
 
     fn slug(&self) -> &[u8] {
-        self.part(self.head().slug)
+        self.part(self.head().slug.into())
     }
 
     pub(crate) fn address(&self) -> LinkAddress<'_> {
@@ -293,7 +311,7 @@ impl TailKey {
             bytes.len() - value.len()
         });
         let long = |_| LinkRowError::Long(bytes.len());
-        Ok(ByteRange { at: u32::try_from(at).map_err(long)?, len: u16::try_from(value.len()).map_err(long)? })
+        Ok(ByteRange { at: u32::try_from(at).map_err(long)?, len: u32::try_from(value.len()).map_err(long)? })
     }
 }
 
@@ -352,6 +370,20 @@ mod tests {
             let url = if append_click_id { "https://a.example/?b" } else { &link.destination };
             assert_eq!(row.location(), url.as_bytes());
         }
+    }
+
+    #[test]
+    fn every_status_is_kept_and_a_long_fragment_is_served() {
+        for status_code in STATUSES {
+            let link = Link { status_code, ..link(1, None, "s", "https://a.example/") };
+            assert_eq!(row(&link).status(), status_code);
+        }
+        assert!(
+            LinkRow::new(&Link { status_code: 303, ..link(1, None, "s", "https://a.example/") }, 0, &rules()).is_err()
+        );
+        let long = format!("https://a.example/{}#{}", "|".repeat(8000), "\u{fc}".repeat(16 << 10));
+        let row = row(&link(1, None, "s", &long));
+        assert_eq!(row.location().len(), "https://a.example/#".len() + 3 * 8000 + 6 * (16 << 10));
     }
 
     #[test]
