@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod config;
 mod keys;
+mod open_files;
 mod roles;
 mod up;
 

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config},
-    keys,
+    keys, open_files,
 };
 
 /// The time that a redirector waits for Kafka to check the topics before it starts
@@ -70,9 +70,13 @@ impl PipelineRole {
                 Topic::Keys,
                 Topic::KeyUses,
                 Topic::Campaigns,
+                Topic::Replays,
                 Topic::Idempotency,
                 Topic::Leader,
+                Topic::Clicks,
                 Topic::Events,
+                Topic::Dead,
+                Topic::Delay(DelayTier::Seconds5),
                 Topic::Health,
             ],
             Self::Enricher => &[
@@ -128,6 +132,8 @@ pub(crate) struct RoleContext {
 /// Of two halves each is restarted alone, so that neither ends the other without its
 /// drain.
 pub(crate) async fn run_alone(roles: Vec<PipelineRole>, config: Config) -> anyhow::Result<()> {
+    let sends_webhooks = roles.contains(&PipelineRole::Dispatcher(Half::Webhook));
+    open_files::prepare(if sends_webhooks { config.webhook.max_connections } else { 0 })?;
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     let bus = Bus::new(config.kafka.clone());
     let waits_for_kafka = !roles.contains(&PipelineRole::Ingest);

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::{
     config::{self, Config, EndpointsConfig},
     keys::{self, Kept},
+    open_files,
     roles::{self, Bound, Half, PipelineRole, RoleContext},
 };
 
@@ -83,6 +84,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut config = config::load(args.config.as_deref())?;
     telemetry::init(config.log.format.into(), config.log.filter.as_deref().unwrap_or(FILTER));
+    open_files::prepare(config.webhook.max_connections)?;
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     refuse_taken(&args)?;
 

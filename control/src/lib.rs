@@ -39,6 +39,7 @@ use crate::{
         exhaustion::mark_exhausted_links,
         forward::{Forwarder, follow_leader},
         leadership::Leadership,
+        replaying::run_replays,
         resealing::reseal_endpoints,
         secret_expiry::remove_expired_secrets,
         watch::watch,
@@ -159,6 +160,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let health = judge_endpoints(Arc::clone(&leadership), reports, patience);
     let resealing = reseal_endpoints(Arc::clone(&leadership), Arc::clone(&vault), metrics.clone());
     let secret_expiry = remove_expired_secrets(Arc::clone(&leadership));
+    let replays = run_replays(Arc::clone(&leadership), bus.clone(), store.clone());
     let producer = bus.producer("control", Duration::ZERO, PRODUCE_TIMEOUT)?;
     let api = Api {
         leadership: Arc::clone(&leadership),
@@ -193,6 +195,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         let health = tokio::spawn(health);
         let resealing = tokio::spawn(resealing);
         let secret_expiry = tokio::spawn(secret_expiry);
+        let replays = tokio::spawn(replays);
         let api = Arc::new(api);
         let routes = routes::routes(Arc::clone(&api));
         let open = api.metrics.connections.clone();
@@ -216,6 +219,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         health.abort();
         resealing.abort();
         secret_expiry.abort();
+        replays.abort();
         step_down.trigger();
         stood_down.wait().await;
         let producer = api.producer.clone();

@@ -17,7 +17,8 @@ use crate::{
     api::{
         attempts, auth, bulk,
         context::Api,
-        conversions, domains, endpoints, event_types, idempotency, import, keys, links, people, qr, request, resource,
+        conversions, domains, endpoints, event_types, idempotency, import, keys, links, people, qr, replays, request,
+        resource,
         stats::{self, Asked, SubjectKind},
     },
     kinds::resource::Resource,
@@ -66,7 +67,11 @@ fn keyed() -> Routes {
         .route("/v1/endpoints/{id}/rotate-secret", post(endpoints::rotate_secret))
         .route("/v1/endpoints/{id}/pause", post(endpoints::pause))
         .route("/v1/endpoints/{id}/resume", post(endpoints::resume))
-        .route("/v1/endpoints/{id}/attempts", get(attempts::list));
+        .route("/v1/endpoints/{id}/attempts", get(attempts::list))
+        .route("/v1/endpoints/{id}/replay", post(replays::replay))
+        .route("/v1/endpoints/{id}/recover", post(replays::recover))
+        .route("/v1/endpoints/{id}/replays", get(replays::list))
+        .route("/v1/endpoints/{id}/replays/{replay}", get(replays::read).delete(replays::delete));
     let keys = resource::<Key>().route("/v1/keys/{id}/rotate", post(keys::rotate));
     let domains = resource::<Domain>().route("/v1/domains/{id}/verify", post(domains::verify));
     let people = Routes::default()

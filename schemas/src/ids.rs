@@ -166,6 +166,10 @@ prefixed_id!(
     CampaignId, "cmp_", "a campaign"
 );
 prefixed_id!(
+    /// A replay of events to an endpoint.
+    ReplayId, "rpl_", "a replay"
+);
+prefixed_id!(
     /// A conversion as it was reported.
     ConversionId, "cnv_", "a conversion"
 );
@@ -204,7 +208,7 @@ macro_rules! minted {
         }
     )*};
 }
-minted!(LinkId, EndpointId, AttemptId, DomainId, KeyId, CampaignId, ConversionId);
+minted!(LinkId, EndpointId, AttemptId, DomainId, KeyId, CampaignId, ConversionId, ReplayId);
 
 /// The number of shards that a click id can name: partition = shard mod partitions.
 pub const SHARDS: u16 = 4096;

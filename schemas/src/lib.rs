@@ -24,6 +24,7 @@ pub mod keyring;
 pub mod leader;
 pub mod link;
 pub mod placeholder;
+pub mod replay;
 pub mod retry;
 pub mod sample;
 mod schema;
@@ -51,11 +52,13 @@ pub use event_name::EventName;
 pub use filter::Filters;
 pub use groups::ConsumerGroup;
 pub use ids::{
-    AttemptId, BatchId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, WorkspaceId,
+    AttemptId, BatchId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, KeyId, LinkId, ReplayId,
+    WorkspaceId,
 };
 pub use keyring::Keyring;
 pub use link::Link;
 pub use placeholder::is_placeholder;
+pub use replay::Replay;
 pub use retry::{DelayTier, RetrySchedule};
 pub use scheme::AppSchemes;
 pub use time::Timestamp;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     AttemptId, CampaignId, ClickId, ConversionId, DomainId, EndpointId, EventId, EventName, Filters, KeyId, LinkId,
-    RetrySchedule, Timestamp, WorkspaceId,
+    ReplayId, RetrySchedule, Timestamp, WorkspaceId,
     endpoint::Subscription,
     filter::{FilterKey, FiltersPatch},
     retry::STANDARD_RETRIES,
@@ -36,7 +36,7 @@ macro_rules! ids {
         }
     )*};
 }
-ids!(LinkId, EndpointId, DomainId, KeyId, CampaignId, ConversionId, ClickId, EventId, AttemptId);
+ids!(LinkId, EndpointId, DomainId, KeyId, CampaignId, ConversionId, ClickId, EventId, AttemptId, ReplayId);
 
 impl JsonSchema for WorkspaceId {
     fn inline_schema() -> bool {

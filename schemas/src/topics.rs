@@ -43,6 +43,8 @@ pub enum Topic {
     KeyUses,
     /// The control plane's campaigns, by id. [`Campaign`](crate::Campaign), or a tombstone.
     Campaigns,
+    /// The replays of events to endpoints, by id. [`Replay`](crate::Replay), or a tombstone.
+    Replays,
     /// The answers to calls that may be repeated, by workspace and `Idempotency-Key`.
     Idempotency,
     /// The leader of the control plane with its address. [`Leader`](crate::leader::Leader).
@@ -90,7 +92,7 @@ pub enum Spread {
 
 impl Topic {
     /// Every topic, in the order in which `clickhook migrate` makes them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ClicksRaw,
         Self::Clicks,
         Self::Events,
@@ -104,6 +106,7 @@ impl Topic {
         Self::Keys,
         Self::KeyUses,
         Self::Campaigns,
+        Self::Replays,
         Self::Idempotency,
         Self::Leader,
         Self::Replayed,
@@ -137,6 +140,7 @@ impl Topic {
             Self::Keys => "keys",
             Self::KeyUses => "key_uses",
             Self::Campaigns => "campaigns",
+            Self::Replays => "replays",
             Self::Idempotency => "idempotency",
             Self::Leader => "leader",
             Self::Replayed => "replayed",
@@ -167,6 +171,7 @@ impl Topic {
             | Self::KeyUses
             | Self::Campaigns
             | Self::Fired
+            | Self::Replays
             | Self::Leader => Cleanup::Compact,
             // How long an `Idempotency-Key` is remembered.
             Self::Idempotency => Cleanup::CompactFor(DAY),
@@ -193,6 +198,7 @@ impl Topic {
             | Self::Keys
             | Self::KeyUses
             | Self::Campaigns
+            | Self::Replays
             | Self::Idempotency
             | Self::Leader
             | Self::Replayed

@@ -1,6 +1,6 @@
 //! The log of an endpoint's deliveries, a row for each event of an attempt, the last first.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
 use clickhouse::Row;
 use schemas::{AttemptId, EndpointId, EventId, EventName, Outcome, Timestamp, WorkspaceId};
@@ -81,6 +81,11 @@ impl FromStr for AttemptCursor {
     }
 }
 
+/// Returns a time within those that ClickHouse knows: from 1970 to 2100.
+fn bounded(ms: i64) -> i64 {
+    ms.clamp(0, 4_102_444_800_000)
+}
+
 impl Store {
     /// Returns up to `limit` attempts of an endpoint, the last first, that come behind the
     /// cursor `before`.
@@ -132,11 +137,43 @@ impl Store {
             ("before_ms", before_ms),
         ] {
             if let Some(ms) = ms {
-                query = query.param(name, ms);
+                query = query.param(name, bounded(ms));
             }
         }
         let query = query.param("limit", u32::try_from(limit).unwrap_or(u32::MAX));
         self.timed(query.fetch_all()).await
+    }
+
+    /// Returns up to `limit` events that were attempted or skipped for an endpoint in `time`, and
+    /// whose last outcome is one of `outcomes`.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer.
+    pub async fn events_by_outcome(
+        &self,
+        workspace: &WorkspaceId,
+        endpoint: EndpointId,
+        time: Range<Timestamp>,
+        outcomes: &[Outcome],
+        limit: usize,
+    ) -> Result<Vec<EventId>, StoreError> {
+        let outcomes: Vec<&str> = outcomes.iter().map(|outcome| outcome.as_str()).collect();
+        let query = self
+            .query(
+                "SELECT event_id FROM deliveries WHERE workspace = {workspace:String} \
+                 AND endpoint_id = {endpoint:String} AND timestamp >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') \
+                 GROUP BY event_id HAVING min(timestamp) < fromUnixTimestamp64Milli({until:Int64}, 'UTC') \
+                 AND has({outcomes:Array(String)}, argMax(toString(outcome), (timestamp, attempt))) \
+                 LIMIT {limit:UInt32}",
+            )
+            .param("workspace", workspace.as_str())
+            .param("endpoint", endpoint.to_string())
+            .param("since", bounded(time.start.as_millis()))
+            .param("until", bounded(time.end.as_millis()))
+            .param("outcomes", outcomes)
+            .param("limit", u32::try_from(limit).unwrap_or(u32::MAX));
+        let ids: Vec<String> = self.timed(query.fetch_all()).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 }
 

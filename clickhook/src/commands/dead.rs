@@ -1,7 +1,8 @@
-//! `clickhook dead`: records that were given up, and the decision of a person on
-//! bundles of clicks that cannot be told from a second copy.
+//! `clickhook dead`: records and deliveries that were given up. A person has deliveries made
+//! once more, and decides on bundles of clicks that cannot be told from a second copy.
 
 use std::{
+    collections::HashSet,
     io::{self, Write as _},
     time::Duration,
 };
@@ -10,11 +11,12 @@ use anyhow::{Context, bail, ensure};
 use bus::{Bus, Outgoing, Partition};
 use clap::Subcommand;
 use schemas::{
-    Dead, DeadOrigin, RawClick, Topic,
+    Dead, DeadOrigin, DelayTier, Delivery, EndpointId, RawClick, Timestamp, Topic,
     click::{AFTER_HEADER, AGAIN_HEADER, BUNDLE_COUNT_HEADER, BUNDLE_HEADER},
 };
 use uuid::Uuid;
 
+use super::since::Since;
 use crate::{config, roles::RoleArgs};
 
 /// Commands on dead letters.
@@ -32,13 +34,27 @@ pub(crate) enum DeadCommand {
         #[command(flatten)]
         role: RoleArgs,
     },
-    /// Count a bundle of clicks that cannot be told from a second copy: its visits
-    /// are produced as a bundle of their own. Repeated within 72 hours, the command
-    /// changes nothing.
-    #[command(after_help = "Example:\n  clickhook dead replay 2:17")]
+    /// Make deliveries that were given up once more, or count a bundle of clicks that cannot be
+    /// told from a second copy.
+    #[command(after_help = r"A delivery begins again with its first attempt, in the format that its endpoint has now.
+Repeated, the command delivers again, with the same event id.
+
+The visits of a bundle are produced as a bundle of their own. Repeated within 72 hours, the
+command changes nothing.
+
+Examples:
+  clickhook dead replay 2:17
+  clickhook dead replay --endpoint ep_… --since 7d --yes")]
     Replay {
         /// The place that `ls` prints: partition:offset.
-        place: String,
+        #[arg(required_unless_present = "endpoint")]
+        place: Option<String>,
+        /// All deliveries to this endpoint, in place of one dead letter.
+        #[arg(long, value_name = "ID", conflicts_with = "place")]
+        endpoint: Option<EndpointId>,
+        /// Only what was given up since: before now, as in 90m, 24h or 7d, or a moment.
+        #[arg(long, value_name = "TIME", requires = "endpoint")]
+        since: Option<Since>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -47,6 +63,8 @@ pub(crate) enum DeadCommand {
     },
 }
 
+/// The deliveries that are shown before they are made once more.
+const SHOWN: usize = 20;
 /// How long Kafka may take for a replayed bundle.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -59,10 +77,19 @@ pub(crate) async fn run(command: DeadCommand) -> anyhow::Result<()> {
             say!("{}", serde_json::to_string_pretty(&dead)?);
             Ok(())
         }
-        DeadCommand::Replay { place, yes, role } => {
+        DeadCommand::Replay { place, endpoint, since, yes, role } => {
             let bus = connect(&role)?;
+            if let Some(endpoint) = endpoint {
+                let since = since.map_or_else(|| Timestamp::from_millis(0), Since::moment);
+                let deliveries = tokio::task::block_in_place(|| deliveries_to(&bus, endpoint, since))?;
+                return redeliver(&bus, deliveries, yes).await;
+            }
+            let place = place.context("give the place of a dead letter, or --endpoint")?;
             let dead = tokio::task::block_in_place(|| find(&bus, &place))?;
-            replay(&bus, &dead, yes).await
+            match dead.delivery {
+                Some(delivery) => redeliver(&bus, vec![delivery], yes).await,
+                None => replay(&bus, &dead, yes).await,
+            }
         }
     }
 }
@@ -118,6 +145,62 @@ fn find(bus: &Bus, place: &str) -> anyhow::Result<Dead> {
     found.with_context(|| format!("no dead letter is at {place}"))?.context("the record is not a dead letter")
 }
 
+/// Returns the deliveries to an endpoint that were given up since. Of an event that was given up
+/// several times there is one.
+fn deliveries_to(bus: &Bus, endpoint: EndpointId, since: Timestamp) -> anyhow::Result<Vec<Delivery>> {
+    let reader = bus.log_reader("dead")?;
+    let mut seen = HashSet::new();
+    let mut deliveries = Vec::new();
+    for index in 0..i32::from(bus.partitions(Topic::Dead)) {
+        let partition = Partition { topic: Topic::Dead, index };
+        reader.read(
+            partition,
+            reader.range(partition)?,
+            || false,
+            |record| {
+                let dead = serde_json::from_slice::<Dead>(record.value().unwrap_or_default()).ok();
+                let delivery = dead.filter(|dead| dead.at >= since).and_then(|dead| dead.delivery);
+                let delivery = delivery.filter(|delivery| delivery.endpoint == endpoint);
+                deliveries
+                    .extend(delivery.filter(|delivery| seen.insert(delivery.events.first().map(|event| event.id))));
+                true
+            },
+        )?;
+    }
+    Ok(deliveries)
+}
+
+/// Hands deliveries over to the delay topics, from which they are made like any others.
+async fn redeliver(bus: &Bus, deliveries: Vec<Delivery>, yes: bool) -> anyhow::Result<()> {
+    let count = deliveries.len();
+    for delivery in deliveries.iter().take(SHOWN) {
+        let events: Vec<String> = delivery.events.iter().map(|event| format!("{} {}", event.name, event.id)).collect();
+        say!("{} to {}", events.join(", "), delivery.endpoint);
+    }
+    if count > SHOWN {
+        say!("… and {} more", count - SHOWN);
+    }
+    if count == 0 {
+        say!("no dead letter has such a delivery");
+        return Ok(());
+    }
+    if !yes && !confirm(&format!("Deliver {count} once more? [y/N] "))? {
+        say!("nothing was produced");
+        return Ok(());
+    }
+    let producer = bus.producer("dead", Duration::ZERO, PATIENCE)?;
+    for delivery in deliveries {
+        let key = delivery.endpoint.to_string();
+        let delivery =
+            Delivery { attempt: 1, due: Timestamp::now(), held_since: None, packing: None, format: None, ..delivery };
+        let value = serde_json::to_vec(&delivery)?;
+        let topic = Topic::Delay(DelayTier::Seconds5);
+        producer.produce(&Outgoing::keyed(topic, key.as_bytes(), Some(&value))).await?;
+    }
+    say!("{count} are delivered once more");
+    Ok(())
+}
+
 async fn replay(bus: &Bus, dead: &Dead, yes: bool) -> anyhow::Result<()> {
     let lines = bundle_lines(bus, dead)?;
     let count = lines.lines().count();
@@ -164,7 +247,10 @@ fn replayed_id(origin: &DeadOrigin) -> Uuid {
 fn bundle_lines<'a>(bus: &Bus, dead: &'a Dead) -> anyhow::Result<&'a str> {
     let is_bundle = dead.origin.topic == bus.topics().name(Topic::ClicksRaw) && dead.origin.line.is_none();
     if !is_bundle {
-        bail!("only whole bundles of {} can be replayed", bus.topics().name(Topic::ClicksRaw));
+        bail!(
+            "only deliveries and whole bundles of {} can be replayed: this dead letter is neither, or its content was cut",
+            bus.topics().name(Topic::ClicksRaw)
+        );
     }
     let lines = dead.payload.as_deref().context("the dead letter has no payload")?;
     for line in lines.lines() {

@@ -5,14 +5,19 @@ use std::{
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Subcommand;
 use schemas::{EventId, EventName};
 use serde_json::{Map, Value, json};
 
-use super::resource::{ListGetDelete, ResourceSpec, show};
+use super::{
+    resource::{ListGetDelete, ResourceSpec, json_object, show},
+    since::Since,
+};
 use crate::{
     api::{ApiArgs, Method},
     output::{self, Columns},
@@ -40,6 +45,17 @@ const ATTEMPTS: Columns<'static> = &[
     ("event_id", "/event_id"),
     ("error", "/error"),
 ];
+const REPLAY: Columns<'static> = &[
+    ("id", "/id"),
+    ("state", "/state"),
+    ("state_reason", "/state_reason"),
+    ("records", "/records"),
+    ("read", "/read"),
+    ("sent", "/sent"),
+    ("created_at", "/created_at"),
+];
+/// The time between two looks at a replay that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 const ENDPOINTS: ResourceSpec = ResourceSpec { path: "/v1/endpoints", facts: FACTS, columns: FACTS.split_at(7).0 };
 
 /// The subcommands of `clickhook endpoints`.
@@ -137,6 +153,56 @@ pub(crate) enum EndpointsCommand {
         /// The most attempts to list (1 to 200).
         #[arg(long, default_value_t = 50)]
         limit: u32,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Deliver events to an endpoint once more: those of a time, those with an outcome, or those
+    /// with an id.
+    #[command(after_help = r"Examples:
+  clickhook endpoints replay ep_… --since 2h
+  clickhook endpoints replay ep_… --since 2026-02-05T14:00:00Z --until 2026-02-05T15:00:00Z
+  clickhook endpoints replay ep_… --since 7d --outcome dead
+  clickhook endpoints replay ep_… --event-id evt_… --wait")]
+    Replay {
+        /// Its id (`ep_…`).
+        id: String,
+        /// The beginning of the time: before now, as in 90m, 24h or 7d, or a moment.
+        #[arg(long, value_name = "TIME", required_unless_present = "event_ids")]
+        since: Option<Since>,
+        /// The end of the time; now by default.
+        #[arg(long, value_name = "TIME")]
+        until: Option<Since>,
+        /// Only events whose last outcome is this one; several with commas between.
+        #[arg(long = "outcome", value_delimiter = ',', value_parser = ["delivered", "dead", "skipped"])]
+        outcomes: Vec<String>,
+        /// The events with these ids (`evt_…`); several with commas between.
+        #[arg(long = "event-id", id = "event_ids", value_delimiter = ',', conflicts_with_all = ["since", "until", "outcomes"])]
+        event_ids: Vec<EventId>,
+        /// Wait until all events are handed over.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Deliver everything that failed or was skipped once more.
+    #[command(after_help = r"Example:
+  clickhook endpoints recover ep_… --since 24h --wait")]
+    Recover {
+        /// Its id (`ep_…`).
+        id: String,
+        /// The beginning of the time: before now, as in 90m, 24h or 7d, or a moment.
+        #[arg(long, value_name = "TIME")]
+        since: Since,
+        /// Wait until all events are handed over.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// List the replays of an endpoint, with how far they are.
+    Replays {
+        /// Its id (`ep_…`).
+        id: String,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -315,11 +381,46 @@ pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
             }
             return Ok(());
         }
+        EndpointsCommand::Replay { id, since, until, outcomes, event_ids, wait, api } => {
+            let body = json_object([
+                ("since", since.map(|since| json!(since.moment()))),
+                ("until", until.map(|until| json!(until.moment()))),
+                ("outcomes", (!outcomes.is_empty()).then(|| json!(outcomes))),
+                ("event_ids", (!event_ids.is_empty()).then(|| json!(event_ids))),
+            ]);
+            return replay(&api, &id, "replay", &body, wait);
+        }
+        EndpointsCommand::Recover { id, since, wait, api } => {
+            return replay(&api, &id, "recover", &json!({"since": since.moment()}), wait);
+        }
+        EndpointsCommand::Replays { id, api } => {
+            let replays = api.client()?.list(&format!("/v1/endpoints/{id}/replays"))?;
+            if api.json {
+                output::json(&json!(replays));
+            } else {
+                output::table(&replays, REPLAY);
+            }
+            return Ok(());
+        }
         EndpointsCommand::Pause { id, api } => (api.clone(), act(&api, &id, "pause")?),
         EndpointsCommand::Resume { id, api } => (api.clone(), act(&api, &id, "resume")?),
         EndpointsCommand::Stored(command) => return command.run(&ENDPOINTS),
     };
     show(&api, &endpoint, FACTS);
+    Ok(())
+}
+
+/// Begins a replay, and waits for its end if that is wanted.
+fn replay(api: &ApiArgs, id: &str, action: &str, body: &Value, wait: bool) -> anyhow::Result<()> {
+    let client = api.client()?;
+    let mut replay: Value = client.call(Method::Post, &format!("/v1/endpoints/{id}/{action}"), Some(body))?;
+    let path = format!("/v1/endpoints/{id}/replays/{}", replay["id"].as_str().unwrap_or_default());
+    while wait && replay["state"] == "running" {
+        thread::sleep(LOOK_AGAIN);
+        replay = client.call(Method::Get, &path, None)?;
+    }
+    show(api, &replay, REPLAY);
+    ensure!(replay["state"] != "failed", "the replay failed");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod migrate;
 pub(crate) mod offsets;
 pub(crate) mod partitions;
 pub(crate) mod resource;
+pub(crate) mod since;
 pub(crate) mod spool;
 pub(crate) mod stats;
 pub(crate) mod trigger;

@@ -13,6 +13,7 @@ mod failover;
 mod fatal;
 mod outage;
 mod quickstart;
+mod replays;
 mod roles;
 mod rolling;
 mod support;

@@ -17,6 +17,7 @@ pub(crate) mod keys;
 pub(crate) mod links;
 pub(crate) mod people;
 pub(crate) mod qr;
+pub(crate) mod replays;
 pub(crate) mod request;
 pub(crate) mod resource;
 pub(crate) mod stats;

@@ -9,5 +9,6 @@ pub(crate) mod domain;
 pub(crate) mod endpoint;
 pub(crate) mod key;
 pub(crate) mod link;
+pub(crate) mod replay;
 pub(crate) mod resource;
 pub(crate) mod workspace;

@@ -7,6 +7,8 @@ pub(crate) mod exhaustion;
 pub(crate) mod forward;
 mod installation;
 pub(crate) mod leadership;
+mod replay_scan;
+pub(crate) mod replaying;
 pub(crate) mod resealing;
 pub(crate) mod secret_expiry;
 pub(crate) mod watch;

@@ -1,6 +1,6 @@
 //! The actions on endpoints.
 
-use schemas::EndpointId;
+use schemas::{EndpointId, ReplayId};
 use serde_json::json;
 use service::problem::Kind;
 
@@ -8,9 +8,13 @@ use crate::{
     api::{
         attempts::{AttemptQuery, AttemptView},
         endpoints::{SampleRequest, SentSample},
+        request::PageQuery,
         resource::Listed,
     },
-    kinds::endpoint::{EndpointView, SecretRotation},
+    kinds::{
+        endpoint::{EndpointView, SecretRotation},
+        replay::{NewReplay, Recovery, ReplayView},
+    },
     openapi::{
         document::Document,
         operation::{Header, Operation},
@@ -18,6 +22,11 @@ use crate::{
 };
 
 pub(super) fn describe(document: &mut Document) {
+    actions(document);
+    replays(document);
+}
+
+fn actions(document: &mut Document) {
     Operation::new(document, "post", "/v1/endpoints/{id}/test", "testEndpoint", "Send a sample event to an endpoint")
         .tag("Endpoints")
         .describe(
@@ -81,5 +90,57 @@ pub(super) fn describe(document: &mut Document) {
         .query::<AttemptQuery>()
         .answers::<Listed<AttemptView>>(200, "A page of attempts", &[])
         .refuses(&[Kind::NotFound, Kind::Invalid])
+        .done();
+}
+
+fn replays(document: &mut Document) {
+    let words = "The replay, which goes on in the background";
+    Operation::new(document, "post", "/v1/endpoints/{id}/replay", "replayEvents", "Deliver events once more")
+        .tag("Endpoints")
+        .describe(
+            "Events of a time (`since`, `until`) that the endpoint asks for; with `outcomes` those with such a last outcome; \
+             or the events of `event_ids`. Events are found while Kafka keeps them: 14 days, and dead ones 90 days. They are \
+             delivered with their ids and in the endpoint's present format, and begin again with the first attempt. An \
+             endpoint has one replay at a time.",
+        )
+        .path::<EndpointId>("id")
+        .idempotent()
+        .body::<NewReplay>(&json!({"since": "2026-02-05T14:00:00Z", "until": "2026-02-05T15:00:00Z"}))
+        .answers::<ReplayView<'static>>(202, words, &[Header::ETag, Header::Location])
+        .refuses(&[Kind::NotFound, Kind::Conflict])
+        .done();
+    let summary = "Deliver everything that failed or was skipped once more";
+    Operation::new(document, "post", "/v1/endpoints/{id}/recover", "recoverEvents", summary)
+        .tag("Endpoints")
+        .describe("A replay of the events since a time whose last outcome is `dead` or `skipped`.")
+        .path::<EndpointId>("id")
+        .idempotent()
+        .body::<Recovery>(&json!({"since": "2026-02-05T14:00:00Z"}))
+        .answers::<ReplayView<'static>>(202, words, &[Header::ETag, Header::Location])
+        .refuses(&[Kind::NotFound, Kind::Conflict])
+        .done();
+    let path = "/v1/endpoints/{id}/replays";
+    Operation::new(document, "get", path, "listReplays", "List the replays of an endpoint, newest first")
+        .tag("Endpoints")
+        .path::<EndpointId>("id")
+        .query::<PageQuery>()
+        .answers::<Listed<ReplayView<'static>>>(200, "A page of replays", &[])
+        .refuses(&[Kind::NotFound, Kind::Invalid])
+        .done();
+    let path = "/v1/endpoints/{id}/replays/{replay}";
+    Operation::new(document, "get", path, "readReplay", "Read how far a replay is")
+        .tag("Endpoints")
+        .path::<EndpointId>("id")
+        .path::<ReplayId>("replay")
+        .answers::<ReplayView<'static>>(200, "The replay", &[Header::ETag])
+        .refuses(&[Kind::NotFound])
+        .done();
+    Operation::new(document, "delete", path, "deleteReplay", "End a replay, or forget a finished one")
+        .tag("Endpoints")
+        .describe("What was handed over before is delivered.")
+        .path::<EndpointId>("id")
+        .path::<ReplayId>("replay")
+        .answers_nothing(204, "The replay is deleted")
+        .refuses(&[Kind::NotFound])
         .done();
 }

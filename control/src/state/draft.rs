@@ -134,6 +134,11 @@ impl<'s> Draft<'s> {
         }
     }
 
+    /// Returns the committed entities of a kind, without what was drafted.
+    pub(crate) fn committed<T: HasCollection>(&self) -> &'s T::Collection {
+        T::collection(self.state)
+    }
+
     /// Returns the id of the entity that has the unique key.
     pub(crate) fn owner<T: HasCollection>(&self, key: &T::UniqueKey) -> Option<T::Id> {
         match T::overlay(&self.drafted.changes).owners.get(key) {

@@ -14,7 +14,7 @@ pub(crate) mod links;
 use std::{collections::HashMap, sync::Arc};
 
 use bus::Change;
-use schemas::{Campaign, Domain, Endpoint, Key, Link, Topic, Workspace, WorkspaceId, idempotency::KeptAnswer};
+use schemas::{Campaign, Domain, Endpoint, Key, Link, Replay, Topic, Workspace, WorkspaceId, idempotency::KeptAnswer};
 
 use crate::state::{
     answers::IdempotentAnswers,
@@ -109,6 +109,7 @@ kinds! {
     domains: Domain, BTreeCollection<Domain>;
     keys: Key, BTreeCollection<Key>;
     campaigns: Campaign, BTreeCollection<Campaign>;
+    replays: Replay, BTreeCollection<Replay>;
 }
 
 impl State {

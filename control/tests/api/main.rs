@@ -15,6 +15,7 @@ mod leading;
 mod limits;
 mod links;
 mod refusals;
+mod replays;
 mod stats;
 mod support;
 mod watch;

@@ -13,7 +13,7 @@ mod places;
 mod report;
 mod rows;
 
-use std::{process::ExitCode, str::FromStr, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use bus::{Bus, Change, Record};
@@ -35,7 +35,7 @@ use self::{
     report::AuditReport,
     rows::RowBook,
 };
-use crate::{config, roles::RoleArgs};
+use crate::{commands::since::Since, config, roles::RoleArgs};
 
 /// The facts that a book holds in memory at most, about 100 bytes each.
 const MAX_NOTED: usize = 8_000_000;
@@ -71,46 +71,6 @@ pub(crate) struct AuditArgs {
     json: bool,
     #[command(flatten)]
     role: RoleArgs,
-}
-
-/// The beginning of an audit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    Ago(Duration),
-    At(Timestamp),
-}
-
-impl FromStr for Since {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let unit = text.chars().next_back().and_then(|unit| match unit {
-            's' => Some(1),
-            'm' => Some(60),
-            'h' => Some(3_600),
-            'd' => Some(86_400),
-            _ => None,
-        });
-        let ago = unit.and_then(|unit: u64| text[..text.len() - 1].parse::<u64>().ok()?.checked_mul(unit));
-        match ago {
-            Some(seconds) => Ok(Self::Ago(Duration::from_secs(seconds))),
-            None => text.parse().map(Self::At).map_err(|_| {
-                "must be a time before now, as in 90m, 24h or 7d, or a moment such as 2026-02-05T14:00:00Z".to_owned()
-            }),
-        }
-    }
-}
-
-impl Since {
-    fn moment(self) -> Timestamp {
-        match self {
-            Self::At(at) => at,
-            Self::Ago(ago) => {
-                let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-                Timestamp::from_millis(Timestamp::now().as_millis().saturating_sub(ago).max(0))
-            }
-        }
-    }
 }
 
 /// Runs `clickhook audit`. The exit code is a failure if something does not balance.
@@ -319,17 +279,6 @@ fn origin(cut: &LogCut, origin: &DeadOrigin) -> Option<RecordPlace> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_audit_begins_before_now_or_at_a_moment() {
-        assert_eq!("90m".parse(), Ok(Since::Ago(Duration::from_secs(5400))));
-        assert_eq!("7d".parse(), Ok(Since::Ago(Duration::from_secs(7 * 86_400))));
-        let moment = "2026-02-05T14:00:00.000Z";
-        assert_eq!(moment.parse(), Ok(Since::At(moment.parse().unwrap())));
-        for wrong in ["", "h", "-1h", "24", "yesterday", "99999999999999999999d", "é"] {
-            assert!(wrong.parse::<Since>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn what_does_not_fit_into_memory_is_counted_in_more_slices() {

@@ -154,6 +154,32 @@ fn with_an_interval_the_next_one_begins_at_its_time_and_in_order() {
     assert_eq!(lane.next(start + 12 * MS), Next::Idle);
 }
 
+/// Begins a hundred items, each time 3 ms later than the lane says, and returns how long that takes.
+fn hundred_with_late_timers(lane: &Lane<usize>) -> Duration {
+    let start = Instant::now();
+    let mut now = start;
+    assert_eq!(lane.offer(0, now), Offer::Start(begin(0)));
+    for item in 1..100 {
+        assert_eq!(lane.offer(item, now), Offer::Queued);
+        let Next::At(planned) = finished(lane, Duration::ZERO, now) else { panic!("{item} begins too early") };
+        now = planned + 3 * MS;
+        assert_eq!(lane.next(now), begin(item));
+    }
+    now - start
+}
+
+#[test]
+fn the_pace_is_that_of_all_processes_together_also_where_timers_are_late() {
+    let settings = LaneSettings { min_interval: 10 * MS, ..settings(1) };
+    let took = hundred_with_late_timers(&lane(settings));
+    assert!((990 * MS..=1000 * MS).contains(&took), "{took:?}");
+    let shared = lane(settings);
+    let group = schemas::ConsumerGroup::WebhookClicks;
+    shared.pool.share.set(group, OwnedPartitions { owned: 1, total: 4 });
+    let took = hundred_with_late_timers(&shared);
+    assert!((3960 * MS..=4000 * MS).contains(&took), "{took:?}");
+}
+
 #[test]
 fn new_settings_hold_from_the_next_offer_on() {
     let lane = lane(settings(1));
