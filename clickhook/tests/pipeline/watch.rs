@@ -92,7 +92,11 @@ fn a_milestone_is_told_once_whichever_leader_is_killed() {
     assert!(answered.len() > 500, "{}", answered.len());
     controls[first] = Some(start(first));
     controls[second].take().unwrap().kill();
-    eventually("both milestones come", PATIENCE, || (receiver.received().len() == 2).then_some(()));
+    // The link is clicked on while a leader is elected, how often depends on the machine.
+    let clicks = answered.len() as u64;
+    let expected: Vec<u64> =
+        schemas::campaign::MILESTONES.into_iter().filter(|threshold| *threshold <= clicks).collect();
+    eventually("all milestones come", PATIENCE, || (receiver.received().len() == expected.len()).then_some(()));
     leader(&controls);
     let rows = "SELECT count() FROM clicks WHERE NOT bot";
     eventually("all clicks are rows", PATIENCE, || {
@@ -113,8 +117,8 @@ fn a_milestone_is_told_once_whichever_leader_is_killed() {
     let told = events.filter(|envelope| envelope["event"]["event"] == "link.milestone");
     let mut told: Vec<u64> = told.map(|told| told["event"]["milestone"]["threshold"].as_u64().unwrap()).collect();
     told.sort_unstable();
-    assert_eq!(told, [100, 500]);
+    assert_eq!(told, expected);
     let received = receiver.received();
-    assert_eq!(received.keys().collect::<Vec<_>>(), [&100, &500]);
+    assert_eq!(received.keys().copied().collect::<Vec<_>>(), expected);
     assert!(received.values().all(|ids| ids.len() == 1), "{received:?}");
 }
