@@ -52,6 +52,9 @@ pub(crate) enum DomainsCommand {
         /// Whether `Sale` and `sale` are two slugs; fixed from then on.
         #[arg(long, value_enum, default_value = "sensitive")]
         slug_case: SlugCaseArg,
+        /// `/sale/` is `/sale`.
+        #[arg(long)]
+        ignore_trailing_slash: bool,
         /// Where `/` leads.
         #[arg(long, value_name = "URL")]
         root_url: Option<String>,
@@ -85,7 +88,16 @@ pub(crate) enum DomainsCommand {
 /// Runs `clickhook domains …`.
 pub(crate) fn run(command: DomainsCommand) -> anyhow::Result<()> {
     match command {
-        DomainsCommand::Create { name, default, slug_case, root_url, fallback_url, expired_url, api } => {
+        DomainsCommand::Create {
+            name,
+            default,
+            slug_case,
+            ignore_trailing_slash,
+            root_url,
+            fallback_url,
+            expired_url,
+            api,
+        } => {
             let slug_case = match slug_case {
                 SlugCaseArg::Sensitive => "sensitive",
                 SlugCaseArg::Insensitive => "insensitive",
@@ -94,6 +106,7 @@ pub(crate) fn run(command: DomainsCommand) -> anyhow::Result<()> {
                 ("name", Some(name.into())),
                 ("is_default", Some(default.into())),
                 ("slug_case", Some(slug_case.into())),
+                ("trailing_slash", ignore_trailing_slash.then(|| "ignored".into())),
                 ("root_url", root_url.map(Into::into)),
                 ("fallback_url", fallback_url.map(Into::into)),
                 ("expired_url", expired_url.map(Into::into)),

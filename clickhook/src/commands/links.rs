@@ -94,6 +94,9 @@ pub(crate) struct LinkFields {
     /// After how many clicks it ends, or a few more.
     #[arg(long, value_name = "N")]
     max_clicks: Option<u64>,
+    /// Whose clicks these are: `people`, as by default, or `all`.
+    #[arg(long, value_name = "WHOSE")]
+    max_clicks_of: Option<String>,
     /// Where visitors of the ended link are sent.
     #[arg(long, value_name = "URL")]
     expired_url: Option<String>,
@@ -116,6 +119,7 @@ impl LinkFields {
             ("segment", self.segment),
             ("starts_at", self.starts_at),
             ("expires_at", self.expires_at),
+            ("max_clicks_of", self.max_clicks_of),
             ("expired_url", self.expired_url),
             ("external_id", self.external_id),
         ];

@@ -115,7 +115,8 @@ pub(super) fn describe(document: &mut Document) {
             .tag("Conversions")
             .describe(
                 "For networks that can only call a URL: the token is the secret of a key whose only scope is `postback`. \
-                 Without `order_id`, a second call with the same click and name is the same conversion.",
+                 Without `order_id`, a second call with the same click and name is the same conversion. A POST may have the \
+                 fields in a form or a JSON object instead.",
             )
             .open()
             .path::<String>("token")
