@@ -1,7 +1,11 @@
 //! The client of the API that the commands use: requests with the admin key, and
 //! problems as readable text.
 
-use std::{io::Read, path::PathBuf, time::Duration};
+use std::{
+    io::{Read, Write},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -110,6 +114,20 @@ impl ApiClient {
             .send(ureq::SendBody::from_reader(body))
             .with_context(|| format!("the API at {} did not take everything", self.base))?;
         read(&mut answer, path)
+    }
+
+    /// Writes the answer to `out` while it comes, however long that takes.
+    pub(crate) fn download(&self, path: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+        let request = self.agent.get(format!("{}{path}", self.base)).config().timeout_global(None);
+        let request = request.timeout_connect(Some(TIMEOUT)).build().header("authorization", &self.authorization);
+        let mut answer = request
+            .call()
+            .with_context(|| format!("cannot reach the API at {}: is `clickhook up` running?", self.base))?;
+        if !answer.status().is_success() {
+            return read::<Value>(&mut answer, path).map(drop);
+        }
+        std::io::copy(&mut answer.body_mut().as_reader(), out).context("the API's answer broke off")?;
+        Ok(())
     }
 
     /// Posts NDJSON, with an `Idempotency-Key` or without, and reads the answer. An answer

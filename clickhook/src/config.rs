@@ -5,10 +5,11 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bus::BusConfig;
-use schemas::AppSchemes;
+use schemas::{AppSchemes, DEFAULT_SHORT_URL_BASE};
 use serde::{Deserialize, Serialize};
 use service::{ConfigError, telemetry};
 use store::StoreConfig;
+use url::Url;
 
 /// How long a consumer's thread may be busy between two polls: the time after which Kafka
 /// gives its partitions away, without two calls to Kafka that belong to the work.
@@ -33,11 +34,38 @@ pub(crate) struct Config {
 }
 
 /// The section `[links]`: settings on which the API and the redirector must agree.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LinksConfig {
     /// Schemes besides http and https that links may lead to, such as `myapp`.
     pub(crate) app_schemes: AppSchemes,
+    /// The beginning of the short address of a link without a domain.
+    pub(crate) short_url_base: String,
+}
+
+impl Default for LinksConfig {
+    fn default() -> Self {
+        Self { app_schemes: AppSchemes::default(), short_url_base: DEFAULT_SHORT_URL_BASE.to_owned() }
+    }
+}
+
+impl LinksConfig {
+    /// Returns the host of `short_url_base`.
+    ///
+    /// # Errors
+    /// When the value is not allowed.
+    fn own_host(&self) -> Result<String, ConfigError> {
+        let base = Url::parse(&self.short_url_base).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.query().is_none()
+                && url.fragment().is_none()
+                && !self.short_url_base.ends_with('/')
+        });
+        base.and_then(|base| base.host_str().map(str::to_owned)).ok_or_else(|| {
+            let allowed = "an http or https address without a final slash, such as https://go.example.com";
+            ConfigError::value("links.short_url_base", &self.short_url_base, allowed)
+        })
+    }
 }
 
 /// The section `[endpoints]`: settings on which the API and the dispatcher must agree.
@@ -116,7 +144,7 @@ fn read(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) ->
     service::config::load(&Config::default(), file, env).map_err(name_new_place)
 }
 
-/// Replaces the error about a setting that has moved to `[endpoints]` by one that names
+/// Replaces the error about a setting that has moved to another section by one that names
 /// its new place.
 fn name_new_place(error: ConfigError) -> ConfigError {
     let ConfigError::Key { key, reason } = &error else { return error };
@@ -135,6 +163,15 @@ fn name_new_place(error: ConfigError) -> ConfigError {
             }
         }
     }
+    if key.split('.').next() == Some("control") && reason.starts_with("unknown field `short_url_base`") {
+        return ConfigError::Key {
+            key: "control.short_url_base".to_owned(),
+            reason:
+                "this setting is now links.short_url_base (CLICKHOOK_LINKS_SHORT_URL_BASE), one for the API and the \
+                     redirector: set it there"
+                    .to_owned(),
+        };
+    }
     error
 }
 
@@ -144,6 +181,8 @@ impl Config {
         self.ingest.app_schemes = self.links.app_schemes.clone();
         self.control.app_schemes = self.links.app_schemes.clone();
         self.control.watch = self.watch.clone();
+        self.control.short_url_base.clone_from(&self.links.short_url_base);
+        self.ingest.own_host = self.links.own_host().unwrap_or_default();
         self.control.allow_http = self.endpoints.allow_http;
         // Where some private networks are allowed, the dispatcher decides, which sees every address.
         self.control.allow_private = self.endpoints.allow_private || !self.webhook.allow_nets.is_empty();
@@ -163,6 +202,7 @@ impl Config {
                 "host:port, several with commas between",
             ));
         }
+        self.links.own_host()?;
         self.clickhouse.validate()?;
         self.ingest.validate()?;
         self.control.validate()?;
@@ -249,6 +289,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_beginning_of_short_addresses_is_one_setting_for_both_roles() {
+        let variable = |name: &str, value: &str| read(None, [(name.to_owned(), value.to_owned())]);
+        let mut config = variable("CLICKHOOK_LINKS_SHORT_URL_BASE", "https://go.example.com:8443/s").unwrap();
+        config.share();
+        config.validate().unwrap();
+        assert_eq!(config.control.short_url_base, "https://go.example.com:8443/s");
+        assert_eq!(config.ingest.own_host, "go.example.com");
+        for wrong in ["", "go.example.com", "https://go.example.com/", "ftp://a", "https://a/?b", "http://"] {
+            let config = variable("CLICKHOOK_LINKS_SHORT_URL_BASE", wrong).unwrap();
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with("links.short_url_base"), "{wrong}: {error}");
+        }
+        let moved = variable("CLICKHOOK_CONTROL_SHORT_URL_BASE", "https://a.example").unwrap_err().to_string();
+        assert!(moved.contains("links.short_url_base (CLICKHOOK_LINKS_SHORT_URL_BASE)"), "{moved}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use anyhow::Context;
 use bus::{Bus, BusError};
 use clap::Args;
 use engines::{Engines, Installed};
-use schemas::Topic;
+use schemas::{DEFAULT_SHORT_URL_BASE, Topic};
 use service::{Process, Shutdown, telemetry, vault::Vault};
 use store::Store;
 use tokio::{sync::watch, task::JoinHandle};
@@ -163,8 +163,8 @@ fn adapt(config: &mut Config, args: &UpArgs, engines: &Engines, admin_key: &str)
         config.control.advertise = format!("localhost:{}", args.api.port().max(1));
     }
     admin_key.clone_into(&mut config.control.admin_key);
-    if config.control.short_url_base == control::Config::default().short_url_base && args.redirect.port() != 0 {
-        config.control.short_url_base = format!("http://{}", readable(args.redirect));
+    if config.links.short_url_base == DEFAULT_SHORT_URL_BASE && args.redirect.port() != 0 {
+        config.links.short_url_base = format!("http://{}", readable(args.redirect));
     }
     config.endpoints = EndpointsConfig { allow_http: true, allow_private: true };
     config.share();

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use schemas::{Key, Scope, WorkspaceId};
 use service::problem::{Kind, Problem};
 
+use crate::rate::RatedCaller;
+
 /// A caller whose key is valid.
 #[derive(Clone)]
 pub(crate) struct Caller {
@@ -12,6 +14,8 @@ pub(crate) struct Caller {
     pub(crate) workspace: WorkspaceId,
     /// The caller's key, which says what the caller may do.
     pub(crate) key: Arc<Key>,
+    /// The rates that the request was counted under.
+    pub(crate) rated: RatedCaller,
     /// Whether the request shows the secret that the key had before it was rotated.
     pub(crate) by_previous: bool,
 }

@@ -10,6 +10,8 @@ use url::{Host, Url};
 
 /// The most bytes of an address's fragment, which no server sees: diagrams and the like are kept there.
 pub(crate) const FRAGMENT_BYTES: usize = 32 << 10;
+/// The longest host name: with `_clickhook.` before it, it is still a name in DNS, which has at most 253 bytes.
+const HOST_NAME_BYTES: usize = 242;
 /// The most errors that one answer lists.
 const MAX_ERRORS: usize = 50;
 
@@ -78,12 +80,19 @@ impl Checker {
     /// Checks a host name.
     pub(crate) fn host_name(&mut self, field: &str, domain: &str) {
         // The form of names in DNS; an international name is written in its ASCII form.
-        let labels_ok = domain
-            .split('.')
-            .all(|label| !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-'));
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let labels_ok = domain.split('.').all(|label| {
+            let len_ok = (1..=63).contains(&label.len());
+            len_ok && label.bytes().all(is_allowed) && !label.starts_with('-') && !label.ends_with('-')
+        });
         match Host::parse(domain) {
-            Ok(Host::Domain(name)) if name == domain && labels_ok && domain.len() <= 253 => {}
-            Ok(Host::Domain(name)) if name != domain => {
+            Ok(Host::Domain(name)) if name == domain && labels_ok => {
+                if domain.len() > HOST_NAME_BYTES {
+                    let reason = format!("has more than {HOST_NAME_BYTES} characters, so it cannot be proven by DNS");
+                    self.wrong(field, reason);
+                }
+            }
+            Ok(Host::Domain(name)) if name != domain && name.split('.').all(|label| label.bytes().all(is_allowed)) => {
                 self.wrong(field, format!("must be a host name in lower case and ASCII: write it as `{name}`"));
             }
             _ => self.wrong(field, "must be a host name without scheme, port or path, such as go.example.com"),

@@ -7,10 +7,11 @@ use std::{
 };
 
 use http::uri::Authority;
-use schemas::{AppSchemes, KeyId};
+use schemas::AppSchemes;
 use serde::{Deserialize, Serialize};
-use service::{ConfigError, limit::Limiter};
-use url::Url;
+use service::ConfigError;
+
+use crate::{rate::Rate, state::quotas::DefaultQuotas};
 
 use crate::leading::watch::WatchConfig;
 
@@ -24,16 +25,35 @@ pub struct Config {
     pub advertise: String,
     /// The URL of the intake of conversions (`ingest.intake_listen`); empty if there is none.
     pub intake_url: String,
-    /// The beginning of the short address of a link without a domain.
+    /// The value of `links.short_url_base`, which the redirector has too: the beginning of the short address of a link
+    /// without a domain.
+    #[serde(skip)]
     pub short_url_base: String,
     /// The length of generated slugs: 4 to 32 characters.
     pub slug_chars: u8,
-    /// The secret of the key that may do everything; at least 16 characters.
+    /// The secret of the key that may do everything; at least 32 characters.
     pub admin_key: String,
     /// The average requests a second that a key may make; 0 for no limit.
     pub rate_per_s: u32,
     /// The requests that a key may make at once after a pause.
     pub rate_burst: u32,
+    /// The average requests a second that all keys of a workspace may make together, and four times as many at once; 0
+    /// for no limit.
+    pub quota_requests_per_s: u32,
+    /// The most links of a workspace.
+    pub quota_links: u64,
+    /// The most bytes of all links of a workspace together, each as its JSON.
+    pub quota_link_bytes: u64,
+    /// The most endpoints of a workspace.
+    pub quota_endpoints: u64,
+    /// The most domains of a workspace.
+    pub quota_domains: u64,
+    /// The most keys of a workspace.
+    pub quota_keys: u64,
+    /// The most campaigns of a workspace.
+    pub quota_campaigns: u64,
+    /// The time after which a domain whose TXT record is gone is no longer verified.
+    pub domain_grace_s: u64,
     /// The time of nothing but failures after which an endpoint is disabled.
     pub disable_failing_after_s: u64,
     /// The schemes of `links.app_schemes`, which the redirector has too, so that every accepted link is served.
@@ -57,13 +77,21 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             advertise: String::new(),
             intake_url: String::new(),
-            short_url_base: "http://localhost:8080".to_owned(),
+            short_url_base: schemas::DEFAULT_SHORT_URL_BASE.to_owned(),
             slug_chars: 7,
             admin_key: String::new(),
             allow_http: false,
             allow_private: false,
             rate_per_s: 500,
             rate_burst: 2_000,
+            quota_requests_per_s: 2_000,
+            quota_links: 5_000_000,
+            quota_link_bytes: 4 << 30,
+            quota_endpoints: 200,
+            quota_domains: 1_000,
+            quota_keys: 1_000,
+            quota_campaigns: 20_000,
+            domain_grace_s: 259_200,
             disable_failing_after_s: 432_000,
             app_schemes: AppSchemes::default(),
             watch: WatchConfig::default(),
@@ -83,6 +111,8 @@ impl fmt::Debug for Config {
             .field("allow_private", &self.allow_private)
             .field("rate_per_s", &self.rate_per_s)
             .field("rate_burst", &self.rate_burst)
+            .field("quotas", &self.quotas())
+            .field("domain_grace_s", &self.domain_grace_s)
             .field("disable_failing_after_s", &self.disable_failing_after_s)
             .field("app_schemes", &self.app_schemes)
             .field("watch", &self.watch)
@@ -90,8 +120,8 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The fewest characters of a secret that cannot be guessed.
-const MIN_KEY_CHARS: usize = 16;
+/// The fewest characters of a secret that people choose and that cannot be guessed from its hash.
+const MIN_KEY_CHARS: usize = 32;
 
 impl Config {
     /// Checks the values. The admin key can be missing, since other roles do not need it.
@@ -99,17 +129,6 @@ impl Config {
     /// # Errors
     /// When a value is not allowed; the error names it, but for the key.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let base = Url::parse(&self.short_url_base).ok().filter(|url| {
-            matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && url.query().is_none()
-                && url.fragment().is_none()
-                && !self.short_url_base.ends_with('/')
-        });
-        if base.is_none() {
-            let allowed = "an http or https address without a final slash, such as https://go.example.com";
-            return Err(ConfigError::value("control.short_url_base", &self.short_url_base, allowed));
-        }
         if !(4..=32).contains(&self.slug_chars) {
             return Err(ConfigError::value("control.slug_chars", self.slug_chars, "4 to 32"));
         }
@@ -132,9 +151,22 @@ impl Config {
         Ok(())
     }
 
-    /// Returns the limit of each key's request rate.
-    pub(crate) fn limiter(&self) -> Option<Limiter<KeyId>> {
-        Some(Limiter::new(NonZeroU32::new(self.rate_per_s)?, NonZeroU32::new(self.rate_burst)?))
+    /// Returns the request rate of each key; nothing where there is no limit.
+    pub(crate) fn key_rate(&self) -> Option<Rate> {
+        Some(Rate { per_s: NonZeroU32::new(self.rate_per_s)?, burst: NonZeroU32::new(self.rate_burst)? })
+    }
+
+    /// Returns the limits of workspaces for which an operator has set no others.
+    pub(crate) const fn quotas(&self) -> DefaultQuotas {
+        DefaultQuotas {
+            links: self.quota_links,
+            link_bytes: self.quota_link_bytes,
+            endpoints: self.quota_endpoints,
+            domains: self.quota_domains,
+            keys: self.quota_keys,
+            campaigns: self.quota_campaigns,
+            requests_per_s: self.quota_requests_per_s,
+        }
     }
 
     /// Checks the values as [`Config::validate`] does, for a process that serves the API.
@@ -187,8 +219,9 @@ mod tests {
 
     #[test]
     fn a_key_is_never_shown() {
-        let config = Config { admin_key: "short-secret".to_owned(), ..Config::default() };
-        assert!(!config.validate().unwrap_err().to_string().contains("short-secret"));
+        let config = Config { admin_key: "short-secret-of-31-characters..".to_owned(), ..Config::default() };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("at least 32") && !error.contains("short-secret"), "{error}");
         assert!(!format!("{config:?}").contains("short-secret"));
     }
 
@@ -201,20 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn a_base_is_an_address_without_a_final_slash() {
-        for wrong in ["", "go.example.com", "https://go.example.com/", "ftp://a", "https://a/?b"] {
-            let config = Config { short_url_base: wrong.to_owned(), ..Config::default() };
-            assert!(config.validate().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn an_instance_is_reached_at_an_address_with_a_port() {
         let with = |listen: &str, advertise: &str, intake: &str| Config {
             listen: listen.parse().unwrap(),
             advertise: advertise.to_owned(),
             intake_url: intake.to_owned(),
-            admin_key: "0123456789abcdef".to_owned(),
+            admin_key: "0123456789abcdef".repeat(2),
             ..Config::default()
         };
         for (listen, advertise, intake, wrong) in [

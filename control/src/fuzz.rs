@@ -2,16 +2,19 @@
 
 #![allow(missing_docs, clippy::missing_errors_doc, reason = "for tests alone")]
 
-use schemas::{AppSchemes, Link, Timestamp, WorkspaceId};
+use std::sync::Arc;
+
+use schemas::{AppSchemes, DEFAULT_SHORT_URL_BASE, Link, Timestamp, WorkspaceId};
 use service::{json::parse, problem::Problem};
 
 use crate::{
+    config::Config,
     kinds::{
         link::{LinkPatch, NewLink},
         workspace::new_workspace,
     },
-    rules::LinkRules,
-    state::{State, draft::Draft},
+    rules::{DraftRules, LinkRules},
+    state::{State, draft::Draft, entity::Expected},
 };
 
 /// Returns the link after the body that creates it and the bodies that change it; nothing if any of them is refused.
@@ -21,16 +24,18 @@ pub fn link(create: &[u8], changes: &[&[u8]], schemes: AppSchemes) -> Option<Lin
 }
 
 fn drafted(create: &[u8], changes: &[&[u8]], schemes: AppSchemes) -> Result<Link, Problem> {
-    let rules = LinkRules { short_url_base: "http://localhost:8080".into(), schemes, slug_chars: 7 };
+    let links = LinkRules { short_url_base: DEFAULT_SHORT_URL_BASE.into(), schemes, slug_chars: 7 };
+    let rules = DraftRules { links: Arc::new(links), quotas: Config::default().quotas() };
     let workspace = WorkspaceId::default();
     let at = Timestamp::from_millis(1_770_301_425_120);
     let state = State::default();
     let mut draft = Draft::new(&state, &rules, at);
     draft.create(new_workspace(workspace.clone(), "Default".to_owned(), at))?;
-    let mut link = draft.create(parse::<NewLink>(create)?.check(&workspace, &rules, at)?)?;
+    let mut link = draft.create(parse::<NewLink>(create)?.check(&workspace, &rules.links, at)?)?;
     for change in changes {
         let patch: LinkPatch = parse(change)?;
-        link = draft.update::<Link>(&workspace, &link.id, None, |old, at| patch.apply(old, &rules, at))?;
+        link = draft
+            .update::<Link>(&workspace, &link.id, &Expected::Anything, |old, at| patch.apply(old, &rules.links, at))?;
     }
     Ok((*link).clone())
 }

@@ -15,6 +15,7 @@ mod kinds;
 mod leading;
 mod metrics;
 mod openapi;
+mod rate;
 mod routes;
 mod rules;
 mod state;
@@ -39,13 +40,16 @@ use crate::{
         exhaustion::mark_exhausted_links,
         forward::{Forwarder, follow_leader},
         leadership::Leadership,
+        proofs::check_proofs,
+        renames::write_names_to_links,
         replaying::run_replays,
         resealing::reseal_endpoints,
         secret_expiry::remove_expired_secrets,
         watch::watch,
     },
     metrics::ControlMetrics,
-    rules::{ApiRules, EndpointRules, LinkRules},
+    rate::RequestRates,
+    rules::{ApiRules, DraftRules, EndpointRules, LinkRules},
 };
 pub use config::Config;
 pub use dns::{Dns, DnsError};
@@ -147,7 +151,7 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let candidate = Candidate {
         bus: bus.clone(),
         leadership: Arc::clone(&leadership),
-        link_rules: Arc::clone(&link_rules),
+        rules: Arc::new(DraftRules { links: Arc::clone(&link_rules), quotas: config.quotas() }),
         admin_hash: keyring::hash(&config.admin_key).into(),
         metrics: metrics.clone(),
         shutdown: step_down.clone(),
@@ -158,6 +162,8 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
     let followed_reports = reports.follow(&bus)?;
     let patience = Duration::from_secs(config.disable_failing_after_s);
     let health = judge_endpoints(Arc::clone(&leadership), reports, patience);
+    let proofs = check_proofs(Arc::clone(&leadership), dns.clone(), Duration::from_secs(config.domain_grace_s));
+    let renames = write_names_to_links(Arc::clone(&leadership));
     let resealing = reseal_endpoints(Arc::clone(&leadership), Arc::clone(&vault), metrics.clone());
     let secret_expiry = remove_expired_secrets(Arc::clone(&leadership));
     let replays = run_replays(Arc::clone(&leadership), bus.clone(), store.clone());
@@ -172,9 +178,10 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         rules: Arc::new(ApiRules {
             endpoints: EndpointRules { allow_http: config.allow_http, allow_private: config.allow_private },
             links: link_rules,
+            quotas: config.quotas(),
             vault: Arc::clone(&vault),
         }),
-        limiter: config.limiter(),
+        rates: RequestRates::new(config.key_rate()),
         metrics,
         import_slots: ImportSlots::default(),
         stats_slots: StatsSlots::default(),
@@ -193,6 +200,8 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         let exhaustion = tokio::spawn(exhaustion);
         let watching = tokio::spawn(watching);
         let health = tokio::spawn(health);
+        let proofs = tokio::spawn(proofs);
+        let renames = tokio::spawn(renames);
         let resealing = tokio::spawn(resealing);
         let secret_expiry = tokio::spawn(secret_expiry);
         let replays = tokio::spawn(replays);
@@ -217,6 +226,8 @@ pub async fn start(setup: Setup) -> Result<Running, Error> {
         exhaustion.abort();
         watching.abort();
         health.abort();
+        proofs.abort();
+        renames.abort();
         resealing.abort();
         secret_expiry.abort();
         replays.abort();

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post, put},
 };
+use hyper::body::Body as _;
 use schemas::{Campaign, Domain, Endpoint, Key, Link, Scope, Workspace};
 use service::problem::{self, Kind, Problem};
 
@@ -17,9 +18,10 @@ use crate::{
     api::{
         attempts, auth, bulk,
         context::Api,
-        conversions, domains, endpoints, event_types, idempotency, import, keys, links, people, qr, replays, request,
-        resource,
+        conversions, cors, domains, endpoints, event_types, export, idempotency, import, keys, links, people, qr,
+        replays, request, resource,
         stats::{self, Asked, SubjectKind},
+        tags, tls, usage,
     },
     kinds::resource::Resource,
     leading::{forward, leadership::ServingInstance},
@@ -47,8 +49,9 @@ impl Routes {
         self
     }
 
-    /// Requires a key with the scope for the routes.
+    /// Requires a key with the scope for the routes. No body is read before.
     fn requiring(mut self, scope: Scope) -> Self {
+        self.router = self.router.route_layer(middleware::from_fn(idempotency::layer));
         self.router = self.router.route_layer(middleware::from_fn_with_state(scope, auth::require_scope));
         self
     }
@@ -56,12 +59,13 @@ impl Routes {
 
 /// Returns the routes for callers with a key.
 fn keyed() -> Routes {
-    let links =
-        resource_with::<Link>(post(resource::create::<Link>).get(links::list).patch(bulk::update).delete(bulk::delete))
-            .route("/v1/links/{id}/qr.svg", get(qr::svg))
-            .route("/v1/links/{id}/qr.png", get(qr::png))
-            .route("/v1/links/upsert", put(bulk::upsert))
-            .route("/v1/links/import", post(import::import));
+    let links = resource_with::<Link>(post(links::create).get(links::list).patch(bulk::update).delete(bulk::delete))
+        .route("/v1/links/{id}/qr.svg", get(qr::svg))
+        .route("/v1/links/{id}/qr.png", get(qr::png))
+        .route("/v1/links/upsert", put(bulk::upsert))
+        .route("/v1/links/delete", post(bulk::delete))
+        .route("/v1/links/import", post(import::import))
+        .route("/v1/links/export", get(export::export));
     let endpoints = resource::<Endpoint>()
         .route("/v1/endpoints/{id}/test", post(endpoints::test))
         .route("/v1/endpoints/{id}/rotate-secret", post(endpoints::rotate_secret))
@@ -74,12 +78,14 @@ fn keyed() -> Routes {
         .route("/v1/endpoints/{id}/replays/{replay}", get(replays::read).delete(replays::delete));
     let keys = resource::<Key>().route("/v1/keys/{id}/rotate", post(keys::rotate));
     let domains = resource::<Domain>().route("/v1/domains/{id}/verify", post(domains::verify));
+    let tags = Routes::default().route("/v1/tags", get(tags::list)).route("/v1/tags/rename", post(tags::rename));
     let people = Routes::default()
         .route("/v1/people", delete(people::erase_visitor))
         .route("/v1/people/{customer_id}", delete(people::erase_customer));
     Routes::default()
         .merge(links.requiring(Link::SCOPE))
         .merge(endpoints.requiring(Endpoint::SCOPE))
+        .merge(tags.requiring(Link::SCOPE))
         .merge(resource::<Campaign>().requiring(Campaign::SCOPE))
         .merge(domains.requiring(Domain::SCOPE))
         .merge(keys.requiring(Key::SCOPE))
@@ -89,6 +95,7 @@ fn keyed() -> Routes {
         // One of two scopes is enough, which the handler checks.
         .route("/v1/conversions", get(conversions::list))
         .route("/v1/event-types", get(event_types::list))
+        .route("/v1/usage", get(usage::read))
 }
 
 /// Returns the routes of the statistics: three for each kind of subject.
@@ -104,13 +111,15 @@ fn statistics() -> Routes {
 
 /// Returns the routes for everyone.
 fn open() -> Routes {
-    Routes::default().route("/healthz", get(|| async { "ok\n" })).route("/openapi.json", get(openapi::serve))
+    Routes::default()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/openapi.json", get(openapi::serve))
+        .route(tls::PATH, get(tls::ask))
 }
 
 /// Returns all routes.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
-    let keyed = keyed().router.route_layer(middleware::from_fn(idempotency::layer));
-    let keyed = keyed.route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_key));
+    let keyed = keyed().router.route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_key));
     keyed
         .merge(open().router)
         .fallback(no_route)
@@ -123,6 +132,13 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
 
 /// Serves a request here, or forwards it to the process that serves it.
 async fn serve_or_forward(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if let Some(response) = cors::preflight(&request) {
+        return response;
+    }
+    // A body that is too large is refused before it is on its way to another instance.
+    if request.uri().path() != idempotency::IMPORT && request.body().size_hint().lower() > request::BODY_BYTES as u64 {
+        return request::body_too_large().into_response();
+    }
     let path = request.uri().path();
     if forward::is_intake(request.method(), path) {
         return api.forwarder.to_intake(request).await.unwrap_or_else(IntoResponse::into_response);
@@ -133,7 +149,7 @@ async fn serve_or_forward(State(api): State<Arc<Api>>, request: Request, next: N
     match api.leadership.serving_instance() {
         ServingInstance::This => next.run(request).await,
         ServingInstance::Other(leader) => {
-            api.forwarder.send(request, &leader, "leader").await.unwrap_or_else(IntoResponse::into_response)
+            api.forwarder.to_leader(request, &leader).await.unwrap_or_else(IntoResponse::into_response)
         }
         ServingInstance::Unknown => forward::no_leader().into_response(),
     }
@@ -180,6 +196,9 @@ fn refusal(response: Response) -> Response {
     let kind = Kind::ALL.into_iter().find(|kind| kind.status() == status);
     let typed = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == problem::MEDIA_TYPE);
     match kind {
+        Some(Kind::Unavailable) if !typed => {
+            Problem::unavailable("A process behind this one does not answer: try again in a moment").into_response()
+        }
         Some(kind) if !typed => {
             let detail = "The request cannot be taken as it is: is its path percent-encoded UTF-8, and its query too?";
             Problem::new(kind, detail).into_response()

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use schemas::AppSchemes;
 use service::vault::Vault;
+use url::Url;
+
+use crate::state::quotas::DefaultQuotas;
 
 /// The rules that the API holds its callers to.
 #[derive(Clone, Debug)]
@@ -14,6 +17,18 @@ pub(crate) struct ApiRules {
     pub(crate) vault: Arc<Vault>,
     /// The rules for links.
     pub(crate) links: Arc<LinkRules>,
+    /// The quotas of workspaces.
+    pub(crate) quotas: DefaultQuotas,
+}
+
+/// The rules that a draft holds changes to.
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Default))]
+pub(crate) struct DraftRules {
+    /// The rules for links.
+    pub(crate) links: Arc<LinkRules>,
+    /// The quotas of workspaces.
+    pub(crate) quotas: DefaultQuotas,
 }
 
 /// The addresses that an endpoint may have.
@@ -36,10 +51,17 @@ pub(crate) struct LinkRules {
     pub(crate) slug_chars: usize,
 }
 
+impl LinkRules {
+    /// Returns the host on which links without a domain answer.
+    pub(crate) fn own_host(&self) -> Option<String> {
+        Url::parse(&self.short_url_base).ok()?.host_str().map(ToOwned::to_owned)
+    }
+}
+
 #[cfg(test)]
 impl Default for LinkRules {
     /// The rules of an installation that was not configured.
     fn default() -> Self {
-        Self { short_url_base: "http://localhost:8080".into(), schemes: AppSchemes::default(), slug_chars: 7 }
+        Self { short_url_base: schemas::DEFAULT_SHORT_URL_BASE.into(), schemes: AppSchemes::default(), slug_chars: 7 }
     }
 }

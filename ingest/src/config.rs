@@ -141,6 +141,10 @@ pub struct Config {
     /// that is not served.
     #[serde(skip)]
     pub app_schemes: AppSchemes,
+    /// The host of `links.short_url_base`: once there is any domain, links without one
+    /// answer on this host, on this machine and on IP addresses alone.
+    #[serde(skip)]
+    pub own_host: String,
 }
 
 impl Default for Config {
@@ -176,6 +180,7 @@ impl Default for Config {
             drain_timeout_ms: 10_000,
             drain_spool_ms: 0,
             app_schemes: AppSchemes::default(),
+            own_host: "localhost".to_owned(),
         }
     }
 }

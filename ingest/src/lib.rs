@@ -154,7 +154,7 @@ pub async fn start(config: Config, bus: Bus, process: Process) -> Result<Running
     };
     let listeners = edge::serve::listen(address, config.cores()).map_err(listen_error)?;
     let address = listeners.first().map_or(Ok(address), TcpListener::local_addr).map_err(listen_error)?;
-    let domains = Domains::default();
+    let domains = Domains::answering_at(&config.own_host);
     let writer = LinksWriter::new(domains.clone(), (&config).into());
     let links = writer.links();
     let tables = [

@@ -24,7 +24,7 @@ use crate::{
     http::answer::{RedirectResponse, ResponseContext},
     metrics::IngestMetrics,
     table::{
-        domains::{CATCH_ALL, Domains, DomainsView, Site, SiteAnswer, host_name, leads_back},
+        domains::{CATCH_ALL, Domains, DomainsView, HostLinks, Site, SiteAnswer, host_name, leads_back},
         links::{Links, LinksView},
         location::Location,
         row::{LinkPhase, LinkRow},
@@ -133,8 +133,9 @@ impl Redirects {
         }
         let rate_limited = pace == VisitPace::Marked;
         let record = |class, tail| VisitRecord { visitor, at, class, rate_limited, tail };
-        let site = tables.domains.find(visitor.host);
-        match self.find(&visitor.path, site, &tables.links, at) {
+        let host = tables.domains.links_of(visitor.host);
+        let site = host.site();
+        match self.find(&visitor.path, host, &tables.links, at) {
             Found::Live(row) | Found::Expired(row) if is_other_method && !row.keeps_method() => {
                 RedirectResponse::MethodNotAllowed.into()
             }
@@ -175,12 +176,12 @@ impl Redirects {
     fn find<'t>(
         &self,
         path: &RequestedPath<'_>,
-        site: Option<&Site>,
+        host: HostLinks<'_>,
         links: &'t LinksView<'_>,
         at: Timestamp,
     ) -> Found<'t> {
         let complete = self.complete.load(Ordering::Relaxed);
-        if site.is_none() && !complete {
+        if host.site().is_none() && !complete {
             // The host may be a domain that is not known yet.
             return Found::Unknown;
         }
@@ -188,7 +189,7 @@ impl Redirects {
             RequestedPath::Root => return Found::Root,
             RequestedPath::Slug(slug) => &**slug,
             RequestedPath::SlashedSlug(slug)
-                if site.is_some_and(|site| site.trailing_slash == TrailingSlash::Ignored) =>
+                if host.site().is_some_and(|site| site.trailing_slash == TrailingSlash::Ignored) =>
             {
                 &**slug
             }
@@ -196,7 +197,11 @@ impl Redirects {
                 return Found::Nothing;
             }
         };
-        let (number, case) = site.map_or((CATCH_ALL, SlugCase::Sensitive), |site| (site.number, site.slug_case));
+        let (number, case) = match host {
+            HostLinks::Site(site) => (site.number, site.slug_case),
+            HostLinks::CatchAll => (CATCH_ALL, SlugCase::Sensitive),
+            HostLinks::Nowhere => return Found::Nothing,
+        };
         let row = match links.find(number, &case.canonical(slug.into())) {
             Some(row) => row,
             None if complete => return Found::Nothing,

@@ -30,6 +30,7 @@ fn key(id: u128, secret: &str, scopes: &[Scope]) -> Key {
         scopes: scopes.to_vec(),
         hash: keyring::hash(secret),
         hint: "chk_a".to_owned(),
+        origins: Vec::new(),
         previous: None,
         expires_at: None,
         created_at: at,

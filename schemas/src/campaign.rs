@@ -30,6 +30,9 @@ pub struct Campaign {
     pub workspace: WorkspaceId,
     /// The name that links give as their campaign; unique in the workspace.
     pub name: String,
+    /// The name before, while the new one is being written to the links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
     /// The time at which the campaign begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<Timestamp>,

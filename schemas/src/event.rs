@@ -310,6 +310,8 @@ pub struct Changes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slug: Option<Change<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_slugs: Option<Change<Vec<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<Change<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<Change<String>>,
@@ -333,6 +335,8 @@ pub struct Changes {
     pub exhausted_at: Option<Change<Timestamp>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Change<bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<Change<bool>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub append_click_id: Option<Change<bool>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

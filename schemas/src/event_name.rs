@@ -48,6 +48,8 @@ event_names! {
     EndpointFailing = "endpoint.failing", "An endpoint has failed several times in a row; its deliveries are retried.";
     EndpointDisabled = "endpoint.disabled", "An endpoint was disabled, since it answered 410 or failed for too long.";
     EndpointRecovered = "endpoint.recovered", "An endpoint that was failing takes deliveries again.";
+    DomainProofMissing = "domain.proof_missing", "The TXT record of a proven domain is gone; `message` says when the domain stops serving.";
+    DomainLapsed = "domain.lapsed", "A domain has lost its proof and serves nothing any more.";
     PersonErased = "person.erased", "A person's clicks and conversions were deleted; `message` is the receipt.";
     WebhookTest = "webhook.test", "A test that someone sent to an endpoint.";
 }

@@ -101,6 +101,7 @@ mod tests {
             scopes: vec![Scope::Conversions],
             hash: hash(secret),
             hint: "chk_".to_owned(),
+            origins: Vec::new(),
             previous: None,
             expires_at: None,
             created_at: at(0),

@@ -37,6 +37,9 @@ pub mod watch;
 pub mod webhook_format;
 pub mod workspace;
 
+/// The beginning of the short address of a link without a domain, unless it is configured.
+pub const DEFAULT_SHORT_URL_BASE: &str = "http://localhost:8080";
+
 pub use attempt::{Attempt, AttemptedEvent, Outcome};
 pub use batch::{BatchLimits, Packing};
 pub use bot_reason::BotReason;
@@ -64,4 +67,4 @@ pub use scheme::AppSchemes;
 pub use time::Timestamp;
 pub use topics::{Topic, Topics};
 pub use webhook_format::WebhookFormat;
-pub use workspace::{Domain, Key, Scope, Workspace};
+pub use workspace::{Domain, DomainProof, Key, Scope, Workspace, WorkspaceLimits};

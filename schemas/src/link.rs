@@ -20,6 +20,9 @@ pub struct Link {
     pub domain: Option<String>,
     /// The path of its short address, without the slash.
     pub slug: String,
+    /// Earlier slugs, on which the link still answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_slugs: Vec<String>,
     /// The address that the link leads to.
     pub destination: String,
     /// The address that people share.
@@ -59,6 +62,10 @@ pub struct Link {
     /// Whether visitors are turned away as from an unknown link.
     #[serde(default, skip_serializing_if = "is_false")]
     pub disabled: bool,
+    /// Whether lists leave the link out unless they are asked for it. An archived link
+    /// redirects as before.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub archived: bool,
     /// Whether the click's id is added to the destination's query.
     #[serde(default, skip_serializing_if = "is_false")]
     pub append_click_id: bool,

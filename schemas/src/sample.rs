@@ -2,9 +2,11 @@
 //! the event catalogue shows. And the plainest link and domain, from which tests
 //! and benches make theirs.
 
+use std::borrow::Cow;
+
 use crate::{
-    Attribution, CampaignId, ClickFacts, ClickId, ConversionId, Domain, DomainId, EndpointFacts, EndpointId,
-    EndpointStatus, Event, EventId, EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
+    Attribution, CampaignId, ClickFacts, ClickId, ConversionId, Domain, DomainId, DomainProof, EndpointFacts,
+    EndpointId, EndpointStatus, Event, EventId, EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
     campaign::{CampaignFacts, Goal},
     conversion::Amount,
     event::{Change, Changes, ConversionFacts},
@@ -24,6 +26,7 @@ pub fn plain_link(id: LinkId, slug: &str, destination: &str) -> Link {
         workspace: WorkspaceId::default(),
         domain: None,
         slug: slug.to_owned(),
+        former_slugs: Vec::new(),
         destination: destination.to_owned(),
         short_url: format!("http://localhost:8080/{slug}"),
         campaign: None,
@@ -37,6 +40,7 @@ pub fn plain_link(id: LinkId, slug: &str, destination: &str) -> Link {
         max_clicks_of: MaxClicksOf::People,
         exhausted_at: None,
         disabled: false,
+        archived: false,
         append_click_id: false,
         passthrough: true,
         referrer_policy: None,
@@ -66,6 +70,10 @@ pub fn plain_domain(id: DomainId, name: &str) -> Domain {
         expired_html: None,
         verification: String::new(),
         verified_at: Some(at),
+        proof: Some(DomainProof::Dns),
+        proof_missing_since: None,
+        lapsed_at: None,
+        deleted_at: None,
         created_at: at,
         updated_at: at,
         revision: 1,
@@ -79,9 +87,9 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
     let converted = name == EventName::LinkConverted;
     let click = converted || matches!(name, EventName::LinkClicked | EventName::QrScanned);
     let endpoint = endpoint(name, at);
+    let message = message(name);
     let of_campaign = matches!(name, EventName::CampaignMilestone | EventName::CampaignCompleted);
-    let of_link =
-        endpoint.is_none() && !of_campaign && !matches!(name, EventName::WebhookTest | EventName::PersonErased);
+    let of_link = endpoint.is_none() && !of_campaign && message.is_none();
     let bare = Event::bare(EventId::of("sample", name, &click_id.to_string(), "", at), name, at);
     Event {
         link: of_link.then(link),
@@ -130,14 +138,7 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
             ..Changes::default()
         }),
         endpoint,
-        message: match name {
-            EventName::WebhookTest => Some("This is a test. Your endpoint works.".into()),
-            EventName::PersonErased => Some(
-                "A person was erased: 3 clicks and 1 conversions were deleted. The hash of the person's id is 5a5a."
-                    .into(),
-            ),
-            _ => None,
-        },
+        message,
         ..bare
     }
 }
@@ -162,6 +163,25 @@ fn milestone() -> MilestoneFacts<'static> {
         conversion_rate: Some(309),
         currency: None,
     }
+}
+
+/// Returns the sentence of an event that is about no link.
+fn message(name: EventName) -> Option<Cow<'static, str>> {
+    let message = match name {
+        EventName::WebhookTest => "This is a test. Your endpoint works.",
+        EventName::PersonErased => {
+            "A person was erased: 3 clicks and 1 conversions were deleted. The hash of the person's id is 5a5a."
+        }
+        EventName::DomainProofMissing => {
+            "The TXT record that proves the domain go.acme.co (dom_00000000000000000000000001) is gone. Without it, the \
+             domain serves nothing from 2026-02-08T14:23:45.120Z on."
+        }
+        EventName::DomainLapsed => {
+            "The domain go.acme.co (dom_00000000000000000000000001) has lost its proof and serves nothing any more."
+        }
+        _ => return None,
+    };
+    Some(message.into())
 }
 
 /// Returns the endpoint of an event that is about one.

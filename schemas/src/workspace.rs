@@ -17,12 +17,55 @@ pub struct Workspace {
     pub id: WorkspaceId,
     /// The name for people.
     pub name: String,
+    /// The limits that an operator has set for the workspace.
+    #[serde(default, skip_serializing_if = "WorkspaceLimits::is_empty")]
+    pub limits: WorkspaceLimits,
+    /// The time at which the workspace was deleted. Its record stays, so that no later
+    /// workspace has its id, under which rows are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub deleted_at: Option<Timestamp>,
     /// The time of its creation.
     pub created_at: Timestamp,
     /// The time of the last change.
     pub updated_at: Timestamp,
     /// The number of the version, from 1.
     pub revision: u64,
+}
+
+/// The limits of a workspace that differ from those of the installation. An absent limit
+/// is that of the installation (`control.quota_…`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkspaceLimits {
+    /// The most links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<u64>,
+    /// The most bytes of all links together, each as its JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_bytes: Option<u64>,
+    /// The most endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<u64>,
+    /// The most domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domains: Option<u64>,
+    /// The most keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<u64>,
+    /// The most campaigns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaigns: Option<u64>,
+    /// The average requests a second of all keys together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_s: Option<u64>,
+}
+
+impl WorkspaceLimits {
+    /// Returns whether all limits are those of the installation.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The meaning of case in slugs.
@@ -109,12 +152,37 @@ pub struct Domain {
     /// The time at which the domain was proven, or vouched for. Before, it serves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Timestamp>,
+    /// The kind of the domain's proof, while it is verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<DomainProof>,
+    /// The time since which the TXT record of a verified domain is gone. The domain is
+    /// no longer verified after some days of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_missing_since: Option<Timestamp>,
+    /// The time at which a verified domain lost its proof, and serves nothing since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lapsed_at: Option<Timestamp>,
+    /// The time at which a domain was deleted that was verified before. Only redirectors
+    /// read such a record: the host of a former domain must not become a host without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub deleted_at: Option<Timestamp>,
     /// The time of its creation.
     pub created_at: Timestamp,
     /// The time of the last change.
     pub updated_at: Timestamp,
     /// The number of the version, from 1.
     pub revision: u64,
+}
+
+/// A kind of proof of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DomainProof {
+    /// The domain's TXT record says its text. It is looked at again every day.
+    Dns,
+    /// An operator vouches for the domain.
+    Vouched,
 }
 
 /// A right of a key.
@@ -169,6 +237,10 @@ pub struct Key {
     pub hash: String,
     /// The beginning of the secret, by which people tell keys apart.
     pub hint: String,
+    /// The origins whose pages may use the key in a browser. A key without any is for
+    /// programs alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
     /// After a rotation: the secret before, which still opens until its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<PreviousSecret>,
@@ -236,6 +308,7 @@ mod tests {
             scopes: scopes.to_vec(),
             hash: "new".to_owned(),
             hint: "chk_ab".to_owned(),
+            origins: Vec::new(),
             previous: Some(PreviousSecret { hash: "old".to_owned(), expires_at: Timestamp::from_millis(2_000) }),
             expires_at: Some(Timestamp::from_millis(3_000)),
             created_at: at,

@@ -40,6 +40,17 @@ pub struct RejectedLine {
     pub errors: Vec<FieldError>,
 }
 
+/// The limit that a workspace has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct QuotaUse {
+    /// The name of the limit, as in the workspace's `limits`.
+    pub name: &'static str,
+    /// The most that the workspace may have.
+    pub limit: u64,
+    /// The amount that the workspace has now.
+    pub used: u64,
+}
+
 /// A kind of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -49,6 +60,8 @@ pub enum Kind {
     Unauthorized,
     /// 403: the caller is known, but has no right to do this.
     Forbidden,
+    /// 403: the workspace has as much of something as it may have.
+    Quota(QuotaUse),
     /// 404: the resource does not exist, or not for this caller.
     NotFound,
     /// 405: the resource exists, but does not support the method.
@@ -72,10 +85,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::Quota(QuotaUse { name: "links", limit: 0, used: 0 }),
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Conflict,
@@ -92,7 +106,7 @@ impl Kind {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::Quota(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
@@ -111,6 +125,7 @@ impl Kind {
             Self::Malformed => ("urn:clickhook:problem:malformed", "The request cannot be read"),
             Self::Unauthorized => ("urn:clickhook:problem:unauthorized", "The API key is missing or wrong"),
             Self::Forbidden => ("urn:clickhook:problem:forbidden", "The API key may not do this"),
+            Self::Quota(_) => ("urn:clickhook:problem:quota", "The workspace has reached a limit"),
             Self::NotFound => ("urn:clickhook:problem:not-found", "The resource does not exist"),
             Self::MethodNotAllowed => {
                 ("urn:clickhook:problem:method-not-allowed", "The method is not allowed for this resource")
@@ -152,6 +167,12 @@ impl Problem {
         Self::new(Kind::Limited { retry_after_s }, detail)
     }
 
+    /// Returns the problem of a workspace that has reached a limit.
+    #[must_use]
+    pub fn quota(quota: QuotaUse, detail: impl Into<String>) -> Self {
+        Self::new(Kind::Quota(quota), detail)
+    }
+
     /// Returns the problem of fields with values that are not allowed.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
@@ -188,6 +209,9 @@ pub struct ProblemBody<'a> {
     /// The errors of single fields.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    /// The limit that the workspace has reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<QuotaUse>,
 }
 
 /// A problem with members of its own.
@@ -215,7 +239,11 @@ impl Problem {
     fn body(&self) -> ProblemBody<'_> {
         let (r#type, title) = self.kind.name();
         let status = self.kind.status().as_u16();
-        ProblemBody { r#type, title, status, detail: &self.detail, errors: &self.errors }
+        let quota = match self.kind {
+            Kind::Quota(quota) => Some(quota),
+            _ => None,
+        };
+        ProblemBody { r#type, title, status, detail: &self.detail, errors: &self.errors, quota }
     }
 
     fn response(&self, body: &impl Serialize) -> Response {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use clickhouse::Row;
-use schemas::{LinkId, WorkspaceId};
+use schemas::{LinkId, Timestamp, WorkspaceId};
 use serde::Deserialize;
 
 use crate::{Store, StoreError, roll_ups::RollUp};
@@ -26,7 +26,34 @@ pub struct LinkTotal {
     pub people: u64,
 }
 
+/// A link that was visited.
+#[derive(Row, Deserialize)]
+struct Visited {
+    workspace: String,
+    link_id: LinkId,
+}
+
 impl Store {
+    /// The most links that [`Store::links_visited_since`] returns.
+    pub const VISITED_AT_ONCE: usize = 100_000;
+
+    /// Returns links with clicks and scans since that moment, to five minutes, by the time of the
+    /// visits.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer.
+    pub async fn links_visited_since(&self, since: Timestamp) -> Result<Vec<(WorkspaceId, LinkId)>, StoreError> {
+        let sql = format!(
+            "SELECT workspace, link_id FROM clicks \
+             WHERE toStartOfFiveMinutes(timestamp) >= toStartOfFiveMinutes(fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')) \
+             GROUP BY workspace, link_id LIMIT {}{}",
+            Self::VISITED_AT_ONCE,
+            RollUp::ByTime.settings()
+        );
+        let visited: Vec<Visited> = self.timed(self.query(&sql).param("since", since.as_millis()).fetch_all()).await?;
+        Ok(visited.into_iter().map(|visited| (WorkspaceId::new(&visited.workspace), visited.link_id)).collect())
+    }
+
     /// The most links for which [`Store::link_totals`] may be called at once: the query's
     /// parameters are part of a URL, whose length is limited.
     pub const TOTALS_AT_ONCE: usize = 250;

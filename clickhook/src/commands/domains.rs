@@ -18,6 +18,9 @@ const DOMAINS: ResourceSpec = ResourceSpec {
         ("expired", "/expired_url"),
         ("TXT record", "/verification"),
         ("verified", "/verified_at"),
+        ("by", "/proof"),
+        ("TXT record gone since", "/proof_missing_since"),
+        ("lapsed", "/lapsed_at"),
     ],
     columns: &[
         ("id", "/id"),
@@ -46,7 +49,7 @@ pub(crate) enum DomainsCommand {
         /// The host name.
         #[arg(long)]
         name: String,
-        /// Links that name no domain answer on it.
+        /// Links that name no domain answer on it, once it is verified.
         #[arg(long)]
         default: bool,
         /// Whether `Sale` and `sale` are two slugs; fixed from then on.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -18,12 +18,41 @@ use crate::{
     output::{self, Columns},
 };
 
+/// The format of a file of links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LinkFormat {
+    #[default]
+    Ndjson,
+    Csv,
+}
+
+impl LinkFormat {
+    /// Returns the name of the format in the API.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+        }
+    }
+
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv",
+        }
+    }
+}
+
 /// The arguments of `clickhook links import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// NDJSON: a link a line, as `POST /v1/links` takes it. `-` reads what is piped in.
+    /// NDJSON: a link a line, as `POST /v1/links` takes it; or CSV, whose first line names the
+    /// fields. `-` reads what is piped in.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The format; that of the file's name if none is given.
+    #[arg(long, value_enum)]
+    format: Option<LinkFormat>,
     /// Tell endpoints and tables nothing of it: no `link.created`, no `link.updated`.
     #[arg(long)]
     no_events: bool,
@@ -39,10 +68,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// Runs `clickhook links import`. The exit code is a failure if a line was rejected.
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let (reader, bytes) = open(&args.file)?;
+    let by_name = args.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    let format = args.format.unwrap_or(if by_name { LinkFormat::Csv } else { LinkFormat::Ndjson });
     let client = args.api.client()?;
     let bar = bar(bytes);
     let path = if args.no_events { "/v1/links/import?events=false" } else { "/v1/links/import" };
-    let report: anyhow::Result<Value> = client.stream(path, "application/x-ndjson", &mut bar.wrap_read(reader));
+    let report: anyhow::Result<Value> = client.stream(path, format.media_type(), &mut bar.wrap_read(reader));
     bar.finish_and_clear();
     let report = report?;
     if args.api.json {

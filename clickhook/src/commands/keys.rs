@@ -12,6 +12,7 @@ const KEYS: ResourceSpec = ResourceSpec {
         ("id", "/id"),
         ("name", "/name"),
         ("scopes", "/scopes"),
+        ("origins", "/origins"),
         ("expires", "/expires_at"),
         ("last used", "/last_used_at"),
         ("secret", "/secret"),
@@ -45,6 +46,10 @@ pub(crate) enum KeysCommand {
         /// The time at which it stops being accepted (RFC 3339).
         #[arg(long, value_name = "TIME")]
         expires_at: Option<String>,
+        /// An origin whose pages may use it in a browser, such as `https://app.example.com`; give it
+        /// several times for several.
+        #[arg(long = "origin", value_name = "ORIGIN")]
+        origins: Vec<String>,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -68,10 +73,13 @@ pub(crate) enum KeysCommand {
 /// Runs `clickhook keys …`.
 pub(crate) fn run(command: KeysCommand) -> anyhow::Result<()> {
     match command {
-        KeysCommand::Create { name, scopes, expires_at, api } => {
-            let expires_at = expires_at.map(Into::into);
-            let body =
-                json_object([("name", Some(name.into())), ("scopes", Some(scopes.into())), ("expires_at", expires_at)]);
+        KeysCommand::Create { name, scopes, expires_at, origins, api } => {
+            let body = json_object([
+                ("name", Some(name.into())),
+                ("scopes", Some(scopes.into())),
+                ("expires_at", expires_at.map(Into::into)),
+                ("origins", (!origins.is_empty()).then(|| origins.into())),
+            ]);
             KEYS.create(&api, &body)
         }
         KeysCommand::Rotate { id, overlap_s, api } => {

@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
-    import::{self, ImportArgs},
-    resource::{ListGetDelete, ResourceSpec, show},
+    import::{self, ImportArgs, LinkFormat},
+    resource::{ListGetDelete, ResourceSpec, list, show},
 };
 use crate::{
     api::{ApiArgs, Method},
-    output::Columns,
+    output::{self, Columns},
 };
 
 const COLUMNS: Columns<'static> = &[
@@ -56,6 +56,33 @@ A line:
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Print all links, newest first, in a form that `import` takes.
+    #[command(after_help = r"Examples:
+  clickhook links export > links.ndjson
+  clickhook links export --format csv > links.csv")]
+    Export {
+        /// The format.
+        #[arg(long, value_enum, default_value = "ndjson")]
+        format: LinkFormat,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// List the tags, each with its number of links.
+    Tags {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Rename a tag on all links.
+    #[command(after_help = r"Example:
+  clickhook links rename-tag sosial social")]
+    RenameTag {
+        /// The tag as it is.
+        from: String,
+        /// The tag as it is to be.
+        to: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
     /// Lists, shows and deletes.
     #[command(flatten)]
     Stored(ListGetDelete),
@@ -70,7 +97,7 @@ pub(crate) struct LinkFields {
     /// The path of the short address; made up if none is given.
     #[arg(long)]
     slug: Option<String>,
-    /// The host that it answers on; any host if none is given.
+    /// The host that it answers on; the default domain if none is given.
     #[arg(long, value_name = "HOST")]
     domain: Option<String>,
     /// The campaign that it belongs to.
@@ -79,6 +106,9 @@ pub(crate) struct LinkFields {
     /// The audience that it is for.
     #[arg(long)]
     segment: Option<String>,
+    /// With a new slug: go on answering on the old one.
+    #[arg(long)]
+    keep_old: bool,
     /// A label; give it several times for several.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
@@ -133,6 +163,9 @@ impl LinkFields {
         if let Some(clicks) = self.max_clicks {
             body.insert("max_clicks".to_owned(), clicks.into());
         }
+        if self.keep_old {
+            body.insert("keep_old".to_owned(), true.into());
+        }
         if self.append_click_id {
             body.insert("append_click_id".to_owned(), true.into());
         }
@@ -152,6 +185,16 @@ pub(crate) fn run(command: LinksCommand) -> anyhow::Result<ExitCode> {
             (api, link)
         }
         LinksCommand::Import(args) => return import::run(&args),
+        LinksCommand::Export { format, api } => {
+            let path = format!("/v1/links/export?format={}", format.name());
+            api.client()?.download(&path, &mut std::io::stdout().lock())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        LinksCommand::Tags { api } => {
+            list(&api, "/v1/tags", &[("tag", "/tag"), ("links", "/links")])?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        LinksCommand::RenameTag { from, to, api } => return rename_tag(&api, &from, &to),
         LinksCommand::Stored(command) => {
             command.run(&LINKS)?;
             return Ok(ExitCode::SUCCESS);
@@ -159,4 +202,28 @@ pub(crate) fn run(command: LinksCommand) -> anyhow::Result<ExitCode> {
     };
     show(&api, &link, COLUMNS);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Renames a tag, call by call, until no link has the old name.
+fn rename_tag(api: &ApiArgs, from: &str, to: &str) -> anyhow::Result<ExitCode> {
+    let client = api.client()?;
+    let mut renamed = 0;
+    loop {
+        let done: Value = client.call(Method::Post, "/v1/tags/rename", Some(&json!({"from": from, "to": to})))?;
+        let now = done["renamed"].as_u64().unwrap_or_default();
+        let left = done["left"].as_u64().unwrap_or_default();
+        renamed += now;
+        if left > 0 && now > 0 {
+            continue;
+        }
+        if api.json {
+            output::json(&json!({"renamed": renamed, "left": left}));
+        } else {
+            say!("renamed {from} to {to} on {renamed} links");
+        }
+        if left == 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
+        anyhow::bail!("{left} links still have the tag: {}", done["detail"].as_str().unwrap_or("try again"));
+    }
 }

@@ -77,7 +77,7 @@ impl ResourceSpec {
 }
 
 /// Prints every resource that the API lists at `path`.
-fn list(api: &ApiArgs, path: &str, columns: Columns<'_>) -> anyhow::Result<()> {
+pub(crate) fn list(api: &ApiArgs, path: &str, columns: Columns<'_>) -> anyhow::Result<()> {
     let resources = api.client()?.list(path)?;
     if api.json {
         output::json(&json!(resources));

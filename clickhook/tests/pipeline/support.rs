@@ -19,7 +19,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_clickhook");
-pub(crate) const ADMIN_KEY: &str = "an-admin-key-for-tests";
+pub(crate) const ADMIN_KEY: &str = "an-admin-key-for-tests-of-the-pipeline";
 pub(crate) const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
 
 /// An HTTP client that follows nothing and takes every status for an answer.

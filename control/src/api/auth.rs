@@ -1,11 +1,11 @@
-//! The authentication of callers by their keys, and the rate limit of each key. An unknown key and an expired key are
+//! The authentication of callers by their keys, and the request rates of keys and workspaces. An unknown key and an expired key are
 //! answered alike.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::{Request, State},
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -16,10 +16,11 @@ use service::{
 };
 
 use crate::{
-    api::context::Api,
+    api::{context::Api, cors},
     caller::{Caller, missing_scope},
     kinds::key::find_by_secret,
     leading::writer::ActiveLeader,
+    rate::{Rate, RateHeaders, RatedCaller},
     state::{collection::EntityCollection, entity::not_found},
 };
 
@@ -28,13 +29,20 @@ const WORKSPACE: &str = "x-clickhook-workspace";
 
 /// Passes a request on if it has a valid key that does not call too often.
 pub(crate) async fn require_key(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    match caller(&api, request.headers()) {
+    let mut about = AboutCaller::default();
+    let mut response = match caller(&api, request.headers(), &mut about) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(Arc::clone(&api));
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
+    };
+    about.rate.insert_into(&mut response);
+    if let Some(origin) = about.origin {
+        cors::allow(origin, &mut response);
     }
+    response
 }
 
 /// Passes a request on if the caller's key has the scope.
@@ -45,18 +53,33 @@ pub(crate) async fn require_scope(State(scope): State<Scope>, request: Request, 
     }
 }
 
-fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
+/// The facts about a caller that every answer tells, a refusal too.
+#[derive(Default)]
+struct AboutCaller {
+    rate: RateHeaders,
+    /// The origin whose page has called, if the key names it.
+    origin: Option<HeaderValue>,
+}
+
+fn caller(api: &Api, headers: &HeaderMap, about: &mut AboutCaller) -> Result<Caller, Problem> {
     let secret = bearer(headers)?;
     let leader = api.leader()?;
     let at = Timestamp::now();
     let key = leader.read(|state| find_by_secret(state, secret, at)).ok_or_else(|| {
         Problem::new(Kind::Unauthorized, "This API key opens nothing here: it is unknown, revoked or has expired")
     })?;
-    if let Some(limiter) = &api.limiter {
-        limiter
-            .check(&key.id)
-            .map_err(|wait| Problem::limited("This key calls too often: wait, then call more slowly", wait))?;
-    }
+    about.origin = cors::allowed_origin(headers, &key)?;
+    // Requests of an operator count for the workspace of the key, wherever they act.
+    let own = leader.read(|state| state.workspaces.get(&key.workspace));
+    let limits = own.map(|workspace| workspace.limits).unwrap_or_default();
+    let rated = RatedCaller {
+        key: key.id,
+        workspace: key.workspace.clone(),
+        workspace_rate: Rate::of_workspace(api.rules.quotas.requests_per_s(&limits)),
+    };
+    let (counted, rate_headers) = api.rates.count(&rated, Instant::now());
+    about.rate = rate_headers;
+    counted?;
     if key.scopes.contains(&Scope::Postback) {
         let detail = "This is a postback token: it reports conversions at its own address, and does nothing else";
         return Err(Problem::new(Kind::Forbidden, detail));
@@ -65,7 +88,7 @@ fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
     let workspace = workspace(&leader, &key, headers)?;
     // The key was found by this hash or by the previous one, so the time of the comparison tells nothing.
     let by_previous = keyring::hash(secret) != key.hash;
-    Ok(Caller { workspace, key, by_previous })
+    Ok(Caller { workspace, key, rated, by_previous })
 }
 
 /// Returns the workspace that the caller acts in: the key's own, or the one that an operator names.

@@ -16,7 +16,7 @@ use service::problem::{FieldError, Problem};
 use crate::{
     api::{
         context::Api,
-        request::{JsonBody, if_match},
+        request::{JsonBody, expected},
         resource::{created_answer, version_answer},
     },
     caller::Caller,
@@ -24,7 +24,11 @@ use crate::{
         LinkPatch,
         upsert::{self, Upserted},
     },
-    state::{draft::Draft, entity::not_found, links::LinkKey},
+    state::{
+        draft::Draft,
+        entity::{Expected, not_found},
+        links::LinkKey,
+    },
 };
 
 /// The most links that a call can name.
@@ -43,8 +47,8 @@ pub(crate) async fn upsert(
         let reason = "is missing: an upsert finds its link by `external_id`, or by `slug` (and `domain`)";
         return Err(Problem::invalid(vec![FieldError::new("external_id", reason)]));
     }
-    let expected = if_match(&headers)?;
-    let change = move |draft: &mut Draft<'_>| upsert::upsert(draft, &caller.workspace, given, expected);
+    let expected = expected(&headers)?;
+    let change = move |draft: &mut Draft<'_>| upsert::upsert(draft, &caller.workspace, given, &expected);
     let upserted = api.leader()?.write(change).await?;
     let answer = match upserted {
         Upserted::Created(link) => created_answer(&*link, &*link),
@@ -95,7 +99,8 @@ pub(crate) async fn update(
         let rules = draft.link_rules();
         let before = draft.find::<Link>(&id).map(|link| link.revision);
         let patch = LinkPatch::clone(&set);
-        let link = draft.update::<Link>(workspace, &id, None, |link, at| patch.apply(link, rules, at))?;
+        let link =
+            draft.update::<Link>(workspace, &id, &Expected::Anything, |link, at| patch.apply(link, rules, at))?;
         Ok(if before == Some(link.revision) { BulkOutcome::Unchanged } else { BulkOutcome::Updated })
     })
     .await
@@ -109,7 +114,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, Problem> {
     let selectors = selectors(delete.ids, delete.external_ids)?;
     for_each_link(&api, caller, selectors, |draft, workspace, id| {
-        draft.delete::<Link>(workspace, &id, None, |_| Ok(())).map(|()| BulkOutcome::Deleted)
+        draft.delete::<Link>(workspace, &id, &Expected::Anything, |_| Ok(())).map(|()| BulkOutcome::Deleted)
     })
     .await
 }

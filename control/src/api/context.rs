@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use bus::Producer;
-use schemas::KeyId;
-use service::{limit::Limiter, problem::Problem, vault::Vault};
+use service::{problem::Problem, vault::Vault};
 use store::Store;
 
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
     dns::Dns,
     leading::{forward::Forwarder, leadership::Leadership, writer::ActiveLeader},
     metrics::ControlMetrics,
+    rate::RequestRates,
     rules::ApiRules,
 };
 
@@ -24,8 +24,8 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) dns: Dns,
     pub(crate) rules: Arc<ApiRules>,
-    /// The limit of each key's request rate; absent where there is no limit.
-    pub(crate) limiter: Option<Limiter<KeyId>>,
+    /// The request rates of keys and workspaces.
+    pub(crate) rates: RequestRates,
     pub(crate) metrics: ControlMetrics,
     pub(crate) import_slots: ImportSlots,
     pub(crate) stats_slots: StatsSlots,

@@ -16,8 +16,8 @@ use service::problem::Problem;
 use crate::{
     api::{
         context::Api,
-        idempotency::{ChangeAnswer, Idempotent},
-        request::{OptionalJsonBody, if_match},
+        idempotency::{ChangeAnswer, Idempotent, Secrecy},
+        request::{OptionalJsonBody, expected},
         resource::{find, version_answer},
     },
     caller::Caller,
@@ -77,7 +77,13 @@ pub(crate) async fn test(
     let sent = SentSample { id: envelope.event.id, event: name };
     let body = serde_json::to_string(&sent)
         .map_err(|error| Problem::unavailable(format!("The answer cannot be written: {error}")))?;
-    let answer = ChangeAnswer { status: StatusCode::ACCEPTED.as_u16(), etag: None, location: None, body };
+    let answer = ChangeAnswer {
+        status: StatusCode::ACCEPTED.as_u16(),
+        etag: None,
+        location: None,
+        body,
+        secrecy: Secrecy::Open,
+    };
     let key = endpoint.id.to_string();
     let change = move |draft: &mut Draft<'_>| {
         draft.produce(Topic::Events, &key, value);
@@ -96,16 +102,17 @@ pub(crate) async fn rotate_secret(
     OptionalJsonBody(rotation): OptionalJsonBody<SecretRotation>,
 ) -> Result<Response, Problem> {
     let id = parse_id::<Endpoint>(&text)?;
-    let expected = if_match(&headers)?;
+    let expected = expected(&headers)?;
     let rotation = rotation.unwrap_or_default();
     let secret = rotation.new_secret();
     let vault = Arc::clone(&api.vault);
     let uses = Arc::clone(&api.leader()?.uses);
     let change = move |draft: &mut Draft<'_>| {
-        let endpoint = draft.update::<Endpoint>(&caller.workspace, &id, expected, |endpoint, at| {
+        let endpoint = draft.update::<Endpoint>(&caller.workspace, &id, &expected, |endpoint, at| {
             rotation.apply(endpoint, &secret, &vault, at)
         })?;
-        version_answer(StatusCode::OK, &*endpoint, &endpoint.view(&uses, Some(secret.expose())))
+        let answer = version_answer(StatusCode::OK, &*endpoint, &endpoint.view(&uses, Some(secret.expose())))?;
+        Ok(answer.with_secret())
     };
     idempotent.write(&api, change).await
 }
@@ -141,11 +148,11 @@ async fn set_status(
     status: RequestedStatus,
 ) -> Result<Response, Problem> {
     let id = parse_id::<Endpoint>(id)?;
-    let expected = if_match(headers)?;
+    let expected = expected(headers)?;
     let rules = Arc::clone(&api.rules);
     let uses = Arc::clone(&api.leader()?.uses);
     let change = move |draft: &mut Draft<'_>| {
-        let endpoint = draft.update::<Endpoint>(&caller.workspace, &id, expected, |endpoint, at| {
+        let endpoint = draft.update::<Endpoint>(&caller.workspace, &id, &expected, |endpoint, at| {
             endpoint.patched(EndpointPatch::status(status), &caller, &rules, at)
         })?;
         version_answer(StatusCode::OK, &*endpoint, &endpoint.view(&uses, None))

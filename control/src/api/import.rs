@@ -1,5 +1,5 @@
 //! `POST /v1/links/import`: links by the million, one in each line (NDJSON), as `PUT /v1/links/upsert` takes it, or new
-//! with a generated slug.
+//! with a generated slug. With `Content-Type: text/csv` they are records of CSV, whose first line names the fields.
 //!
 //! Lines are committed a thousand at a time, while the next lines are read, so that an import of any length takes
 //! bounded memory, and an import that breaks off leaves whole chunks behind. It can be repeated from its beginning: a
@@ -9,12 +9,16 @@
 //! Each link produces its `link.created` or `link.updated` event, since receivers that follow links by events would
 //! otherwise miss them; `?events=false` saves the endpoints a million calls where no receiver does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Extension, Json,
-    body::{Body, Bytes},
+    body::{Body, BodyDataStream, Bytes},
     extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
@@ -27,6 +31,7 @@ use crate::{
     api::context::Api,
     caller::Caller,
     kinds::link::{
+        csv::CsvRecords,
         import::{ImportReport, LINE_BYTES, ParsedLine, draft_lines, parse},
         ndjson::{LineSplitter, LineText, NdjsonLine},
     },
@@ -40,6 +45,11 @@ const CHUNK_LINES: usize = 1000;
 const CHUNK_BYTES: usize = 1 << 20;
 /// The longest time until the next bytes of the body.
 const IDLE: Duration = Duration::from_secs(30);
+/// The fewest bytes a second of a body on average, not counting the time that the caller waits for the leader. A slower
+/// caller would keep a slot from others.
+const MIN_BYTES_PER_S: u64 = 1024;
+/// The time before which the average does not count.
+const WARM_UP: Duration = Duration::from_secs(60);
 
 /// The query of an import.
 #[derive(Deserialize, JsonSchema)]
@@ -60,6 +70,7 @@ pub(crate) async fn import(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<ImportQuery>, QueryRejection>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
@@ -72,7 +83,7 @@ pub(crate) async fn import(
         committing: None,
         report: ImportReport::default(),
     };
-    let outcome = import.run(body).await;
+    let outcome = import.run(body, Records::of(&headers)).await;
     // The last chunk counts however the import ended.
     let last = import.wait_for_chunk().await;
     match outcome.and(last) {
@@ -80,10 +91,11 @@ pub(crate) async fn import(
         Err(mut problem) => {
             let lines = import.report.lines();
             problem.detail = format!(
-                "{}. The first {lines} links were imported: send all again, links that have these fields already stay as they are",
+                "{}. The first {lines} lines were taken, as the report says: send all again, links that have these fields \
+                 already stay as they are",
                 problem.detail
             );
-            Err(problem)
+            Ok(problem.with(import.report))
         }
     }
 }
@@ -121,15 +133,14 @@ struct Import {
 }
 
 impl Import {
-    async fn run(&mut self, body: Body) -> Result<(), Problem> {
-        let mut pieces = body.into_data_stream();
-        let mut splitter = LineSplitter::new(LINE_BYTES);
+    async fn run(&mut self, body: Body, mut records: Records) -> Result<(), Problem> {
+        let mut pieces = PacedBody::new(body);
         let mut lines = Vec::new();
-        while let Some(piece) = next(&mut pieces).await? {
-            splitter.push(piece, &mut lines);
+        while let Some(piece) = pieces.next().await? {
+            records.push(piece, &mut lines)?;
             self.add(&mut lines).await?;
         }
-        splitter.finish(&mut lines);
+        records.finish(&mut lines)?;
         self.add(&mut lines).await?;
         self.commit_chunk().await
     }
@@ -173,9 +184,86 @@ impl Import {
     }
 }
 
-/// Returns the next piece of the body; nothing at its end.
-async fn next(pieces: &mut axum::body::BodyDataStream) -> Result<Option<Bytes>, Problem> {
-    let idle = |_| Problem::new(Kind::Malformed, format!("No byte of the body arrived for {} s", IDLE.as_secs()));
-    let piece = timeout(IDLE, pieces.next()).await.map_err(idle)?;
-    piece.transpose().map_err(|_| Problem::new(Kind::Malformed, "The body broke off"))
+/// The reader of the links in a body.
+enum Records {
+    Ndjson(LineSplitter),
+    Csv(Box<CsvRecords>),
+}
+
+impl Records {
+    /// Returns the reader for the media type of a body.
+    fn of(headers: &HeaderMap) -> Self {
+        let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("text/csv") {
+            Self::Csv(Box::new(CsvRecords::new(LINE_BYTES)))
+        } else {
+            Self::Ndjson(LineSplitter::new(LINE_BYTES))
+        }
+    }
+
+    fn push(&mut self, piece: Bytes, lines: &mut Vec<NdjsonLine>) -> Result<(), Problem> {
+        match self {
+            Self::Ndjson(splitter) => {
+                splitter.push(piece, lines);
+                Ok(())
+            }
+            Self::Csv(records) => records.push(&piece, lines),
+        }
+    }
+
+    fn finish(self, lines: &mut Vec<NdjsonLine>) -> Result<(), Problem> {
+        match self {
+            Self::Ndjson(splitter) => {
+                splitter.finish(lines);
+                Ok(())
+            }
+            Self::Csv(records) => records.finish(lines),
+        }
+    }
+}
+
+/// A body whose sender must keep a pace.
+struct PacedBody {
+    pieces: BodyDataStream,
+    bytes: u64,
+    /// The time that was spent waiting for bytes.
+    waited: Duration,
+}
+
+impl PacedBody {
+    fn new(body: Body) -> Self {
+        Self { pieces: body.into_data_stream(), bytes: 0, waited: Duration::ZERO }
+    }
+
+    /// Returns the next piece of the body; nothing at its end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let began = Instant::now();
+        let idle = |_| Problem::new(Kind::Malformed, format!("No byte of the body arrived for {} s", IDLE.as_secs()));
+        let piece = timeout(IDLE, self.pieces.next()).await.map_err(idle)?;
+        let piece = piece.transpose().map_err(|_| Problem::new(Kind::Malformed, "The body broke off"))?;
+        self.waited += began.elapsed();
+        self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        if piece.is_some() && is_too_slow(self.bytes, self.waited) {
+            let detail = format!("The body arrives with less than {MIN_BYTES_PER_S} bytes a second");
+            return Err(Problem::new(Kind::Malformed, detail));
+        }
+        Ok(piece)
+    }
+}
+
+fn is_too_slow(bytes: u64, waited: Duration) -> bool {
+    waited > WARM_UP && bytes < waited.as_secs() * MIN_BYTES_PER_S
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_that_drips_bytes_loses_its_place() {
+        assert!(!is_too_slow(10, WARM_UP));
+        assert!(is_too_slow(10, WARM_UP + Duration::from_secs(1)));
+        assert!(!is_too_slow(62 * 1024, WARM_UP + Duration::from_secs(1)));
+    }
 }

@@ -14,8 +14,8 @@ use service::problem::Problem;
 use crate::{
     api::{
         context::Api,
-        idempotency::Idempotent,
-        request::{OptionalJsonBody, if_match},
+        idempotency::{ChangeAnswer, Idempotent},
+        request::{OptionalJsonBody, expected},
         resource::version_answer,
     },
     caller::Caller,
@@ -36,17 +36,17 @@ pub(crate) async fn rotate(
     OptionalJsonBody(rotation): OptionalJsonBody<Rotation>,
 ) -> Result<Response, Problem> {
     let id = parse_id::<Key>(&text)?;
-    let expected = if_match(&headers)?;
+    let expected = expected(&headers)?;
     let rotation = rotation.unwrap_or_default();
     let secret = mint_secret();
     let uses = Arc::clone(&api.leader()?.uses);
     let change = move |draft: &mut Draft<'_>| {
-        let key = draft.update::<Key>(&caller.workspace, &id, expected, |key, at| {
+        let key = draft.update::<Key>(&caller.workspace, &id, &expected, |key, at| {
             key.check_access(&caller)?;
             may_last(key, &caller)?;
             rotation.apply(key, &secret, at)
         })?;
-        version_answer(StatusCode::OK, &*key, &key.view(&uses, Some(&secret)))
+        version_answer(StatusCode::OK, &*key, &key.view(&uses, Some(&secret))).map(ChangeAnswer::with_secret)
     };
     idempotent.write(&api, change).await
 }

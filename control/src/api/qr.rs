@@ -15,7 +15,7 @@ use schemas::Link;
 use serde::Deserialize;
 use service::problem::{FieldError, Kind, Problem};
 use sha2::{Digest, Sha256};
-use tokio::task::spawn_blocking;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{
     api::{context::Api, resource::find},
@@ -25,6 +25,8 @@ use crate::{
 
 const SIZES: std::ops::RangeInclusive<u32> = 16..=4096;
 const MAX_MARGIN: u32 = 64;
+/// The turns of drawing: a large picture takes a processor for a while.
+static DRAWING: Semaphore = Semaphore::const_new(2);
 
 /// The look of a QR code.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -75,6 +77,14 @@ impl PictureFormat {
         }
     }
 
+    /// Returns the requests as which a picture of this size counts besides its own.
+    const fn cost(self, size: u32) -> u32 {
+        match self {
+            Self::Svg => 0,
+            Self::Png => (size / 512).pow(2).saturating_sub(1),
+        }
+    }
+
     fn draw(self, address: &str, query: &QrQuery) -> Result<Bytes, DrawError> {
         let modules = QrModules::new(address, query.ecc)?;
         match self {
@@ -122,6 +132,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PictureRequest {
 async fn picture(api: &Api, request: PictureRequest, format: PictureFormat) -> Result<Response, Problem> {
     let PictureRequest { caller, id, query, known } = request;
     query.check()?;
+    api.rates.charge(&caller.rated, format.cost(query.size));
     let link = find::<Link>(&*api.leader()?, &caller, &id)?;
     let address = scan_address(&link.short_url);
     let media_type = format.media_type();
@@ -131,6 +142,7 @@ async fn picture(api: &Api, request: PictureRequest, format: PictureFormat) -> R
     let mut response = if known.split(',').any(|known| known.trim().trim_start_matches("W/") == etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
+        let _turn = DRAWING.acquire().await.map_err(|_| Problem::unavailable("The QR code could not be drawn"))?;
         let drawn = spawn_blocking(move || format.draw(&address, &query)).await;
         let picture = drawn
             .map_err(|_| Problem::unavailable("The QR code could not be drawn"))?

@@ -23,7 +23,7 @@ use crate::{
     leading::writer::ActiveLeader,
     state::{
         draft::Draft,
-        entity::{not_found, parse_id},
+        entity::{Expected, not_found, parse_id},
     },
 };
 
@@ -66,7 +66,7 @@ async fn begin(
         let replay = draft.create(new.check(&endpoint, draft.at())?)?;
         for old in outlived(draft, id) {
             // One that was deleted since is no obstacle.
-            let _ = draft.delete::<Replay>(&caller.workspace, &old, None, |_| Ok(()));
+            let _ = draft.delete::<Replay>(&caller.workspace, &old, &Expected::Anything, |_| Ok(()));
         }
         let location = Some(format!("/v1/endpoints/{id}/replays/{}", replay.id));
         let answer = version_answer(StatusCode::ACCEPTED, &*replay, &ReplayView::from(&*replay))?;
@@ -112,7 +112,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let leader = api.leader()?;
     let id = find_replay(&leader, &caller, &endpoint, &id)?.id;
-    leader.write(move |draft| draft.delete::<Replay>(&caller.workspace, &id, None, |_| Ok(()))).await?;
+    leader.write(move |draft| draft.delete::<Replay>(&caller.workspace, &id, &Expected::Anything, |_| Ok(()))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

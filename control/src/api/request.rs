@@ -1,9 +1,11 @@
 //! The reading of requests: bodies whose errors name the field or the place, queries, and preconditions.
 
+use std::{future::Future, time::Duration};
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Query, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -11,11 +13,14 @@ use service::{
     json::parse,
     problem::{FieldError, Kind, Problem},
 };
+use tokio::time::timeout;
 
-use crate::state::entity::Entity;
+use crate::state::entity::{Entity, Expected};
 
 /// The most bytes of a body.
 pub(crate) const BODY_BYTES: usize = 1 << 20;
+/// The longest time until a body has arrived.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body, whatever `Content-Type` the request has.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -41,12 +46,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalJsonBody<T>
 }
 
 async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| {
+    within_deadline(Bytes::from_request(request, state)).await?.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::new(Kind::TooLarge, format!("A body may have at most {BODY_BYTES} bytes"))
+            body_too_large()
         } else {
             Problem::new(Kind::Malformed, "The body could not be read to its end")
         }
+    })
+}
+
+/// Returns the problem of a body that is too large.
+pub(crate) fn body_too_large() -> Problem {
+    Problem::new(Kind::TooLarge, format!("A body may have at most {BODY_BYTES} bytes"))
+}
+
+/// Waits for a body, but not for longer than a body may take: whoever sends none must not keep a connection.
+pub(crate) async fn within_deadline<T>(body: impl Future<Output = T>) -> Result<T, Problem> {
+    timeout(BODY_TIMEOUT, body).await.map_err(|_| {
+        let detail = format!("The body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+        Problem::new(Kind::Malformed, detail)
     })
 }
 
@@ -92,11 +110,16 @@ impl<T: Entity> PageRequest<T> {
         let limit = page_limit(query.limit, &mut errors);
         let before = query.cursor.as_deref().map(str::parse::<T::Id>).transpose();
         let Ok(before) = before else {
-            errors.push(FieldError::new("cursor", "is not one that a list has given as `next`"));
+            errors.append(&mut wrong_cursor().errors);
             return Err(Problem::invalid(errors));
         };
         if errors.is_empty() { Ok(Self { limit, before }) } else { Err(Problem::invalid(errors)) }
     }
+}
+
+/// Returns the problem of a cursor that no list has given.
+pub(crate) fn wrong_cursor() -> Problem {
+    Problem::invalid(vec![FieldError::new("cursor", "is not one that a list has given as `next`")])
 }
 
 /// Returns the most entries of a page, and notes where a query asks for too many or none.
@@ -108,17 +131,105 @@ pub(crate) fn page_limit(asked: Option<usize>, errors: &mut Vec<FieldError>) -> 
     limit
 }
 
-/// Returns the revision in `If-Match`, if the request depends on one.
-pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
-        return Ok(None);
+/// Returns the versions for which `If-Match` and `If-None-Match` ask (RFC 9110, section 13.1).
+///
+/// # Errors
+/// When a header is no list of entity tags, or both are there.
+pub(crate) fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
+    let matching = ETags::read(headers, &header::IF_MATCH)?;
+    let none_matching = ETags::read(headers, &header::IF_NONE_MATCH)?;
+    match (matching, none_matching) {
+        (None, None) => Ok(Expected::Anything),
+        (Some(ETags::Any), None) => Ok(Expected::Existing),
+        // A weak ETag never matches here: the comparison is strong.
+        (Some(ETags::Listed(tags)), None) => {
+            let strong = tags.iter().filter(|tag| tag.strength == Strength::Strong);
+            Ok(Expected::OneOf(strong.filter_map(|tag| tag.text.parse().ok()).collect()))
+        }
+        (None, Some(ETags::Any)) => Ok(Expected::Nothing),
+        (None, Some(ETags::Listed(tags))) => {
+            Ok(Expected::NoneOf(tags.iter().filter_map(|tag| tag.text.parse().ok()).collect()))
+        }
+        (Some(_), Some(_)) => {
+            Err(Problem::new(Kind::Malformed, "If-Match and If-None-Match are both there: send the one that you mean"))
+        }
     }
-    let revision = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
-    revision.map(Some).ok_or_else(|| {
-        Problem::new(Kind::Malformed, "If-Match must be the ETag of an earlier answer, such as \"3\", or *")
-    })
+}
+
+/// Tells whether `If-None-Match` names the revision, which the caller then has already.
+pub(crate) fn is_known(headers: &HeaderMap, revision: u64) -> bool {
+    match ETags::read(headers, &header::IF_NONE_MATCH) {
+        Ok(Some(ETags::Any)) => true,
+        Ok(Some(ETags::Listed(tags))) => tags.iter().any(|tag| tag.text == revision.to_string()),
+        Ok(None) | Err(_) => false,
+    }
+}
+
+/// The value of `If-Match` or `If-None-Match`.
+#[derive(Debug, PartialEq, Eq)]
+enum ETags {
+    /// Any version: `*`.
+    Any,
+    Listed(Vec<ETag>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct ETag {
+    text: String,
+    strength: Strength,
+}
+
+/// Whether an entity tag stands for the bytes of an answer, or for its meaning alone (`W/`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strength {
+    Strong,
+    Weak,
+}
+
+/// The most entity tags that a header may list.
+const MAX_ETAGS: usize = 64;
+
+impl ETags {
+    /// Reads a header, which may stand there several times.
+    fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Problem> {
+        let malformed = || {
+            let detail = format!("{name} must be the ETag of an earlier answer, such as \"3\", a list of them, or *");
+            Problem::new(Kind::Malformed, detail)
+        };
+        let mut listed = Vec::new();
+        let mut given = false;
+        for value in headers.get_all(name) {
+            let text = value.to_str().map_err(|_| malformed())?.trim();
+            if text == "*" && !given {
+                return Ok(Some(Self::Any));
+            }
+            given = true;
+            let mut rest = text;
+            while !rest.is_empty() && listed.len() <= MAX_ETAGS {
+                let (tag, behind) = ETag::split_from(rest).ok_or_else(malformed)?;
+                listed.push(tag);
+                rest = behind;
+            }
+        }
+        if given && (listed.is_empty() || listed.len() > MAX_ETAGS) {
+            return Err(malformed());
+        }
+        Ok(given.then_some(Self::Listed(listed)))
+    }
+}
+
+impl ETag {
+    /// Reads an entity tag at the beginning of a list; returns the rest of the list, too.
+    fn split_from(list: &str) -> Option<(Self, &str)> {
+        let (strength, tag) = match list.strip_prefix("W/") {
+            Some(tag) => (Strength::Weak, tag),
+            None => (Strength::Strong, list),
+        };
+        let (text, rest) = tag.strip_prefix('"')?.split_once('"')?;
+        let rest = rest.trim_start();
+        let rest = if rest.is_empty() { rest } else { rest.strip_prefix(',')?.trim_start() };
+        Some((Self { text: text.to_owned(), strength }, rest))
+    }
 }
 
 #[cfg(test)]
@@ -180,15 +291,43 @@ mod tests {
     }
 
     #[test]
-    fn a_precondition_is_an_etag() {
-        let with = |value: &str| {
+    fn a_precondition_is_a_list_of_etags() {
+        let with = |name: HeaderName, value: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(header::IF_MATCH, value.parse().unwrap());
-            if_match(&headers)
+            headers.insert(name, value.parse().unwrap());
+            expected(&headers)
         };
-        assert_eq!(if_match(&HeaderMap::new()), Ok(None));
-        assert_eq!(with("\"3\""), Ok(Some(3)));
-        assert_eq!(with("*"), Ok(None));
-        assert_eq!(with("3").unwrap_err().kind, Kind::Malformed);
+        assert_eq!(expected(&HeaderMap::new()), Ok(Expected::Anything));
+        for (value, wanted) in [
+            ("\"3\"", Expected::OneOf(vec![3])),
+            ("\"3\", \"x,y\" ,\"5\"", Expected::OneOf(vec![3, 5])),
+            ("W/\"3\"", Expected::OneOf(vec![])),
+            ("*", Expected::Existing),
+        ] {
+            assert_eq!(with(header::IF_MATCH, value), Ok(wanted), "{value}");
+        }
+        assert_eq!(with(header::IF_NONE_MATCH, "*"), Ok(Expected::Nothing));
+        assert_eq!(with(header::IF_NONE_MATCH, "W/\"3\""), Ok(Expected::NoneOf(vec![3])));
+        for (name, value) in [
+            (header::IF_MATCH, "3"),
+            (header::IF_MATCH, "\"3"),
+            (header::IF_MATCH, "\"3\" \"4\""),
+            (header::IF_MATCH, ""),
+            (header::IF_NONE_MATCH, "3"),
+        ] {
+            assert_eq!(with(name, value).unwrap_err().kind, Kind::Malformed, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_known_is_told_by_any_of_its_etags() {
+        for (value, known) in
+            [("\"3\"", true), ("W/\"3\"", true), ("\"2\", \"3\"", true), ("*", true), ("\"2\"", false)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());
+            assert_eq!(is_known(&headers, 3), known, "{value}");
+        }
+        assert!(!is_known(&HeaderMap::new(), 3));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Extension, Json,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
@@ -16,8 +16,8 @@ use service::problem::Problem;
 use crate::{
     api::{
         context::Api,
-        idempotency::{ChangeAnswer, Idempotent},
-        request::{JsonBody, PageRequest, if_match},
+        idempotency::{ChangeAnswer, Idempotent, Secrecy},
+        request::{JsonBody, PageRequest, expected, is_known},
     },
     caller::Caller,
     kinds::resource::{CreateContext, Created, Resource},
@@ -42,7 +42,8 @@ pub(crate) async fn create<T: Resource>(
     let change = move |draft: &mut Draft<'_>| {
         let created = draft.create(entity)?;
         let secret = secret.as_ref().map(|secret| secret.as_str());
-        created_answer(&*created, &created.view(&uses, secret))
+        let answer = created_answer(&*created, &created.view(&uses, secret))?;
+        Ok(if secret.is_some() { answer.with_secret() } else { answer })
     };
     idempotent.write(&api, change).await
 }
@@ -52,9 +53,14 @@ pub(crate) async fn read<T: Resource>(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let leader = api.leader()?;
     let found = find::<T>(&leader, &caller, &text)?;
+    if is_known(&headers, found.revision()) {
+        let etag = format!("\"{}\"", found.revision());
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
     Ok(version_answer(StatusCode::OK, &*found, &found.view(&leader.uses, None))?.into_response())
 }
 
@@ -80,11 +86,11 @@ pub(crate) async fn update<T: Resource>(
     JsonBody(patch): JsonBody<T::Patch>,
 ) -> Result<Response, Problem> {
     let id = parse_id::<T>(&text)?;
-    let expected = if_match(&headers)?;
+    let expected = expected(&headers)?;
     let rules = Arc::clone(&api.rules);
     let leader = api.leader()?;
     let change = move |draft: &mut Draft<'_>| {
-        draft.update::<T>(&caller.workspace, &id, expected, |found, at| {
+        draft.update::<T>(&caller.workspace, &id, &expected, |found, at| {
             found.check_access(&caller)?;
             found.patched(patch, &caller, &rules, at)
         })
@@ -101,9 +107,9 @@ pub(crate) async fn delete<T: Resource>(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let id = parse_id::<T>(&text)?;
-    let expected = if_match(&headers)?;
+    let expected = expected(&headers)?;
     let change = move |draft: &mut Draft<'_>| {
-        draft.delete::<T>(&caller.workspace, &id, expected, |found| found.check_access(&caller))
+        draft.delete::<T>(&caller.workspace, &id, &expected, |found| found.check_access(&caller))
     };
     api.leader()?.write(change).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -124,7 +130,7 @@ pub(super) fn version_answer<T: Entity>(
     let body = serde_json::to_string(view)
         .map_err(|error| Problem::unavailable(format!("The answer cannot be written: {error}")))?;
     let etag = Some(format!("\"{}\"", entity.revision()));
-    Ok(ChangeAnswer { status: status.as_u16(), etag, location: None, body })
+    Ok(ChangeAnswer { status: status.as_u16(), etag, location: None, body, secrecy: Secrecy::Open })
 }
 
 /// Returns the answer to a creation, with the path of the new entity.

@@ -1,4 +1,5 @@
-//! Campaigns. Links name a campaign by its name, so the name is unique in the workspace.
+//! Campaigns. Links name a campaign by its name, so the name is unique in the workspace, and a new one is written to the
+//! links (`leading/renames.rs`). Until that is done, the campaign has both names.
 
 use bus::KeyUses;
 use schemars::JsonSchema;
@@ -17,8 +18,10 @@ use crate::{
     kinds::resource::{CreateContext, Created, Resource},
     rules::ApiRules,
     state::{
-        draft::EntityKind,
+        draft::{Draft, EntityKind},
         entity::{Entity, workspace_entity},
+        links::LinkLabel,
+        quotas::Quota,
     },
 };
 
@@ -87,6 +90,12 @@ pub(crate) struct CampaignPatch {
     past_milestones: Option<PastMilestones>,
 }
 
+/// Returns `campaign` after its name was written to all links. That is no new version, since callers have asked for
+/// nothing.
+pub(crate) fn renamed(campaign: &Campaign) -> Campaign {
+    Campaign { renamed_from: None, ..campaign.clone() }
+}
+
 /// The unique key of a campaign: its name in its workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CampaignName(WorkspaceId, String);
@@ -106,7 +115,8 @@ impl Entity for Campaign {
     }
 
     fn unique_keys(&self) -> Vec<CampaignName> {
-        vec![CampaignName(self.workspace.clone(), self.name.clone())]
+        let names = std::iter::once(&self.name).chain(&self.renamed_from);
+        names.map(|name| CampaignName(self.workspace.clone(), name.clone())).collect()
     }
 
     fn conflict(CampaignName(_, name): &CampaignName, owner: &CampaignId) -> Problem {
@@ -114,7 +124,18 @@ impl Entity for Campaign {
     }
 }
 
-impl EntityKind for Campaign {}
+impl EntityKind for Campaign {
+    const QUOTA: Option<Quota> = Some(Quota::Campaigns);
+
+    /// Gives up the old name at once where no link has it.
+    fn normalise(&mut self, _: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {
+        let is_named = |name: &String| draft.has_labelled(&self.workspace, &LinkLabel::Campaign(name.clone()));
+        if self.renamed_from.as_ref().is_some_and(|name| !is_named(name)) {
+            self.renamed_from = None;
+        }
+        Ok(())
+    }
+}
 
 impl Resource for Campaign {
     const PATH: &'static str = "/v1/campaigns";
@@ -144,6 +165,7 @@ impl NewCampaign {
             id: CampaignId::mint(),
             workspace: workspace.clone(),
             name: self.name,
+            renamed_from: None,
             starts_at: self.starts_at,
             ends_at: self.ends_at,
             goal: self.goal,
@@ -178,6 +200,18 @@ impl CampaignPatch {
         self.revenue_milestones.apply_or(&mut new.revenue_milestones, Vec::new());
         check(&new, &mut checker);
         new.added_milestones = added(&new, Some(campaign), self.past_milestones.unwrap_or_default(), at);
+        if new.name != campaign.name {
+            match &campaign.renamed_from {
+                None => new.renamed_from = Some(campaign.name.clone()),
+                // Back to the name of the links that were not reached yet.
+                Some(before) if *before == new.name => new.renamed_from = Some(campaign.name.clone()),
+                Some(before) => {
+                    let reason =
+                        format!("cannot be changed yet: links of `{before}` are still being renamed. Try again soon");
+                    checker.wrong("name", reason);
+                }
+            }
+        }
         if new != *campaign {
             new.updated_at = at;
             new.revision += 1;
@@ -324,5 +358,20 @@ mod tests {
         assert_eq!(renamed.told_since(&first), Some(at(11)));
         let told = new(json!({"name": "a", "past_milestones": "tell"})).unwrap();
         assert_eq!(told.told_since(&first), None);
+    }
+
+    #[test]
+    fn a_campaign_has_both_names_until_its_links_have_the_new_one() {
+        let campaign = new(json!({"name": "a"})).unwrap();
+        let rename = |campaign: &Campaign, name: &str| {
+            let patch: CampaignPatch = serde_json::from_value(json!({"name": name})).unwrap();
+            patch.apply(campaign, Timestamp::from_millis(5))
+        };
+        let moved = rename(&campaign, "b").unwrap();
+        assert_eq!((moved.renamed_from.as_deref(), moved.unique_keys().len()), (Some("a"), 2));
+        assert_eq!(rename(&moved, "c").unwrap_err().errors[0].field, "name");
+        assert_eq!(rename(&moved, "a").unwrap().renamed_from.as_deref(), Some("b"));
+        let done = renamed(&moved);
+        assert_eq!((done.renamed_from.as_deref(), done.unique_keys().len(), done.revision), (None, 1, 2));
     }
 }

@@ -1,12 +1,17 @@
 //! Domains, and their proof: a TXT record says the text that only the domain's owner was told.
 //!
-//! A name belongs to one workspace, a workspace has one default domain, and a domain with links cannot be deleted.
+//! A name that is not proven claims nothing: several workspaces may list it, each with a text of its own. One workspace has
+//! the name once it is proven, and loses it to another only when its own TXT record is gone. A workspace has one default
+//! domain, which is a proven one, and a domain with links cannot be deleted.
+
+use std::time::Duration;
 
 use bus::KeyUses;
 use rand::RngExt;
 use schemars::JsonSchema;
 use schemas::{
-    AppSchemes, Domain, DomainId, Link, Scope, Timestamp, Topic, WorkspaceId,
+    AppSchemes, Domain, DomainId, DomainProof, Envelope, Event, EventId, EventName, Scope, Timestamp, Topic,
+    WorkspaceId,
     workspace::{SlugCase, TrailingSlash},
 };
 use serde::Deserialize;
@@ -18,14 +23,18 @@ use crate::{
     kinds::resource::{CreateContext, Created, Resource},
     rules::ApiRules,
     state::{
-        draft::{Draft, EntityKind},
+        draft::{Draft, EntityChange, EntityKind, serialise},
         entity::{Entity, workspace_entity},
+        links::LinkLabel,
+        quotas::Quota,
     },
 };
 
 const URL_BYTES: usize = 8192;
 /// The most bytes of a page in HTML.
 const PAGE_BYTES: usize = 64 << 10;
+/// The time after which a domain is deleted that nobody has proven.
+const PENDING: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The random characters of a proof, of 62 each: too many to guess.
 const TOKEN_CHARS: usize = 32;
 /// The most TXT records that a refusal quotes, since anybody can write anything there.
@@ -42,7 +51,8 @@ pub(crate) struct NewDomain {
     /// Whether case tells slugs apart. It cannot be changed later.
     #[serde(default)]
     slug_case: SlugCase,
-    /// Whether links that name no domain answer on this one. It then replaces the earlier default domain.
+    /// Whether links that name no domain answer on this one, once it is proven. It then replaces the earlier default
+    /// domain.
     #[serde(default)]
     is_default: bool,
     /// The address to which `/` redirects.
@@ -90,9 +100,11 @@ pub(crate) struct Verification {
 /// A key that only one domain may have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum DomainKey {
-    /// The host name: unique in the installation.
+    /// The host name in the workspace, proven or not.
+    Listed(WorkspaceId, String),
+    /// The proven host name: unique in the installation.
     Name(String),
-    /// Being the default domain of the workspace.
+    /// Being the default domain of the workspace, and proven.
     Default(WorkspaceId),
 }
 
@@ -102,27 +114,48 @@ impl Entity for Domain {
     type UniqueKey = DomainKey;
 
     fn unique_keys(&self) -> Vec<DomainKey> {
-        let default = self.is_default.then(|| DomainKey::Default(self.workspace.clone()));
-        std::iter::once(DomainKey::Name(self.name.clone())).chain(default).collect()
+        let listed = DomainKey::Listed(self.workspace.clone(), self.name.clone());
+        let name = self.verified_at.map(|_| DomainKey::Name(self.name.clone()));
+        let is_default = self.verified_at.is_some() && self.is_default;
+        let default = is_default.then(|| DomainKey::Default(self.workspace.clone()));
+        std::iter::once(listed).chain(name).chain(default).collect()
     }
 
-    /// Does not name the owner, which may be in another workspace.
-    fn conflict(key: &DomainKey, _: &DomainId) -> Problem {
+    fn conflict(key: &DomainKey, owner: &DomainId) -> Problem {
         match key {
-            DomainKey::Name(name) => {
-                let reason = format!("`{name}` is a domain of this installation already: choose another");
+            DomainKey::Listed(_, name) => {
+                let reason =
+                    format!("`{name}` is the domain {owner} of this workspace already: change or verify that one");
                 Problem::conflict("name", reason)
             }
+            DomainKey::Name(name) => is_proven_elsewhere(name),
             DomainKey::Default(_) => {
                 Problem::conflict("is_default", "The workspace has a default domain already".to_owned())
             }
         }
     }
 
-    /// The earlier default domain makes way for the new one.
+    /// Redirectors must still know the host of a domain that served, so that no link of another workspace answers there.
+    fn retired(&self, at: Timestamp) -> Option<Self> {
+        let served = self.verified_at.or(self.lapsed_at).is_some();
+        let retire = |new: &mut Self| {
+            new.verified_at = None;
+            new.is_default = false;
+            new.deleted_at = Some(at);
+        };
+        served.then(|| changed(self, retire, at))
+    }
+
+    fn is_retired(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
+    /// The earlier default domain makes way for the new one, and the earlier owner of a name for the new one, which
+    /// [`check_takeover`] has allowed.
     fn release_key(&self, key: &DomainKey, at: Timestamp) -> Option<Self> {
         match key {
-            DomainKey::Name(_) => None,
+            DomainKey::Listed(..) => None,
+            DomainKey::Name(_) => Some(lapsed(self, at)),
             DomainKey::Default(_) => {
                 Some(Self { is_default: false, updated_at: at, revision: self.revision + 1, ..self.clone() })
             }
@@ -131,13 +164,39 @@ impl Entity for Domain {
 }
 
 impl EntityKind for Domain {
+    const QUOTA: Option<Quota> = Some(Quota::Domains);
+
     fn check_deletable(&self, draft: &Draft<'_>) -> Result<(), Problem> {
-        // Links of other workspaces cannot be on the domain.
-        if draft.any(&self.workspace, |link: &Link| link.domain.as_ref() == Some(&self.name)) {
+        // Links of other workspaces are not on this domain, whose name they may list, too.
+        if draft.has_labelled(&self.workspace, &LinkLabel::Domain(self.name.clone())) {
             let detail = format!("There are links on {}: delete them first", self.name);
             return Err(Problem::new(Kind::Conflict, detail));
         }
         Ok(())
+    }
+
+    /// Tells that a proof is missing, or was lost, and of no other changes.
+    fn event(change: EntityChange<'_, Self>, at: Timestamp) -> Result<Option<Vec<u8>>, Problem> {
+        let EntityChange::Updated { old, new } = change else { return Ok(None) };
+        let (name, id) = (&new.name, new.id);
+        let (event, message) = if old.verified_at.is_some() && new.verified_at.is_none() {
+            let message = format!("The domain {name} ({id}) has lost its proof and serves nothing any more.");
+            (EventName::DomainLapsed, message)
+        } else if old.proof_missing_since.is_none() && new.proof_missing_since.is_some() {
+            let message = format!(
+                "The TXT record at {} that proves the domain {name} ({id}) is gone. Unless it says `{}` again, the domain \
+                 will serve nothing any more after some days.",
+                proof_name(new),
+                new.verification
+            );
+            (EventName::DomainProofMissing, message)
+        } else {
+            return Ok(None);
+        };
+        let workspace = new.workspace.as_str();
+        let id = EventId::of(workspace, event, &id.to_string(), &new.revision.to_string(), at);
+        let event = Event { message: Some(message.into()), ..Event::bare(id, event, at) };
+        serialise(&Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event }).map(Some)
     }
 }
 
@@ -179,6 +238,10 @@ impl NewDomain {
             expired_html: self.expired_html,
             verification: mint_token(),
             verified_at: None,
+            proof: None,
+            proof_missing_since: None,
+            lapsed_at: None,
+            deleted_at: None,
             created_at: at,
             updated_at: at,
             revision: 1,
@@ -257,12 +320,94 @@ pub(crate) fn prove(domain: &Domain, found: &[String]) -> Result<(), Problem> {
     Err(Problem::invalid(vec![FieldError::new("verification", reason)]))
 }
 
+/// The evidence for a domain: an operator's word, or TXT records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) proof: DomainProof,
+    /// The TXT records at the name of the proof.
+    pub(crate) found: &'a [String],
+}
+
+/// Checks whether the domain may have its name, which another workspace may have proven before.
+///
+/// # Errors
+/// When the proof of the other workspace stands.
+pub(crate) fn check_takeover(draft: &Draft<'_>, domain: &Domain, evidence: Evidence<'_>) -> Result<(), Problem> {
+    let owner = draft.owner::<Domain>(&DomainKey::Name(domain.name.clone()));
+    let Some(owner) = owner.filter(|owner| *owner != domain.id).and_then(|owner| draft.find::<Domain>(&owner)) else {
+        return Ok(());
+    };
+    let record_stands = evidence.found.iter().any(|text| text.trim() == owner.verification);
+    // The word of an operator is as good as that of another, and better than none of the records.
+    let word_stands = owner.proof != Some(DomainProof::Dns) && evidence.proof != DomainProof::Vouched;
+    if record_stands || word_stands { Err(is_proven_elsewhere(&domain.name)) } else { Ok(()) }
+}
+
+/// Does not name the workspace, which is another one.
+fn is_proven_elsewhere(name: &str) -> Problem {
+    let reason = format!(
+        "`{name}` was proven by another workspace, whose TXT record at _clickhook.{name} is still there, or for which an \
+         operator vouches: remove that record, or ask an operator"
+    );
+    Problem::conflict("name", reason)
+}
+
+/// Returns the next version of a domain with these changes; the same version where they change nothing.
+fn changed(domain: &Domain, changes: impl FnOnce(&mut Domain), at: Timestamp) -> Domain {
+    let mut new = domain.clone();
+    changes(&mut new);
+    if new != *domain {
+        new.updated_at = at;
+        new.revision += 1;
+    }
+    new
+}
+
 /// Returns `domain` as proven.
-pub(crate) fn proven(domain: &Domain, at: Timestamp) -> Domain {
-    if domain.verified_at.is_some() {
+pub(crate) fn proven(domain: &Domain, proof: DomainProof, at: Timestamp) -> Domain {
+    let prove = |new: &mut Domain| {
+        new.verified_at.get_or_insert(at);
+        new.proof = Some(proof);
+        new.proof_missing_since = None;
+        new.lapsed_at = None;
+    };
+    changed(domain, prove, at)
+}
+
+/// Returns `domain` without its proof.
+fn lapsed(domain: &Domain, at: Timestamp) -> Domain {
+    let lapse = |new: &mut Domain| {
+        new.verified_at = None;
+        new.proof = None;
+        new.proof_missing_since = None;
+        new.lapsed_at = Some(at);
+    };
+    changed(domain, lapse, at)
+}
+
+/// Returns a proven domain after its TXT records were looked at again. A domain that an operator vouches for needs none.
+pub(crate) fn looked_at_again(domain: &Domain, found: &[String], grace: Duration, at: Timestamp) -> Domain {
+    if domain.verified_at.is_none() || domain.proof == Some(DomainProof::Vouched) {
         return domain.clone();
     }
-    Domain { verified_at: Some(at), updated_at: at, revision: domain.revision + 1, ..domain.clone() }
+    if prove(domain, found).is_ok() {
+        return proven(domain, DomainProof::Dns, at);
+    }
+    // An earlier version did not note the kind of proof: it may have been an operator's word.
+    if domain.proof.is_none() {
+        return domain.clone();
+    }
+    let since = domain.proof_missing_since.unwrap_or(at);
+    if at >= since.plus(grace) {
+        return lapsed(domain, at);
+    }
+    changed(domain, |new| new.proof_missing_since = Some(since), at)
+}
+
+/// Tells whether a domain has been unproven for so long that it is deleted, unless it has links.
+pub(crate) fn is_abandoned(domain: &Domain, at: Timestamp) -> bool {
+    let since = domain.lapsed_at.unwrap_or(domain.created_at);
+    domain.verified_at.is_none() && at >= since.plus(PENDING)
 }
 
 #[cfg(test)]
@@ -285,6 +430,11 @@ mod tests {
             (json!({"name": "b\u{fc}cher.example"}), "name"),
             (json!({"name": "10.0.0.1"}), "name"),
             (json!({"name": ""}), "name"),
+            (json!({"name": "*.acme.co"}), "name"),
+            (json!({"name": "a'b.co"}), "name"),
+            (json!({"name": "{x}.co"}), "name"),
+            (json!({"name": "a\"b.co"}), "name"),
+            (json!({"name": format!("{}.acme.co", vec!["a".repeat(60); 4].join("."))}), "name"),
             (json!({"name": "go.acme.co", "root_url": "javascript:alert(1)"}), "root_url"),
             (json!({"name": "go.acme.co", "fallback_url": "//a"}), "fallback_url"),
             (json!({"name": "go.acme.co", "expired_url": "otherapp://a"}), "expired_url"),
@@ -299,6 +449,32 @@ mod tests {
         }
         new(json!({"name": "go.acme.co", "fallback_html": "a".repeat(64 << 10), "trailing_slash": "ignored"})).unwrap();
         new(json!({"name": "go.acme.co", "root_url": "https://acme.co/", "expired_url": "myapp://over"})).unwrap();
+    }
+
+    #[test]
+    fn a_proof_that_is_missing_lapses_after_some_days() {
+        let day = Duration::from_secs(24 * 3600);
+        let at = |days: u32| Timestamp::from_millis(0).plus(day * days);
+        let domain = new(json!({"name": "go.acme.co"})).unwrap();
+        let there = vec![domain.verification.clone()];
+        let again = |domain: &Domain, found: &[String], days| looked_at_again(domain, found, 3 * day, at(days));
+        let unproven = again(&domain, &there, 1);
+        assert_eq!(unproven, domain, "nobody has asked for the proof");
+        let domain = proven(&domain, DomainProof::Dns, at(1));
+        assert_eq!(again(&domain, &there, 2), domain);
+        let missing = again(&domain, &[], 2);
+        assert_eq!((missing.proof_missing_since, missing.revision), (Some(at(2)), 3));
+        assert_eq!(again(&missing, &[], 4), missing);
+        let back = again(&missing, &there, 4);
+        assert_eq!((back.proof_missing_since, back.verified_at), (None, Some(at(1))));
+        let gone = again(&missing, &[], 5);
+        assert_eq!((gone.verified_at, gone.lapsed_at, gone.proof), (None, Some(at(5)), None));
+        assert!(!is_abandoned(&gone, at(34)) && is_abandoned(&gone, at(35)));
+        let vouched = proven(&domain, DomainProof::Vouched, at(1));
+        assert_eq!(again(&vouched, &[], 9), vouched);
+        let unknown = Domain { proof: None, ..domain };
+        assert_eq!(again(&unknown, &[], 9), unknown);
+        assert_eq!(again(&unknown, &there, 9).proof, Some(DomainProof::Dns));
     }
 
     #[test]

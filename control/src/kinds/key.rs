@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use schemas::{Key, KeyId, Scope, Timestamp, Topic, WorkspaceId, keyring, workspace::PreviousSecret};
 use serde::{Deserialize, Serialize};
 use service::problem::{Kind, Problem};
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -21,12 +22,14 @@ use crate::{
         collection::EntityCollection,
         draft::EntityKind,
         entity::{Entity, workspace_entity},
+        quotas::Quota,
     },
 };
 
 /// The id of the installation's own key, whose secret is in the configuration.
 pub(crate) const INSTALLATION_KEY: KeyId = KeyId::from_bits(0);
 const NAME_CHARS: usize = 128;
+const MAX_ORIGINS: usize = 20;
 /// 43 characters of 62 hold 256 bits.
 const SECRET_CHARS: usize = 43;
 const SECRET_PREFIX: &str = "chk_";
@@ -47,6 +50,9 @@ pub(crate) struct NewKey {
     scopes: Vec<Scope>,
     /// The moment from which the key is invalid; without one, it never expires.
     expires_at: Option<Timestamp>,
+    /// The origins whose pages may use the key in a browser (CORS), such as `https://app.example.com`; at most 20.
+    #[serde(default)]
+    origins: Vec<String>,
 }
 
 /// The changes of a key: a merge patch (RFC 7396).
@@ -56,6 +62,7 @@ pub(crate) struct KeyPatch {
     name: Patch<String>,
     scopes: Patch<Vec<Scope>>,
     expires_at: Patch<Timestamp>,
+    origins: Patch<Vec<String>>,
 }
 
 /// The way in which a key's secret is to be replaced.
@@ -79,6 +86,9 @@ pub(crate) struct KeyView<'a> {
     scopes: &'a [Scope],
     /// The first characters of the secret.
     hint: &'a str,
+    /// The origins whose pages may use the key in a browser.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    origins: &'a [String],
     /// After a rotation: the moment until which the previous secret is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_expires_at: Option<Timestamp>,
@@ -107,6 +117,7 @@ impl<'a> KeyView<'a> {
             name: &key.name,
             scopes: &key.scopes,
             hint: &key.hint,
+            origins: &key.origins,
             previous_expires_at: key.previous.as_ref().map(|previous| previous.expires_at),
             expires_at: key.expires_at,
             last_used_at,
@@ -151,7 +162,9 @@ impl Entity for Key {
     }
 }
 
-impl EntityKind for Key {}
+impl EntityKind for Key {
+    const QUOTA: Option<Quota> = Some(Quota::Keys);
+}
 
 impl Resource for Key {
     const PATH: &'static str = "/v1/keys";
@@ -202,6 +215,7 @@ impl NewKey {
             scopes: self.scopes,
             hash: keyring::hash(secret),
             hint: hint(secret),
+            origins: self.origins,
             previous: None,
             expires_at: self.expires_at,
             created_at: at,
@@ -226,6 +240,7 @@ impl KeyPatch {
         self.name.apply_required(&mut new.name, "name", &mut checker);
         self.scopes.apply_required(&mut new.scopes, "scopes", &mut checker);
         self.expires_at.apply(&mut new.expires_at);
+        self.origins.apply_or(&mut new.origins, Vec::new());
         check(&new, &mut checker);
         if new.expires_at != key.expires_at {
             check_end(new.expires_at, at, &mut checker);
@@ -236,7 +251,9 @@ impl KeyPatch {
         }
         let new = checker.finish(new)?;
         may_give(&new.scopes, caller)?;
-        if new.expires_at != key.expires_at {
+        // A key that gets more scopes gives them for as long as it is valid.
+        let grows = new.scopes.iter().any(|scope| !key.may(*scope));
+        if grows || new.expires_at != key.expires_at {
             may_last(&new, caller)?;
         }
         Ok(new)
@@ -273,6 +290,16 @@ fn check(key: &Key, checker: &mut Checker) {
     for (index, scope) in key.scopes.iter().enumerate() {
         if !seen.insert(scope) {
             checker.wrong(format!("scopes[{index}]"), format!("`{}` stands there twice", scope.as_str()));
+        }
+    }
+    if key.origins.len() > MAX_ORIGINS {
+        checker.wrong("origins", format!("has {}, at most {MAX_ORIGINS} are allowed", key.origins.len()));
+    }
+    for (index, origin) in key.origins.iter().enumerate() {
+        let url = Url::parse(origin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        if url.is_none_or(|url| url.origin().ascii_serialization() != *origin) {
+            let reason = "must be a scheme and a host, with a port if it is not the usual one: https://app.example.com";
+            checker.wrong(format!("origins[{index}]"), reason);
         }
     }
     if key.scopes.contains(&Scope::Postback) && seen.len() > 1 {

@@ -2,7 +2,9 @@
 
 use bus::KeyUses;
 use schemars::JsonSchema;
-use schemas::{Campaign, Domain, Endpoint, Key, Link, Scope, Timestamp, Topic, Workspace, WorkspaceId};
+use schemas::{
+    Campaign, Domain, Endpoint, Key, Link, Scope, Timestamp, Topic, Workspace, WorkspaceId, WorkspaceLimits,
+};
 use serde::Deserialize;
 use service::problem::{Kind, Problem};
 
@@ -18,6 +20,9 @@ use crate::{
 };
 
 const NAME_CHARS: usize = 128;
+/// The largest number that every JSON reader understands (2^53 - 1).
+const MAX_LIMIT: u64 = (1 << 53) - 1;
+const MAX_REQUESTS_PER_S: u64 = 1_000_000;
 
 /// A workspace to be created.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -28,6 +33,9 @@ pub(crate) struct NewWorkspace {
     id: String,
     /// The name for people; the id if left out.
     name: Option<String>,
+    /// The limits that differ from those of the installation.
+    #[serde(default)]
+    limits: NewLimits,
 }
 
 /// The changes of a workspace: a merge patch (RFC 7396).
@@ -35,6 +43,99 @@ pub(crate) struct NewWorkspace {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WorkspacePatch {
     name: Patch<String>,
+    /// The limits that differ from those of the installation. Null takes all of them back, and so does null of a limit.
+    limits: Patch<LimitsPatch>,
+}
+
+/// The limits of a new workspace.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NewLimits {
+    /// The most links.
+    #[schemars(range(max = MAX_LIMIT))]
+    links: Option<u64>,
+    /// The most bytes of all links together, each as its JSON.
+    #[schemars(range(max = MAX_LIMIT))]
+    link_bytes: Option<u64>,
+    /// The most endpoints.
+    #[schemars(range(max = MAX_LIMIT))]
+    endpoints: Option<u64>,
+    /// The most domains.
+    #[schemars(range(max = MAX_LIMIT))]
+    domains: Option<u64>,
+    /// The most keys.
+    #[schemars(range(max = MAX_LIMIT))]
+    keys: Option<u64>,
+    /// The most campaigns.
+    #[schemars(range(max = MAX_LIMIT))]
+    campaigns: Option<u64>,
+    /// The average requests a second of all keys together.
+    #[schemars(range(min = 1, max = MAX_REQUESTS_PER_S))]
+    requests_per_s: Option<u64>,
+}
+
+/// The changes of limits: a merge patch (RFC 7396).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LimitsPatch {
+    /// The most links.
+    #[schemars(range(max = MAX_LIMIT))]
+    links: Patch<u64>,
+    /// The most bytes of all links together, each as its JSON.
+    #[schemars(range(max = MAX_LIMIT))]
+    link_bytes: Patch<u64>,
+    /// The most endpoints.
+    #[schemars(range(max = MAX_LIMIT))]
+    endpoints: Patch<u64>,
+    /// The most domains.
+    #[schemars(range(max = MAX_LIMIT))]
+    domains: Patch<u64>,
+    /// The most keys.
+    #[schemars(range(max = MAX_LIMIT))]
+    keys: Patch<u64>,
+    /// The most campaigns.
+    #[schemars(range(max = MAX_LIMIT))]
+    campaigns: Patch<u64>,
+    /// The average requests a second of all keys together.
+    #[schemars(range(min = 1, max = MAX_REQUESTS_PER_S))]
+    requests_per_s: Patch<u64>,
+}
+
+impl From<NewLimits> for WorkspaceLimits {
+    fn from(new: NewLimits) -> Self {
+        let NewLimits { links, link_bytes, endpoints, domains, keys, campaigns, requests_per_s } = new;
+        Self { links, link_bytes, endpoints, domains, keys, campaigns, requests_per_s }
+    }
+}
+
+impl LimitsPatch {
+    fn apply(self, limits: &mut WorkspaceLimits) {
+        self.links.apply(&mut limits.links);
+        self.link_bytes.apply(&mut limits.link_bytes);
+        self.endpoints.apply(&mut limits.endpoints);
+        self.domains.apply(&mut limits.domains);
+        self.keys.apply(&mut limits.keys);
+        self.campaigns.apply(&mut limits.campaigns);
+        self.requests_per_s.apply(&mut limits.requests_per_s);
+    }
+}
+
+fn check_limits(limits: &WorkspaceLimits, checker: &mut Checker) {
+    for (field, limit) in [
+        ("limits.links", limits.links),
+        ("limits.link_bytes", limits.link_bytes),
+        ("limits.endpoints", limits.endpoints),
+        ("limits.domains", limits.domains),
+        ("limits.keys", limits.keys),
+        ("limits.campaigns", limits.campaigns),
+    ] {
+        if limit.is_some_and(|limit| limit > MAX_LIMIT) {
+            checker.wrong(field, format!("must be at most {MAX_LIMIT}"));
+        }
+    }
+    if limits.requests_per_s.is_some_and(|limit| !(1..=MAX_REQUESTS_PER_S).contains(&limit)) {
+        checker.wrong("limits.requests_per_s", format!("must be 1 to {MAX_REQUESTS_PER_S}"));
+    }
 }
 
 impl Entity for Workspace {
@@ -56,6 +157,15 @@ impl Entity for Workspace {
         self.revision
     }
 
+    /// Rows of a workspace outlast it, so its id is never given again.
+    fn retired(&self, at: Timestamp) -> Option<Self> {
+        Some(Self { deleted_at: Some(at), updated_at: at, revision: self.revision + 1, ..self.clone() })
+    }
+
+    fn is_retired(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
     fn conflict(key: &NoUniqueKey, _: &WorkspaceId) -> Problem {
         match *key {}
     }
@@ -67,15 +177,16 @@ impl EntityKind for Workspace {
             return Err(Problem::new(Kind::Conflict, "The workspace `default` belongs to the installation and stays"));
         }
         let left: Vec<String> = [
-            (draft.count::<Key>(&self.id), "keys"),
-            (draft.count::<Domain>(&self.id), "domains"),
-            (draft.count::<Endpoint>(&self.id), "endpoints"),
-            (draft.count::<Campaign>(&self.id), "campaigns"),
-            (draft.count::<Link>(&self.id), "links"),
+            (draft.tally::<Key>(&self.id), "keys"),
+            (draft.tally::<Domain>(&self.id), "domains"),
+            (draft.tally::<Endpoint>(&self.id), "endpoints"),
+            (draft.tally::<Campaign>(&self.id), "campaigns"),
+            (draft.tally::<Link>(&self.id), "links"),
         ]
         .into_iter()
+        .map(|(tally, noun)| (tally.count(), noun))
         .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{what}: {count}"))
+        .map(|(count, noun)| format!("{noun}: {count}"))
         .collect();
         if left.is_empty() {
             return Ok(());
@@ -108,8 +219,9 @@ impl Resource for Workspace {
 }
 
 /// Returns the first version of a workspace.
-pub(crate) const fn new_workspace(id: WorkspaceId, name: String, at: Timestamp) -> Workspace {
-    Workspace { id, name, created_at: at, updated_at: at, revision: 1 }
+pub(crate) fn new_workspace(id: WorkspaceId, name: String, at: Timestamp) -> Workspace {
+    let limits = WorkspaceLimits::default();
+    Workspace { id, name, limits, deleted_at: None, created_at: at, updated_at: at, revision: 1 }
 }
 
 impl NewWorkspace {
@@ -123,8 +235,10 @@ impl NewWorkspace {
         if let Some(name) = &self.name {
             checker.text("name", name, NAME_CHARS);
         }
+        let limits = self.limits.into();
+        check_limits(&limits, &mut checker);
         let name = self.name.unwrap_or(self.id);
-        checker.finish(new_workspace(id, name, at))
+        checker.finish(Workspace { limits, ..new_workspace(id, name, at) })
     }
 }
 
@@ -135,6 +249,12 @@ impl WorkspacePatch {
         let mut new = workspace.clone();
         self.name.apply_required(&mut new.name, "name", &mut checker);
         checker.text("name", &new.name, NAME_CHARS);
+        match self.limits {
+            Patch::Keep => {}
+            Patch::Remove => new.limits = WorkspaceLimits::default(),
+            Patch::Set(limits) => limits.apply(&mut new.limits),
+        }
+        check_limits(&new.limits, &mut checker);
         if new != *workspace {
             new.updated_at = at;
             new.revision += 1;

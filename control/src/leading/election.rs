@@ -31,7 +31,7 @@ use crate::{
         writer::{ActiveLeader, Writer, commit, show_sizes},
     },
     metrics::ControlMetrics,
-    rules::LinkRules,
+    rules::DraftRules,
     state::{State, collection::EntityCollection, draft::Draft},
 };
 
@@ -64,7 +64,7 @@ impl Assignments for Election {
 pub(crate) struct Candidate {
     pub(crate) bus: Bus,
     pub(crate) leadership: Arc<Leadership>,
-    pub(crate) link_rules: Arc<LinkRules>,
+    pub(crate) rules: Arc<DraftRules>,
     /// The hash of the installation's own key.
     pub(crate) admin_hash: Arc<str>,
     pub(crate) metrics: ControlMetrics,
@@ -228,7 +228,7 @@ impl Candidate {
             leader: &leader,
             changes,
             transaction: &transaction,
-            link_rules: &self.link_rules,
+            rules: &self.rules,
             metrics: &self.metrics,
             stop,
         };
@@ -251,8 +251,9 @@ impl Candidate {
 
     /// Commits the entities that every installation has, if they are missing.
     fn ensure_defaults(&self, state: &mut State, transaction: &Transaction) -> Result<(), TermError> {
-        let mut draft = Draft::new(state, &self.link_rules, Timestamp::now());
-        installation::ensure_defaults(&mut draft, &self.admin_hash)
+        let mut draft = Draft::new(state, &self.rules, Timestamp::now());
+        draft
+            .without_quotas(|draft| installation::ensure_defaults(draft, &self.admin_hash))
             .map_err(|problem| TermError::AdminKey(problem.detail))?;
         let drafted = draft.finish();
         commit(transaction, &drafted.records, &self.metrics)?;
@@ -262,7 +263,7 @@ impl Candidate {
 
     /// Reads the committed state; returns nothing if the term is to end first.
     fn read_state(&self, reader: &CommittedReader, stop: &AtomicBool) -> Result<Option<State>, TermError> {
-        let mut state = State::default();
+        let mut state = State::filling();
         let mut refused = None;
         let stopped = || stop.load(Ordering::Acquire);
         let whole = reader.read(State::TOPICS, stopped, |topic, change| {
@@ -270,6 +271,7 @@ impl Candidate {
                 refused = Some(TermError::Record { topic: topic.suffix(), reason });
             }
         })?;
+        state.finish_filling();
         refused.map_or_else(|| Ok(whole.then_some(state)), Err)
     }
 

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     leading::{leadership::Leadership, writer::ActiveLeader},
-    state::{collection::EntityCollection, draft::Draft},
+    state::{collection::EntityCollection, draft::Draft, entity::Expected},
 };
 
 /// The interval at which reports are judged.
@@ -200,7 +200,7 @@ async fn write(
             let judge =
                 |endpoint: &Endpoint, at| Ok(judged(endpoint, reports.verdict(endpoint, patience), patience, at));
             // An endpoint that was deleted since is no obstacle to the others.
-            if let Ok(new) = draft.update(&endpoint.workspace, &endpoint.id, None, judge) {
+            if let Ok(new) = draft.update(&endpoint.workspace, &endpoint.id, &Expected::Anything, judge) {
                 let failing = new.failing_since.is_some();
                 info!(endpoint = %new.id, failing, status = ?new.status, "health of an endpoint changed");
             }

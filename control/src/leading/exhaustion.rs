@@ -1,6 +1,8 @@
-//! Exhausted links, which have reached their `max_clicks`. Once a second the leader asks ClickHouse for the clicks of each
-//! link that has a limit and has not reached it, and marks those that have; redirectors answer them as expired. Other
-//! links cost nothing here. Without ClickHouse no link is marked, and nothing else waits for it.
+//! Exhausted links, which have reached their `max_clicks`. Once a second the leader asks ClickHouse for the clicks of the
+//! links that have a limit, have not reached it, and were visited in the last minutes, and marks those that have;
+//! redirectors answer them as expired. So a workspace with a million links that nobody visits delays no other's limits.
+//! Rows that come late are found by going through all links with a limit, some at a time, and at once when a term begins.
+//! Without ClickHouse no link is marked, and nothing else waits for it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -13,11 +15,14 @@ use tracing::{debug, info, warn};
 use crate::{
     leading::{leadership::Leadership, writer::ActiveLeader},
     metrics::ControlMetrics,
-    state::{draft::Draft, links::LimitedLink},
+    state::{draft::Draft, entity::Expected, links::LimitedLink},
 };
 
 /// The interval of the counts, or the time of a count if that is longer.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The time within which the rows of visits are usually there.
+const LATE: Duration = Duration::from_secs(120);
 
 /// The reason why not all links were counted.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +45,14 @@ pub(crate) async fn mark_exhausted_links(leadership: Arc<Leadership>, store: Sto
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = LastCount::Complete;
+    let mut progress = CountProgress::default();
     loop {
         ticks.tick().await;
         let Some(leader) = leadership.leader() else { continue };
-        last = match (count(&leader, &store, &metrics).await, last) {
+        if progress.term != leadership.term() {
+            progress = CountProgress { term: leadership.term(), ..CountProgress::default() };
+        }
+        last = match (count(&leader, &store, &metrics, &mut progress).await, last) {
             (Ok(()), LastCount::Complete) => LastCount::Complete,
             (Ok(()), LastCount::Failed) => {
                 info!("counting the clicks of links with max_clicks resumed");
@@ -61,22 +70,75 @@ pub(crate) async fn mark_exhausted_links(leadership: Arc<Leadership>, store: Sto
     }
 }
 
-/// Counts the clicks of all links that have a limit and have not reached it, and marks those that have. Locks the state
-/// for some of the links at a time.
-async fn count(leader: &ActiveLeader, store: &Store, metrics: &ControlMetrics) -> Result<(), ExhaustionError> {
-    let mut after = None;
-    loop {
-        let limited = leader.read(|state| state.links.limited(after, Store::TOTALS_AT_ONCE));
-        let Some(last) = limited.last() else { return Ok(()) };
-        after = Some(last.id);
-        let asked: Vec<_> = limited.iter().map(|link| (&link.workspace, link.id)).collect();
-        let totals = store.link_totals(&asked).await?;
-        let reached = reached(&limited, &totals);
-        if !reached.is_empty() {
-            let marked = mark(leader, reached).await.map_err(ExhaustionError::Unmarked)?;
-            metrics.links_exhausted.inc_by(marked);
+/// How far the counting has come.
+#[derive(Default)]
+struct CountProgress {
+    /// The term in which the links were counted.
+    term: u64,
+    /// The moment of the last complete count; nothing where all links are to be counted.
+    counted_at: Option<Timestamp>,
+    /// The last link of those that are gone through beside the visited ones.
+    swept: Option<LinkId>,
+}
+
+/// Counts the clicks of links that have a limit and have not reached it, and marks those that have.
+async fn count(
+    leader: &ActiveLeader,
+    store: &Store,
+    metrics: &ControlMetrics,
+    progress: &mut CountProgress,
+) -> Result<(), ExhaustionError> {
+    let began = Timestamp::now();
+    match progress.counted_at {
+        None => {
+            let mut after = None;
+            while let Some(last) = count_after(leader, store, metrics, after).await? {
+                after = Some(last);
+            }
+        }
+        Some(counted_at) => {
+            progress.swept = count_after(leader, store, metrics, progress.swept).await?;
+            if leader.read(|state| state.links.limited(None, Store::TOTALS_AT_ONCE + 1)).len() > Store::TOTALS_AT_ONCE {
+                let since = Timestamp::from_millis(counted_at.as_millis() - LATE.as_millis() as i64);
+                let visited = store.links_visited_since(since).await?;
+                let limited = leader.read(|state| state.links.limited_of(visited.iter().map(|(_, id)| *id)));
+                for links in limited.chunks(Store::TOTALS_AT_ONCE) {
+                    count_links(leader, store, metrics, links).await?;
+                }
+            }
         }
     }
+    progress.counted_at = Some(began);
+    Ok(())
+}
+
+/// Counts the clicks of some links after `after`, and returns the last of them; nothing at the end. Locks the state for
+/// these links alone.
+async fn count_after(
+    leader: &ActiveLeader,
+    store: &Store,
+    metrics: &ControlMetrics,
+    after: Option<LinkId>,
+) -> Result<Option<LinkId>, ExhaustionError> {
+    let limited = leader.read(|state| state.links.limited(after, Store::TOTALS_AT_ONCE));
+    count_links(leader, store, metrics, &limited).await?;
+    Ok(limited.last().map(|last| last.id))
+}
+
+async fn count_links(
+    leader: &ActiveLeader,
+    store: &Store,
+    metrics: &ControlMetrics,
+    limited: &[LimitedLink],
+) -> Result<(), ExhaustionError> {
+    let asked: Vec<_> = limited.iter().map(|link| (&link.workspace, link.id)).collect();
+    let totals = store.link_totals(&asked).await?;
+    let reached = reached(limited, &totals);
+    if !reached.is_empty() {
+        let marked = mark(leader, reached).await.map_err(ExhaustionError::Unmarked)?;
+        metrics.links_exhausted.inc_by(marked);
+    }
+    Ok(())
 }
 
 /// Returns the links that have reached their limit, with their clicks.
@@ -100,7 +162,7 @@ async fn mark(leader: &ActiveLeader, reached: Vec<(LimitedLink, LinkTotal)>) -> 
         let mut marked = 0;
         for (limited, total) in reached {
             let exhausted = |link: &Link, at| Ok(exhausted(link, total, at));
-            match draft.update(&limited.workspace, &limited.id, None, exhausted) {
+            match draft.update(&limited.workspace, &limited.id, &Expected::Anything, exhausted) {
                 Ok(link) if link.exhausted_at == Some(draft.at()) => marked += 1,
                 Ok(_) => {}
                 // The link was deleted since. The others are marked all the same.
@@ -109,6 +171,7 @@ async fn mark(leader: &ActiveLeader, reached: Vec<(LimitedLink, LinkTotal)>) -> 
         }
         Ok(marked)
     };
+    let change = |draft: &mut Draft<'_>| draft.without_quotas(change);
     leader.enqueue(change).await?.committed().await
 }
 

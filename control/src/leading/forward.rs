@@ -43,7 +43,7 @@ use crate::{
 /// the leader must not pass it to and fro.
 const HOPS: HeaderName = HeaderName::from_static("x-clickhook-hops");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The most requests that are being forwarded at once.
+/// The most requests that are being forwarded at once to the leader, and to the intake.
 const MAX_FORWARDED: usize = 1024;
 /// The longest time of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -110,7 +110,9 @@ pub(crate) fn follow_leader(bus: &Bus, leadership: Arc<Leadership>) -> Result<Ta
 /// A forwarder of requests to the leader and to the intake.
 pub(crate) struct Forwarder {
     client: legacy::Client<HttpConnector, WatchedBody>,
-    permits: Arc<Semaphore>,
+    /// The permits of requests to the leader, and to the intake: one that is slow takes none from the other.
+    to_leader: Arc<Semaphore>,
+    to_intake: Arc<Semaphore>,
     intake: Option<Authority>,
     metrics: ControlMetrics,
 }
@@ -127,7 +129,8 @@ impl Forwarder {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { client, permits: Arc::new(Semaphore::new(MAX_FORWARDED)), intake, metrics }
+        let permits = || Arc::new(Semaphore::new(MAX_FORWARDED));
+        Self { client, to_leader: permits(), to_intake: permits(), intake, metrics }
     }
 
     /// Forwards a request to the intake.
@@ -136,20 +139,26 @@ impl Forwarder {
             let detail = "Conversions are not taken here: `control.intake_url` is not set";
             return Err(Problem::unavailable(detail));
         };
-        self.send(request, intake, "intake").await
+        self.send(request, intake, "intake", &self.to_intake).await
+    }
+
+    /// Forwards a request to the leader.
+    pub(crate) async fn to_leader(&self, request: Request, leader: &Authority) -> Result<Response, Problem> {
+        self.send(request, leader, "leader", &self.to_leader).await
     }
 
     /// Forwards a request to the process at `to`, which problems and metrics call `name`.
-    pub(crate) async fn send(
+    async fn send(
         &self,
         mut request: Request,
         to: &Authority,
         name: &'static str,
+        permits: &Arc<Semaphore>,
     ) -> Result<Response, Problem> {
         if request.headers().contains_key(HOPS) {
             return Err(no_leader());
         }
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             return Err(Problem::unavailable("Too many requests are being forwarded: try again in a moment"));
         };
         rewrite_request(&mut request, to)?;

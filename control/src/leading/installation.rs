@@ -10,7 +10,7 @@ use service::problem::Problem;
 
 use crate::{
     kinds::{key::INSTALLATION_KEY, workspace::new_workspace},
-    state::draft::Draft,
+    state::{draft::Draft, entity::Expected},
 };
 
 /// Drafts the records that are missing, and a new version of the key if its secret has changed. `hash` is the hash of
@@ -27,7 +27,7 @@ pub(crate) fn ensure_defaults(draft: &mut Draft<'_>, hash: &str) -> Result<(), P
         draft.fire(&home, FiredRecord { v: 1, subject, fact, event: None, at }, None)?;
     }
     if draft.find::<Key>(&INSTALLATION_KEY).is_some() {
-        draft.update(&home, &INSTALLATION_KEY, None, |old: &Key, at| {
+        draft.update(&home, &INSTALLATION_KEY, &Expected::Anything, |old: &Key, at| {
             if old.hash == hash {
                 return Ok(old.clone());
             }
@@ -43,6 +43,7 @@ pub(crate) fn ensure_defaults(draft: &mut Draft<'_>, hash: &str) -> Result<(), P
         hash: hash.to_owned(),
         // People choose the secret: any part of it may give the rest away.
         hint: String::new(),
+        origins: Vec::new(),
         previous: None,
         expires_at: None,
         created_at: at,

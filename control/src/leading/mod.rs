@@ -7,6 +7,8 @@ pub(crate) mod exhaustion;
 pub(crate) mod forward;
 mod installation;
 pub(crate) mod leadership;
+pub(crate) mod proofs;
+pub(crate) mod renames;
 mod replay_scan;
 pub(crate) mod replaying;
 pub(crate) mod resealing;

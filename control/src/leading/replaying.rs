@@ -30,6 +30,7 @@ use crate::{
     state::{
         collection::EntityCollection,
         draft::{Draft, serialise},
+        entity::Expected,
     },
 };
 
@@ -105,7 +106,7 @@ async fn forget_orphans(leader: &ActiveLeader) -> Result<(), Problem> {
     let change = move |draft: &mut Draft<'_>| {
         for orphan in orphans {
             // One that was deleted since is no obstacle to the others.
-            let _ = draft.delete::<Replay>(&orphan.workspace, &orphan.id, None, |_| Ok(()));
+            let _ = draft.delete::<Replay>(&orphan.workspace, &orphan.id, &Expected::Anything, |_| Ok(()));
         }
         Ok(())
     };
@@ -178,7 +179,7 @@ async fn commit(
     let (workspace, id, key) = (replay.workspace.clone(), replay.id, endpoint.id.to_string());
     let change = move |draft: &mut Draft<'_>| {
         // A replay that was deleted hands nothing over any more.
-        draft.update::<Replay>(&workspace, &id, None, |replay, at| {
+        draft.update::<Replay>(&workspace, &id, &Expected::Anything, |replay, at| {
             let mut new = Replay { position, records, read, updated_at: at, ..replay.clone() };
             new.sent += deliveries.len() as u64;
             new.revision += 1;
@@ -202,7 +203,7 @@ async fn commit(
 async fn fail(leader: &ActiveLeader, replay: &Replay, reason: String) -> Result<(), Problem> {
     let (workspace, id) = (replay.workspace.clone(), replay.id);
     let change = move |draft: &mut Draft<'_>| {
-        draft.update::<Replay>(&workspace, &id, None, |replay, at| {
+        draft.update::<Replay>(&workspace, &id, &Expected::Anything, |replay, at| {
             let state_reason = Some(reason);
             let revision = replay.revision + 1;
             Ok(Replay { state: ReplayState::Failed, state_reason, updated_at: at, revision, ..replay.clone() })

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     leading::{leadership::Leadership, writer::ActiveLeader},
     metrics::ControlMetrics,
-    state::draft::Draft,
+    state::{draft::Draft, entity::Expected},
 };
 
 /// The interval at which endpoints are looked through.
@@ -66,7 +66,7 @@ async fn write(leader: &ActiveLeader, endpoints: Vec<Arc<Endpoint>>, vault: Arc<
                 resealed(endpoint, &vault).map_err(|error| Problem::unavailable(error.to_string()))
             };
             // One that was deleted since is no obstacle to the others.
-            let _ = draft.update(&endpoint.workspace, &endpoint.id, None, reseal);
+            let _ = draft.update(&endpoint.workspace, &endpoint.id, &Expected::Anything, reseal);
         }
         Ok(())
     };

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::{
     kinds::endpoint::without_expired_secrets,
     leading::{leadership::Leadership, writer::ActiveLeader},
-    state::draft::Draft,
+    state::{draft::Draft, entity::Expected},
 };
 
 /// The interval at which endpoints are looked through.
@@ -46,7 +46,9 @@ async fn write(leader: &ActiveLeader, endpoints: Vec<Arc<Endpoint>>) -> Result<u
     let change = move |draft: &mut Draft<'_>| {
         let remove = |endpoint: &Endpoint, at| Ok(without_expired_secrets(endpoint, at));
         // An endpoint that was deleted since is no obstacle to the others.
-        let removed = endpoints.iter().filter(|found| draft.update(&found.workspace, &found.id, None, remove).is_ok());
+        let removed = endpoints
+            .iter()
+            .filter(|found| draft.update(&found.workspace, &found.id, &Expected::Anything, remove).is_ok());
         Ok(removed.count())
     };
     leader.enqueue(change).await?.committed().await

@@ -19,7 +19,7 @@ use tokio::{sync::oneshot, time::sleep};
 
 use crate::{
     metrics::ControlMetrics,
-    rules::LinkRules,
+    rules::DraftRules,
     state::{
         State,
         collection::EntityCollection,
@@ -157,7 +157,7 @@ pub(crate) struct Writer<'a> {
     pub(crate) leader: &'a ActiveLeader,
     pub(crate) changes: Receiver<QueuedChange>,
     pub(crate) transaction: &'a Transaction,
-    pub(crate) link_rules: &'a LinkRules,
+    pub(crate) rules: &'a DraftRules,
     pub(crate) metrics: &'a ControlMetrics,
     /// Whether the term is to end.
     pub(crate) stop: &'a AtomicBool,
@@ -184,7 +184,7 @@ impl Writer<'_> {
     /// Drafts and commits the first change and the changes that wait behind it, and answers them.
     fn make_changes(&self, first: QueuedChange) -> Result<(), BusError> {
         let state = self.leader.state.read();
-        let mut draft = Draft::new(&state, self.link_rules, Timestamp::now());
+        let mut draft = Draft::new(&state, self.rules, Timestamp::now());
         let answers = self.draft_group(first, &mut draft);
         self.metrics.writes.inc_by(answers.len() as u64);
         let drafted = draft.finish();

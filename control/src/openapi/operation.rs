@@ -100,14 +100,22 @@ impl<'d> Operation<'d> {
 
     /// Adds `If-Match`, with which the operation changes only that version.
     pub(super) fn if_match(self) -> Self {
-        let words = "The version to be changed: the ETag of an earlier answer, or * for any.";
+        let words = "The version to be changed: the ETag of an earlier answer, several of them, or * for any. A weak ETag \
+                     never matches (RFC 9110).";
         self.header("If-Match", words, &json!({"type": "string", "examples": ["\"3\""]})).refuses(&[Kind::Changed])
+    }
+
+    /// Adds `If-None-Match: *`, with which the operation only creates.
+    pub(super) fn if_none_match(self) -> Self {
+        let words = "* creates only: there must be no such entity yet.";
+        self.header("If-None-Match", words, &json!({"type": "string", "examples": ["*"]})).refuses(&[Kind::Changed])
     }
 
     /// Adds `Idempotency-Key`, under which the operation is carried out once.
     pub(super) fn idempotent(self) -> Self {
-        let words = "A key of your choice. A call that is repeated under the same key within a day is answered as \
-                     before (with `Idempotent-Replayed: true`) instead of carried out again.";
+        let words = "A key of your choice. A call that is repeated with the same API key under the same `Idempotency-Key` \
+                     within 24 hours is answered as before (with `Idempotent-Replayed: true`) instead of carried out \
+                     again; a secret is shown again for 10 minutes.";
         let schema =
             json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS, "pattern": "^[!-~]*$"});
         self.header("Idempotency-Key", words, &schema).refuses(&[Kind::Invalid, Kind::TooLarge])
@@ -172,6 +180,10 @@ impl<'d> Operation<'d> {
     /// Adds problems, besides those that any call can meet.
     pub(super) fn refuses(mut self, kinds: &[Kind]) -> Self {
         for kind in kinds {
+            // A quota has the status of a missing right, which any call can meet, and says more.
+            if matches!(kind, Kind::Forbidden) && self.responses.contains_key("403") {
+                continue;
+            }
             let reference = format!("#/components/responses/{}", name(*kind));
             self.responses.insert(kind.status().as_u16().to_string(), json!({"$ref": reference}));
         }

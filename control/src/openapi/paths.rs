@@ -3,10 +3,16 @@
 use schemars::JsonSchema;
 use schemas::{Campaign, Domain, Endpoint, Key, Link, Workspace};
 use serde_json::{Value, json};
-use service::problem::Kind;
+use service::problem::{Kind, QuotaUse};
 
 use crate::{
-    api::{event_types::EventType, request::PageQuery, resource::Listed},
+    api::{
+        event_types::EventType,
+        request::PageQuery,
+        resource::Listed,
+        tls::{self, HostQuery},
+        usage::WorkspaceUsage,
+    },
     kinds::{
         domain::Verification,
         key::{KeyView, Rotation},
@@ -21,6 +27,9 @@ use crate::{
     },
     state::entity::Entity,
 };
+
+/// The problem of a workspace that has reached a limit.
+const QUOTA: Kind = Kind::Quota(QuotaUse { name: "links", limit: 0, used: 0 });
 
 /// The tag of a kind's operations, and examples of the bodies that create and change an entity.
 struct Examples {
@@ -54,7 +63,7 @@ pub(super) fn describe(document: &mut Document) {
         &Examples {
             tag: "Workspaces",
             new: json!({"id": "acme", "name": "Acme Inc."}),
-            patch: json!({"name": "Acme"}),
+            patch: json!({"name": "Acme", "limits": {"links": 10000, "endpoints": null}}),
         },
     );
     domains(document);
@@ -69,6 +78,7 @@ pub(super) fn describe(document: &mut Document) {
     keys(document);
     conversions::describe(document);
     event_types(document);
+    usage(document);
     stats::describe(document);
 }
 
@@ -98,13 +108,27 @@ fn domains(document: &mut Document) {
         .tag("Domains")
         .describe(
             "A TXT record at `_clickhook.<name>` must have the text of `verification`, or an operator must vouch for the \
-             domain.",
+             domain. A name that another workspace has proven is taken over only where that workspace's own TXT record is \
+             gone. Records are looked at again every day: a domain whose record stays away for some days \
+             (`control.domain_grace_s`) serves nothing any more. A domain that is not proven within 30 days is deleted, \
+             unless it has links.",
         )
         .path::<schemas::DomainId>("id")
         .idempotent()
         .optional_body::<Verification>(&json!({"vouch": false}))
         .answers::<Domain>(200, "The proven domain", &[Header::ETag])
-        .refuses(&[Kind::NotFound])
+        .refuses(&[Kind::NotFound, Kind::Conflict])
+        .done();
+    Operation::new(document, "get", tls::PATH, "askForTls", "Check whether a host is served")
+        .tag("Domains")
+        .describe(
+            "For proxies that get certificates on demand, such as Caddy (`on_demand_tls`, `ask`): 200 for a proven domain \
+             and for the installation's own host. Takes no key.",
+        )
+        .open()
+        .query::<HostQuery>()
+        .answers_raw(200, "The host is served", "text/plain; charset=utf-8")
+        .refuses(&[Kind::Malformed, Kind::NotFound, Kind::Unavailable])
         .done();
 }
 
@@ -136,6 +160,14 @@ fn event_types(document: &mut Document) {
         .done();
 }
 
+fn usage(document: &mut Document) {
+    Operation::new(document, "get", "/v1/usage", "readUsage", "Read the limits of the workspace, and their use")
+        .tag("Workspaces")
+        .describe("Any key of the workspace may ask. Operators set limits by `limits` of the workspace.")
+        .answers::<WorkspaceUsage>(200, "The limits and their use", &[])
+        .done();
+}
+
 /// Describes the operations that every kind has.
 fn kind<T: Resource<Id: JsonSchema>>(document: &mut Document, examples: &Examples) {
     let path = format!("{}/{{id}}", T::PATH);
@@ -148,7 +180,7 @@ fn kind<T: Resource<Id: JsonSchema>>(document: &mut Document, examples: &Example
         .idempotent()
         .body::<T::New>(&examples.new)
         .answers::<T::View<'static>>(201, &format!("The new {singular}"), &[Header::ETag, Header::Location])
-        .refuses(&[Kind::Conflict])
+        .refuses(&[Kind::Conflict, QUOTA])
         .done();
     Operation::new(document, "get", T::PATH, &id("list", &plural), &format!("List {plural}, {}", T::ORDER))
         .tag(examples.tag)
@@ -159,7 +191,9 @@ fn kind<T: Resource<Id: JsonSchema>>(document: &mut Document, examples: &Example
     Operation::new(document, "get", &path, &id("read", singular), &format!("Read {article} {singular}"))
         .tag(examples.tag)
         .path::<T::Id>("id")
+        .header("If-None-Match", "The ETag of an answer that you have already.", &json!({"type": "string"}))
         .answers::<T::View<'static>>(200, &format!("The {singular}"), &[Header::ETag])
+        .answers_nothing(304, &format!("The {singular} has not changed"))
         .refuses(&[Kind::NotFound])
         .done();
     Operation::new(document, "patch", &path, &id("update", singular), &format!("Change {article} {singular}"))

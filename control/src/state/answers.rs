@@ -7,7 +7,7 @@ use std::{
 };
 
 use bus::Change;
-use schemas::{Timestamp, WorkspaceId, idempotency::KeptAnswer};
+use schemas::{KeyId, Timestamp, WorkspaceId, idempotency::KeptAnswer};
 
 /// The time for which an answer is kept, in milliseconds.
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -33,10 +33,10 @@ struct WorkspaceAnswers {
     bytes: usize,
 }
 
-/// Returns the key of the record for a workspace's `Idempotency-Key`. No workspace's id has a slash, so no two workspaces
-/// share a record.
-pub(crate) fn record_key(workspace: &WorkspaceId, key: &str) -> Arc<str> {
-    format!("{workspace}/{key}").into()
+/// Returns the key of the record for a caller's `Idempotency-Key`. No id of a workspace or API key has a slash, so no two
+/// callers share a record.
+pub(crate) fn record_key(workspace: &WorkspaceId, caller: KeyId, key: &str) -> Arc<str> {
+    format!("{workspace}/{caller}/{key}").into()
 }
 
 /// Returns the bytes that an answer takes.

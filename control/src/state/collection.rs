@@ -1,14 +1,17 @@
 //! Collections of committed entities, and the overlays of entities that a draft changes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use bus::Change;
 use schemas::WorkspaceId;
 
-use crate::state::entity::Entity;
+use crate::state::{
+    entity::Entity,
+    quotas::{Tallies, Tally},
+};
 
 /// All committed entities of a kind, with the owners of their unique keys.
 pub(crate) trait EntityCollection<T: Entity>: Default {
@@ -25,8 +28,13 @@ pub(crate) trait EntityCollection<T: Entity>: Default {
     /// whether there are more.
     fn page(&self, workspace: &WorkspaceId, before: Option<&T::Id>, limit: usize) -> (Vec<Arc<T>>, bool);
 
-    /// Iterates over the entities of the workspace.
-    fn in_workspace<'a>(&'a self, workspace: &'a WorkspaceId) -> impl Iterator<Item = Arc<T>> + 'a;
+    /// Tells whether an entity of the id was deleted whose last version stays on the topic.
+    fn is_retired(&self, _id: &T::Id) -> bool {
+        false
+    }
+
+    /// Returns the number of entities of the workspace, and the bytes of their records where these are limited.
+    fn tally(&self, workspace: &WorkspaceId) -> Tally;
 
     /// Inserts an entity, in place of an earlier version.
     fn insert(&mut self, new: Arc<T>);
@@ -34,8 +42,14 @@ pub(crate) trait EntityCollection<T: Entity>: Default {
     /// Removes an entity. Only those of its unique keys go with it that it still owns.
     fn remove(&mut self, id: &T::Id);
 
+    /// Notes that an entity was deleted whose last version stays on the topic.
+    fn retire(&mut self, _id: T::Id) {}
+
     /// Makes committed changes visible.
     fn apply(&mut self, changes: Overlay<T>) {
+        for id in changes.retired {
+            self.retire(id);
+        }
         for (id, changed) in changes.changed {
             match changed {
                 Some(new) => self.insert(new),
@@ -75,11 +89,19 @@ pub(crate) trait EntityCollection<T: Entity>: Default {
 pub(crate) struct BTreeCollection<T: Entity> {
     entities: BTreeMap<T::Id, Arc<T>>,
     owners: HashMap<T::UniqueKey, T::Id>,
+    tallies: Tallies,
+    /// The ids of deleted entities whose last versions stay on the topic.
+    retired: BTreeSet<T::Id>,
 }
 
 impl<T: Entity> Default for BTreeCollection<T> {
     fn default() -> Self {
-        Self { entities: BTreeMap::new(), owners: HashMap::new() }
+        Self {
+            entities: BTreeMap::new(),
+            owners: HashMap::new(),
+            tallies: Tallies::default(),
+            retired: BTreeSet::new(),
+        }
     }
 }
 
@@ -113,13 +135,28 @@ impl<T: Entity> EntityCollection<T> for BTreeCollection<T> {
         (page, visible.next().is_some())
     }
 
-    fn in_workspace<'a>(&'a self, workspace: &'a WorkspaceId) -> impl Iterator<Item = Arc<T>> + 'a {
-        self.entities.values().filter(move |entity| entity.workspace() == Some(workspace)).cloned()
+    fn is_retired(&self, id: &T::Id) -> bool {
+        self.retired.contains(id)
+    }
+
+    fn retire(&mut self, id: T::Id) {
+        self.retired.insert(id);
+    }
+
+    fn tally(&self, workspace: &WorkspaceId) -> Tally {
+        self.tallies.of(workspace)
     }
 
     fn insert(&mut self, new: Arc<T>) {
         let id = new.id();
         self.remove(&id);
+        if new.is_retired() {
+            self.retired.insert(id);
+            return;
+        }
+        if let Some(workspace) = new.workspace() {
+            self.tallies.add(workspace, Tally::one(0));
+        }
         for key in new.unique_keys() {
             self.owners.insert(key, id.clone());
         }
@@ -128,6 +165,9 @@ impl<T: Entity> EntityCollection<T> for BTreeCollection<T> {
 
     fn remove(&mut self, id: &T::Id) {
         let Some(old) = self.entities.remove(id) else { return };
+        if let Some(workspace) = old.workspace() {
+            self.tallies.add(workspace, Tally::one(0).negated());
+        }
         for key in old.unique_keys() {
             if self.owners.get(&key) == Some(id) {
                 self.owners.remove(&key);
@@ -143,10 +183,14 @@ pub(crate) struct Overlay<T: Entity> {
     pub(crate) changed: BTreeMap<T::Id, Option<Arc<T>>>,
     /// The new owners of unique keys; nothing for a key that is free again.
     pub(crate) owners: HashMap<T::UniqueKey, Option<T::Id>>,
+    /// The differences to the committed tallies.
+    pub(crate) tallies: Tallies,
+    /// The deleted entities whose last versions stay on the topic.
+    pub(crate) retired: Vec<T::Id>,
 }
 
 impl<T: Entity> Default for Overlay<T> {
     fn default() -> Self {
-        Self { changed: BTreeMap::new(), owners: HashMap::new() }
+        Self { changed: BTreeMap::new(), owners: HashMap::new(), tallies: Tallies::default(), retired: Vec::new() }
     }
 }

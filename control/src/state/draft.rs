@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use schemas::{
-    Envelope, Event, Timestamp, Topic, Workspace, WorkspaceId,
+    Envelope, Event, Link, LinkId, Timestamp, Topic, Workspace, WorkspaceId,
     fired::{FiredFact, FiredRecord, FiredSubject},
     idempotency::KeptAnswer,
 };
@@ -12,17 +12,24 @@ use serde::Serialize;
 use service::problem::Problem;
 
 use crate::{
-    rules::LinkRules,
+    rules::{DraftRules, LinkRules},
     state::{
         HasCollection, State, StateChanges,
         collection::EntityCollection,
-        entity::{expect, not_found},
+        entity::{Expected, expect, not_found},
         fired::FiredChange,
+        links::LinkLabel,
+        quotas::{Quota, Tally},
     },
 };
 
 /// A kind of entities, with the rules that depend on other entities.
 pub(crate) trait EntityKind: HasCollection {
+    /// The quota for the number of entities of a workspace.
+    const QUOTA: Option<Quota> = None;
+    /// The quota for the bytes of all records of a workspace.
+    const BYTES_QUOTA: Option<Quota> = None;
+
     /// Sets the fields of a checked entity that follow from other entities, before it is written over `old`.
     ///
     /// # Errors
@@ -80,9 +87,18 @@ pub(crate) struct DraftedChanges {
 pub(crate) struct Draft<'s> {
     state: &'s State,
     drafted: DraftedChanges,
-    link_rules: &'s LinkRules,
+    rules: &'s DraftRules,
     at: Timestamp,
     events: ChangeEvents,
+    quotas: QuotaChecks,
+}
+
+/// Whether changes are held to the quotas of workspaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QuotaChecks {
+    Enforce,
+    /// The leader makes the changes, and no caller.
+    Skip,
 }
 
 /// Whether changes of entities produce their events.
@@ -94,8 +110,9 @@ pub(crate) enum ChangeEvents {
 
 impl<'s> Draft<'s> {
     /// Begins a draft whose changes happen at the moment `at`.
-    pub(crate) fn new(state: &'s State, link_rules: &'s LinkRules, at: Timestamp) -> Self {
-        Self { state, drafted: DraftedChanges::default(), link_rules, at, events: ChangeEvents::Emit }
+    pub(crate) fn new(state: &'s State, rules: &'s DraftRules, at: Timestamp) -> Self {
+        let drafted = DraftedChanges::default();
+        Self { state, drafted, rules, at, events: ChangeEvents::Emit, quotas: QuotaChecks::Enforce }
     }
 
     /// Returns the records that the draft produces so far.
@@ -121,9 +138,17 @@ impl<'s> Draft<'s> {
         outcome
     }
 
+    /// Makes changes of the leader's own, which no quota holds up.
+    pub(crate) fn without_quotas<T>(&mut self, change: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.quotas, QuotaChecks::Skip);
+        let outcome = change(self);
+        self.quotas = before;
+        outcome
+    }
+
     /// Returns the rules that links are checked against.
-    pub(crate) const fn link_rules(&self) -> &'s LinkRules {
-        self.link_rules
+    pub(crate) fn link_rules(&self) -> &'s LinkRules {
+        &self.rules.links
     }
 
     /// Returns the entity of the id, in whichever workspace it is.
@@ -147,21 +172,39 @@ impl<'s> Draft<'s> {
         }
     }
 
-    /// Returns the number of entities of a kind in the workspace.
-    pub(crate) fn count<T: HasCollection>(&self, workspace: &WorkspaceId) -> usize {
-        let changed = &T::overlay(&self.drafted.changes).changed;
-        let committed = T::collection(self.state).in_workspace(workspace);
-        let untouched = committed.filter(|found| !changed.contains_key(&found.id()));
-        let drafted = changed.values().flatten().filter(|found| found.workspace() == Some(workspace));
-        untouched.count() + drafted.count()
+    /// Returns the number of entities of a kind in the workspace, and the bytes of their records.
+    pub(crate) fn tally<T: HasCollection>(&self, workspace: &WorkspaceId) -> Tally {
+        let mut tally = T::collection(self.state).tally(workspace);
+        tally += T::overlay(&self.drafted.changes).tallies.of(workspace);
+        tally
     }
 
-    /// Tells whether any entity of the workspace satisfies the condition.
-    pub(crate) fn any<T: HasCollection>(&self, workspace: &WorkspaceId, is: impl Fn(&T) -> bool) -> bool {
-        let changed = &T::overlay(&self.drafted.changes).changed;
-        let is_untouched = |found: &T| !changed.contains_key(&found.id());
-        changed.values().flatten().any(|found| is(found))
-            || T::collection(self.state).in_workspace(workspace).any(|found| is(&found) && is_untouched(&found))
+    /// Tells whether any link of the workspace has the label. Looks at no more links than the draft changes.
+    pub(crate) fn has_labelled(&self, workspace: &WorkspaceId, label: &LinkLabel) -> bool {
+        let changed = &Link::overlay(&self.drafted.changes).changed;
+        changed.values().flatten().any(|link| link.workspace == *workspace && label.is_on(link))
+            || self.state.links.labelled(workspace, label, None).any(|id| !changed.contains_key(&id))
+    }
+
+    /// Returns links of the workspace with this destination, all that the draft changes and a thousand others at most.
+    pub(crate) fn links_leading_to(&self, workspace: &WorkspaceId, destination: &str) -> Vec<Arc<Link>> {
+        let changed = &Link::overlay(&self.drafted.changes).changed;
+        let leads_there = |link: &&Arc<Link>| link.workspace == *workspace && link.destination == destination;
+        let mut found: Vec<Arc<Link>> = changed.values().flatten().filter(leads_there).cloned().collect();
+        let committed = self.state.links.leading_to(workspace, destination);
+        found.extend(committed.into_iter().filter(|link| !changed.contains_key(&link.id)));
+        found
+    }
+
+    /// Returns up to `limit` of the workspace's committed links that have the label, newest first, older than `before`.
+    pub(crate) fn labelled(
+        &self,
+        workspace: &WorkspaceId,
+        label: &LinkLabel,
+        before: Option<&LinkId>,
+        limit: usize,
+    ) -> Vec<LinkId> {
+        self.state.links.labelled(workspace, label, before).take(limit).collect()
     }
 
     /// Returns the answer that is kept under the key of a record on `idempotency`.
@@ -227,6 +270,12 @@ impl<'s> Draft<'s> {
         if self.find::<T>(&id).is_some() {
             return Err(Problem::conflict("id", format!("There is a {} {id} already: choose another id", T::NAME)));
         }
+        let is_deleted_here = matches!(T::overlay(&self.drafted.changes).changed.get(&id), Some(None));
+        if is_deleted_here || T::collection(self.state).is_retired(&id) {
+            let reason =
+                format!("A {} {id} was deleted, and what is kept of it has this id: choose another id", T::NAME);
+            return Err(Problem::conflict("id", reason));
+        }
         // The workspace may have been deleted since the caller was authenticated.
         if let Some(workspace) = new.workspace()
             && self.find::<Workspace>(workspace).is_none()
@@ -241,7 +290,7 @@ impl<'s> Draft<'s> {
         &mut self,
         workspace: &WorkspaceId,
         id: &T::Id,
-        expected: Option<u64>,
+        expected: &Expected,
         change: impl FnOnce(&T, Timestamp) -> Result<T, Problem>,
     ) -> Result<Arc<T>, Problem> {
         let old = expect(self.find::<T>(id), id, workspace, expected)?;
@@ -254,7 +303,7 @@ impl<'s> Draft<'s> {
         &mut self,
         workspace: &WorkspaceId,
         id: &T::Id,
-        expected: Option<u64>,
+        expected: &Expected,
         allow: impl FnOnce(&T) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         let old = expect(self.find::<T>(id), id, workspace, expected)?;
@@ -262,8 +311,17 @@ impl<'s> Draft<'s> {
         old.check_deletable(self)?;
         let event = self.event(EntityChange::Deleted(&*old))?;
         self.release_keys(&*old);
-        T::overlay_mut(&mut self.drafted.changes).changed.insert(id.clone(), None);
-        self.produce_version::<T>(id, None, event);
+        let size = serialise(&*old)?.len();
+        let retired = old.retired(self.at).map(|retired| serialise(&retired)).transpose()?;
+        let overlay = T::overlay_mut(&mut self.drafted.changes);
+        overlay.changed.insert(id.clone(), None);
+        if retired.is_some() {
+            overlay.retired.push(id.clone());
+        }
+        if let Some(workspace) = old.workspace() {
+            overlay.tallies.add(workspace, Tally::one(T::BYTES_QUOTA.map_or(0, |_| size)).negated());
+        }
+        self.produce_version::<T>(id, retired, event);
         let key = id.to_string();
         let deletions =
             T::DEPENDENT_TOPICS.iter().map(|topic| DraftRecord { topic: *topic, key: key.clone(), value: None });
@@ -293,6 +351,8 @@ impl<'s> Draft<'s> {
         }
         let releasing = self.releasing_owners(&new)?;
         let value = serialise(&new)?;
+        let growth = self.growth(old, value.len())?;
+        self.check_quotas::<T>(new.workspace(), growth)?;
         let change = old.map_or(EntityChange::Created(&new), |old| EntityChange::Updated { old, new: &new });
         let event = self.event(change)?;
         for (owner, released) in releasing {
@@ -308,8 +368,37 @@ impl<'s> Draft<'s> {
             overlay.owners.insert(key, Some(id.clone()));
         }
         overlay.changed.insert(id.clone(), Some(Arc::clone(&new)));
+        if let Some(workspace) = new.workspace() {
+            overlay.tallies.add(workspace, growth);
+        }
         self.produce_version::<T>(&id, Some(value), event);
         Ok(new)
+    }
+
+    /// Returns the difference that a new version makes to the tally of its workspace.
+    fn growth<T: EntityKind>(&self, old: Option<&T>, bytes: usize) -> Result<Tally, Problem> {
+        let bytes = T::BYTES_QUOTA.map_or(0, |_| bytes);
+        let mut growth = Tally::one(bytes);
+        if let Some(old) = old {
+            let before = if T::BYTES_QUOTA.is_some() { serialise(old)?.len() } else { 0 };
+            growth += Tally::one(before).negated();
+        }
+        Ok(growth)
+    }
+
+    /// Checks that the workspace may grow by so much.
+    fn check_quotas<T: EntityKind>(&self, workspace: Option<&WorkspaceId>, growth: Tally) -> Result<(), Problem> {
+        let Some(workspace) = workspace.filter(|_| self.quotas == QuotaChecks::Enforce) else { return Ok(()) };
+        let Some(limits) = self.find::<Workspace>(workspace) else { return Ok(()) };
+        let used = self.tally::<T>(workspace);
+        for (quota, used, added) in
+            [(T::QUOTA, used.count(), growth.count()), (T::BYTES_QUOTA, used.bytes(), growth.bytes())]
+        {
+            if let Some(quota) = quota {
+                self.rules.quotas.check(quota, &limits, used, added)?;
+            }
+        }
+        Ok(())
     }
 
     fn event<T: EntityKind>(&self, change: EntityChange<'_, T>) -> Result<Option<Vec<u8>>, Problem> {

@@ -53,6 +53,17 @@ pub(crate) trait Entity:
         Vec::new()
     }
 
+    /// Returns the version that stays on the topic after the entity was deleted, for the readers that must still know of
+    /// it; nothing where the record is deleted, too.
+    fn retired(&self, _at: Timestamp) -> Option<Self> {
+        None
+    }
+
+    /// Tells whether this is the version that stays of a deleted entity.
+    fn is_retired(&self) -> bool {
+        false
+    }
+
     /// Returns the problem of another entity that wants a key of `owner`.
     fn conflict(key: &Self::UniqueKey, owner: &Self::Id) -> Problem;
 
@@ -89,22 +100,55 @@ pub(crate) use workspace_entity;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum NoUniqueKey {}
 
-/// Returns the entity if callers in the workspace may see it and it has the revision that they expect.
+/// The versions of an entity for which a caller asks for a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// The change is made whatever there is.
+    #[default]
+    Anything,
+    /// `If-Match: *`: there must be an entity.
+    Existing,
+    /// `If-Match`: the entity must have one of these revisions.
+    OneOf(Vec<u64>),
+    /// `If-None-Match: *`: there must be no entity.
+    Nothing,
+    /// `If-None-Match`: the entity must have none of these revisions.
+    NoneOf(Vec<u64>),
+}
+
+impl Expected {
+    /// Checks the entity that was found.
+    ///
+    /// # Errors
+    /// When it is not as the caller expects.
+    pub(crate) fn check<T: Entity>(&self, found: Option<&T>) -> Result<(), Problem> {
+        let detail = match (self, found) {
+            (Self::Anything, _) | (Self::Existing, Some(_)) | (Self::Nothing | Self::NoneOf(_), None) => return Ok(()),
+            (Self::NoneOf(revisions), Some(found)) if !revisions.contains(&found.revision()) => return Ok(()),
+            (Self::OneOf(revisions), Some(found)) if revisions.contains(&found.revision()) => return Ok(()),
+            (Self::OneOf(_) | Self::NoneOf(_), Some(found)) => {
+                format!("This {} is at revision {}: read it again", T::NAME, found.revision())
+            }
+            (Self::OneOf(_) | Self::Existing, None) => format!("There is no such {}, so If-Match fails", T::NAME),
+            (Self::Nothing, Some(found)) => {
+                format!("There is a {} {} already, so If-None-Match fails", T::NAME, found.id())
+            }
+        };
+        Err(Problem::new(Kind::Changed, detail))
+    }
+}
+
+/// Returns the entity if callers in the workspace may see it and it is as they expect.
 pub(crate) fn expect<T: Entity>(
     found: Option<Arc<T>>,
     id: &T::Id,
     workspace: &WorkspaceId,
-    expected: Option<u64>,
+    expected: &Expected,
 ) -> Result<Arc<T>, Problem> {
     let found =
         found.filter(|found| found.is_visible_from(workspace)).ok_or_else(|| not_found::<T>(&id.to_string()))?;
-    match expected {
-        Some(revision) if revision != found.revision() => {
-            let detail = format!("This {} is at revision {}: read it again", T::NAME, found.revision());
-            Err(Problem::new(Kind::Changed, detail))
-        }
-        _ => Ok(found),
-    }
+    expected.check(Some(&*found))?;
+    Ok(found)
 }
 
 /// Returns the problem of a caller who names an entity that does not exist in the caller's workspace.

@@ -10,6 +10,7 @@ pub(crate) mod draft;
 pub(crate) mod entity;
 pub(crate) mod fired;
 pub(crate) mod links;
+pub(crate) mod quotas;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -113,6 +114,16 @@ kinds! {
 }
 
 impl State {
+    /// Makes a state that is to be filled from the topics ([`State::finish_filling`]).
+    pub(crate) fn filling() -> Self {
+        Self { links: LinkCollection::filling(), ..Self::default() }
+    }
+
+    /// Ends the filling of the state.
+    pub(crate) fn finish_filling(&mut self) {
+        self.links.sort();
+    }
+
     /// Returns the entity of the id, if callers in the workspace may see it.
     pub(crate) fn get<T: HasCollection>(&self, workspace: &WorkspaceId, id: &T::Id) -> Option<Arc<T>> {
         T::collection(self).get(id).filter(|found| found.is_visible_from(workspace))
@@ -134,7 +145,16 @@ impl State {
 pub(crate) fn installed() -> State {
     let at = schemas::Timestamp::from_millis(0);
     let id = WorkspaceId::default();
-    let workspace = Workspace { id, name: "Default".to_owned(), created_at: at, updated_at: at, revision: 1 };
+    let limits = schemas::WorkspaceLimits::default();
+    let workspace = Workspace {
+        id,
+        name: "Default".to_owned(),
+        limits,
+        deleted_at: None,
+        created_at: at,
+        updated_at: at,
+        revision: 1,
+    };
     let mut state = State::default();
     state.domains.insert(Arc::new(schemas::sample::plain_domain(schemas::DomainId::from_bits(1), "go.acme.co")));
     state.workspaces.insert(Arc::new(workspace));

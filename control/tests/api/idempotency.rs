@@ -1,8 +1,14 @@
 //! `Idempotency-Key`: a repeated call is answered as before and carried out once, also by another leader.
 
-use schemas::Topic;
+use std::time::Duration;
+
+use schemas::{Timestamp, Topic};
 use serde_json::json;
-use testbed::read;
+use testbed::{eventually, read};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::support::{Answer, Api, leader};
 
@@ -78,8 +84,9 @@ async fn another_key_is_not_answered_what_this_one_was() {
     assert_eq!(rotated.status, 200, "{rotated:?}");
     let secret = rotated.body["secret"].as_str().unwrap();
 
+    // Another key's calls are calls of their own.
     let guessed = post(admin, &rotate, "rotate-1", &json!({})).await;
-    assert_eq!((guessed.status, replayed(&guessed)), (422, false), "{guessed:?}");
+    assert_eq!((guessed.status, replayed(&guessed)), (403, false), "{guessed:?}");
     assert!(!guessed.body.to_string().contains(secret));
     let again = post(operator, &rotate, "rotate-1", &json!({})).await;
     assert_eq!((again.status, replayed(&again), &again.body), (200, true, &rotated.body));
@@ -102,4 +109,59 @@ async fn the_next_leader_knows_what_was_answered_and_no_secret_is_in_the_topic()
     assert_eq!((again.status, replayed(&again)), (201, true), "{again:?}");
     assert_eq!(again.body, made.body);
     next.stop().await;
+}
+
+#[tokio::test]
+async fn two_callers_of_a_workspace_do_not_meet_under_one_idempotency_key() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let (crm, shop) = (instance.api().scoped(&["links"]).await, instance.api().scoped(&["links"]).await);
+    let first = post(crm, "/v1/links", "order-17", &json!({"destination": "https://a.example/"})).await;
+    let second = post(shop, "/v1/links", "order-17", &json!({"destination": "https://b.example/"})).await;
+    assert_eq!((first.status, second.status), (201, 201), "{second:?}");
+    assert_ne!(first.body["id"], second.body["id"]);
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_is_answered_as_before_whatever_has_happened_since() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    let soon = Timestamp::now().plus(Duration::from_millis(1500)).to_string();
+    let key = json!({"name": "brief", "scopes": ["links"], "expires_at": soon});
+    let made = post(api, "/v1/keys", "brief", &key).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let endpoint = api.post("/v1/endpoints", json!({"url": "https://a.example/", "events": ["*"]})).await;
+    let endpoint = format!("/v1/endpoints/{}", endpoint.body["id"].as_str().unwrap());
+    let test = format!("{endpoint}/test");
+    let sent = post(api, &test, "test-1", &json!({})).await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    assert_eq!(api.delete(&endpoint).await.status, 204);
+    let again = post(api, &test, "test-1", &json!({})).await;
+    assert_eq!((again.status, replayed(&again), &again.body), (202, true, &sent.body));
+    assert_eq!(post(api, &test, "test-2", &json!({})).await.status, 404);
+    let expired = api.with(made.body["secret"].as_str().unwrap());
+    eventually("the key expires", async || (expired.get("/v1/links").await.status == 401).then_some(())).await;
+    let again = post(api, "/v1/keys", "brief", &key).await;
+    assert_eq!((again.status, replayed(&again), &again.body), (201, true, &made.body), "{again:?}");
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn no_body_is_waited_for_before_the_scope_is_known() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let weak = instance.api().scoped(&["stats"]).await;
+    let mut stream = TcpStream::connect(weak.address).await.unwrap();
+    let head = format!(
+        "POST /v1/links HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nIdempotency-Key: x\r\n\
+         Content-Length: 100\r\n\r\n",
+        weak.key
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 403");
+    instance.stop().await;
 }

@@ -179,6 +179,11 @@ async fn a_key_gives_none_that_outlasts_it_and_a_rotated_secret_gives_none() {
     assert_eq!(lasting.status, 403, "{lasting:?}");
     assert!(lasting.body["detail"].as_str().unwrap().contains("expires_at"), "{lasting:?}");
     assert_eq!(holder.patch(&path(&brief), json!({"expires_at": null})).await.status, 403);
+    // Nor does a key that lasts get more than it has from one that ends.
+    let lasting = api.post("/v1/keys", json!({"name": "lasting", "scopes": ["stats"]})).await;
+    let grown = holder.patch(&path(&lasting), json!({"scopes": ["stats", "admin"]})).await;
+    assert_eq!(grown.status, 403, "{grown:?}");
+    assert_eq!(holder.patch(&path(&lasting), json!({"name": "other"})).await.status, 200);
     let other = api.post("/v1/keys", json!({"name": "other", "scopes": ["admin"]})).await;
     let rotate = format!("{}/rotate", path(&other));
     assert_eq!(holder.send("POST", &rotate, "", "").await.status, 403);
@@ -251,7 +256,7 @@ async fn the_configurations_key_is_a_record_and_a_new_one_replaces_it() {
     assert_eq!((first.id, first.revision), (ADMIN, 1));
     instance.stop().await;
 
-    let next = "fedcba9876543210-admin";
+    let next = "fedcba9876543210-the-admin-of-tests";
     let config = Config { admin_key: next.to_owned(), ..config() };
     let instance = configured(&bus, store("nothing"), config).await;
     timeout(PATIENCE, instance.health.ready()).await.unwrap();
@@ -286,5 +291,38 @@ async fn a_key_that_calls_too_often_is_told_to_wait_and_others_are_not() {
     let wait: u32 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=2).contains(&wait), "{refused:?}");
     assert_eq!(other.get("/v1/links").await.status, 200);
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_is_used_by_pages_of_its_origins_alone() {
+    let bus = testbed::bus().await;
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    let origins = json!(["https://app.example.com", "http://localhost:3000"]);
+    let made = api.post("/v1/keys", json!({"name": "pages", "scopes": ["links"], "origins": origins})).await;
+    assert_eq!((made.status, &made.body["origins"]), (201, &origins), "{made:?}");
+    let pages = api.with(made.body["secret"].as_str().unwrap());
+    let from = async |api: Api, origin: &str| api.send("GET", "/v1/links", &format!("Origin: {origin}\r\n"), "").await;
+    let allowed = from(pages, "https://app.example.com").await;
+    assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (200, Some("https://app.example.com")));
+    assert!(allowed.header("access-control-expose-headers").unwrap().contains("ratelimit"));
+    let other = from(pages, "https://evil.example").await;
+    assert_eq!((other.status, other.header("access-control-allow-origin")), (403, None), "{other:?}");
+    assert_eq!(pages.get("/v1/links").await.status, 200);
+    // A key without origins lets no page read its answers.
+    let program = from(api, "https://app.example.com").await;
+    assert_eq!((program.status, program.header("access-control-allow-origin")), (200, None));
+    let asks = "Origin: https://app.example.com\r\nAccess-Control-Request-Method: POST\r\n";
+    let preflight = api.with("nobody").send("OPTIONS", "/v1/links", asks, "").await;
+    assert_eq!(
+        (preflight.status, preflight.header("access-control-allow-origin")),
+        (204, Some("https://app.example.com"))
+    );
+    assert!(preflight.header("access-control-allow-headers").unwrap().contains("authorization"));
+    for wrong in ["*", "https://app.example.com/", "app.example.com", "null", "ftp://a.example"] {
+        let refused = api.post("/v1/keys", json!({"name": "a", "scopes": ["links"], "origins": [wrong]})).await;
+        assert_eq!((refused.status, refused.fields()), (422, vec!["origins[0]"]), "{wrong}");
+    }
     instance.stop().await;
 }

@@ -14,6 +14,7 @@ mod keys;
 mod leading;
 mod limits;
 mod links;
+mod quotas;
 mod refusals;
 mod replays;
 mod stats;

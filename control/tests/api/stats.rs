@@ -125,8 +125,7 @@ async fn the_questions_that_people_ask_are_one_call_each() {
 async fn no_question_sees_the_clicks_of_another_workspace() {
     let (instance, client) = counting().await;
     let theirs = instance.api().workspace("acme").await;
-    let domain = theirs.post("/v1/domains", json!({"name": "go.acme.co", "is_default": true})).await;
-    assert_eq!(domain.status, 201, "{domain:?}");
+    instance.api().within("acme").proven_domain(json!({"name": "go.acme.co", "is_default": true})).await;
     let ours = instance.api().scoped(&["stats"]).await;
     let link = create(theirs, "sale").await;
     let campaign =

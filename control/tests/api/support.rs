@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-pub(crate) const KEY: &str = "0123456789abcdef-admin";
+pub(crate) const KEY: &str = "0123456789abcdef-the-admin-of-tests";
 
 pub(crate) struct Instance {
     pub(crate) running: Running,
@@ -162,6 +162,16 @@ impl Api {
         let made = self.post("/v1/workspaces", json!({"id": id})).await;
         assert_eq!(made.status, 201, "{made:?}");
         self.within(id).scoped(&["admin"]).await
+    }
+
+    /// Creates a domain in the caller's workspace, for which this operator vouches.
+    pub(crate) async fn proven_domain(self, body: Value) -> Answer {
+        let made = self.post("/v1/domains", body).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let verify = format!("/v1/domains/{}/verify", made.body["id"].as_str().unwrap());
+        let proven = self.post(&verify, json!({"vouch": true})).await;
+        assert_eq!(proven.status, 200, "{proven:?}");
+        proven
     }
 
     pub(crate) async fn send(self, method: &str, path: &str, headers: &str, body: &str) -> Answer {

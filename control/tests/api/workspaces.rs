@@ -55,7 +55,14 @@ async fn a_workspace_is_made_renamed_and_deleted_once_it_is_empty() {
     assert_eq!(api.delete("/v1/workspaces/acme").await.status, 204);
     assert_eq!((api.get("/v1/workspaces/acme").await.status, inside.get("/v1/keys").await.status), (404, 404));
     assert_eq!(api.delete("/v1/workspaces/default").await.status, 409);
+    // Rows of the former workspace have the id, so no other gets it.
+    let again = api.post("/v1/workspaces", json!({"id": "acme"})).await;
+    assert_eq!((again.status, again.fields()), (409, vec!["id"]), "{again:?}");
     instance.stop().await;
+    let next = leader(&bus).await;
+    assert_eq!(next.api().post("/v1/workspaces", json!({"id": "acme"})).await.status, 409);
+    assert_eq!(next.api().get("/v1/workspaces/acme").await.status, 404);
+    next.stop().await;
 }
 
 #[tokio::test]
@@ -84,7 +91,7 @@ async fn nothing_is_seen_or_changed_across_workspaces() {
     let instance = leader(&bus).await;
     let ours = instance.api().scoped(&["admin"]).await;
     let theirs = instance.api().workspace("acme").await;
-    theirs.post("/v1/domains", json!({"name": "go.acme.co", "is_default": true})).await;
+    instance.api().within("acme").proven_domain(json!({"name": "go.acme.co", "is_default": true})).await;
     let to = "https://a.example/";
     let kinds = [
         ("/v1/links", json!({"destination": to, "slug": "sale", "external_id": "1"}), json!({"tags": ["x"]})),
@@ -106,10 +113,9 @@ async fn nothing_is_seen_or_changed_across_workspaces() {
             assert_eq!(ours.send("POST", &format!("{one}/{action}"), "", "").await.status, 404, "{one}/{action}");
         }
         assert_eq!(ours.get(path).await.body, before, "{path}");
-        // Values that are unique in a workspace are free in another; a host belongs to one workspace.
+        // Values that are unique in a workspace are free in another, as is a host that is not proven.
         let same = ours.post(path, body).await;
-        let expected = if path == "/v1/domains" { 409 } else { 201 };
-        assert_eq!(same.status, expected, "{same:?}");
+        assert_eq!(same.status, 201, "{same:?}");
     }
     let link = theirs.get("/v1/links").await.body["data"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(ours.get(&format!("/v1/stats/links/{link}")).await.status, 404);

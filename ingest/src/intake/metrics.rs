@@ -61,7 +61,7 @@ impl IntakeMetrics {
         let reason = match kind {
             Kind::Malformed => "malformed",
             Kind::Unauthorized => "unauthorized",
-            Kind::Forbidden => "forbidden",
+            Kind::Forbidden | Kind::Quota(_) => "forbidden",
             Kind::NotFound => "not_found",
             Kind::MethodNotAllowed => "method_not_allowed",
             Kind::TooLarge => "too_large",

@@ -1,8 +1,21 @@
 //! The verified domains by their hosts, and the addresses to which they redirect where
-//! no link does. Readers take no lock; one writer follows the `domains` topic. The host
-//! of a domain that is not verified counts as a host without a domain.
+//! no link does. Readers take no lock; one writer follows the `domains` topic.
+//!
+//! Until there is any domain, links without one answer on every host. From then on they
+//! answer on the installation's own host, on this machine and on IP addresses alone: the
+//! host of a domain that is not verified, or no longer, leads nowhere.
 
-use std::{borrow::Cow, collections::HashMap, path::Path, str::FromStr, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    net::IpAddr,
+    path::Path,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bus::{Bus, BusError, Change, Table};
 use foldhash::fast::RandomState;
@@ -56,6 +69,10 @@ type Sites = papaya::HashMap<Box<str>, Site, RandomState>;
 struct SharedDomains {
     sites: Sites,
     numbers: Mutex<DomainNumbers>,
+    /// The host on which links without a domain answer.
+    own_host: Box<str>,
+    /// Whether there was any domain, verified or not.
+    any: AtomicBool,
 }
 
 /// Each domain keeps its number for as long as the process lives.
@@ -70,13 +87,42 @@ struct DomainNumbers {
 pub(crate) struct Domains(Arc<SharedDomains>);
 
 /// The domains, held for the length of some lookups.
-pub(crate) struct DomainsView<'d>(Option<HashMapRef<'d, Box<str>, Site, RandomState, LocalGuard<'d>>>);
+pub(crate) struct DomainsView<'d> {
+    shared: &'d SharedDomains,
+    sites: Option<HashMapRef<'d, Box<str>, Site, RandomState, LocalGuard<'d>>>,
+}
+
+/// The links that answer on a host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HostLinks<'d> {
+    /// The links of a verified domain.
+    Site(&'d Site),
+    /// The links without a domain.
+    CatchAll,
+    /// No links at all.
+    Nowhere,
+}
+
+impl<'d> HostLinks<'d> {
+    /// Returns the domain.
+    pub(crate) const fn site(self) -> Option<&'d Site> {
+        match self {
+            Self::Site(site) => Some(site),
+            Self::CatchAll | Self::Nowhere => None,
+        }
+    }
+}
 
 impl Domains {
+    /// Makes a table without domains. Links without a domain answer on `own_host`.
+    pub(crate) fn answering_at(own_host: &str) -> Self {
+        Self(Arc::new(SharedDomains { own_host: host_name(own_host).into(), ..SharedDomains::default() }))
+    }
+
     /// Pins the domains as they are now.
     pub(crate) fn view(&self) -> DomainsView<'_> {
         let sites = &self.0.sites;
-        DomainsView((!sites.is_empty()).then(|| sites.pin()))
+        DomainsView { shared: &self.0, sites: (!sites.is_empty()).then(|| sites.pin()) }
     }
 
     /// Returns the number of a workspace's domain, whether or not the domain is known yet.
@@ -95,9 +141,32 @@ impl Domains {
 
 impl DomainsView<'_> {
     /// Finds the domain of a host, which is as in a `Host` header, port included.
+    #[cfg(test)]
     pub(crate) fn find(&self, host: Option<&str>) -> Option<&Site> {
-        self.0.as_ref()?.get(&*host_name(host?))
+        self.links_of(host).site()
     }
+
+    /// Returns the links that answer on a host, which is as in a `Host` header, port included.
+    pub(crate) fn links_of(&self, host: Option<&str>) -> HostLinks<'_> {
+        // A request without a host asks an address.
+        let Some(host) = host else { return HostLinks::CatchAll };
+        let name = host_name(host);
+        if let Some(site) = self.sites.as_ref().and_then(|sites| sites.get(&*name)) {
+            return HostLinks::Site(site);
+        }
+        let restricted = self.shared.any.load(Ordering::Relaxed);
+        if !restricted || *name == *self.shared.own_host || is_address(&name) {
+            HostLinks::CatchAll
+        } else {
+            HostLinks::Nowhere
+        }
+    }
+}
+
+/// Tells whether a host is an IP address, or this machine: no other tenant can own it.
+fn is_address(name: &str) -> bool {
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.is_empty() || name == "localhost" || bare.parse::<IpAddr>().is_ok()
 }
 
 /// Reads the id in a record's key.
@@ -153,10 +222,11 @@ impl DomainsWriter {
     /// Adds or replaces a domain.
     pub(crate) fn put(&mut self, domain: &Domain) {
         let name: Box<str> = domain.name.as_str().into();
+        self.domains.0.any.store(true, Ordering::Relaxed);
         if self.names.get(&domain.id).is_some_and(|before| *before != name) {
             self.delete(domain.id);
         }
-        if domain.verified_at.is_none() {
+        if domain.verified_at.is_none() || domain.deleted_at.is_some() {
             self.delete(domain.id);
             return;
         }
@@ -244,6 +314,43 @@ pub(crate) mod tests {
         assert!(domains.view().find(None).is_none());
         writer.put(&Domain { verified_at: None, ..domain(1, "go.acme.co") });
         assert_eq!(found(&domains, "go.acme.co"), None);
+    }
+
+    #[test]
+    fn links_without_a_domain_answer_everywhere_until_there_is_a_domain() {
+        let domains = Domains::answering_at("go.example.com");
+        let mut writer = DomainsWriter::new(domains.clone(), rules());
+        let answers = |host: Option<&str>| match domains.view().links_of(host) {
+            HostLinks::Site(_) => "site",
+            HostLinks::CatchAll => "catch-all",
+            HostLinks::Nowhere => "nowhere",
+        };
+        assert_eq!(answers(Some("go.acme.co")), "catch-all");
+        // A domain that is not proven, or no longer, is nobody's host.
+        let unproven = Domain { verified_at: None, ..domain(1, "go.acme.co") };
+        writer.put(&unproven);
+        for (host, expected) in [
+            (Some("go.acme.co"), "nowhere"),
+            (Some("any.other.host:8080"), "nowhere"),
+            (Some("GO.example.com.:443"), "catch-all"),
+            (Some("192.0.2.1:8080"), "catch-all"),
+            (Some("[2001:db8::1]:8080"), "catch-all"),
+            (Some("[2001:db8::1]"), "catch-all"),
+            (Some("localhost:8080"), "catch-all"),
+            (Some("localhost.acme.co"), "nowhere"),
+            (None, "catch-all"),
+        ] {
+            assert_eq!(answers(host), expected, "{host:?}");
+        }
+        writer.put(&domain(1, "go.acme.co"));
+        assert_eq!(answers(Some("go.acme.co")), "site");
+        writer.put(&Domain { deleted_at: Some(schemas::Timestamp::from_millis(1)), ..domain(1, "go.acme.co") });
+        assert_eq!(answers(Some("go.acme.co")), "nowhere");
+        writer.delete(DomainId::from_bits(1));
+        assert_eq!(answers(Some("go.acme.co")), "nowhere");
+        // A tenant who lists the installation's own host takes nothing.
+        writer.put(&Domain { verified_at: None, ..domain(2, "go.example.com") });
+        assert_eq!(answers(Some("go.example.com")), "catch-all");
     }
 
     #[test]

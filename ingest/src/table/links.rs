@@ -1,7 +1,7 @@
 //! The links in memory. Readers on every core take no lock and never wait for a writer;
 //! one writer follows the `links` topic.
 
-use std::{hash::BuildHasher, path::Path, sync::Arc};
+use std::{collections::HashMap, hash::BuildHasher, path::Path, sync::Arc};
 
 use bus::{Bus, BusError, Change, Table};
 use foldhash::fast::RandomState;
@@ -48,6 +48,8 @@ impl LinksView<'_> {
 pub(crate) struct LinksWriter {
     links: Links,
     by_id: HashTable<LinkRow>,
+    /// The rows of earlier slugs, which few links have.
+    aliases: HashMap<LinkId, Box<[LinkRow]>>,
     hasher: RandomState,
     domains: Domains,
     rules: LocationRules,
@@ -56,7 +58,8 @@ pub(crate) struct LinksWriter {
 impl LinksWriter {
     /// Makes a table without links, whose domains have the numbers of `domains`.
     pub(crate) fn new(domains: Domains, rules: LocationRules) -> Self {
-        Self { links: Links::default(), by_id: HashTable::new(), hasher: RandomState::default(), domains, rules }
+        let hasher = RandomState::default();
+        Self { links: Links::default(), by_id: HashTable::new(), aliases: HashMap::new(), hasher, domains, rules }
     }
 
     /// Returns a handle for readers.
@@ -100,13 +103,14 @@ impl LinksWriter {
             self.delete(link.id);
             return Ok(());
         }
-        let row = match self.number(link).and_then(|number| LinkRow::new(link, number, &self.rules)) {
-            Ok(row) => row,
+        let rows = match self.number(link).and_then(|number| LinkRow::all(link, number, &self.rules)) {
+            Ok(rows) => rows,
             Err(error) => {
                 self.delete(link.id);
                 return Err(error);
             }
         };
+        let Some((row, aliases)) = rows.split_first() else { return Ok(()) };
         let hasher = self.hasher.clone();
         let (id, hash) = (row.id(), hasher.hash_one(row.id()));
         let before = match self.by_id.entry(hash, |old| old.id() == id, |old| hasher.hash_one(old.id())) {
@@ -116,10 +120,16 @@ impl LinksWriter {
                 None
             }
         };
-        // The new address answers before the old one stops.
-        self.links.0.pin().insert(row.clone());
-        if let Some(before) = before.filter(|before| *before != row) {
-            self.forget(&before);
+        let aliases_before =
+            if aliases.is_empty() { self.aliases.remove(&id) } else { self.aliases.insert(id, aliases.into()) };
+        // The new addresses answer before the old ones stop.
+        for row in &rows {
+            self.links.0.pin().insert(row.clone());
+        }
+        for before in before.iter().chain(aliases_before.iter().flatten()) {
+            if !rows.contains(before) {
+                self.forget(before);
+            }
         }
         Ok(())
     }
@@ -130,6 +140,9 @@ impl LinksWriter {
         let Ok(entry) = self.by_id.find_entry(hash, |row| row.id() == id) else { return };
         let (row, _) = entry.remove();
         self.forget(&row);
+        for alias in self.aliases.remove(&id).iter().flatten() {
+            self.forget(alias);
+        }
     }
 
     /// Removes an address, if it is still this link's.
@@ -184,6 +197,35 @@ pub(crate) mod tests {
         writer.delete(LinkId::from_bits(1));
         assert_eq!(found(&links, CATCH_ALL, "new"), None);
         assert_eq!(writer.by_id.len(), 0);
+    }
+
+    #[test]
+    fn a_link_answers_on_its_earlier_slugs() {
+        let (mut writer, links) = writer();
+        let former = |slugs: &[&str], link: Link| Link {
+            former_slugs: slugs.iter().map(|slug| (*slug).to_owned()).collect(),
+            ..link
+        };
+        let b = "https://b.example/";
+        writer.put(&link(1, None, "old", "https://a.example/")).unwrap();
+        writer.put(&former(&["old", "older"], link(1, None, "new", b))).unwrap();
+        for slug in ["old", "older", "new"] {
+            assert_eq!(found(&links, CATCH_ALL, slug).as_deref(), Some(b), "{slug}");
+        }
+        // Clicks tell of the link as it is.
+        let look = links.view();
+        let (old, new) = (look.find(CATCH_ALL, "old").unwrap(), look.find(CATCH_ALL, "new").unwrap());
+        assert_eq!(old.tail(), new.tail());
+        drop(look);
+        writer.put(&former(&["new"], link(1, None, "old", b))).unwrap();
+        assert_eq!(found(&links, CATCH_ALL, "older"), None);
+        assert!(found(&links, CATCH_ALL, "old").is_some() && found(&links, CATCH_ALL, "new").is_some());
+        // Another link has taken an earlier slug that was given up.
+        writer.put(&link(1, None, "old", b)).unwrap();
+        writer.put(&link(2, None, "new", "https://c.example/")).unwrap();
+        writer.delete(LinkId::from_bits(1));
+        assert_eq!((found(&links, CATCH_ALL, "old"), writer.aliases.len()), (None, 0));
+        assert_eq!(found(&links, CATCH_ALL, "new").as_deref(), Some("https://c.example/"));
     }
 
     #[test]

@@ -146,12 +146,19 @@ impl LinkRow {
         &self.0.header.header
     }
 
-    /// Makes the row of a link whose domain has that number.
-    pub(crate) fn new(link: &Link, domain: DomainNumber, rules: &LocationRules) -> Result<Self, LinkRowError> {
+    /// Makes the rows of a link whose domain has that number: that of its slug first, then
+    /// one for each earlier slug on which the link still answers.
+    pub(crate) fn all(link: &Link, domain: DomainNumber, rules: &LocationRules) -> Result<Vec<Self>, LinkRowError> {
+        let slugs = std::iter::once(&link.slug).chain(&link.former_slugs);
+        slugs.map(|slug| Self::new(link, slug, domain, rules)).collect()
+    }
+
+    /// Makes the row of a link that answers on a slug of the domain with that number.
+    fn new(link: &Link, slug: &str, domain: DomainNumber, rules: &LocationRules) -> Result<Self, LinkRowError> {
         let status = STATUSES.iter().position(|status| *status == link.status_code);
         let status = status.and_then(|at| u8::try_from(at).ok()).ok_or(LinkRowError::Status(link.status_code))?;
-        if link.slug.is_empty() || link.slug.len() > usize::from(u16::MAX) {
-            return Err(LinkRowError::Slug(link.slug.chars().take(64).collect()));
+        if slug.is_empty() || slug.len() > usize::from(u16::MAX) {
+            return Err(LinkRowError::Slug(slug.chars().take(64).collect()));
         }
         let location = rules.check(&link.destination).map_err(LinkRowError::Destination)?;
         let location = if link.append_click_id { rules.without_click_id(&location) } else { location.as_ref().into() };
@@ -166,7 +173,7 @@ impl LinkRow {
             | status << traits::STATUS_SHIFT;
         let mut bytes = link_tail(link.workspace.as_str(), &link.facts())?;
         let tail = bytes.len();
-        let slug = SLUG.part(&mut bytes, tail, &link.slug)?;
+        let slug = SLUG.part(&mut bytes, tail, slug)?;
         // As long as it was checked to be.
         let slug = ShortByteRange { at: slug.at, len: u16::try_from(slug.len).unwrap_or_default() };
         let location = DESTINATION.part(&mut bytes, tail, &location)?;
@@ -326,7 +333,7 @@ mod tests {
     };
 
     fn row(link: &Link) -> LinkRow {
-        LinkRow::new(link, CATCH_ALL, &rules()).unwrap()
+        LinkRow::new(link, &link.slug, CATCH_ALL, &rules()).unwrap()
     }
 
     #[test]
@@ -379,7 +386,7 @@ mod tests {
             assert_eq!(row(&link).status(), status_code);
         }
         assert!(
-            LinkRow::new(&Link { status_code: 303, ..link(1, None, "s", "https://a.example/") }, 0, &rules()).is_err()
+            LinkRow::all(&Link { status_code: 303, ..link(1, None, "s", "https://a.example/") }, 0, &rules()).is_err()
         );
         let long = format!("https://a.example/{}#{}", "|".repeat(8000), "\u{fc}".repeat(16 << 10));
         let row = row(&link(1, None, "s", &long));

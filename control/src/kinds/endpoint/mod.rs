@@ -31,6 +31,7 @@ use crate::{
     state::{
         draft::{EntityChange, EntityKind, serialise},
         entity::{Entity, NoUniqueKey, workspace_entity},
+        quotas::Quota,
     },
 };
 
@@ -45,6 +46,8 @@ impl Entity for Endpoint {
 }
 
 impl EntityKind for Endpoint {
+    const QUOTA: Option<Quota> = Some(Quota::Endpoints);
+
     /// Tells of changes of the endpoint's health, and of no others.
     fn event(change: EntityChange<'_, Self>, at: Timestamp) -> Result<Option<Vec<u8>>, Problem> {
         let EntityChange::Updated { old, new } = change else { return Ok(None) };

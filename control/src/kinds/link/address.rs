@@ -16,7 +16,7 @@ pub(crate) fn address_key(
     slug: &str,
 ) -> Result<LinkKey, Problem> {
     let (domain, case) = resolve_domain(draft, workspace, domain.map(ToOwned::to_owned))?;
-    Ok(LinkKey::Address(domain, slug::canonical(slug, case)))
+    Ok(LinkKey::Address(workspace.clone(), domain, slug::canonical(slug, case)))
 }
 
 /// Returns the domain on which a link answers that asks for `domain`, and whether case tells slugs apart there.
@@ -26,11 +26,11 @@ pub(crate) fn resolve_domain(
     domain: Option<String>,
 ) -> Result<(Option<String>, SlugCase), Problem> {
     let key = match &domain {
-        Some(name) => DomainKey::Name(name.clone()),
+        Some(name) => DomainKey::Listed(workspace.clone(), name.clone()),
         None => DomainKey::Default(workspace.clone()),
     };
     let found = draft.owner::<Domain>(&key).and_then(|id| draft.find::<Domain>(&id));
-    match (found.filter(|found| found.workspace == *workspace), domain) {
+    match (found, domain) {
         (Some(found), _) => Ok((Some(found.name.clone()), found.slug_case)),
         (None, Some(name)) => {
             let reason = format!("`{name}` is no domain of this workspace: add it at /v1/domains first");
@@ -39,7 +39,7 @@ pub(crate) fn resolve_domain(
         // The hosts that are no domain belong to the first workspace.
         (None, None) if *workspace == WorkspaceId::default() => Ok((None, SlugCase::Sensitive)),
         (None, None) => {
-            let reason = "is needed: this workspace has no default domain";
+            let reason = "is needed: this workspace has no proven default domain";
             Err(Problem::invalid(vec![FieldError::new("domain", reason)]))
         }
     }

@@ -26,11 +26,14 @@ const DESTINATION_BYTES: usize = 8192;
 const ADDRESS_BYTES: usize = DESTINATION_BYTES + 1 + FRAGMENT_BYTES;
 const TEXT_CHARS: usize = 128;
 const EXTERNAL_ID_CHARS: usize = 255;
+/// The most earlier slugs on which a link answers.
+const FORMER_SLUGS: usize = 10;
 const TAGS: usize = 20;
 const TAG_CHARS: usize = 64;
 const METADATA_KEYS: usize = 50;
 const METADATA_KEY_CHARS: usize = 64;
 const METADATA_VALUE_CHARS: usize = 1024;
+const DEFAULT_STATUS: u16 = 302;
 const STATUS_CODES: [u16; 4] = [301, 302, 307, 308];
 
 /// A link to be created.
@@ -74,6 +77,9 @@ pub(crate) struct NewLink {
     /// Whether visitors are turned away as from an unknown link.
     #[serde(default)]
     disabled: bool,
+    /// Whether lists leave the link out unless they are asked for it. An archived link redirects as before.
+    #[serde(default)]
+    archived: bool,
     /// Whether the click's id is added to the destination's query.
     #[serde(default)]
     append_click_id: bool,
@@ -129,6 +135,13 @@ pub(crate) struct LinkPatch {
     max_clicks_of: Patch<MaxClicksOf>,
     /// Whether visitors are turned away as from an unknown link.
     disabled: Patch<bool>,
+    /// Whether lists leave the link out unless they are asked for it. An archived link redirects as before.
+    archived: Patch<bool>,
+    /// Whether the link goes on answering on the slug that the patch replaces; false by default.
+    keep_old: bool,
+    /// The earlier slugs on which the link still answers. A patch can only leave some out, or null for all.
+    #[schemars(length(max = FORMER_SLUGS))]
+    former_slugs: Patch<Vec<String>>,
     /// Whether the click's id is added to the destination's query.
     append_click_id: Patch<bool>,
     /// Whether the visit's query is merged into the destination's; true by default.
@@ -151,12 +164,13 @@ impl NewLink {
             workspace: workspace.clone(),
             domain: self.domain,
             slug: self.slug.clone().unwrap_or_default(),
+            former_slugs: Vec::new(),
             destination: self.destination,
             short_url: String::new(),
             campaign: self.campaign,
             segment: self.segment,
             tags: self.tags,
-            status_code: self.status_code.unwrap_or(302),
+            status_code: self.status_code.unwrap_or(DEFAULT_STATUS),
             starts_at: self.starts_at,
             expires_at: self.expires_at,
             expired_url: self.expired_url,
@@ -164,6 +178,7 @@ impl NewLink {
             max_clicks_of: self.max_clicks_of.unwrap_or_default(),
             exhausted_at: None,
             disabled: self.disabled,
+            archived: self.archived,
             append_click_id: self.append_click_id,
             passthrough: self.passthrough.unwrap_or(true),
             referrer_policy: self.referrer_policy,
@@ -177,7 +192,7 @@ impl NewLink {
         if self.slug.is_some() {
             check_slug(&link.slug, &mut checker);
         }
-        check(&link, rules, &mut checker);
+        check(&link, None, rules, &mut checker);
         checker.finish(link)
     }
 }
@@ -193,6 +208,15 @@ impl LinkPatch {
             (_, true) => Some(FieldError::new("metadata", format!("names more than {} keys", 2 * METADATA_KEYS))),
             _ => None,
         }
+    }
+
+    /// Lets a link that exists keep its slug where the patch gives null: a list that is imported again must not change
+    /// addresses.
+    pub(crate) fn keeping_slug(mut self) -> Self {
+        if self.slug == Patch::Remove {
+            self.slug = Patch::Keep;
+        }
+        self
     }
 
     /// Returns the slug that the patch sets.
@@ -230,6 +254,7 @@ impl LinkPatch {
             max_clicks: self.max_clicks.into_value(),
             max_clicks_of: self.max_clicks_of.into_value(),
             disabled: self.disabled.into_value().unwrap_or_default(),
+            archived: self.archived.into_value().unwrap_or_default(),
             append_click_id: self.append_click_id.into_value().unwrap_or_default(),
             passthrough: self.passthrough.into_value(),
             referrer_policy: self.referrer_policy.into_value(),
@@ -242,29 +267,57 @@ impl LinkPatch {
     /// Returns `link` with the patch applied, checked.
     pub(crate) fn apply(self, link: &Link, rules: &LinkRules, at: Timestamp) -> Result<Link, Problem> {
         let mut checker = Checker::default();
-        if let Patch::Set(domain) = &self.domain
-            && Some(domain) != link.domain.as_ref()
-        {
+        let asks_for_empty_slug = self.slug.value().is_some_and(String::is_empty);
+        let keeps_domain = match &self.domain {
+            Patch::Keep => true,
+            Patch::Remove => link.domain.is_none(),
+            Patch::Set(domain) => link.domain.as_ref() == Some(domain),
+        };
+        if !keeps_domain {
             checker.wrong("domain", "cannot be changed: the address that people share would be another");
         }
         let mut new = link.clone();
         self.destination.apply_required(&mut new.destination, "destination", &mut checker);
-        self.slug.apply_required(&mut new.slug, "slug", &mut checker);
+        // Without a slug, one is generated when the link is written.
+        self.slug.apply_or(&mut new.slug, String::new());
         self.campaign.apply(&mut new.campaign);
         self.segment.apply(&mut new.segment);
         self.tags.apply_or(&mut new.tags, Vec::new());
-        self.status_code.apply_required(&mut new.status_code, "status_code", &mut checker);
+        self.status_code.apply_or(&mut new.status_code, DEFAULT_STATUS);
         self.starts_at.apply(&mut new.starts_at);
         self.expires_at.apply(&mut new.expires_at);
         self.expired_url.apply(&mut new.expired_url);
         self.max_clicks.apply(&mut new.max_clicks);
         self.max_clicks_of.apply_or(&mut new.max_clicks_of, MaxClicksOf::People);
         self.disabled.apply_or(&mut new.disabled, false);
+        self.archived.apply_or(&mut new.archived, false);
+        self.former_slugs.apply_or(&mut new.former_slugs, Vec::new());
+        if let Some(added) = new.former_slugs.iter().find(|slug| !link.former_slugs.contains(slug)) {
+            let reason =
+                format!("names `{}`, which is no earlier slug of the link", added.chars().take(64).collect::<String>());
+            checker.wrong("former_slugs", reason);
+        }
+        if self.keep_old && new.slug != link.slug {
+            new.former_slugs.push(link.slug.clone());
+            if new.former_slugs.len() > FORMER_SLUGS {
+                let reason = format!(
+                    "the link answers on {FORMER_SLUGS} earlier slugs already: leave some out of `former_slugs`"
+                );
+                checker.wrong("keep_old", reason);
+            }
+        }
         self.append_click_id.apply_or(&mut new.append_click_id, false);
         self.passthrough.apply_or(&mut new.passthrough, true);
         self.referrer_policy.apply(&mut new.referrer_policy);
         self.external_id.apply(&mut new.external_id);
-        if new.max_clicks != link.max_clicks || new.max_clicks_of != link.max_clicks_of {
+        // A limit that is lowered was reached all the more.
+        let is_raised = match (link.max_clicks, new.max_clicks) {
+            (Some(before), Some(now)) => now > before,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let counts_fewer = new.max_clicks_of != link.max_clicks_of && new.max_clicks_of == MaxClicksOf::People;
+        if is_raised || counts_fewer {
             new.exhausted_at = None;
         }
         match self.metadata {
@@ -272,8 +325,10 @@ impl LinkPatch {
             Patch::Remove => new.metadata = UserMap::default(),
             Patch::Set(patch) => new.metadata = merged(&link.metadata, patch),
         }
-        check_slug(&new.slug, &mut checker);
-        check(&new, rules, &mut checker);
+        if !new.slug.is_empty() || asks_for_empty_slug {
+            check_slug(&new.slug, &mut checker);
+        }
+        check(&new, Some(link), rules, &mut checker);
         if new != *link {
             new.updated_at = at;
             new.revision += 1;
@@ -288,51 +343,104 @@ fn check_slug(slug: &str, checker: &mut Checker) {
     }
 }
 
-fn check(link: &Link, rules: &LinkRules, checker: &mut Checker) {
-    checker.destination("destination", &link.destination, DESTINATION_BYTES, &rules.schemes);
-    if let Some(url) = &link.expired_url {
+/// Checks the fields of a link that are not as they were: a rule that has become stricter since holds up no change of
+/// other fields.
+fn check(link: &Link, old: Option<&Link>, rules: &LinkRules, checker: &mut Checker) {
+    fn is_new<T: PartialEq>(link: &Link, old: Option<&Link>, field: impl Fn(&Link) -> &T) -> bool {
+        old.is_none_or(|old| field(link) != field(old))
+    }
+    if is_new(link, old, |link| &link.destination) {
+        checker.destination("destination", &link.destination, DESTINATION_BYTES, &rules.schemes);
+    }
+    if let Some(url) = link.expired_url.as_ref().filter(|_| is_new(link, old, |link| &link.expired_url)) {
         checker.destination("expired_url", url, DESTINATION_BYTES, &rules.schemes);
     }
+    let has_new_span = is_new(link, old, |link| &link.starts_at) || is_new(link, old, |link| &link.expires_at);
     if let (Some(start), Some(end)) = (link.starts_at, link.expires_at)
         && start >= end
+        && has_new_span
     {
         checker.wrong("expires_at", "must be after starts_at");
     }
-    if link.max_clicks == Some(0) {
-        checker.wrong("max_clicks", "must be at least 1; leave it out for no limit");
-    } else if link.max_clicks.is_some_and(|max| max > MAX_NUMBER) {
-        // A receiver in JavaScript would write another number, and verify another signature.
-        checker.wrong("max_clicks", format!("must be at most {MAX_NUMBER}; leave it out for no limit"));
+    if is_new(link, old, |link| &link.max_clicks) {
+        check_max_clicks(link.max_clicks, checker);
     }
-    if let Some(domain) = &link.domain {
+    if let Some(domain) = link.domain.as_ref().filter(|_| is_new(link, old, |link| &link.domain)) {
         checker.host_name("domain", domain);
     }
-    for (field, text, max) in [
-        ("campaign", &link.campaign, TEXT_CHARS),
-        ("segment", &link.segment, TEXT_CHARS),
-        ("external_id", &link.external_id, EXTERNAL_ID_CHARS),
+    for (field, text, max, is_new) in [
+        ("campaign", &link.campaign, TEXT_CHARS, is_new(link, old, |link| &link.campaign)),
+        ("segment", &link.segment, TEXT_CHARS, is_new(link, old, |link| &link.segment)),
+        ("external_id", &link.external_id, EXTERNAL_ID_CHARS, is_new(link, old, |link| &link.external_id)),
     ] {
-        if let Some(text) = text {
+        if let Some(text) = text.as_ref().filter(|_| is_new) {
             checker.text(field, text, max);
         }
     }
-    if link.tags.len() > TAGS {
-        checker.wrong("tags", format!("has {}, at most {TAGS} are allowed", link.tags.len()));
+    if is_new(link, old, |link| &link.tags) {
+        check_tags(&link.tags, checker);
+    }
+    if is_new(link, old, |link| &link.status_code) && !STATUS_CODES.contains(&link.status_code) {
+        checker.wrong("status_code", format!("is {}, must be 301, 302, 307 or 308", link.status_code));
+    }
+    if is_new(link, old, |link| &link.metadata) {
+        check_metadata(&link.metadata, checker);
+    }
+}
+
+fn check_max_clicks(max_clicks: Option<u64>, checker: &mut Checker) {
+    if max_clicks == Some(0) {
+        checker.wrong("max_clicks", "must be at least 1; leave it out for no limit");
+    } else if max_clicks.is_some_and(|max| max > MAX_NUMBER) {
+        // A receiver in JavaScript would write another number, and verify another signature.
+        checker.wrong("max_clicks", format!("must be at most {MAX_NUMBER}; leave it out for no limit"));
+    }
+}
+
+fn check_tags(tags: &[String], checker: &mut Checker) {
+    if tags.len() > TAGS {
+        checker.wrong("tags", format!("has {}, at most {TAGS} are allowed", tags.len()));
     }
     let mut seen = HashSet::new();
-    for (index, tag) in link.tags.iter().enumerate() {
-        checker.text(&format!("tags[{index}]"), tag, TAG_CHARS);
+    for (index, tag) in tags.iter().enumerate() {
+        check_tag(&format!("tags[{index}]"), tag, checker);
         if !seen.insert(tag) {
             checker.wrong(format!("tags[{index}]"), format!("`{tag}` stands there twice"));
         }
     }
-    if !STATUS_CODES.contains(&link.status_code) {
-        checker.wrong("status_code", format!("is {}, must be 301, 302, 307 or 308", link.status_code));
+}
+
+/// Checks a tag.
+pub(crate) fn check_tag(field: &str, tag: &str, checker: &mut Checker) {
+    checker.text(field, tag, TAG_CHARS);
+}
+
+/// Returns `link` in the campaign with this name.
+pub(crate) fn with_campaign(link: &Link, name: &str, at: Timestamp) -> Link {
+    Link { campaign: Some(name.to_owned()), updated_at: at, revision: link.revision + 1, ..link.clone() }
+}
+
+/// Returns `link` with another name of a tag.
+pub(crate) fn with_tag_renamed(link: &Link, from: &str, to: &str, at: Timestamp) -> Link {
+    if !link.tags.iter().any(|tag| tag == from) {
+        return link.clone();
     }
-    if link.metadata.len() > METADATA_KEYS {
-        checker.wrong("metadata", format!("has {} keys, at most {METADATA_KEYS} are allowed", link.metadata.len()));
+    let mut new = link.clone();
+    let has_both = link.tags.iter().any(|tag| tag == to);
+    new.tags.retain(|tag| tag != from || !has_both);
+    for tag in new.tags.iter_mut().filter(|tag| *tag == from) {
+        to.clone_into(tag);
     }
-    for (key, value) in link.metadata.iter() {
+    new.updated_at = at;
+    new.revision += 1;
+    new
+}
+
+fn check_metadata(metadata: &UserMap, checker: &mut Checker) {
+    if metadata.len() > METADATA_KEYS {
+        checker.wrong("metadata", format!("has {} keys, at most {METADATA_KEYS} are allowed", metadata.len()));
+    }
+    for (key, value) in metadata.iter() {
         checker.text("metadata", key, METADATA_KEY_CHARS);
         if value.chars().count() > METADATA_VALUE_CHARS {
             checker.wrong(format!("metadata.{key}"), format!("is longer than {METADATA_VALUE_CHARS} characters"));
@@ -351,6 +459,7 @@ pub(crate) fn changes(old: &Link, new: &Link) -> Changes {
     Changes {
         destination: value(&old.destination, &new.destination),
         slug: value(&old.slug, &new.slug),
+        former_slugs: value(&old.former_slugs, &new.former_slugs),
         campaign: optional(old.campaign.as_ref(), new.campaign.as_ref()),
         segment: optional(old.segment.as_ref(), new.segment.as_ref()),
         tags: value(&old.tags, &new.tags),
@@ -363,6 +472,7 @@ pub(crate) fn changes(old: &Link, new: &Link) -> Changes {
         max_clicks_of: value(&old.max_clicks_of, &new.max_clicks_of),
         exhausted_at: optional(old.exhausted_at.as_ref(), new.exhausted_at.as_ref()),
         disabled: value(&old.disabled, &new.disabled),
+        archived: value(&old.archived, &new.archived),
         append_click_id: value(&old.append_click_id, &new.append_click_id),
         passthrough: value(&old.passthrough, &new.passthrough),
         referrer_policy: optional(old.referrer_policy.as_ref(), new.referrer_policy.as_ref()),
@@ -476,5 +586,37 @@ mod tests {
         );
         let problem = apply(json!({"destination": null, "slug": "q", "domain": "go.acme.co"})).unwrap_err();
         assert_eq!(problem.errors.len(), 3);
+        // Null takes a field away, or gives it its default.
+        let new = apply(json!({"slug": null, "status_code": null, "domain": null})).unwrap();
+        assert_eq!((new.slug.as_str(), new.status_code), ("", 302));
+        assert_eq!(apply(json!({"slug": ""})).unwrap_err().errors[0].field, "slug");
+    }
+
+    #[test]
+    fn a_patch_is_held_to_the_rules_for_what_it_changes() {
+        let mut link = check(json!({"destination": "https://a.example/", "tags": ["a"]})).unwrap();
+        link.destination = "myapp://open".to_owned();
+        link.domain = Some("*.acme.co".to_owned());
+        link.slug = "sale".to_owned();
+        let apply = |patch: Value| {
+            let patch: LinkPatch = serde_json::from_value(patch).unwrap();
+            patch.apply(&link, &LinkRules::default(), Timestamp::from_millis(5))
+        };
+        assert!(apply(json!({"disabled": true, "tags": ["b"], "destination": "myapp://open"})).unwrap().disabled);
+        assert_eq!(apply(json!({"destination": "myapp://other"})).unwrap_err().errors[0].field, "destination");
+        assert_eq!(apply(json!({"domain": null})).unwrap_err().errors[0].field, "domain");
+    }
+
+    #[test]
+    fn only_a_limit_that_is_raised_opens_an_exhausted_link_again() {
+        let mut link = check(json!({"destination": "https://a.example/", "max_clicks": 100})).unwrap();
+        link.slug = "sale".to_owned();
+        link.exhausted_at = Some(Timestamp::from_millis(1));
+        for (max_clicks, is_open) in [(json!(50), false), (json!(100), false), (json!(101), true), (Value::Null, true)]
+        {
+            let patch: LinkPatch = serde_json::from_value(json!({"max_clicks": max_clicks})).unwrap();
+            let new = patch.apply(&link, &LinkRules::default(), Timestamp::from_millis(5)).unwrap();
+            assert_eq!(new.exhausted_at.is_none(), is_open, "{max_clicks}");
+        }
     }
 }

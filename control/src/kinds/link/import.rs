@@ -12,7 +12,7 @@ use crate::{
         ndjson::{LineText, NdjsonLine},
         upsert::{Upserted, upsert},
     },
-    state::draft::Draft,
+    state::{draft::Draft, entity::Expected},
 };
 
 /// The most bytes of a line.
@@ -30,9 +30,11 @@ pub(crate) struct ParsedLine {
 pub(crate) fn parse(line: &NdjsonLine) -> ParsedLine {
     let given = match &line.text {
         LineText::Whole(bytes) => {
-            // The slower parser says where and why a line cannot be parsed.
-            serde_json::from_slice(bytes)
-                .or_else(|_| service::json::read(bytes).map_err(|unread| Problem::invalid(vec![unread.in_line()])))
+            // The slower parser says where and why a line cannot be parsed, and that a list is no link.
+            let is_list = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+            let parsed = if is_list { None } else { serde_json::from_slice(bytes).ok() };
+            let told = |_| service::json::read(bytes).map_err(|unread| Problem::invalid(vec![unread.in_line()]));
+            parsed.ok_or(()).or_else(told)
         }
         LineText::TooLong => {
             Err(Problem::invalid(vec![FieldError::new("(line)", format!("is longer than {LINE_BYTES} bytes"))]))
@@ -45,7 +47,7 @@ pub(crate) fn parse(line: &NdjsonLine) -> ParsedLine {
 pub(crate) fn draft_lines(lines: Vec<ParsedLine>, draft: &mut Draft<'_>, workspace: &WorkspaceId) -> ImportReport {
     let mut report = ImportReport::default();
     for line in lines {
-        match line.given.and_then(|given| upsert(draft, workspace, given, None)) {
+        match line.given.and_then(|given| upsert(draft, workspace, given, &Expected::Anything)) {
             Ok(Upserted::Created(_)) => report.created += 1,
             Ok(Upserted::Updated(_)) => report.updated += 1,
             Ok(Upserted::Unchanged(_)) => report.unchanged += 1,
@@ -116,6 +118,14 @@ mod tests {
         let error = line.given.unwrap_err().errors.remove(0);
         assert_eq!((line.number, error.field.as_str()), (2, "(line)"));
         assert!(error.reason.contains("at column 47") && !error.reason.contains("line 1"), "{}", error.reason);
+    }
+
+    #[test]
+    fn a_list_is_no_link() {
+        let line = |text: &'static str| NdjsonLine { number: 1, text: LineText::Whole(text.into()) };
+        let refused = parse(&line(r#"["https://a.example/"]"#)).given.unwrap_err();
+        assert_eq!(refused.errors[0].field, "(body)");
+        assert!(parse(&line(r#" {"destination":"https://a.example/"}"#)).given.is_ok());
     }
 
     #[test]

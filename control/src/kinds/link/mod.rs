@@ -1,6 +1,7 @@
 //! Links. The address of a link and its external id are unique, and every change produces an event.
 
 mod address;
+pub(crate) mod csv;
 mod fields;
 pub(crate) mod import;
 pub(crate) mod ndjson;
@@ -18,7 +19,7 @@ use schemas::{
 };
 use service::problem::Problem;
 
-pub(crate) use crate::kinds::link::fields::{LinkPatch, NewLink};
+pub(crate) use crate::kinds::link::fields::{LinkPatch, NewLink, check_tag, with_campaign, with_tag_renamed};
 use crate::{
     caller::Caller,
     kinds::{
@@ -30,6 +31,7 @@ use crate::{
         draft::{Draft, EntityChange, EntityKind, serialise},
         entity::{Entity, workspace_entity},
         links::LinkKey,
+        quotas::Quota,
     },
 };
 
@@ -43,14 +45,15 @@ impl Entity for Link {
     }
 
     fn unique_keys(&self) -> Vec<LinkKey> {
-        let address = LinkKey::Address(self.domain.clone(), self.slug.clone());
+        let slugs = std::iter::once(&self.slug).chain(&self.former_slugs);
+        let address = |slug: &String| LinkKey::Address(self.workspace.clone(), self.domain.clone(), slug.clone());
         let external = self.external_id.clone().map(|external| LinkKey::External(self.workspace.clone(), external));
-        std::iter::once(address).chain(external).collect()
+        slugs.map(address).chain(external).collect()
     }
 
     fn conflict(key: &LinkKey, owner: &LinkId) -> Problem {
         match key {
-            LinkKey::Address(domain, slug) => {
+            LinkKey::Address(_, domain, slug) => {
                 let host = domain.as_deref().map_or_else(String::new, |domain| format!(" on {domain}"));
                 let reason = format!("`{slug}` is taken{host}: choose another, or leave it out to have one made up");
                 Problem::conflict("slug", reason)
@@ -64,6 +67,9 @@ impl Entity for Link {
 }
 
 impl EntityKind for Link {
+    const QUOTA: Option<Quota> = Some(Quota::Links);
+    const BYTES_QUOTA: Option<Quota> = Some(Quota::LinkBytes);
+
     /// Sets the domain, the canonical spelling of the slug and the short URL; generates a slug where there is none.
     fn normalise(&mut self, old: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {
         let case = match old {
@@ -76,12 +82,16 @@ impl EntityKind for Link {
             }
         };
         self.slug = if self.slug.is_empty() {
-            let is_free =
-                |slug: &str| draft.owner::<Self>(&LinkKey::Address(self.domain.clone(), slug.to_owned())).is_none();
+            let is_free = |slug: &str| {
+                let key = LinkKey::Address(self.workspace.clone(), self.domain.clone(), slug.to_owned());
+                draft.owner::<Self>(&key).is_none()
+            };
             slug::generate(case, draft.link_rules().slug_chars, is_free)
         } else {
             slug::canonical(&self.slug, case)
         };
+        // The slug may be an earlier one again, or another spelling of the same.
+        self.former_slugs.retain(|slug| *slug != self.slug);
         self.short_url = short_url(self, &draft.link_rules().short_url_base);
         // Another spelling of the same slug is no change.
         if let Some(old) = old

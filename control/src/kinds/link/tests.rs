@@ -8,11 +8,12 @@ use service::problem::{Kind, Problem};
 
 use crate::{
     kinds::link::{LinkPatch, NewLink},
-    rules::LinkRules,
+    rules::{DraftRules, LinkRules},
     state::{
         State,
         collection::EntityCollection,
         draft::{Draft, DraftRecord},
+        entity::Expected,
         installed,
         links::LinkKey,
     },
@@ -31,12 +32,12 @@ fn new(body: Value) -> Link {
 fn patch(draft: &mut Draft<'_>, id: LinkId, body: Value) -> Result<Arc<Link>, Problem> {
     let patch: LinkPatch = serde_json::from_value(body).unwrap();
     let rules = draft.link_rules();
-    draft.update(&workspace(), &id, None, |link: &Link, at| patch.apply(link, rules, at))
+    draft.update(&workspace(), &id, &Expected::Anything, |link: &Link, at| patch.apply(link, rules, at))
 }
 
 /// Drafts a change and applies it, as if it had been committed.
 fn commit<T>(state: &mut State, change: impl FnOnce(&mut Draft<'_>) -> T) -> (T, Vec<DraftRecord>) {
-    let rules = LinkRules::default();
+    let rules = DraftRules::default();
     let mut draft = Draft::new(state, &rules, AT);
     let outcome = change(&mut draft);
     let mut drafted = draft.finish();
@@ -81,10 +82,10 @@ fn what_is_given_up_can_be_taken_in_the_same_draft() {
         patch(draft, first.id, json!({"slug": "sale"})).unwrap_err();
         second
     });
-    let at = |state: &State, slug: &str| state.links.owner(&LinkKey::Address(None, slug.to_owned()));
+    let at = |state: &State, slug: &str| state.links.owner(&LinkKey::Address(workspace(), None, slug.to_owned()));
     assert_eq!(at(&state, "sale"), Some(second.id));
     assert_eq!(at(&state, "old"), Some(first.id));
-    let ((), _) = commit(&mut state, |draft| draft.delete(&workspace(), &second.id, None, any).unwrap());
+    let ((), _) = commit(&mut state, |draft| draft.delete(&workspace(), &second.id, &Expected::Anything, any).unwrap());
     assert_eq!(at(&state, "sale"), None);
     assert_eq!(state.links.owner(&LinkKey::External(workspace(), "x1".to_owned())), None);
 }
@@ -108,7 +109,8 @@ fn every_change_of_a_link_is_an_event_of_its_own() {
     let (link, created) = commit(&mut state, |draft| draft.create(new(sale())).unwrap());
     let (_, updated) = commit(&mut state, |draft| patch(draft, link.id, json!({"campaign": "w"})).unwrap());
     let (_, nothing) = commit(&mut state, |draft| patch(draft, link.id, json!({"campaign": "w"})).unwrap());
-    let (_, deleted) = commit(&mut state, |draft| draft.delete(&workspace(), &link.id, None, any).unwrap());
+    let (_, deleted) =
+        commit(&mut state, |draft| draft.delete(&workspace(), &link.id, &Expected::Anything, any).unwrap());
     assert_eq!(nothing, []);
     assert_eq!((deleted[0].topic, &deleted[0].value), (Topic::Links, &None));
     let mut ids = Vec::new();
@@ -130,9 +132,9 @@ fn nothing_is_seen_across_workspaces_or_over_a_newer_version() {
     let (link, _) = commit(&mut state, |draft| draft.create(new(sale())).unwrap());
     let other = WorkspaceId::new("other");
     assert!(state.get::<Link>(&other, &link.id).is_none());
-    let (refused, _) = commit(&mut state, |draft| draft.delete(&other, &link.id, None, any));
+    let (refused, _) = commit(&mut state, |draft| draft.delete(&other, &link.id, &Expected::Anything, any));
     assert_eq!(refused.unwrap_err().kind, Kind::NotFound);
-    let (refused, _) = commit(&mut state, |draft| draft.delete(&workspace(), &link.id, Some(7), any));
+    let (refused, _) = commit(&mut state, |draft| draft.delete(&workspace(), &link.id, &Expected::OneOf(vec![7]), any));
     assert_eq!(refused.unwrap_err().kind, Kind::Changed);
     assert_eq!(state.page::<Link>(&other, None, 10).0.len(), 0);
 }

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use schemas::{Link, WorkspaceId};
-use service::problem::{Kind, Problem};
+use service::problem::Problem;
 
 use crate::{
     kinds::link::{address::address_key, fields::LinkPatch},
-    state::{draft::Draft, links::LinkKey},
+    state::{draft::Draft, entity::Expected, links::LinkKey},
 };
 
 /// The outcome of an upsert.
@@ -29,20 +29,19 @@ pub(crate) fn upsert(
     draft: &mut Draft<'_>,
     workspace: &WorkspaceId,
     given: LinkPatch,
-    expected: Option<u64>,
+    expected: &Expected,
 ) -> Result<Upserted, Problem> {
     if let Some(error) = given.oversized() {
         return Err(Problem::invalid(vec![error]));
     }
     let rules = draft.link_rules();
     let Some(old) = find(draft, workspace, &given)? else {
-        if expected.is_some() {
-            return Err(Problem::new(Kind::Changed, "There is no such link, so it cannot have this revision"));
-        }
+        expected.check::<Link>(None)?;
         let new = given.into_new(workspace, rules, draft.at())?;
         return draft.create(new).map(Upserted::Created);
     };
-    let new = draft.update::<Link>(workspace, &old.id, expected, |old, at| given.apply(old, rules, at))?;
+    let new =
+        draft.update::<Link>(workspace, &old.id, expected, |old, at| given.keeping_slug().apply(old, rules, at))?;
     Ok(if new.revision == old.revision { Upserted::Unchanged(new) } else { Upserted::Updated(new) })
 }
 
@@ -67,17 +66,18 @@ fn find(draft: &Draft<'_>, workspace: &WorkspaceId, given: &LinkPatch) -> Result
 mod tests {
     use schemas::Timestamp;
     use serde_json::{Value, json};
+    use service::problem::Kind;
 
     use super::*;
-    use crate::{rules::LinkRules, state::installed};
+    use crate::{rules::DraftRules, state::installed};
 
     /// Upserts one link after the other, and returns the outcomes and the number of records.
     fn all(given: &[Value]) -> (Vec<String>, usize) {
-        let (state, rules) = (installed(), LinkRules::default());
+        let (state, rules) = (installed(), DraftRules::default());
         let mut draft = Draft::new(&state, &rules, Timestamp::from_millis(1));
         let outcomes = given.iter().map(|given| {
             let given: LinkPatch = serde_json::from_value(given.clone()).unwrap();
-            match upsert(&mut draft, &WorkspaceId::default(), given, None) {
+            match upsert(&mut draft, &WorkspaceId::default(), given, &Expected::Anything) {
                 Ok(Upserted::Created(link)) => format!("created {}", link.slug),
                 Ok(Upserted::Updated(link)) => format!("updated {} {}", link.slug, link.revision),
                 Ok(Upserted::Unchanged(link)) => format!("unchanged {}", link.slug),
@@ -95,7 +95,7 @@ mod tests {
         let (outcomes, records) = all(&[
             json!({"external_id": "1", "slug": "a", "destination": to}),
             json!({"external_id": "1", "slug": "a", "destination": to}),
-            json!({"external_id": "1", "destination": to, "tags": ["x"]}),
+            json!({"external_id": "1", "slug": null, "destination": to, "tags": ["x"]}),
             json!({"external_id": "1", "slug": "b"}),
             json!({"slug": "b", "destination": to, "tags": ["x"]}),
             json!({"slug": "b", "tags": null}),

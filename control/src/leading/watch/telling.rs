@@ -149,7 +149,10 @@ mod tests {
     use schemas::{LinkId, Topic, fired::Milestone, sample::plain_link};
 
     use super::*;
-    use crate::{rules::LinkRules, state::installed};
+    use crate::{
+        rules::DraftRules,
+        state::{entity::Expected, installed},
+    };
 
     fn milestone(threshold: u64) -> Finding {
         let facts = MilestoneFacts {
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_fact_is_told_once_with_its_record_and_forgotten_with_its_link() {
-        let rules = LinkRules::default();
+        let rules = DraftRules::default();
         let mut state = installed();
         let mut draft = Draft::new(&state, &rules, Timestamp::from_millis(10));
         assert_eq!(tell_one(&mut draft, milestone(100)).unwrap(), None, "there is no such link");
@@ -187,7 +190,7 @@ mod tests {
         let mut draft = Draft::new(&state, &rules, Timestamp::from_millis(20));
         assert_eq!(tell_one(&mut draft, milestone(100)).unwrap(), None, "it is committed");
         assert_eq!(tell_one(&mut draft, milestone(500)).unwrap(), Some(EventName::LinkMilestone));
-        draft.delete::<Link>(&WorkspaceId::default(), &LinkId::from_bits(1), None, |_| Ok(())).unwrap();
+        draft.delete::<Link>(&WorkspaceId::default(), &LinkId::from_bits(1), &Expected::Anything, |_| Ok(())).unwrap();
         let drafted = draft.finish();
         let gone = drafted.records.iter().filter(|record| record.topic == Topic::Fired && record.value.is_none());
         assert_eq!(gone.count(), 2);

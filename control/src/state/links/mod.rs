@@ -6,10 +6,14 @@
 mod filter;
 mod keys;
 mod order;
+mod search;
 mod slots;
+mod sorted;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     hash::{BuildHasher, Hash},
     ops::Bound,
     sync::Arc,
@@ -20,15 +24,18 @@ use hashbrown::HashTable;
 use schemas::{Link, LinkId, Timestamp, WorkspaceId};
 
 pub(crate) use self::{
-    filter::{LimitedLink, LinkFilter, LinkPage},
-    keys::LinkKey,
+    filter::{ArchivedLinks, LimitedLink, LinkFilter, LinkPage, SortedPage},
+    keys::{LinkKey, LinkLabel},
+    search::{LinkSort, SortDirection},
+    sorted::{SortField, SortKey},
 };
 use self::{
     keys::StoredLinkKeys,
     order::SlotOrder,
     slots::{Slots, StoredLink},
+    sorted::SortedOrders,
 };
-use crate::state::{collection::EntityCollection, entity::Entity};
+use crate::state::{collection::EntityCollection, entity::Entity, quotas::Tally};
 
 /// The number of a slot, with the hash of the id or key that it is found by.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +47,21 @@ struct IndexEntry {
 /// Spreads the half of a hash that is stored over a whole hash, as the tables need it.
 const fn spread(hash: u32) -> u64 {
     (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Whether the links of each workspace are kept sorted.
+#[derive(Debug)]
+enum Sorting {
+    /// The orders of each workspace, by its number.
+    Kept(Vec<SortedOrders>),
+    /// The links will be sorted when all are there.
+    Deferred,
+}
+
+impl Default for Sorting {
+    fn default() -> Self {
+        Self::Kept(Vec::new())
+    }
 }
 
 /// All committed links.
@@ -56,17 +78,16 @@ pub(crate) struct LinkCollection {
     numbers: HashMap<WorkspaceId, u32>,
     /// The links of each workspace, by the workspace's number.
     orders: Vec<SlotOrder>,
+    /// The tallies of the workspaces, by their numbers.
+    tallies: Vec<Tally>,
+    /// The links that have a label, for each workspace by its number.
+    labels: Vec<BTreeMap<LinkLabel, SlotOrder>>,
+    sorting: Sorting,
     /// The links whose clicks are limited and have not reached the limit.
     limited: BTreeMap<LinkId, LimitedLink>,
     /// The deadlines of links, until they are forgotten.
     deadlines: BTreeSet<(Timestamp, LinkId)>,
 }
-
-/// The most links that are examined for one page, since writers wait meanwhile. A page can therefore be short, or empty,
-/// and still have a next one.
-const MAX_EXAMINED: usize = 500_000;
-/// The most links that are read for one page, for the same reason.
-const MAX_READ: usize = 5_000;
 
 impl LinkCollection {
     /// Returns the slot of the key's owner.
@@ -82,44 +103,63 @@ impl LinkCollection {
         self.table(key).find(spread(hash), is).map(|entry| entry.slot)
     }
 
-    /// Returns up to `limit` of a workspace's links that match the filter, newest first, older than `before`.
-    pub(crate) fn search(
+    /// Makes a collection that is to be filled with many links, and sorts them at the end ([`LinkCollection::sort`]).
+    pub(crate) fn filling() -> Self {
+        Self { sorting: Sorting::Deferred, ..Self::default() }
+    }
+
+    /// Sorts all links, and keeps them sorted from then on.
+    pub(crate) fn sort(&mut self) {
+        let sorted = |order: &SlotOrder| {
+            let slots: Vec<u32> = order.backwards(None, |slot| self.slots.id(slot)).collect();
+            SortedOrders::new(&self.slots, &slots)
+        };
+        self.sorting = Sorting::Kept(self.orders.iter().map(sorted).collect());
+    }
+
+    /// Iterates over the ids of a workspace's links that have the label, newest first, older than `before`.
+    pub(crate) fn labelled(
         &self,
         workspace: &WorkspaceId,
-        filter: &LinkFilter,
-        before: Option<LinkId>,
+        label: &LinkLabel,
+        before: Option<&LinkId>,
+    ) -> impl Iterator<Item = LinkId> {
+        let order = self.order_labelled(workspace, label);
+        let slots = order.into_iter().flat_map(move |order| order.backwards(before, |slot| self.slots.id(slot)));
+        slots.map(|slot| self.slots.id(slot))
+    }
+
+    /// Returns the number of a workspace's links that have the label.
+    pub(crate) fn count_labelled(&self, workspace: &WorkspaceId, label: &LinkLabel) -> usize {
+        self.order_labelled(workspace, label).map_or(0, SlotOrder::len)
+    }
+
+    fn order_labelled(&self, workspace: &WorkspaceId, label: &LinkLabel) -> Option<&SlotOrder> {
+        let number = *self.numbers.get(workspace)?;
+        self.labels.get(number as usize)?.get(label)
+    }
+
+    /// Returns up to `limit` tags of a workspace's links behind `after` in ascending order, each with its number of links;
+    /// and whether there are more.
+    pub(crate) fn tags(
+        &self,
+        workspace: &WorkspaceId,
+        after: Option<&str>,
         limit: usize,
-    ) -> LinkPage {
-        let mut page = LinkPage { links: Vec::new(), next: None };
-        let Some(in_workspace) = self.numbers.get(workspace).and_then(|number| self.orders.get(*number as usize))
-        else {
-            return page;
+    ) -> (Vec<(String, usize)>, bool) {
+        let number = self.numbers.get(workspace);
+        let Some(labels) = number.and_then(|number| self.labels.get(*number as usize)) else {
+            return (Vec::new(), false);
         };
-        let campaign = filter.campaign.as_ref().map(|campaign| self.short_hash(campaign));
-        let slug_hash = filter.slug.as_ref().map(|slug| self.short_hash(slug));
-        let tag = filter.tag.as_ref().map_or(0, |tag| self.tag_bit(tag));
-        let mut examined = 0;
-        let mut to_read = MAX_READ.max(limit);
-        let mut last = None;
-        for slot in in_workspace.backwards(before.as_ref(), |slot| self.slots.id(slot)) {
-            let Some(slot) = self.slot(slot) else { continue };
-            if page.links.len() == limit || examined == MAX_EXAMINED || to_read == 0 {
-                page.next = last;
-                return page;
-            }
-            examined += 1;
-            last = Some(slot.id);
-            let may_fit = campaign.is_none_or(|campaign| campaign == slot.campaign)
-                && slug_hash.is_none_or(|slug| slug == slot.slug)
-                && slot.tags & tag == tag;
-            if may_fit {
-                to_read -= 1;
-                if let Some(link) = read(&slot.json).filter(|link| filter.matches(link)) {
-                    page.links.push(Arc::new(link));
-                }
-            }
-        }
-        page
+        let from = after.map_or(Bound::Included(LinkLabel::Tag(String::new())), |after| {
+            Bound::Excluded(LinkLabel::Tag(after.to_owned()))
+        });
+        let mut tags = labels.range((from, Bound::Unbounded)).filter_map(|(label, order)| match label {
+            LinkLabel::Tag(tag) => Some((tag.clone(), order.len())),
+            LinkLabel::Domain(_) | LinkLabel::Campaign(_) => None,
+        });
+        let page = tags.by_ref().take(limit).collect();
+        (page, tags.next().is_some())
     }
 
     /// Returns up to `count` of the links whose clicks are limited and have not reached the limit, after `after` in the
@@ -141,6 +181,11 @@ impl LinkCollection {
         }
     }
 
+    /// Returns those of the links whose clicks are limited and have not reached the limit.
+    pub(crate) fn limited_of(&self, ids: impl Iterator<Item = LinkId>) -> Vec<LimitedLink> {
+        ids.filter_map(|id| self.limited.get(&id).cloned()).collect()
+    }
+
     /// Inserts a link, whose record has the value `json`, in place of an earlier version.
     fn insert_json(&mut self, link: &Link, json: &[u8]) {
         let number = self.number(&link.workspace);
@@ -152,6 +197,7 @@ impl LinkCollection {
             slug: self.short_hash(&link.slug),
             tags: link.tags.iter().fold(0, |tags, tag| tags | self.tag_bit(tag)),
         };
+        let tally = Tally::one(json.len());
         let at = match self.slot_of(link.id) {
             Some(at) => {
                 self.disown(at);
@@ -160,6 +206,14 @@ impl LinkCollection {
             }
             None => self.add(stored),
         };
+        self.tallies[number as usize] += tally;
+        if let Sorting::Kept(orders) = &mut self.sorting {
+            orders[number as usize].insert(&self.slots, at);
+        }
+        for label in LinkLabel::of(link) {
+            let slots = &self.slots;
+            self.labels[number as usize].entry(label).or_default().insert(at, &link.id, |slot| slots.id(slot));
+        }
         for key in link.unique_keys() {
             self.own(&key, at);
         }
@@ -202,15 +256,30 @@ impl LinkCollection {
         self.table_mut(key).insert_unique(spread(hash), IndexEntry { hash, slot: at }, |entry| spread(entry.hash));
     }
 
-    /// Frees the keys and the deadline that the link in the slot owns.
+    /// Frees the keys and the deadline that the link in the slot owns, and takes it out of the labels and the tally.
     fn disown(&mut self, at: u32) {
         let Some(slot) = self.slot(at) else { return };
-        let Ok(keys) = serde_json::from_slice::<StoredLinkKeys>(&slot.json) else { return };
-        if let Some(deadline) = keys.expires_at {
-            let entry = (deadline, slot.id);
-            self.deadlines.remove(&entry);
+        let (id, number) = (slot.id, slot.workspace);
+        let tally = Tally::one(slot.json.len()).negated();
+        let Ok(stored) = serde_json::from_slice::<StoredLinkKeys>(&slot.json) else { return };
+        if let Some(deadline) = stored.expires_at {
+            self.deadlines.remove(&(deadline, id));
         }
-        for key in keys.into_keys() {
+        self.tallies[number as usize] += tally;
+        if let Sorting::Kept(orders) = &mut self.sorting {
+            orders[number as usize].remove(&self.slots, at);
+        }
+        let (keys, labels) = stored.into_parts();
+        for label in labels {
+            let slots = &self.slots;
+            if let Entry::Occupied(mut entry) = self.labels[number as usize].entry(label) {
+                entry.get_mut().remove(&id, |slot| slots.id(slot));
+                if entry.get().len() == 0 {
+                    entry.remove();
+                }
+            }
+        }
+        for key in keys {
             let hash = self.hash(&key);
             if let Ok(entry) = self.table_mut(&key).find_entry(spread(hash), |entry| entry.slot == at) {
                 entry.remove();
@@ -225,6 +294,11 @@ impl LinkCollection {
         }
         let number = u32::try_from(self.orders.len()).unwrap_or(u32::MAX);
         self.orders.push(SlotOrder::default());
+        self.tallies.push(Tally::default());
+        self.labels.push(BTreeMap::new());
+        if let Sorting::Kept(orders) = &mut self.sorting {
+            orders.push(SortedOrders::default());
+        }
         self.numbers.insert(workspace.clone(), number);
         number
     }
@@ -288,14 +362,14 @@ impl EntityCollection<Link> for LinkCollection {
     }
 
     fn page(&self, workspace: &WorkspaceId, before: Option<&LinkId>, limit: usize) -> (Vec<Arc<Link>>, bool) {
-        let page = self.search(workspace, &LinkFilter::default(), before.copied(), limit);
+        let all = LinkFilter { archived: ArchivedLinks::Any, ..LinkFilter::default() };
+        let page = self.search(workspace, &all, before.copied(), limit);
         (page.links, page.next.is_some())
     }
 
-    fn in_workspace<'a>(&'a self, workspace: &'a WorkspaceId) -> impl Iterator<Item = Arc<Link>> + 'a {
-        let order = self.numbers.get(workspace).and_then(|number| self.orders.get(*number as usize));
-        let slots = order.into_iter().flat_map(|order| order.backwards(None, |slot| self.slots.id(slot)));
-        slots.filter_map(|slot| read(&self.slot(slot)?.json).map(Arc::new))
+    fn tally(&self, workspace: &WorkspaceId) -> Tally {
+        let number = self.numbers.get(workspace);
+        number.and_then(|number| self.tallies.get(*number as usize)).copied().unwrap_or_default()
     }
 
     fn insert(&mut self, new: Arc<Link>) {
@@ -339,159 +413,3 @@ impl PartialEq for LinkCollection {
 }
 
 impl Eq for LinkCollection {}
-
-#[cfg(test)]
-mod tests {
-    use bus::Change;
-    use proptest::prelude::*;
-    use schemas::Timestamp;
-    use serde_json::json;
-
-    use super::*;
-    use crate::state::collection::BTreeCollection;
-
-    fn link(id: u32, slug: &str, external_id: Option<&str>) -> Link {
-        let mut link: Link = serde_json::from_value(json!({
-            "id": LinkId::from_bits(u128::from(id)), "workspace": "default", "slug": slug, "destination": "https://a.example/",
-            "short_url": "https://go.example/", "status_code": 302, "created_at": Timestamp::from_millis(0),
-            "updated_at": Timestamp::from_millis(0), "revision": 1,
-        }))
-        .unwrap();
-        link.external_id = external_id.map(ToOwned::to_owned);
-        link.tags = vec![format!("t{}", id % 3)];
-        link.campaign = id.is_multiple_of(2).then(|| "even".to_owned());
-        link
-    }
-
-    proptest! {
-        #[test]
-        fn they_are_kept_as_a_tree_keeps_them(ops in prop::collection::vec((0_u32..40, 0_u8..12, 0_u8..5), 0..300)) {
-            let (mut links, mut tree) = (LinkCollection::default(), BTreeCollection::<Link>::default());
-            for (id, slug, op) in ops {
-                if op == 0 {
-                    links.remove(&LinkId::from_bits(u128::from(id)));
-                    tree.remove(&LinkId::from_bits(u128::from(id)));
-                } else {
-                    let external = (op == 1).then(|| format!("x{slug}"));
-                    let link = Arc::new(link(id, &format!("s{slug}"), external.as_deref()));
-                    links.insert(Arc::clone(&link));
-                    tree.insert(link);
-                }
-            }
-            prop_assert_eq!(links.len(), tree.len());
-            let workspace = WorkspaceId::default();
-            prop_assert_eq!(links.page(&workspace, None, 100), tree.page(&workspace, None, 100));
-            let before = LinkId::from_bits(20);
-            prop_assert_eq!(links.page(&workspace, Some(&before), 5), tree.page(&workspace, Some(&before), 5));
-            for slug in 0..12 {
-                for key in [
-                    LinkKey::Address(None, format!("s{slug}")),
-                    LinkKey::External(workspace.clone(), format!("x{slug}")),
-                ] {
-                    prop_assert_eq!(links.owner(&key), tree.owner(&key));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_search_finds_what_fits_page_by_page() {
-        let mut links = LinkCollection::default();
-        for id in 0..200 {
-            links.insert(Arc::new(link(id, &format!("s{id}"), None)));
-        }
-        let filter =
-            LinkFilter { campaign: Some("even".to_owned()), tag: Some("t1".to_owned()), ..LinkFilter::default() };
-        let (mut found, mut before) = (Vec::new(), None);
-        loop {
-            let page = links.search(&WorkspaceId::default(), &filter, before, 7);
-            found.extend(page.links.iter().map(|link| link.id.bits()));
-            before = page.next;
-            if before.is_none() {
-                break;
-            }
-        }
-        let expected: Vec<u128> = (0..200).rev().filter(|id| id % 2 == 0 && id % 3 == 1).collect();
-        assert_eq!(found, expected);
-        let one = LinkFilter { slug: Some("s77".to_owned()), ..LinkFilter::default() };
-        assert_eq!(links.search(&WorkspaceId::default(), &one, None, 7).links.len(), 1);
-        assert!(links.search(&WorkspaceId::new("other"), &one, None, 7).links.is_empty());
-    }
-
-    #[test]
-    fn limited_are_those_that_have_a_limit_left_to_reach() {
-        let mut links = LinkCollection::default();
-        let limit = |id: u32, max: Option<u64>, exhausted_at: Option<Timestamp>| {
-            Arc::new(Link { max_clicks: max, exhausted_at, ..link(id, &format!("s{id}"), None) })
-        };
-        let at = Timestamp::from_millis(1);
-        for new in [limit(1, Some(5), None), limit(2, None, None), limit(3, Some(6), None), limit(4, Some(7), Some(at))]
-        {
-            links.insert(new);
-        }
-        let ids = |links: &LinkCollection, after: Option<u128>, count| -> Vec<u128> {
-            links.limited(after.map(LinkId::from_bits), count).iter().map(|limited| limited.id.bits()).collect()
-        };
-        assert_eq!(ids(&links, None, 9), [1, 3]);
-        assert_eq!((ids(&links, None, 1), ids(&links, Some(1), 9)), (vec![1], vec![3]));
-        links.insert(limit(1, Some(5), Some(at)));
-        links.insert(limit(4, Some(8), None));
-        links.remove(&LinkId::from_bits(3));
-        assert_eq!(ids(&links, None, 9), [4]);
-        assert_eq!(links.limited(None, 9)[0].max_clicks, 8);
-    }
-
-    #[test]
-    fn deadlines_pass_in_their_order_and_follow_their_links() {
-        let mut links = LinkCollection::default();
-        let at = Timestamp::from_millis;
-        let expiring = |id: u32, deadline: Option<i64>| {
-            Arc::new(Link { expires_at: deadline.map(at), ..link(id, &format!("s{id}"), None) })
-        };
-        for new in [expiring(1, Some(30)), expiring(2, Some(10)), expiring(3, None), expiring(4, Some(20))] {
-            links.insert(new);
-        }
-        let passed = |links: &LinkCollection, now, count| -> Vec<(i64, u128)> {
-            let passed = links.passed_deadlines(at(now), count);
-            passed.into_iter().map(|(deadline, id)| (deadline.as_millis(), id.bits())).collect()
-        };
-        assert_eq!(passed(&links, 25, 9), [(10, 2), (20, 4)]);
-        assert_eq!(passed(&links, 99, 1), [(10, 2)]);
-        links.insert(expiring(2, Some(50)));
-        links.remove(&LinkId::from_bits(4));
-        links.forget_deadlines(&[(at(30), LinkId::from_bits(1))]);
-        assert_eq!(passed(&links, 99, 9), [(50, 2)]);
-        links.insert(expiring(1, Some(30)));
-        assert_eq!(passed(&links, 99, 9), [(30, 1), (50, 2)]);
-    }
-
-    /// Measures the memory of a link beside its JSON: `cargo test --release -p control --lib -- --ignored --nocapture a_million`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn a_million_links() {
-        for count in [1_000_000_u32, 5_000_000] {
-            let mut links = LinkCollection::default();
-            let (before, began) = (resident(), std::time::Instant::now());
-            let mut json_bytes = 0;
-            for id in 0..count {
-                let value = serde_json::to_vec(&link(id, &format!("s{id}"), Some(&id.to_string()))).unwrap();
-                json_bytes += value.len();
-                let key = LinkId::from_bits(u128::from(id)).to_string();
-                links.apply_record(&Change::Put { key: key.as_bytes(), value: &value }).unwrap();
-            }
-            let bytes = (resident() - before) as f64 / f64::from(count);
-            let json = json_bytes as f64 / f64::from(count);
-            println!(
-                "{count} links with an external id: {:.1} s, {json:.0} bytes of JSON and {:.0} beside it each",
-                began.elapsed().as_secs_f64(),
-                bytes - json
-            );
-        }
-    }
-
-    fn resident() -> usize {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-    }
-}

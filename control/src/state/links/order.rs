@@ -10,11 +10,26 @@ const CHUNK: usize = 512;
 pub(crate) struct SlotOrder {
     /// The chunks, none of them empty.
     chunks: Vec<Vec<u32>>,
+    len: usize,
 }
 
 impl SlotOrder {
+    /// Makes an order of slots that are sorted already.
+    pub(crate) fn from_sorted(slots: impl IntoIterator<Item = u32>) -> Self {
+        let mut order = Self::default();
+        for slot in slots {
+            match order.chunks.last_mut() {
+                Some(last) if last.len() < CHUNK => last.push(slot),
+                _ => order.chunks.push(vec![slot]),
+            }
+            order.len += 1;
+        }
+        order
+    }
+
     /// Inserts a slot with the key `key`, which must be new.
     pub(crate) fn insert<K: Ord>(&mut self, slot: u32, key: &K, key_of: impl Fn(u32) -> K) {
+        self.len += 1;
         let Some(last) = self.chunks.len().checked_sub(1) else {
             self.chunks.push(vec![slot]);
             return;
@@ -44,10 +59,16 @@ impl SlotOrder {
         let place = chunk.partition_point(|other| key_of(*other) < *key);
         if chunk.get(place).is_some_and(|slot| key_of(*slot) == *key) {
             chunk.remove(place);
+            self.len -= 1;
             if chunk.is_empty() {
                 self.chunks.remove(at);
             }
         }
+    }
+
+    /// Returns the number of slots.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
     }
 
     /// Iterates backwards over the slots whose keys are below `before`, or over all.
@@ -63,6 +84,17 @@ impl SlotOrder {
             },
         };
         rest.iter().rev().chain(self.chunks[..chunks].iter().rev().flat_map(|chunk| chunk.iter().rev())).copied()
+    }
+
+    /// Iterates forwards over the slots whose keys are not below `from`.
+    pub(crate) fn forwards<'o, K: Ord, F: Fn(u32) -> K>(
+        &'o self,
+        from: &K,
+        key_of: F,
+    ) -> impl Iterator<Item = u32> + use<'o, K, F> {
+        let at = self.chunk_of(from, &key_of).unwrap_or(self.chunks.len());
+        let place = self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(|slot| key_of(*slot) < *from));
+        self.chunks.iter().skip(at).flatten().skip(place).copied()
     }
 
     /// Returns the first chunk whose last key is not below `key`.
@@ -95,10 +127,15 @@ mod tests {
                     order.remove(&slot, |slot| slot);
                 }
             }
+            prop_assert_eq!(order.len(), set.len());
             let all: Vec<u32> = order.backwards(None, |slot| slot).collect();
             prop_assert_eq!(all, set.iter().rev().copied().collect::<Vec<_>>());
             let below: Vec<u32> = order.backwards(Some(&before), |slot| slot).collect();
             prop_assert_eq!(below, set.range(..before).rev().copied().collect::<Vec<_>>());
+            let above: Vec<u32> = order.forwards(&before, |slot| slot).collect();
+            prop_assert_eq!(&above, &set.range(before..).copied().collect::<Vec<_>>());
+            let rebuilt = SlotOrder::from_sorted(set.iter().copied());
+            prop_assert_eq!(rebuilt.forwards(&0, |slot| slot).collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
         }
     }
 
