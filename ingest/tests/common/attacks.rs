@@ -12,14 +12,14 @@ fn attack(what: impl Into<String>, bytes: impl AsRef<[u8]>, statuses: &[u16]) ->
     Attack { what: what.into(), bytes: bytes.as_ref().to_vec(), statuses: statuses.to_vec() }
 }
 
-/// A request for `target`, byte for byte.
+/// A request for `target`, byte for byte, at a host whose links have no domain.
 fn target(target: impl AsRef<[u8]>) -> Vec<u8> {
-    [b"GET ", target.as_ref(), b" HTTP/1.1\r\nHost: h.example\r\n\r\n"].concat()
+    [b"GET ", target.as_ref(), b" HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat()
 }
 
 /// A request for a link with such further headers, line ends included.
 fn with(headers: impl AsRef<[u8]>) -> Vec<u8> {
-    [b"GET /sale HTTP/1.1\r\nHost: h.example\r\n", headers.as_ref(), b"\r\n"].concat()
+    [b"GET /sale HTTP/1.1\r\nHost: localhost\r\n", headers.as_ref(), b"\r\n"].concat()
 }
 
 /// A request for a link at such a host.
@@ -60,9 +60,13 @@ fn not_http() -> Vec<Attack> {
         ("Redis", b"*1\r\n$4\r\nPING\r\n", &[400]),
         ("RTSP", b"GET /sale RTSP/1.0\r\n\r\n", &[400]),
         ("SIP", b"OPTIONS sip:h SIP/2.0\r\n\r\n", &[400]),
-        ("the PROXY protocol", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
+        (
+            "the PROXY protocol",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /sale HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            &[400],
+        ),
         ("HTTP/2 with prior knowledge", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[505]),
-        ("UTF-8's byte order mark", b"\xef\xbb\xbfGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
+        ("UTF-8's byte order mark", b"\xef\xbb\xbfGET /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
         ("UTF-16", b"\xff\xfeG\0E\0T\0 \0/\0\r\0\n\0", &[400]),
         ("JSON", b"{\"a\":1}\n", &[400]),
         ("XML", b"<?xml version=\"1.0\"?>\r\n", &[400]),
@@ -75,43 +79,43 @@ fn not_http() -> Vec<Attack> {
 fn request_lines() -> Vec<Attack> {
     [
         ("GET /sale\r\n\r\n", &[400][..]),
-        ("GET /sale HTTP/0.9\r\nHost: h\r\n\r\n", &[505]),
-        ("GET /sale HTTP/1.2\r\nHost: h\r\n\r\n", &[505]),
-        ("GET /sale HTTP/2.0\r\nHost: h\r\n\r\n", &[505]),
-        ("GET /sale HTTP/11\r\nHost: h\r\n\r\n", &[400]),
-        ("GET /sale HTTP/1.1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("GET /sale http/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("GET /sale HTTP/1.1 \r\nHost: h\r\n\r\n", &[400]),
-        ("GET  /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("GET\t/sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        (" GET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("GET /sale\tHTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("G\0T /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("G(T /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        (" /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("GET /sale HTTP/1.1\rHost: h\r\n\r\n", &[400]),
-        ("GET /sale HTTP/1.1\r\r\nHost: h\r\n\r\n", &[400]),
-        ("\r\nGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[302]),
-        ("\r\n\r\nGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("\nGET /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
+        ("GET /sale HTTP/0.9\r\nHost: localhost\r\n\r\n", &[505]),
+        ("GET /sale HTTP/1.2\r\nHost: localhost\r\n\r\n", &[505]),
+        ("GET /sale HTTP/2.0\r\nHost: localhost\r\n\r\n", &[505]),
+        ("GET /sale HTTP/11\r\nHost: localhost\r\n\r\n", &[400]),
+        ("GET /sale HTTP/1.1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("GET /sale http/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("GET /sale HTTP/1.1 \r\nHost: localhost\r\n\r\n", &[400]),
+        ("GET  /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("GET\t/sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        (" GET /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("GET /sale\tHTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("G\0T /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("G(T /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        (" /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("GET /sale HTTP/1.1\rHost: localhost\r\n\r\n", &[400]),
+        ("GET /sale HTTP/1.1\r\r\nHost: localhost\r\n\r\n", &[400]),
+        ("\r\nGET /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[302]),
+        ("\r\n\r\nGET /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("\nGET /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
         ("GET /sale HTTP/1.1\nHost: h\n\n", &[400]),
-        ("GET /sale HTTP/1.1\nHost: h\r\n\r\n", &[400]),
+        ("GET /sale HTTP/1.1\nHost: localhost\r\n\r\n", &[400]),
         ("GET /sale HTTP/1.1\r\nHost: h\n\r\n", &[400]),
-        ("GET /sale HTTP/1.1\r\nHost: h\r\n\n", &[400]),
-        ("GET /sale HTTP/1.1\r\nHost: h\r\nX: a\n\nGET /evil HTTP/1.1\nHost: b\n\n", &[400]),
-        ("get /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
-        ("GETT /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
-        ("POST /sale HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", &[405]),
-        ("POST /sale HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &[405]),
-        ("PUT /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
-        ("DELETE /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
-        ("TRACE /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
-        ("PROPFIND /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
-        ("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
-        ("GET * HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("CONNECT h.example:443 HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
-        ("CONNECT /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[405]),
-        ("HEAD /sale HTTP/1.1\r\nHost: h\r\n\r\n", &[302]),
+        ("GET /sale HTTP/1.1\r\nHost: localhost\r\n\n", &[400]),
+        ("GET /sale HTTP/1.1\r\nHost: localhost\r\nX: a\n\nGET /evil HTTP/1.1\nHost: b\n\n", &[400]),
+        ("get /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[405]),
+        ("GETT /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[405]),
+        ("POST /sale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", &[405]),
+        ("POST /sale HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &[405]),
+        ("PUT /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[405]),
+        ("DELETE /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[405]),
+        ("TRACE /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[405]),
+        ("PROPFIND /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[405]),
+        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", &[405]),
+        ("GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("CONNECT h.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400]),
+        ("CONNECT /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[405]),
+        ("HEAD /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &[302]),
         ("GET /sale HTTP/1.0\r\n\r\n", &[302]),
         ("GET /sale HTTP/1.1\r\n", &[]),
     ]
@@ -122,7 +126,8 @@ fn request_lines() -> Vec<Attack> {
 
 /// Methods, at a link that keeps the method of a request and at others.
 fn methods() -> Vec<Attack> {
-    let request = |method: &str, path: &str, rest: &str| format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{rest}");
+    let request =
+        |method: &str, path: &str, rest: &str| format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{rest}");
     let mut attacks = Vec::new();
     for (method, kept) in [
         ("GET", 308),
@@ -141,7 +146,7 @@ fn methods() -> Vec<Attack> {
         let expected = if matches!(method, "GET" | "HEAD") { 404 } else { 405 };
         attacks.push(attack(format!("{method} /nothing"), request(method, "/nothing", "\r\n"), &[expected]));
     }
-    let next = "GET /sale HTTP/1.1\r\nHost: h\r\n\r\n";
+    let next = "GET /sale HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for (what, rest, statuses) in [
         ("with a body", "Content-Length: 3\r\n\r\nabc", &[308][..]),
         ("with a body that never comes", "Content-Length: 1000000000\r\n\r\n", &[308]),
@@ -202,7 +207,7 @@ fn typed() -> Vec<Attack> {
         ("/apple-app-site-association", 404),
     ]
     .into_iter()
-    .map(|(path, status)| attack(format!("typed {path}"), at(path, "h.example"), &[status]))
+    .map(|(path, status)| attack(format!("typed {path}"), at(path, "localhost"), &[status]))
     .collect();
     // All others lead to the domain's fallback address.
     for path in ["/POSTER", "/poster", "/Poster/", "/Q/POSTER", "/q/poster/", "/POSTER?QR=1", "/poster%20/"] {
@@ -252,8 +257,8 @@ fn targets() -> Vec<Attack> {
         ("ftp://h.example/sale", 400),
         ("file:///etc/passwd", 400),
         ("javascript:alert(1)", 400),
-        ("http://other.example/sale", 302),
-        ("HTTP://h.example:80/sale", 302),
+        ("http://other.example/sale", 404),
+        ("HTTP://localhost:80/sale", 302),
         ("http://go.acme.co/", 302),
         ("/sa le", 400),
         ("/sale\t", 400),
@@ -405,14 +410,16 @@ fn hosts() -> Vec<Attack> {
     let mut attacks: Vec<Attack> = [
         ("", 302),
         ("[::1]:8080", 302),
-        ("[::1", 302),
-        ("h:99999999", 302),
-        ("h:", 302),
-        ("h:-1", 302),
-        ("....", 302),
-        (&*long, 302),
-        (&*dots, 302),
-        ("%00", 302),
+        ("[::1", 404),
+        ("localhost:99999999", 302),
+        ("LOCALHOST:", 302),
+        ("localhost:-1", 404),
+        ("localhost.evil.example", 404),
+        ("evil.example", 404),
+        ("....", 404),
+        (&*long, 404),
+        (&*dots, 404),
+        ("%00", 404),
         ("127.0.0.1:6379", 302),
         ("169.254.169.254", 302),
         ("h, evil.example", 400),
@@ -438,16 +445,16 @@ fn hosts() -> Vec<Attack> {
     attacks.push(attack("a host in bad UTF-8", host(b"\xff\xfe"), &[400]));
     for (request, status) in [
         ("GET /sale HTTP/1.1\r\n\r\n", 400),
-        ("GET /sale HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
-        ("GET /sale HTTP/1.1\r\nHost: h\r\nhOST: evil.example\r\n\r\n", 400),
+        ("GET /sale HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        ("GET /sale HTTP/1.1\r\nHost: localhost\r\nhOST: evil.example\r\n\r\n", 400),
         ("GET /sale HTTP/1.1\r\nHost : h\r\n\r\n", 400),
-        ("GET /sale HTTP/1.1\r\n Host: h\r\n\r\n", 400),
-        ("GET /sale HTTP/1.1\r\nHost: h\r\n evil.example\r\n\r\n", 400),
+        ("GET /sale HTTP/1.1\r\n Host: localhost\r\n\r\n", 400),
+        ("GET /sale HTTP/1.1\r\nHost: localhost\r\n evil.example\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: GO.ACME.CO.:8080\r\n\r\n", 302),
         ("GET / HTTP/1.1\r\nHost: go.acme.co:80:80\r\n\r\n", 404),
         ("GET / HTTP/1.1\r\nHost: go.acme.co..\r\n\r\n", 404),
-        ("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Host: go.acme.co\r\n\r\n", 404),
-        ("GET / HTTP/1.1\r\nHost: h\r\nForwarded: host=go.acme.co\r\n\r\n", 404),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Host: go.acme.co\r\n\r\n", 404),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nForwarded: host=go.acme.co\r\n\r\n", 404),
     ] {
         attacks.push(attack(request, request, &[status]));
     }
@@ -455,7 +462,7 @@ fn hosts() -> Vec<Attack> {
 }
 
 fn smuggling() -> Vec<Attack> {
-    let next = "GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n";
+    let next = "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let refused = [
         "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
@@ -527,7 +534,7 @@ fn smuggling() -> Vec<Attack> {
         ("one, garbage, and another", [&*plain, b"abc\r\n\r\n", next.as_bytes()].concat(), &[302, 400]),
         ("one and half of another", [&*plain, b"GET /nothing HTT"].concat(), &[302]),
         ("one and a chunk's end", [&*plain, b"0\r\n\r\n"].concat(), &[302, 400]),
-        ("a HEAD and a GET", [b"HEAD /sale HTTP/1.1\r\nHost: h\r\n\r\n", &*plain].concat(), &[302, 302]),
+        ("a HEAD and a GET", [b"HEAD /sale HTTP/1.1\r\nHost: localhost\r\n\r\n", &*plain].concat(), &[302, 302]),
         ("HTTP/1.0 and another", [b"GET /sale HTTP/1.0\r\n\r\n", next.as_bytes()].concat(), &[302]),
     ] {
         attacks.push(attack(what, bytes, statuses));
