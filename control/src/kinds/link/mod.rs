@@ -4,6 +4,7 @@ mod address;
 pub(crate) mod csv;
 mod fields;
 pub(crate) mod import;
+mod loops;
 pub(crate) mod ndjson;
 pub(crate) mod qr;
 pub(crate) mod search;
@@ -93,6 +94,12 @@ impl EntityKind for Link {
         // The slug may be an earlier one again, or another spelling of the same.
         self.former_slugs.retain(|slug| *slug != self.slug);
         self.short_url = short_url(self, &draft.link_rules().short_url_base);
+        let leads_as_before = |old: &Self| {
+            old.destination == self.destination && old.expired_url == self.expired_url && old.slug == self.slug
+        };
+        if !old.is_some_and(leads_as_before) {
+            loops::check(self, draft)?;
+        }
         // Another spelling of the same slug is no change.
         if let Some(old) = old
             && self.revision != old.revision
