@@ -12,6 +12,7 @@ use rdkafka::{
         OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
     },
     config::FromClientConfigAndContext,
+    consumer::BaseConsumer,
     error::KafkaError,
     metadata::Metadata,
     types::RDKafkaErrorCode,
@@ -21,11 +22,15 @@ use schemas::{Topic, topics::Spread};
 use crate::{
     Bus, BusError, Partition,
     client::QuietContext,
+    client_errors,
     config::CALL_TIMEOUT,
     internal_topics::InternalTopics,
     partition_follower::counts_in,
     topic_settings::{Difference, Severity, compare, wanted},
 };
+
+/// How long it is looked for the reason why no broker is reached: for a handshake.
+const REASON_WITHIN: Duration = Duration::from_secs(3);
 
 /// The result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +99,11 @@ impl Bus {
         let shared = standing.widest().map_or(self.config().partitions, |(_, count)| count);
         let names: Vec<(Topic, String)> = missing.iter().map(|topic| (*topic, self.topics().name(*topic))).collect();
         let replicas = self.config().replication;
-        let configs: Vec<Vec<(&str, String)>> = names.iter().map(|(topic, _)| wanted(*topic, replicas)).collect();
+        let configs: Vec<Vec<(&str, String)>> = names
+            .iter()
+            .map(|(topic, _)| wanted(*topic, replicas))
+            .map(|settings| settings.into_iter().filter(|(setting, _)| self.sets(setting)).collect())
+            .collect();
         let new: Vec<NewTopic<'_>> = names
             .iter()
             .zip(&configs)
@@ -242,7 +251,7 @@ impl Bus {
         self.check_missing(&standing.missing())?;
         let mut altered = Vec::new();
         for (topic, resource) in self.configs(&client, &Topic::ALL).await? {
-            let differences = standing.differences(topic, &resource);
+            let differences = self.own(standing.differences(topic, &resource));
             if differences.is_empty() {
                 continue;
             }
@@ -274,7 +283,12 @@ impl Bus {
         topics: &[Topic],
     ) -> Result<Vec<(Topic, Vec<Difference>)>, BusError> {
         let configs = self.configs(client, topics).await?;
-        Ok(configs.into_iter().map(|(topic, resource)| (topic, standing.differences(topic, &resource))).collect())
+        Ok(configs.into_iter().map(|(topic, resource)| (topic, self.own(standing.differences(topic, &resource)))).collect())
+    }
+
+    /// Leaves out the settings that are Kafka's to decide.
+    fn own(&self, differences: Vec<Difference>) -> Vec<Difference> {
+        differences.into_iter().filter(|found| self.sets(found.setting)).collect()
     }
 
     /// Asks for the settings of topics.
@@ -302,10 +316,23 @@ impl Bus {
             .map_err(BusError::new("make an admin client"))
     }
 
+    /// Connects once more, by a client that is asked for what it logs: an admin client never
+    /// is, and so does not say why it reaches no broker.
+    fn look_for_a_reason(&self) {
+        let client: Result<BaseConsumer<QuietContext>, _> = self.admin_config().create_with_context(QuietContext);
+        let Ok(client) = client else { return };
+        let deadline = Instant::now() + REASON_WITHIN;
+        while !client_errors::has_reason() && Instant::now() < deadline {
+            let _ = client.poll(Duration::from_millis(100));
+        }
+    }
+
     /// Asks which topics there are.
     fn standing(&self, client: &AdminClient<QuietContext>) -> Result<StandingTopics, BusError> {
-        let metadata =
-            client.inner().fetch_metadata(None, CALL_TIMEOUT).map_err(BusError::new("ask which topics there are"))?;
+        let metadata = client.inner().fetch_metadata(None, CALL_TIMEOUT).map_err(|error| {
+            self.look_for_a_reason();
+            BusError::new("ask which topics there are")(error)
+        })?;
         let partitions = counts_in(&metadata, self.topics());
         self.counts.set(partitions.clone());
         let internal = InternalTopics::new(&metadata);

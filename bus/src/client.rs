@@ -8,6 +8,7 @@ use std::{
 use rdkafka::{
     ClientContext,
     client::Client,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
     metadata::{MetadataPartition, MetadataTopic},
@@ -15,14 +16,18 @@ use rdkafka::{
 };
 use tracing::debug;
 
-use crate::{BusError, config::CALL_TIMEOUT};
+use crate::{BusError, client_errors, config::CALL_TIMEOUT};
 
-/// A client context that logs at `debug` alone: while Kafka is away, librdkafka
-/// reports every attempt to connect.
+/// The context of a client that has no callbacks of its own. It tells errors at `debug`
+/// alone: while Kafka is away, librdkafka reports every attempt to connect.
 pub(crate) struct QuietContext;
 
 impl ClientContext for QuietContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
+
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
+        client_errors::log(level, kind, message);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "Kafka client");

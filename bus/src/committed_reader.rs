@@ -59,7 +59,7 @@ impl CommittedReader {
         // This client knows the partitions' leaders by now. One that did not would begin
         // to read only when librdkafka's timer fires, which it does once a second.
         let consumer = &self.ends.last_stable;
-        let failed = |source| BusError::Kafka { what: "read a topic", source };
+        let failed = BusError::new("read a topic");
         let mut list = TopicPartitionList::new();
         let mut queues = Vec::new();
         for &topic in topics {
@@ -96,7 +96,7 @@ impl CommittedReader {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
                 Some(Err(source)) if heard.elapsed() > SILENCE => {
-                    return Err(BusError::Kafka { what: "read a topic", source });
+                    return Err(BusError::new("read a topic")(source));
                 }
                 None if heard.elapsed() > SILENCE => {
                     let partition = Partition { topic, index: 0 };

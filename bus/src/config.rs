@@ -28,6 +28,9 @@ pub struct BusConfig {
     /// without a name it waits until the old process's session has ended (6 s). A
     /// process that is told to stop gives its partitions to the others either way.
     pub instance: Option<String>,
+    /// Settings of topics that are left to Kafka, such as `segment.ms`, for providers that
+    /// refuse some.
+    pub unset_topic_settings: Vec<String>,
     /// Further librdkafka settings for every client, such as `security.protocol`.
     pub properties: BTreeMap<String, String>,
     /// The file that the configuration was read from, for the commands in errors.
@@ -43,6 +46,7 @@ impl Default for BusConfig {
             partitions: 4,
             replication: 1,
             instance: None,
+            unset_topic_settings: Vec::new(),
             properties: BTreeMap::new(),
             file: None,
         }
@@ -124,6 +128,11 @@ impl Bus {
         Self { fetch_min_bytes: 100_000, ..self.clone() }
     }
 
+    /// Whether clickhook decides on a setting of its topics.
+    pub(crate) fn sets(&self, setting: &str) -> bool {
+        !self.config.unset_topic_settings.iter().any(|unset| unset == setting)
+    }
+
     /// The configuration.
     #[must_use]
     pub fn config(&self) -> &BusConfig {
@@ -178,6 +187,7 @@ impl Bus {
         for (key, value) in &self.config.properties {
             client.set(key, value);
         }
+        trust_public_authorities(&mut client);
         client
     }
 
@@ -265,6 +275,23 @@ impl Bus {
     }
 }
 
+/// Lets a client that is not told whom to trust look for the system's authorities where
+/// distributions keep them: OpenSSL alone looks where it was built for, and a container
+/// image may have no such folder.
+fn trust_public_authorities(client: &mut ClientConfig) {
+    let is = |client: &ClientConfig, key: &str, with: fn(&str) -> bool| {
+        client.get(key).is_some_and(|value| with(&value.to_ascii_lowercase()))
+    };
+    let to_brokers = is(client, "security.protocol", |protocol| protocol.ends_with("ssl"));
+    let for_tokens = is(client, "sasl.oauthbearer.token.endpoint.url", |url| url.starts_with("https:"));
+    for (kind, used) in [("ssl", to_brokers), ("https", for_tokens)] {
+        let [location, pem] = ["location", "pem"].map(|form| format!("{kind}.ca.{form}"));
+        if used && client.get(&location).is_none() && client.get(&pem).is_none() {
+            client.set(location, "probe");
+        }
+    }
+}
+
 /// Quotes a word for a shell, if it needs it.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+".contains(c);
@@ -277,6 +304,24 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn authorities_are_looked_for_unless_they_are_named() {
+        let of = |properties: &[(&str, &str)]| {
+            let properties = properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let client = Bus::new(BusConfig { properties, ..BusConfig::default() }).admin_config();
+            ["ssl.ca.location", "https.ca.location"].map(|key| client.get(key).map(ToOwned::to_owned))
+        };
+        let probe = || Some("probe".to_owned());
+        assert_eq!(of(&[]), [None, None]);
+        assert_eq!(of(&[("security.protocol", "sasl_plaintext")]), [None, None]);
+        assert_eq!(of(&[("security.protocol", "SASL_SSL")]), [probe(), None]);
+        let named = [("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")];
+        assert_eq!(of(&named), [Some("/ca.pem".to_owned()), None]);
+        assert_eq!(of(&[("security.protocol", "ssl"), ("ssl.ca.pem", "PEM")]), [None, None]);
+        let tokens = [("sasl.oauthbearer.token.endpoint.url", "https://login.example/token")];
+        assert_eq!(of(&tokens), [None, probe()]);
+    }
 
     #[test]
     fn a_command_names_what_it_cannot_know() {

@@ -13,6 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol},
     error::KafkaError,
     types::{RDKafkaErrorCode, RDKafkaRespErr},
@@ -24,6 +25,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Bus, BusError, Partition, Record,
     client::{connect, log_ends, without_leader},
+    client_errors,
     config::{CALL_TIMEOUT, FIRST_BROKER, HEARTBEAT, QUICK_HEARTBEAT},
     stopped::{ConsumerStops, StopReason},
 };
@@ -158,8 +160,12 @@ struct Context<A> {
 impl<A: Assignments> ClientContext for Context<A> {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
 
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
+        client_errors::log(level, kind, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        debug!(group = self.group, %error, reason, "Kafka client");
+        debug!(%error, reason, "Kafka client");
     }
 }
 
@@ -557,7 +563,7 @@ impl<A: Assignments> Consumer<A> {
                 | RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::PollExceeded,
-            ) => Err(BusError::Kafka { what: "read", source: error }),
+            ) => Err(BusError::new("read")(error)),
             _ => {
                 debug!(group = self.group, %error, "read failed: retrying");
                 Ok(())
@@ -590,7 +596,7 @@ impl<A: Assignments> Consumer<A> {
                 StopReason::OffsetGone { group, topic, partition: partition.index, offset, start, end, earliest };
             context.stops.stop(*partition, reason);
         }
-        if found { Ok(()) } else { Err(BusError::Kafka { what: "read", source: error }) }
+        if found { Ok(()) } else { Err(BusError::new("read")(error)) }
     }
 
     /// Looks whether a stopped partition can be read again: whether the group now has an

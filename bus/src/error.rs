@@ -4,18 +4,20 @@ use std::io;
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 
-use crate::Partition;
+use crate::{Partition, client_errors};
 
 /// An error of the bus.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// A call to Kafka failed.
-    #[error("Kafka: cannot {what}: {source}")]
+    #[error("Kafka: cannot {what}: {source}{reason}")]
     Kafka {
         /// The attempted action, as an infinitive.
         what: &'static str,
         /// The client's error.
         source: KafkaError,
+        /// Why the client does not reach Kafka, as a sentence, where it said so.
+        reason: String,
     },
     /// The system could not start a thread.
     #[error("cannot start a thread to {what}: {source}")]
@@ -209,7 +211,7 @@ pub enum BusError {
 }
 
 impl BusError {
-    pub(crate) fn new(what: &'static str) -> impl FnOnce(KafkaError) -> Self {
+    pub(crate) fn new(what: &'static str) -> impl Fn(KafkaError) -> Self + Copy {
         move |source| {
             let source = match source {
                 // The value may be a password.
@@ -218,7 +220,8 @@ impl BusError {
                 }
                 other => other,
             };
-            Self::Kafka { what, source }
+            let reason = client_errors::explanation(&source);
+            Self::Kafka { what, source, reason }
         }
     }
 

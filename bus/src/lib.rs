@@ -9,6 +9,7 @@
 
 mod admin;
 mod client;
+mod client_errors;
 mod committed_reader;
 mod config;
 mod consumer;

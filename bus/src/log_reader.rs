@@ -66,7 +66,7 @@ impl LogReader {
     /// # Errors
     /// When Kafka does not answer.
     pub fn offset_at(&self, partition: Partition, at: Timestamp) -> Result<i64, BusError> {
-        let failed = |source| BusError::Kafka { what: "look for the offset of a time", source };
+        let failed = BusError::new("look for the offset of a time");
         let name = self.bus.topics().name(partition.topic);
         let mut list = TopicPartitionList::new();
         let time = Offset::Offset(at.as_millis().max(0));
@@ -96,7 +96,7 @@ impl LogReader {
         if offsets.is_empty() {
             return Ok(());
         }
-        let failed = |source| BusError::Kafka { what: "read a range of a partition", source };
+        let failed = BusError::new("read a range of a partition");
         let name = self.bus.topics().name(partition.topic);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&name, partition.index, Offset::Offset(offsets.start)).map_err(failed)?;

@@ -96,7 +96,7 @@ impl LogEnds {
 
 /// Returns the end of each partition of `topics` as `client` sees it, in one request.
 fn ends(client: &BaseConsumer<QuietContext>, bus: &Bus, topics: &[Topic]) -> Result<Vec<(Topic, i64)>, BusError> {
-    let failed = |source: KafkaError| BusError::Kafka { what: "fetch where a log ends", source };
+    let failed = BusError::new("fetch where a log ends");
     let mut list = TopicPartitionList::new();
     let mut partitions = Vec::new();
     for &topic in topics {

@@ -8,6 +8,7 @@ use std::{
 
 use rdkafka::{
     ClientContext,
+    config::RDKafkaLogLevel,
     error::KafkaError,
     message::DeliveryResult,
     producer::{BaseRecord, Producer as _, ProducerContext},
@@ -19,6 +20,7 @@ use tracing::debug;
 use crate::{
     Bus, BusError, Outgoing, Partition,
     client::connect,
+    client_errors,
     config::{CALL_TIMEOUT, FIRST_BROKER},
     consumer::{GroupMetadata, to_list},
     polled_producer::PolledProducer,
@@ -156,6 +158,14 @@ struct TransactionContext;
 
 impl ClientContext for TransactionContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
+
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
+        client_errors::log(level, kind, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "Kafka client");
+    }
 }
 
 impl ProducerContext for TransactionContext {
@@ -258,7 +268,7 @@ impl Transaction {
         match (code, fatal) {
             (Some(code), _) if fenced.contains(&code) => BusError::Fenced { id: self.id.clone() },
             (_, Some((code, reason))) => BusError::ClientFailed { what, detail: format!("{code:?}: {reason}") },
-            _ => BusError::Kafka { what, source },
+            _ => BusError::new(what)(source),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::{
 use parking_lot::RwLock;
 use rdkafka::{
     ClientConfig, ClientContext,
+    config::RDKafkaLogLevel,
     error::KafkaError,
     message::DeliveryResult,
     producer::{Producer as _, ProducerContext},
@@ -21,7 +22,7 @@ use rdkafka::{
 };
 use tracing::{debug, error, info, warn};
 
-use crate::{Acked, Bus, BusError, polled_producer::PolledProducer};
+use crate::{Acked, Bus, BusError, client_errors, polled_producer::PolledProducer};
 
 /// The work of producers, as errors name it.
 pub(crate) const PRODUCE: &str = "produce";
@@ -51,6 +52,10 @@ impl AckContext {
 impl ClientContext for AckContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
 
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
+        client_errors::log(level, kind, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "Kafka client");
         if is_fatal(&error) {
@@ -75,7 +80,7 @@ impl ProducerContext for AckContext {
                 if self.failed.load(Ordering::Relaxed) {
                     Err(BusError::ClientFailed { what: PRODUCE, detail: error.to_string() })
                 } else {
-                    Err(BusError::Kafka { what: PRODUCE, source: error.clone() })
+                    Err(BusError::new(PRODUCE)(error.clone()))
                 }
             }
         });
@@ -120,7 +125,7 @@ impl RenewedClient {
                 client.context().fail(&detail);
                 BusError::ClientFailed { what: PRODUCE, detail }
             }
-            _ => BusError::Kafka { what: PRODUCE, source: error },
+            _ => BusError::new(PRODUCE)(error),
         }
     }
 

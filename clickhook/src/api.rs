@@ -12,7 +12,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::keys;
+use crate::{keys, variables};
 
 /// How long the API may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,9 +50,9 @@ pub(crate) enum Method {
 impl ApiArgs {
     /// Returns a client with the key of the environment or the key file.
     pub(crate) fn client(&self) -> anyhow::Result<ApiClient> {
-        let key = match std::env::var(keys::ADMIN_KEY) {
-            Ok(key) => key,
-            Err(_) => keys::read(&self.key_file).with_context(|| {
+        let key = match variables::get(keys::ADMIN_KEY)? {
+            Some(key) => key,
+            None => keys::read(&self.key_file).with_context(|| {
                 format!(
                     "no API key: set {}, or give the file that `clickhook up` keeps it in with --key-file",
                     keys::ADMIN_KEY

@@ -2,14 +2,16 @@
 //! `config.default.toml` says in words what every value means; a test keeps it
 //! equal to the defaults in the code.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 
 use bus::BusConfig;
-use schemas::{AppSchemes, DEFAULT_SHORT_URL_BASE};
+use schemas::{AppSchemes, DEFAULT_SHORT_URL_BASE, Topic};
 use serde::{Deserialize, Serialize};
 use service::{ConfigError, telemetry};
 use store::StoreConfig;
 use url::Url;
+
+use crate::{keys, variables};
 
 /// How long a consumer's thread may be busy between two polls: the time after which Kafka
 /// gives its partitions away, without two calls to Kafka that belong to the work.
@@ -129,10 +131,14 @@ impl Default for LogConfig {
 /// Reads the configuration from the file, if one is given, and the environment, and
 /// checks it.
 pub(crate) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
-    let mut config = read(file, std::env::vars())?;
-    if let Ok(key) = std::env::var(crate::keys::ADMIN_KEY) {
+    let mut variables = variables::all()?;
+    let admin_key = variables.remove(keys::ADMIN_KEY);
+    let properties = variables::take_kafka_properties(&mut variables);
+    let mut config = read(file, variables)?;
+    if let Some(key) = admin_key {
         config.control.admin_key = key;
     }
+    config.kafka.properties.extend(properties);
     // Commands in errors name the file so that they work in any folder.
     config.kafka.file = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
     config.share();
@@ -194,6 +200,15 @@ impl Config {
         if !(1..=schemas::ids::SHARDS).contains(&self.kafka.partitions) {
             let allowed = format!("1 to {}, the number of shards", schemas::ids::SHARDS);
             return Err(ConfigError::value("kafka.partitions", self.kafka.partitions, allowed));
+        }
+        let known: BTreeSet<&str> = Topic::ALL
+            .into_iter()
+            .flat_map(|topic| bus::topic_settings(topic, self.kafka.replication))
+            .map(|(setting, _)| setting)
+            .collect();
+        if let Some(unknown) = self.kafka.unset_topic_settings.iter().find(|name| !known.contains(name.as_str())) {
+            let allowed = format!("settings that clickhook gives its topics: {}", Vec::from_iter(known).join(", "));
+            return Err(ConfigError::value("kafka.unset_topic_settings", unknown, allowed));
         }
         if self.kafka.brokers.split(',').any(|broker| !broker.trim().contains(':')) {
             return Err(ConfigError::value(
@@ -325,6 +340,17 @@ mod tests {
         assert!(both.contains("280004 ms") && both.contains("at most 280000 ms"), "{both}");
         let drain = refused(&[("CLICKHOOK_WEBHOOK_DRAIN_MS", "280001")]).unwrap();
         assert!(drain.starts_with("webhook.drain_ms = 280001: at most 280000"), "{drain}");
+    }
+
+    #[test]
+    fn only_settings_of_topics_can_be_left_to_kafka() {
+        let with = |names: &str| {
+            let variable = ("CLICKHOOK_KAFKA_UNSET_TOPIC_SETTINGS".to_owned(), names.to_owned());
+            read(None, [variable]).unwrap().validate().map_err(|error| error.to_string())
+        };
+        assert_eq!(with(r#"["segment.ms"]"#), Ok(()));
+        let error = with(r#"["segment.mb"]"#).unwrap_err();
+        assert!(error.starts_with("kafka.unset_topic_settings = segment.mb: ") && error.contains("segment.ms"), "{error}");
     }
 
     #[test]

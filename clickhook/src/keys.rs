@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context, bail};
 use service::vault::Vault;
 
+use crate::variables;
+
 /// The variable that sets the admin key of the API.
 pub(crate) const ADMIN_KEY: &str = "CLICKHOOK_ADMIN_KEY";
 /// The variable that sets the key that seals secrets.
@@ -56,7 +58,7 @@ pub(crate) fn mint_admin_key() -> String {
 
 /// Returns the vault of the installation key in the environment.
 pub(crate) fn vault_from_env() -> anyhow::Result<Vault> {
-    let Ok(key) = std::env::var(INSTALLATION_KEY) else {
+    let Some(key) = variables::get(INSTALLATION_KEY)? else {
         bail!(
             "{INSTALLATION_KEY} is not set: endpoint secrets are sealed under it. Set it, the same for every process, to the \
              output of `openssl rand -hex 32`"

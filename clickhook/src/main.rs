@@ -12,6 +12,7 @@ mod keys;
 mod open_files;
 mod roles;
 mod up;
+mod variables;
 
 use std::process::ExitCode;
 

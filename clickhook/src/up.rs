@@ -24,6 +24,7 @@ use crate::{
     keys::{self, Kept},
     open_files,
     roles::{self, Bound, Half, PipelineRole, RoleContext},
+    variables,
 };
 
 /// How long the roles may take to become ready.
@@ -130,17 +131,17 @@ fn refuse_taken(args: &UpArgs) -> anyhow::Result<()> {
 }
 
 fn admin_key(data_dir: &Path) -> anyhow::Result<Kept> {
-    match std::env::var(keys::ADMIN_KEY) {
+    match variables::get(keys::ADMIN_KEY)? {
         // Its length has been checked along with the configuration.
-        Ok(key) => Ok(Kept { key, fresh: false }),
-        Err(_) => keys::keep(&data_dir.join("admin.key"), keys::mint_admin_key),
+        Some(key) => Ok(Kept { key, fresh: false }),
+        None => keys::keep(&data_dir.join("admin.key"), keys::mint_admin_key),
     }
 }
 
 fn installation_key(data_dir: &Path) -> anyhow::Result<Arc<Vault>> {
-    let key = match std::env::var(keys::INSTALLATION_KEY) {
-        Ok(key) => key,
-        Err(_) => keys::keep(&data_dir.join("installation.key"), || Vault::generate().to_string())?.key,
+    let key = match variables::get(keys::INSTALLATION_KEY)? {
+        Some(key) => key,
+        None => keys::keep(&data_dir.join("installation.key"), || Vault::generate().to_string())?.key,
     };
     Ok(Arc::new(Vault::from_hex(&key)?))
 }

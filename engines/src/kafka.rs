@@ -12,7 +12,7 @@ use crate::log_file::LogFile;
 use crate::ports::BrokerPorts;
 use crate::probe::{KafkaProbe, Probe, WaitsFor};
 use crate::supervisor::{Spec, Stop};
-use crate::{Engine, Error};
+use crate::{Engine, Error, SecureListeners};
 
 const CONFIG: &str = include_str!("kafka/server.properties");
 const LOGGING: &str = include_str!("kafka/log4j2.properties");
@@ -33,6 +33,7 @@ pub(crate) fn prepare(
     installed: &Installed,
     ports: &[BrokerPorts],
     heap_mb: Option<u16>,
+    secure: Option<&SecureListeners>,
 ) -> Result<Vec<Spec>, Error> {
     let voters: Vec<String> =
         ports.iter().zip(1..).map(|(ports, id)| format!("{id}@127.0.0.1:{}", ports.controllers)).collect();
@@ -41,7 +42,7 @@ pub(crate) fn prepare(
     let mut specs = Vec::new();
     for (own, id) in ports.iter().zip(1..) {
         let name = if id == 1 { "kafka".to_owned() } else { format!("kafka-{id}") };
-        let node = Node { id, name, ports: *own, voters: &voters, brokers: ports.len(), heap_mb };
+        let node = Node { id, name, ports: *own, voters: &voters, brokers: ports.len(), heap_mb, secure };
         let log_dir = data_dir.path().join(&node.name).join("data");
         fs::create_dir_all(&log_dir).map_err(|source| Error::io("create", &log_dir, source))?;
         let cluster = format(&installed.kafka().join("formatted"), &log_dir, id, cluster_id.take())?;
@@ -59,6 +60,7 @@ struct Node<'a> {
     voters: &'a str,
     brokers: usize,
     heap_mb: Option<u16>,
+    secure: Option<&'a SecureListeners>,
 }
 
 impl Node<'_> {
@@ -113,14 +115,17 @@ impl Node<'_> {
 
     fn config(&self, log_dir: &Path) -> String {
         let replicas = self.brokers.min(3);
-        CONFIG
+        let BrokerPorts { clients, controllers, secure } = self.ports;
+        let secure = self.secure.zip(secure).map(|(listeners, own)| listeners.config(clients, controllers, own));
+        let config = CONFIG
             .replace("@log_dir@", &log_dir.to_string_lossy().replace('\\', "\\\\"))
-            .replace("@broker_port@", &self.ports.clients.to_string())
-            .replace("@controller_port@", &self.ports.controllers.to_string())
+            .replace("@broker_port@", &clients.to_string())
+            .replace("@controller_port@", &controllers.to_string())
             .replace("@node_id@", &self.id.to_string())
             .replace("@voters@", self.voters)
             .replace("@replicas@", &replicas.to_string())
-            .replace("@min_isr@", &replicas.saturating_sub(1).max(1).to_string())
+            .replace("@min_isr@", &replicas.saturating_sub(1).max(1).to_string());
+        config + &secure.unwrap_or_default()
     }
 }
 

@@ -28,6 +28,7 @@ mod log_file;
 mod ports;
 mod probe;
 mod record;
+mod secure_listeners;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -44,6 +45,8 @@ pub use install::{
 };
 use ports::{BrokerPorts, Listening, Ports};
 pub use probe::PartitionReplicas;
+pub use secure_listeners::SecureListeners;
+use secure_listeners::SecurePorts;
 use supervisor::{Spec, Supervised};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -70,6 +73,8 @@ pub struct Options {
     pub brokers: u16,
     /// The heap of each broker in MB; `None` is enough for one installation's topics.
     pub kafka_heap_mb: Option<u16>,
+    /// Listeners with TLS of a Kafka of our own, beside the plain one.
+    pub secure: Option<SecureListeners>,
     /// A ClickHouse to use in place of one of our own (its HTTP URL).
     pub clickhouse: Option<String>,
     /// The program that becomes ClickHouse by calling [`clickhouse::run_child`];
@@ -90,6 +95,7 @@ impl Options {
             kafka: None,
             brokers: 1,
             kafka_heap_mb: None,
+            secure: None,
             clickhouse: None,
             exe: None,
             clickhouse_args_prefix: vec![clickhouse::SUBCOMMAND.into()],
@@ -123,6 +129,8 @@ enum Broker {
 pub struct Engines {
     kafka_brokers: String,
     clickhouse_url: String,
+    /// The ports of the secure listeners of each broker.
+    secure: Vec<SecurePorts>,
     brokers: Vec<Broker>,
     clickhouse: Option<Supervised>,
     // Last: the next holder may come only when the children are gone.
@@ -160,10 +168,22 @@ impl Engines {
                 return Err(Error::Brokers { dir: data_dir.path().to_owned(), found: preferred.len(), asked });
             }
             preferred.resize(asked, BrokerPorts::default());
-            let choose = || BrokerPorts::choose(&preferred);
-            start_on_free_ports(choose, |ports| kafka::prepare(&data_dir, installed, ports, options.kafka_heap_mb))
-                .await
-                .map(Some)
+            let secure = options.secure.as_ref();
+            let choose = || {
+                let plain = BrokerPorts::choose(&preferred)?;
+                if secure.is_some() { BrokerPorts::with_secure(plain) } else { Ok(plain) }
+            };
+            let prepare =
+                |ports: &Vec<BrokerPorts>| kafka::prepare(&data_dir, installed, ports, options.kafka_heap_mb, secure);
+            let (brokers, ports) = start_on_free_ports(choose, prepare).await?;
+            if let Some(secure) = secure {
+                let made = secure.make_user(installed, &format!("127.0.0.1:{}", ports[0].clients)).await;
+                if let Err(error) = made {
+                    stop_all(brokers).await;
+                    return Err(error);
+                }
+            }
+            Ok(Some((brokers, ports)))
         };
         let clickhouse = async {
             let (Some(installed), None) = (installed, &options.clickhouse) else { return Ok(None) };
@@ -200,6 +220,7 @@ impl Engines {
         Ok(Self {
             kafka_brokers: options.kafka.unwrap_or_else(own_brokers),
             clickhouse_url: options.clickhouse.unwrap_or_else(|| format!("http://127.0.0.1:{}", ports.clickhouse)),
+            secure: ports.brokers().iter().filter_map(|ports| ports.secure).collect(),
             brokers: kafka.into_iter().flat_map(|(brokers, _)| brokers).map(Broker::Running).collect(),
             clickhouse: clickhouse.and_then(|(mut children, _)| children.pop()),
             data_dir,
@@ -209,6 +230,23 @@ impl Engines {
     /// The brokers to connect to, as `bootstrap.servers` wants them.
     pub fn kafka_brokers(&self) -> String {
         self.kafka_brokers.clone()
+    }
+
+    /// The brokers' listeners that ask for a client's certificate; empty unless
+    /// [`Options::secure`] asked for them.
+    pub fn kafka_by_certificate(&self) -> String {
+        self.secure_addresses(|ports| ports.certificates)
+    }
+
+    /// The brokers' listeners with TLS where clients log in by SASL; empty unless
+    /// [`Options::secure`] asked for them.
+    pub fn kafka_by_login(&self) -> String {
+        self.secure_addresses(|ports| ports.logins)
+    }
+
+    fn secure_addresses(&self, port: fn(&SecurePorts) -> u16) -> String {
+        let addresses = self.secure.iter().map(|ports| format!("127.0.0.1:{}", port(ports)));
+        addresses.collect::<Vec<_>>().join(",")
     }
 
     /// The URL of ClickHouse's HTTP interface, without a trailing slash unless

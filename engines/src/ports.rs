@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::data_dir::write_atomically;
+use crate::secure_listeners::SecurePorts;
 
 /// Below the range from which Linux takes ports for outgoing connections. In
 /// it, a client that retries while its server restarts can be given the
@@ -37,6 +38,9 @@ pub(crate) struct BrokerPorts {
     pub(crate) clients: u16,
     #[serde(rename = "kafka_controller")]
     pub(crate) controllers: u16,
+    /// The ports of listeners with TLS, if there are any; others at each start.
+    #[serde(skip)]
+    pub(crate) secure: Option<SecurePorts>,
 }
 
 impl BrokerPorts {
@@ -44,7 +48,19 @@ impl BrokerPorts {
     pub(crate) fn choose(preferred: &[Self]) -> Result<Vec<Self>, Error> {
         let flat: Vec<u16> = preferred.iter().flat_map(|ports| [ports.clients, ports.controllers]).collect();
         let chosen = choose(&flat)?;
-        Ok(chosen.chunks_exact(2).map(|pair| Self { clients: pair[0], controllers: pair[1] }).collect())
+        Ok(chosen.chunks_exact(2).map(|pair| Self { clients: pair[0], controllers: pair[1], secure: None }).collect())
+    }
+
+    /// Adds ports for listeners with TLS to those of each node.
+    pub(crate) fn with_secure(mut nodes: Vec<Self>) -> Result<Vec<Self>, Error> {
+        let mut preferred: Vec<u16> = nodes.iter().flat_map(|ports| [ports.clients, ports.controllers]).collect();
+        preferred.resize(preferred.len() * 2, 0);
+        let chosen = choose(&preferred)?;
+        let (_, added) = chosen.split_at(chosen.len() / 2);
+        for (node, pair) in nodes.iter_mut().zip(added.chunks_exact(2)) {
+            node.secure = Some(SecurePorts { certificates: pair[0], logins: pair[1] });
+        }
+        Ok(nodes)
     }
 
     fn are_free(self) -> bool {
@@ -134,7 +150,7 @@ mod tests {
     fn the_ports_of_a_node_alone_are_read_as_they_always_were() {
         let ports: Ports =
             serde_json::from_str(r#"{"kafka":20001,"kafka_controller":20002,"clickhouse":20003}"#).unwrap();
-        assert_eq!(ports.brokers(), [BrokerPorts { clients: 20001, controllers: 20002 }]);
+        assert_eq!(ports.brokers(), [BrokerPorts { clients: 20001, controllers: 20002, secure: None }]);
         assert_eq!(ports.clickhouse, 20003);
         assert_eq!(Ports::default().brokers(), []);
     }

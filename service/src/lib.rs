@@ -4,6 +4,7 @@
 //! JSON, and rate limits (`limit.rs` for known callers, `buckets.rs` for unknown ones).
 
 pub mod admin;
+mod authorities;
 mod backoff;
 pub mod buckets;
 pub mod config;
@@ -22,6 +23,7 @@ mod shutdown;
 pub mod telemetry;
 pub mod vault;
 
+pub use authorities::authorities;
 pub use backoff::Backoff;
 pub use config::ConfigError;
 pub use health::{Health, Part};

@@ -1,13 +1,13 @@
 //! Where ClickHouse is, and the handle through which everything reaches it.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use clickhouse::{Client, query::Query};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 
-use crate::{StoreError, Table, layout::TypedColumn};
+use crate::{StoreError, Table, http_client, layout::TypedColumn};
 
 /// Where ClickHouse is and how long it keeps what: `[clickhouse]` in the
 /// configuration.
@@ -16,6 +16,8 @@ use crate::{StoreError, Table, layout::TypedColumn};
 pub struct StoreConfig {
     /// Its HTTP interface.
     pub url: String,
+    /// A file with the certificates of private authorities, in PEM, for `https`.
+    pub ca_file: Option<PathBuf>,
     /// The database that holds the tables; made by the migrations.
     pub database: String,
     /// The user, who may create and alter tables, insert, select, delete rows of `clicks`
@@ -38,6 +40,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             url: "http://127.0.0.1:8123".to_owned(),
+            ca_file: None,
             database: "clickhook".to_owned(),
             user: "default".to_owned(),
             password: String::new(),
@@ -65,9 +68,10 @@ impl StoreConfig {
     /// # Errors
     /// Names the first key whose value is not allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let allowed = "an address such as http://127.0.0.1:8123, without user and password";
+        let allowed =
+            "an address such as http://127.0.0.1:8123 or https://clickhouse.example:8443, without user and password";
         match url::Url::parse(&self.url) {
-            Ok(url) if url.scheme() == "http" && url.has_host() && url.username().is_empty() => {}
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() => {}
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
                 // The value may hold a password: it is not repeated.
                 return Err(ConfigError::value("clickhouse.url", "…", allowed));
@@ -115,7 +119,7 @@ impl Store {
     /// When a value is not allowed.
     pub fn new(config: StoreConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let mut client = Client::default().with_url(&config.url).with_user(&config.user);
+        let mut client = http_client::client(config.ca_file.as_deref())?.with_url(&config.url).with_user(&config.user);
         if !config.password.is_empty() {
             client = client.with_password(&config.password);
         }

@@ -19,6 +19,7 @@ mod config;
 mod conversions;
 mod erasure;
 mod error;
+mod http_client;
 mod insert;
 mod layout;
 mod migrate;

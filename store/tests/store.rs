@@ -3,9 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use futures_util::future::join_all;
+use rustls::{
+    ServerConfig,
+    pki_types::{PrivateKeyDer, pem::PemObject},
+};
 use schemas::{
     Attempt, AttemptId, AttemptedEvent, ClickId, ConversionFacts, ConversionId, EndpointId, Envelope, Event, EventId,
     EventName, LinkId, Outcome, Timestamp, WorkspaceId, conversion::Amount, sample,
@@ -16,6 +24,8 @@ use store::{
     rows::{self, Source},
 };
 use testbed::eventually;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 const AT: i64 = 1_770_301_425_120;
 const TOPIC: &str = "t.clicks";
@@ -420,4 +430,52 @@ async fn deleted_and_expired_rows_are_in_no_answer() {
     eventually("rows expire", async || (counts(&client, &ids).await[0] == 2).then_some(())).await;
     assert_eq!(counts(&client, &ids).await, [2; 4]);
     assert_eq!(offsets(&store, &all).await, HashSet::from([3, 4]));
+}
+
+/// Starts what many put before ClickHouse: it takes TLS and passes on what it decrypts. Gives
+/// back its port, and writes its certificate to `pem`.
+async fn tls_before_clickhouse(pem: &Path) -> u16 {
+    let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(pem, signed.cert.pem()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(signed.signing_key.serialize_pem().as_bytes()).unwrap();
+    let tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![signed.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let behind = config().url.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, behind) = (acceptor.clone(), behind.clone());
+            tokio::spawn(async move {
+                let Ok(mut outside) = acceptor.accept(stream).await else { return };
+                let mut inside = TcpStream::connect(&behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_clickhouse_with_a_certificate_of_a_private_authority_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let pem = folder.path().join("authority.pem");
+    let port = tls_before_clickhouse(&pem).await;
+    let secured = StoreConfig { url: format!("https://127.0.0.1:{port}"), ..config() };
+
+    let error = Store::new(secured.clone()).unwrap().ping().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+
+    let store = Store::new(StoreConfig { ca_file: Some(pem), ..secured }).unwrap();
+    store.migrate().await.unwrap();
+    let seen = [Seen { link: LinkId::mint(), at: AT, session: "a", bot: false, name: EventName::LinkClicked }];
+    store.insert(insertion(block(&seen), "1")).await.unwrap();
+    assert_eq!(offsets(&store, &seen).await, HashSet::from([0]));
 }

@@ -256,9 +256,7 @@ impl SnapshotWriter {
                 Some(Err(KafkaError::PartitionEOF(_))) => reached = true,
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                        return Err(
-                            BusError::Kafka { what: "read the records missing in a snapshot", source: error }.into()
-                        );
+                        return Err(BusError::new("read the records missing in a snapshot")(error).into());
                     }
                     _ => debug!(topic = self.source.name, %error, "read failed: retrying"),
                 },

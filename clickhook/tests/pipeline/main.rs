@@ -16,6 +16,7 @@ mod quickstart;
 mod replays;
 mod roles;
 mod rolling;
+mod secured;
 mod support;
 mod watch;
 mod widening;
