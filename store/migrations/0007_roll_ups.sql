@@ -7,9 +7,9 @@ ALTER TABLE clicks
     MODIFY COLUMN IF EXISTS event_id CODEC(ZSTD(1)),
     MODIFY COLUMN IF EXISTS ip_address CODEC(ZSTD(1)),
     MODIFY COLUMN IF EXISTS ip_key CODEC(ZSTD(1)),
-    MODIFY COLUMN IF EXISTS session_id CODEC(ZSTD(1)),
-    MODIFY SETTING materialize_projections_on_insert = 0, materialize_projections_on_merge = 1
+    MODIFY COLUMN IF EXISTS session_id CODEC(ZSTD(1))
     SETTINGS alter_sync = 0, mutations_sync = 0;
+ALTER TABLE clicks MODIFY SETTING materialize_projections_on_insert = 0, materialize_projections_on_merge = 1;
 ALTER TABLE clicks
     ADD PROJECTION IF NOT EXISTS link_quarters
     (

@@ -18,6 +18,8 @@ pub struct StoreConfig {
     pub url: String,
     /// A file with the certificates of private authorities, in PEM, for `https`.
     pub ca_file: Option<PathBuf>,
+    /// The cluster of ClickHouse in which the tables are replicated; empty for one server.
+    pub cluster: String,
     /// The database that holds the tables; made by the migrations.
     pub database: String,
     /// The user, who may create and alter tables, insert, select, delete rows of `clicks`
@@ -41,6 +43,7 @@ impl Default for StoreConfig {
         Self {
             url: "http://127.0.0.1:8123".to_owned(),
             ca_file: None,
+            cluster: String::new(),
             database: "clickhook".to_owned(),
             user: "default".to_owned(),
             password: String::new(),
@@ -83,6 +86,11 @@ impl StoreConfig {
         if name.is_empty() || name.len() > 64 || name[0].is_ascii_digit() || !name.iter().all(word) {
             let allowed = "1 to 64 of a-z, A-Z, 0-9 and _, not beginning with a digit";
             return Err(ConfigError::value("clickhouse.database", &self.database, allowed));
+        }
+        let in_cluster = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        if self.cluster.len() > 64 || !self.cluster.bytes().all(in_cluster) {
+            let allowed = "the name of a cluster in ClickHouse's remote_servers: up to 64 of a-z, A-Z, 0-9, _, - and .";
+            return Err(ConfigError::value("clickhouse.cluster", &self.cluster, allowed));
         }
         for (key, value) in [("query_timeout_ms", self.query_timeout_ms), ("insert_timeout_ms", self.insert_timeout_ms)]
         {

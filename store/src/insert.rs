@@ -75,6 +75,9 @@ impl Store {
             .with_setting("min_insert_block_size_bytes", "0")
             // Rows that waited long may touch many months.
             .with_setting("max_partitions_per_insert_block", "0");
+        for (setting, value) in self.config().insert_settings() {
+            insert = insert.with_setting(setting, value);
+        }
         let limit = Duration::from_millis(self.config().insert_timeout_ms);
         self.within(limit, async {
             insert.send(block.into()).await?;
@@ -92,18 +95,18 @@ impl Store {
         let limit = Duration::from_millis(self.config().insert_timeout_ms);
         let deadline = tokio::time::Instant::now() + limit;
         loop {
-            let running = self
-                .query("SELECT count() FROM system.processes WHERE startsWith(query_id, {prefix:String})")
-                .param("prefix", prefix);
+            let running =
+                format!("SELECT count() FROM {} WHERE startsWith(query_id, {{prefix:String}})", self.config().processes());
+            let running = self.query(&running).param("prefix", prefix);
             if self.timed(running.fetch_one::<u64>()).await? == 0 {
                 return Ok(());
             }
             if tokio::time::Instant::now() >= deadline {
                 return Err(StoreError::Silent { url: self.config().url.clone(), limit });
             }
-            let kill = self
-                .query("KILL QUERY WHERE startsWith(query_id, {prefix:String}) ASYNC FORMAT Null")
-                .param("prefix", prefix);
+            let kill =
+                format!("{} WHERE startsWith(query_id, {{prefix:String}}) ASYNC FORMAT Null", self.config().kill_query());
+            let kill = self.query(&kill).param("prefix", prefix);
             // A user without the right to kill waits for the query instead.
             if let Err(error) = self.timed(kill.execute()).await {
                 debug!(%error, "a query cannot be ended: it is waited for");

@@ -15,6 +15,7 @@
 mod attempts;
 mod click_record;
 mod clicks;
+mod cluster;
 mod config;
 mod conversions;
 mod erasure;

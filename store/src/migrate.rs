@@ -5,6 +5,8 @@
 //! waits for (`mutations_sync = 0`): ClickHouse carries it out in the background, resumes
 //! it after a restart, and skips the parts that need nothing.
 
+use std::time::Duration;
+
 use clickhouse::sql::Identifier;
 use tracing::info;
 
@@ -53,12 +55,14 @@ impl Store {
     /// newer program.
     pub async fn migrate(&self) -> Result<Migrated, StoreError> {
         let database = self.config().database.clone();
-        let create = self.anywhere().query("CREATE DATABASE IF NOT EXISTS ?").bind(Identifier(&database)).execute();
-        made(self.timed(create).await)?;
+        // In a cluster, a statement waits until every replica has carried it out.
+        let limit = Duration::from_millis(self.config().query_timeout_ms.max(self.config().insert_timeout_ms));
+        let create = self.config().statement("CREATE DATABASE IF NOT EXISTS ?");
+        made(self.within(limit, self.anywhere().query(&create).bind(Identifier(&database)).execute()).await)?;
         let versions = "CREATE TABLE IF NOT EXISTS migrations (version UInt32 COMMENT 'Number of the version', name String COMMENT 'Name of the migration', \
                         applied_at DateTime DEFAULT now() COMMENT 'Time at which it was applied') ENGINE = ReplacingMergeTree ORDER BY version \
                         COMMENT 'Versions of this schema that were applied'";
-        made(self.timed(self.query(versions).execute()).await)?;
+        made(self.within(limit, self.inside().query_raw(&self.config().statement(versions)).execute()).await)?;
         let found: u32 = self.timed(self.query("SELECT max(version) FROM migrations").fetch_one()).await?;
         if found > NEWEST {
             return Err(StoreError::Newer { database, found, known: NEWEST });
@@ -66,7 +70,8 @@ impl Store {
         let mut applied = Vec::new();
         for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
             for statement in migration.sql.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
-                made(self.timed(self.inside().query_raw(statement).execute()).await)?;
+                let statement = self.config().statement(statement);
+                made(self.within(limit, self.inside().query_raw(&statement).execute()).await)?;
             }
             let record = self
                 .query("INSERT INTO migrations (version, name) SETTINGS async_insert = 0 VALUES (?, ?)")
@@ -103,7 +108,8 @@ impl Store {
                     format!("ALTER TABLE {name} MODIFY TTL toDateTime(timestamp) + toIntervalDay({days})")
                 }
             };
-            let altered = self.timed(self.query(&statement).execute()).await;
+            let statement = self.config().statement(&statement);
+            let altered = self.timed(self.inside().query_raw(&statement).execute()).await;
             if let Err(error) = altered {
                 // Where two processes remove the same TTL, the second finds none.
                 let gone = days == 0 && error.code().is_some();

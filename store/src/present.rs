@@ -49,7 +49,7 @@ impl Store {
             condition(&intervals(span.rows.iter().map(|(id, _)| *id).collect()))
         );
         let query = self
-            .query(&sql)
+            .exact_query(&sql)
             .param("topic", span.topic)
             .param("partition", span.partition)
             .param("first", span.first)

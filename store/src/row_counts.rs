@@ -62,7 +62,7 @@ impl Store {
             ranges.join(" OR "),
         );
         let since = since.map_or(0, Timestamp::as_millis);
-        let query = self.query(&sql).param("topic", topic).param("since", since);
+        let query = self.exact_query(&sql).param("topic", topic).param("since", since);
         let limit = Duration::from_millis(self.config().insert_timeout_ms);
         self.within(limit, limited(query, limit).fetch_all()).await
     }

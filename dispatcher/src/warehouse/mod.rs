@@ -46,8 +46,14 @@
 //!
 //! The window of tokens (`non_replicated_deduplication_window`) is 250,000 inserts: more
 //! than four hours of 16 members that insert once a second. An owner that is suspended for
-//! longer, between its commit and its insert, is the one case that is left. Each ClickHouse
-//! server has its own tokens, so several servers behind one address are not supported.
+//! longer, between its commit and its insert, is the one case that is left.
+//!
+//! With replicas (`clickhouse.cluster`), looking is right only if the replica that is asked
+//! knows of every acknowledged insert. So an insert is acknowledged when a majority has it
+//! and all before it, and a replica that lacks one refuses to be asked, which is waited out
+//! like any other error. Replicas share their tokens in Keeper. Running inserts are looked
+//! for on all replicas: on one that does not answer, none is believed to have ended. Several
+//! servers behind one address that are no cluster are not supported.
 //!
 //! # Errors
 //!
