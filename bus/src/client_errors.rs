@@ -23,10 +23,10 @@ static LAST_REASON: Mutex<Option<(Instant, String)>> = Mutex::new(None);
 pub(crate) fn log(level: RDKafkaLogLevel, kind: &str, message: &str) {
     use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
     match level {
-        Emerg | Alert | Critical | Error => error!(target: "librdkafka", "{kind} {message}"),
-        Warning => warn!(target: "librdkafka", "{kind} {message}"),
-        Notice | Info => info!(target: "librdkafka", "{kind} {message}"),
-        Debug => debug!(target: "librdkafka", "{kind} {message}"),
+        Emerg | Alert | Critical | Error => error!(target: "librdkafka", "librdkafka: {kind} {message}"),
+        Warning => warn!(target: "librdkafka", "librdkafka: {kind} {message}"),
+        Notice | Info => info!(target: "librdkafka", "librdkafka: {kind} {message}"),
+        Debug => debug!(target: "librdkafka", "librdkafka: {kind} {message}"),
     }
     if kind == CONNECTION_FAILED {
         note(message);

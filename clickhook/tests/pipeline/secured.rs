@@ -235,7 +235,7 @@ fn a_kafka_that_asks_who_its_clients_are_is_used_like_any_other() {
     let untrusting = vec![("CLICKHOOK_KAFKA_PROPERTIES_SECURITY_PROTOCOL", "ssl".to_owned())];
     for (brokers, way, reason) in [
         (&by_certificate, untrusting, "certificate verify failed"),
-        (&by_certificate, certificates.trusted("ssl"), "certificate required"),
+        (&by_certificate, certificates.trusted("ssl"), "SSL alert number"),
         (&by_login, certificates.by_login("SCRAM-SHA-512", "wrong"), "Authentication failed"),
         (&by_login, certificates.by_login("PLAIN", "wrong"), "Authentication failed"),
     ] {
