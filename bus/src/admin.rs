@@ -283,7 +283,10 @@ impl Bus {
         topics: &[Topic],
     ) -> Result<Vec<(Topic, Vec<Difference>)>, BusError> {
         let configs = self.configs(client, topics).await?;
-        Ok(configs.into_iter().map(|(topic, resource)| (topic, self.own(standing.differences(topic, &resource)))).collect())
+        Ok(configs
+            .into_iter()
+            .map(|(topic, resource)| (topic, self.own(standing.differences(topic, &resource))))
+            .collect())
     }
 
     /// Leaves out the settings that are Kafka's to decide.

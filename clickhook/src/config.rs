@@ -350,7 +350,10 @@ mod tests {
         };
         assert_eq!(with(r#"["segment.ms"]"#), Ok(()));
         let error = with(r#"["segment.mb"]"#).unwrap_err();
-        assert!(error.starts_with("kafka.unset_topic_settings = segment.mb: ") && error.contains("segment.ms"), "{error}");
+        assert!(
+            error.starts_with("kafka.unset_topic_settings = segment.mb: ") && error.contains("segment.ms"),
+            "{error}"
+        );
     }
 
     #[test]

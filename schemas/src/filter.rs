@@ -120,6 +120,14 @@ impl Filters {
         Ok(())
     }
 
+    /// Returns the values of the filter that lets the fewest events pass, as far as its key
+    /// tells. An event without one of the values as its fact does not pass. `None` if no
+    /// filter asks for a fact.
+    #[must_use]
+    pub fn narrowest(&self) -> Option<(FilterKey, &[String])> {
+        FilterKey::NARROWEST_FIRST.iter().find_map(|key| Some((*key, self.0.get(key)?.as_slice())))
+    }
+
     /// Returns whether `event` passes. A fact that the event does not have passes no
     /// filter on that fact; events without a click pass the default for bots.
     #[must_use]
@@ -133,37 +141,70 @@ impl Filters {
 }
 
 impl FilterKey {
+    /// The keys of facts, of which a filter lets an event pass only if the event has the fact:
+    /// those that few events share come first.
+    const NARROWEST_FIRST: [Self; 17] = [
+        Self::LinkId,
+        Self::Campaign,
+        Self::Tags,
+        Self::Segment,
+        Self::UtmContent,
+        Self::UtmCampaign,
+        Self::UtmTerm,
+        Self::UtmSource,
+        Self::Source,
+        Self::App,
+        Self::Network,
+        Self::Country,
+        Self::UtmMedium,
+        Self::Medium,
+        Self::Browser,
+        Self::Os,
+        Self::Device,
+    ];
+
     fn passes(self, wanted: &[String], event: &Event<'_>) -> bool {
-        let is = |fact: Option<&Cow<'_, str>>| fact.is_some_and(|fact| wanted.iter().any(|value| value == fact));
+        let mut passes = self == Self::Bot && event.click.is_none();
+        self.facts(event, |fact| passes |= wanted.iter().any(|value| value == fact));
+        passes
+    }
+
+    /// Calls `visit` with each fact of `event` that this key filters by.
+    pub fn facts(self, event: &Event<'_>, mut visit: impl FnMut(&str)) {
         let link = event.link.as_ref();
         let click = event.click.as_ref();
         let utm = event.utm.as_ref();
-        match self {
+        let fact: Option<&Cow<'_, str>> = match self {
             Self::Campaign => {
                 let of_link = link.and_then(|link| link.campaign.as_ref());
-                is(of_link.or_else(|| event.campaign.as_ref().map(|campaign| &campaign.name)))
+                of_link.or_else(|| event.campaign.as_ref().map(|campaign| &campaign.name))
             }
-            Self::Segment => is(link.and_then(|link| link.segment.as_ref())),
-            Self::Tags => link.is_some_and(|link| link.tags.iter().any(|tag| is(Some(tag)))),
-            Self::LinkId => link.is_some_and(|link| is(Some(&link.id.to_string().into()))),
-            Self::Country => is(click.and_then(|click| click.country.as_ref())),
-            Self::Device => is(click.and_then(|click| click.device.as_ref())),
-            Self::Browser => is(click.and_then(|click| click.browser.as_ref())),
-            Self::Os => is(click.and_then(|click| click.os.as_ref())),
-            Self::App => is(click.and_then(|click| click.app.as_ref())),
-            Self::Network => is(click.and_then(|click| click.network.as_ref())),
-            Self::Source => is(click.and_then(|click| click.source.as_ref())),
-            Self::Medium => is(click.and_then(|click| click.medium.as_ref())),
-            // `preview` is every preview, `preview:Slackbot` is Slack's.
-            Self::BotReason => click.and_then(|click| click.bot_reason.as_deref()).is_some_and(|fact| {
-                wanted.iter().any(|value| value == fact || value == BotReason::without_detail(fact))
-            }),
-            Self::UtmSource => is(utm.and_then(|utm| utm.source.as_ref())),
-            Self::UtmMedium => is(utm.and_then(|utm| utm.medium.as_ref())),
-            Self::UtmCampaign => is(utm.and_then(|utm| utm.campaign.as_ref())),
-            Self::UtmTerm => is(utm.and_then(|utm| utm.term.as_ref())),
-            Self::UtmContent => is(utm.and_then(|utm| utm.content.as_ref())),
-            Self::Bot => click.is_none_or(|click| is(Some(&Cow::from(if click.bot { "true" } else { "false" })))),
+            Self::Segment => link.and_then(|link| link.segment.as_ref()),
+            Self::Tags => return link.into_iter().flat_map(|link| &link.tags).for_each(|tag| visit(tag)),
+            Self::LinkId => return link.into_iter().for_each(|link| visit(&link.id.to_string())),
+            Self::Country => click.and_then(|click| click.country.as_ref()),
+            Self::Device => click.and_then(|click| click.device.as_ref()),
+            Self::Browser => click.and_then(|click| click.browser.as_ref()),
+            Self::Os => click.and_then(|click| click.os.as_ref()),
+            Self::App => click.and_then(|click| click.app.as_ref()),
+            Self::Network => click.and_then(|click| click.network.as_ref()),
+            Self::Source => click.and_then(|click| click.source.as_ref()),
+            Self::Medium => click.and_then(|click| click.medium.as_ref()),
+            Self::BotReason => {
+                // `preview` is every preview, `preview:Slackbot` is Slack's.
+                let Some(reason) = click.and_then(|click| click.bot_reason.as_deref()) else { return };
+                visit(reason);
+                return visit(BotReason::without_detail(reason));
+            }
+            Self::UtmSource => utm.and_then(|utm| utm.source.as_ref()),
+            Self::UtmMedium => utm.and_then(|utm| utm.medium.as_ref()),
+            Self::UtmCampaign => utm.and_then(|utm| utm.campaign.as_ref()),
+            Self::UtmTerm => utm.and_then(|utm| utm.term.as_ref()),
+            Self::UtmContent => utm.and_then(|utm| utm.content.as_ref()),
+            Self::Bot => return click.into_iter().for_each(|click| visit(if click.bot { "true" } else { "false" })),
+        };
+        if let Some(fact) = fact {
+            visit(fact);
         }
     }
 }

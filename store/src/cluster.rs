@@ -107,7 +107,9 @@ mod tests {
     fn a_cluster_gets_replicated_tables_on_each_of_its_replicas() {
         let statement = |sql: &str| clustered().statement(sql);
         assert_eq!(
-            statement("CREATE TABLE IF NOT EXISTS clicks\n(\n    id String\n)\nENGINE = MergeTree\nORDER BY id\nSETTINGS non_replicated_deduplication_window = 5"),
+            statement(
+                "CREATE TABLE IF NOT EXISTS clicks\n(\n    id String\n)\nENGINE = MergeTree\nORDER BY id\nSETTINGS non_replicated_deduplication_window = 5"
+            ),
             "CREATE TABLE IF NOT EXISTS clicks ON CLUSTER `eu`\n(\n    id String\n)\nENGINE = \
              ReplicatedMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')\nORDER BY id\nSETTINGS \
              replicated_deduplication_window = 5"

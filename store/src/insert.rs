@@ -95,8 +95,10 @@ impl Store {
         let limit = Duration::from_millis(self.config().insert_timeout_ms);
         let deadline = tokio::time::Instant::now() + limit;
         loop {
-            let running =
-                format!("SELECT count() FROM {} WHERE startsWith(query_id, {{prefix:String}})", self.config().processes());
+            let running = format!(
+                "SELECT count() FROM {} WHERE startsWith(query_id, {{prefix:String}})",
+                self.config().processes()
+            );
             let running = self.query(&running).param("prefix", prefix);
             if self.timed(running.fetch_one::<u64>()).await? == 0 {
                 return Ok(());
@@ -104,8 +106,10 @@ impl Store {
             if tokio::time::Instant::now() >= deadline {
                 return Err(StoreError::Silent { url: self.config().url.clone(), limit });
             }
-            let kill =
-                format!("{} WHERE startsWith(query_id, {{prefix:String}}) ASYNC FORMAT Null", self.config().kill_query());
+            let kill = format!(
+                "{} WHERE startsWith(query_id, {{prefix:String}}) ASYNC FORMAT Null",
+                self.config().kill_query()
+            );
             let kill = self.query(&kill).param("prefix", prefix);
             // A user without the right to kill waits for the query instead.
             if let Err(error) = self.timed(kill.execute()).await {

@@ -1,5 +1,5 @@
-//! The endpoints, followed from their topic and indexed for matching: by workspace,
-//! then by event. So the cost of an event grows with the endpoints that it matches,
+//! The endpoints, followed from their topic and indexed for matching: by workspace, then
+//! by event, then by a fact that they filter by. So the cost of an event grows with the endpoints that it matches,
 //! not with those that exist.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -24,6 +24,7 @@ use super::{
     health::{HealthSign, HealthTracker, Learned},
     lane::{Lane, LanePool, LaneSettings},
     signers::Signers,
+    subscribers::SubscriberIndex,
 };
 
 /// The reason for a skipped delivery whose endpoint does not exist, or no longer.
@@ -39,7 +40,7 @@ pub(super) struct Recipient {
     pub retry_schedule: RetrySchedule,
     /// The format of deliveries that have none yet.
     pub format: WebhookFormat,
-    filters: Filters,
+    pub filters: Filters,
     events: Vec<EventName>,
     /// The constant part of its requests, or the reason why none can be made.
     pub route: Result<Route, String>,
@@ -105,7 +106,7 @@ pub(super) struct Endpoints {
 #[derive(Default)]
 struct Index {
     by_id: HashMap<EndpointId, Arc<Recipient>>,
-    by_event: HashMap<String, HashMap<EventName, Vec<Arc<Recipient>>>>,
+    by_event: HashMap<String, HashMap<EventName, SubscriberIndex>>,
 }
 
 impl Endpoints {
@@ -188,8 +189,8 @@ impl Endpoints {
     /// included.
     pub(super) fn matching(&self, workspace: &str, event: &Event<'_>) -> Vec<Arc<Recipient>> {
         let index = self.index.read();
-        let subscribed = index.by_event.get(workspace).and_then(|events| events.get(&event.event));
-        subscribed.into_iter().flatten().filter(|recipient| recipient.filters.pass(event)).cloned().collect()
+        let subscribers = index.by_event.get(workspace).and_then(|events| events.get(&event.event));
+        subscribers.map_or_else(Vec::new, |subscribers| subscribers.matching(event))
     }
 
     /// Calls `visit` with every endpoint.
@@ -236,7 +237,7 @@ impl Index {
         self.remove(recipient.id);
         for event in &recipient.events {
             let events = self.by_event.entry(recipient.workspace.clone()).or_default();
-            events.entry(*event).or_default().push(Arc::clone(&recipient));
+            events.entry(*event).or_default().insert(&recipient);
         }
         self.by_id.insert(recipient.id, recipient);
     }
@@ -245,11 +246,11 @@ impl Index {
         let Some(old) = self.by_id.remove(&id) else { return };
         let Some(events) = self.by_event.get_mut(&old.workspace) else { return };
         for event in &old.events {
-            if let Some(recipients) = events.get_mut(event) {
-                recipients.retain(|recipient| recipient.id != id);
+            if let Some(subscribers) = events.get_mut(event) {
+                subscribers.remove(&old);
             }
         }
-        events.retain(|_, recipients| !recipients.is_empty());
+        events.retain(|_, subscribers| !subscribers.is_empty());
         if events.is_empty() {
             self.by_event.remove(&old.workspace);
         }
@@ -343,6 +344,29 @@ mod tests {
         assert_eq!(matched(&endpoints, "default", EventName::QrScanned), [] as [u128; 0]);
         assert_eq!(matched(&endpoints, "other", EventName::QrScanned), [4]);
         assert_eq!(matched(&endpoints, "nobody", EventName::LinkClicked), [] as [u128; 0]);
+    }
+
+    #[test]
+    fn an_endpoint_is_found_by_any_of_its_values_and_once() {
+        let endpoints = endpoints();
+        let event = sample::event(EventName::LinkClicked, AT);
+        let link = event.link.as_ref().unwrap();
+        let (id, tags) = (link.id, serde_json::to_string(&link.tags).unwrap());
+        assert!(link.tags.len() > 1, "{tags}");
+        put(&endpoints, &endpoint(1, "default", r#"["*"]"#, &format!(r#"{{"tags":{tags}}}"#)));
+        put(
+            &endpoints,
+            &endpoint(2, "default", r#"["*"]"#, &format!(r#"{{"link_id":["{id}","{id}"],"country":"US"}}"#)),
+        );
+        put(&endpoints, &endpoint(3, "default", r#"["*"]"#, &format!(r#"{{"link_id":"{id}","country":"DE"}}"#)));
+        put(&endpoints, &endpoint(4, "default", r#"["*"]"#, r#"{"bot":[true,false]}"#));
+        put(&endpoints, &endpoint(5, "default", r#"["*"]"#, r#"{"campaign":["another"]}"#));
+        assert_eq!(matched(&endpoints, "default", EventName::LinkClicked), [1, 2, 4]);
+        for id in 1..=5 {
+            let key = EndpointId::from_bits(id).to_string();
+            endpoints.apply(Change::Delete { key: key.as_bytes() });
+        }
+        assert!(endpoints.index.read().by_event.is_empty());
     }
 
     #[test]

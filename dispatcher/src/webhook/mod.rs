@@ -39,6 +39,7 @@ mod retry;
 mod sampling;
 pub mod sign;
 mod signers;
+mod subscribers;
 pub mod verify;
 mod worker;
 
