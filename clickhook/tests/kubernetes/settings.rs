@@ -64,6 +64,22 @@ pub(crate) fn settings_of(rendered: &Rendered, workload: &Value, more: &BTreeMap
 }
 
 #[test]
+fn whoever_asks_clickhouse_has_its_password_and_a_way_to_it() {
+    for rendered in ALL.iter() {
+        let policy = rendered.find("NetworkPolicy", "clickhouse").unwrap();
+        let reach = &policy["spec"]["podSelector"]["matchExpressions"][0]["values"];
+        for (kind, role) in
+            [("StatefulSet", "control"), ("StatefulSet", "enricher"), ("StatefulSet", "warehouse"), ("Job", "migrate")]
+        {
+            let workload = rendered.find(kind, role).unwrap_or_else(|| panic!("{}: no {kind} {role}", rendered.name));
+            let has_password = variables(rendered, workload).contains_key("CLICKHOOK_CLICKHOUSE_PASSWORD");
+            assert!(has_password, "{}: {role} has no password", rendered.name);
+            assert!(list(reach).iter().any(|value| value == role), "{}: {role} is kept from ClickHouse", rendered.name);
+        }
+    }
+}
+
+#[test]
 fn every_pod_has_a_configuration_that_passes_and_fits_its_ports() {
     for rendered in ALL.iter() {
         for workload in rendered.roles() {
