@@ -145,10 +145,13 @@ impl CsvRecords {
 
     fn end_record(&mut self, out: &mut Vec<NdjsonLine>) -> Result<(), Problem> {
         let mut cells = Vec::with_capacity(self.ends_len);
-        let mut from = 0;
-        for end in &self.ends[..self.ends_len] {
-            cells.push(String::from_utf8_lossy(&self.cells[from..*end]));
-            from = *end;
+        // Of a record that is too long, the ends lie behind the cells that were kept.
+        if self.fits == RecordFit::Fits {
+            let mut from = 0;
+            for end in &self.ends[..self.ends_len] {
+                cells.push(String::from_utf8_lossy(&self.cells[from..*end]));
+                from = *end;
+            }
         }
         let Some(columns) = &self.columns else {
             let names = cells.iter().enumerate().map(|(at, cell)| {
