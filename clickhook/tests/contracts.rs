@@ -125,6 +125,7 @@ fn settings_are_as_documented() {
     // A setting without a default stands there as a comment.
     for (section, key) in [
         ("kafka", "instance"),
+        ("clickhouse", "ca_file"),
         ("enricher", "networks"),
         ("enricher", "workers"),
         ("webhook", "ca_file"),

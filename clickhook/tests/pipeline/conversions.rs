@@ -121,7 +121,10 @@ fn every_kind_of_sale_finds_its_click() {
         "http://{address}/v1/postback/{token}?cid={third}&txid=T-1&payout=12.5&currency=eur&status=pending&et=purchase\
          &affiliate_id=(affiliate)&product=%24%7BPRODUCT%7D"
     );
-    assert_eq!(http().get(&postback).call().unwrap().status(), 202);
+    // Whoever takes conversions learns of a new token a moment later.
+    eventually("the token is known", PATIENCE, || {
+        (http().get(&postback).call().unwrap().status() == 202).then_some(())
+    });
     let told = receiver.until_told("T-1", "pending");
     assert_eq!(told["conversion"]["amount"], json!({"value": 1250, "currency": "EUR"}), "{told}");
     assert!(told["conversion"].get("affiliate_id").is_none(), "{told}");

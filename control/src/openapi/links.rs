@@ -67,7 +67,7 @@ fn pictures(document: &mut Document) {
             .path::<schemas::LinkId>("id")
             .query::<QrQuery>()
             .header("If-None-Match", "The ETag of a picture that you have already.", &json!({"type": "string"}))
-            .answers_raw(200, "The picture", media_type)
+            .answers_raw(200, "The picture", &[media_type])
             .answers_nothing(304, "The picture has not changed")
             .refuses(&[Kind::NotFound, Kind::Invalid])
             .done();
@@ -115,7 +115,7 @@ fn export(document: &mut Document) {
         .tag("Links")
         .describe("What is exported can be imported again. In CSV, a cell that a spreadsheet would take for a formula begins with `'`.")
         .query::<ExportQuery>()
-        .answers_raw(200, "The links, one in each line", "application/x-ndjson")
+        .answers_raw(200, "The links, one in each line", &["application/x-ndjson", "text/csv"])
         .done();
 }
 

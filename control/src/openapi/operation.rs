@@ -158,10 +158,11 @@ impl<'d> Operation<'d> {
         self.answer(status, description, &[], None)
     }
 
-    /// Adds an answer that is not JSON.
-    pub(super) fn answers_raw(self, status: u16, description: &str, media_type: &str) -> Self {
-        let content = json!({media_type: {"schema": {"type": "string"}}});
-        self.answer(status, description, &[], Some(content))
+    /// Adds an answer that is not JSON, of one of these media types.
+    pub(super) fn answers_raw(self, status: u16, description: &str, media_types: &[&str]) -> Self {
+        let text = |media_type: &&str| ((*media_type).to_owned(), json!({"schema": {"type": "string"}}));
+        let content = media_types.iter().map(text).collect();
+        self.answer(status, description, &[], Some(Value::Object(content)))
     }
 
     fn answer(mut self, status: u16, description: &str, headers: &[Header], content: Option<Value>) -> Self {

@@ -86,7 +86,7 @@ fn process(document: &mut Document) {
     Operation::new(document, "get", "/healthz", "health", "Check whether the process runs")
         .tag("Operation")
         .open()
-        .answers_raw(200, "The process runs", "text/plain; charset=utf-8")
+        .answers_raw(200, "The process runs", &["text/plain; charset=utf-8"])
         .done();
     Operation::new(document, "get", "/openapi.json", "describe", "Read this description")
         .tag("Operation")
@@ -127,7 +127,7 @@ fn domains(document: &mut Document) {
         )
         .open()
         .query::<HostQuery>()
-        .answers_raw(200, "The host is served", "text/plain; charset=utf-8")
+        .answers_raw(200, "The host is served", &["text/plain; charset=utf-8"])
         .refuses(&[Kind::Malformed, Kind::NotFound, Kind::Unavailable])
         .done();
 }
