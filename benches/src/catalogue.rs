@@ -2,11 +2,12 @@
 //! nothing but their number, so that a visitor knows each one's slug without
 //! anything being kept.
 
-use std::{ops::Range, thread, time::Duration};
+use std::{ops::Range, time::Duration};
 
-use anyhow::{Context, bail};
-use bus::{Bus, BusError, Outgoing};
+use bus::{Bus, Outgoing};
 use schemas::{Link, LinkId, Timestamp, Topic, sample::plain_link};
+
+use crate::produce;
 
 /// How long Kafka may take for what is under way.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,17 +53,9 @@ pub(crate) fn fill(bus: &Bus, numbers: Range<u64>) -> anyhow::Result<()> {
     for number in numbers {
         let link = link(number);
         let (key, value) = (link.id.to_string(), serde_json::to_vec(&link)?);
-        while let Err(error) = producer.send(&Outgoing::keyed(Topic::Links, key.as_bytes(), Some(&value)), |_| {}) {
-            if !matches!(error, BusError::QueueFull) {
-                return Err(error).context("write links to Kafka");
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
+        produce::send(&producer, &Outgoing::keyed(Topic::Links, key.as_bytes(), Some(&value)))?;
     }
-    match producer.drain(PATIENCE) {
-        0 => Ok(()),
-        left => bail!("Kafka has not taken {left} links within {} s", PATIENCE.as_secs()),
-    }
+    produce::until_taken(&producer, PATIENCE)
 }
 
 /// The bytes of the strings of a link that a redirector cannot do without, on

@@ -5,12 +5,11 @@
 use std::{
     fmt::Write,
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use bus::{Bus, BusError, LogEnd, OffsetScope, Outgoing};
+use bus::{Bus, LogEnd, OffsetScope, Outgoing};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use schemas::{
     ClickClass, ClickId, Timestamp, Topic,
@@ -29,6 +28,7 @@ use crate::{
     machine::Machine,
     null_hop::{self, NullHop},
     process::{self, CpuTimes, Memory, Who},
+    produce,
     role::{self, Role},
     table::{megabytes, table},
 };
@@ -257,17 +257,9 @@ fn fill(bus: &Bus, clicks: u64) -> anyhow::Result<()> {
             value: Some(&lines),
             headers: &headers,
         };
-        while let Err(error) = producer.send(&out, |_| {}) {
-            if !matches!(error, BusError::QueueFull) {
-                return Err(error).context("produce clicks");
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
+        produce::send(&producer, &out)?;
     }
-    match producer.drain(PATIENCE) {
-        0 => {}
-        left => bail!("Kafka has not taken {left} bundles within {} s", PATIENCE.as_secs()),
-    }
+    produce::until_taken(&producer, PATIENCE)?;
     bus.set_offsets("enricher", Topic::ClicksRaw, LogEnd::Earliest, OffsetScope::All)?;
     Ok(())
 }

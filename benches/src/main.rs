@@ -20,6 +20,7 @@ mod null_hop;
 mod outage;
 mod pipeline;
 mod process;
+mod produce;
 mod receiver;
 mod recovery;
 mod redirect;

@@ -3,17 +3,19 @@
 
 use std::{
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use bus::{Bus, BusConfig, BusError, CommitStart, Isolation, LogEnd, Membership, OffsetScope, Outgoing};
+use bus::{Bus, BusConfig, CommitStart, Isolation, LogEnd, Membership, OffsetScope, Outgoing};
 use schemas::Topic;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use crate::process::{self, Who};
+use crate::{
+    process::{self, Who},
+    produce,
+};
 
 /// The bytes of a record in the null hop: about a click's.
 const RECORD_BYTES: usize = 500;
@@ -60,17 +62,9 @@ fn fill(bus: &Bus, records: u64) -> anyhow::Result<()> {
             value: Some(&value),
             headers: &[],
         };
-        while let Err(error) = producer.send(&out, |_| {}) {
-            if !matches!(error, BusError::QueueFull) {
-                return Err(error).context("fill the null hop's topic");
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
+        produce::send(&producer, &out)?;
     }
-    match producer.drain(PATIENCE) {
-        0 => Ok(()),
-        left => bail!("Kafka has not taken {left} records within {} s", PATIENCE.as_secs()),
-    }
+    produce::until_taken(&producer, PATIENCE)
 }
 
 /// The enricher's loop without the enriching.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use bus::{Bus, BusConfig, BusError, LogReader, Outgoing, Partition, Producer};
+use bus::{Bus, BusConfig, LogReader, Outgoing, Partition, Producer};
 use engines::Engines;
 use schemas::{
     ClickClass, ClickId, Timestamp, Topic,
@@ -25,6 +25,7 @@ use crate::{
     context::{BenchContext, say},
     goal::{self, Goal},
     machine::Machine,
+    produce,
     role::Role,
     table::table,
 };
@@ -279,10 +280,7 @@ fn produce(bus: &Bus, bundles: u64) -> anyhow::Result<()> {
         let partition = u16::try_from(number % u64::from(bus.partitions(Topic::ClicksRaw)))?;
         send(&producer, partition, None)?;
     }
-    match producer.drain(PATIENCE) {
-        0 => Ok(()),
-        left => bail!("Kafka has not taken {left} bundles within {} s", PATIENCE.as_secs()),
-    }
+    produce::until_taken(&producer, PATIENCE)
 }
 
 /// Sends one bundle of clicks of `shard`, which is also its partition.
@@ -320,13 +318,7 @@ fn send(producer: &Producer, shard: u16, after: Option<i64>) -> anyhow::Result<(
         value: Some(&lines),
         headers: &headers,
     };
-    while let Err(error) = producer.send(&out, |_| {}) {
-        if !matches!(error, BusError::QueueFull) {
-            return Err(error).context("produce a bundle");
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
+    produce::send(producer, &out)
 }
 
 fn goals(lengths: &[Length]) -> Vec<Goal> {

@@ -31,7 +31,7 @@ use crate::{
     kafka::Kafka,
     load,
     machine::Machine,
-    process,
+    process, produce,
     role::Role,
     summary::Latency,
     table::{megabytes, table},
@@ -191,7 +191,7 @@ impl SentClick {
     fn one(bus: &Bus) -> anyhow::Result<Self> {
         let producer = bus.producer("copies", Duration::ZERO, PATIENCE)?;
         let click = Self::produce(&producer, CUT_OFF + 1, &bundle_id(), &[])?;
-        drained(&producer)?;
+        produce::until_taken(&producer, PATIENCE)?;
         Ok(click)
     }
 
@@ -222,20 +222,7 @@ fn send(
         value: Some(lines),
         headers: &headers,
     };
-    while let Err(error) = producer.send(&out, |_| {}) {
-        if !matches!(error, BusError::QueueFull) {
-            return Err(error).context("produce clicks");
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-fn drained(producer: &Producer) -> anyhow::Result<()> {
-    match producer.drain(PATIENCE) {
-        0 => Ok(()),
-        left => bail!("Kafka has not taken {left} records within {} s", PATIENCE.as_secs()),
-    }
+    produce::send(producer, &out)
 }
 
 /// Appends the line of a click whose partition is `partition`, and returns its id.
@@ -265,7 +252,7 @@ fn fill(bus: &Bus, bundles: &[String], bytes: u64) -> anyhow::Result<()> {
     for bundle in bundles.iter().step_by(2) {
         SentClick::produce(&producer, CUT_OFF, bundle, &[])?;
     }
-    drained(&producer)?;
+    produce::until_taken(&producer, PATIENCE)?;
     let partitions = i32::from(bus.partitions(Topic::ClicksRaw));
     let mut filled = 0;
     for number in 0_i32.. {
@@ -279,7 +266,7 @@ fn fill(bus: &Bus, bundles: &[String], bytes: u64) -> anyhow::Result<()> {
         filled += lines.len() as u64;
         send(&producer, number % partitions, &bundle_id(), &[], &lines)?;
     }
-    drained(&producer)?;
+    produce::until_taken(&producer, PATIENCE)?;
     bus.set_offsets(GROUP, Topic::ClicksRaw, LogEnd::Latest, OffsetScope::All)?;
     Ok(())
 }
@@ -308,7 +295,7 @@ fn produce(bus: &Bus, bundles: &[String]) -> anyhow::Result<Vec<SentClick>> {
         ordinary(2, &mut sent)?;
     }
     ordinary(around, &mut sent)?;
-    drained(&producer)?;
+    produce::until_taken(&producer, PATIENCE)?;
     Ok(sent)
 }
 

@@ -1,13 +1,12 @@
 //! The backlog of `bench warehouse`: clicks as the enricher writes them.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use bus::{Bus, BusError, LogEnd, OffsetScope, Outgoing};
+use bus::{Bus, LogEnd, OffsetScope, Outgoing};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use schemas::{ClickId, Envelope, Event, EventId, EventName, Timestamp, Topic, sample};
 
-use crate::{agents, catalogue};
+use crate::{agents, catalogue, produce};
 
 /// The links that are clicked.
 const LINKS: u64 = 1_000;
@@ -41,17 +40,9 @@ pub(super) fn fill(bus: &Bus, clicks: u64) -> anyhow::Result<()> {
         let (key, value) = (id.to_string(), serde_json::to_vec(&envelope)?);
         let partition = Some(i32::try_from(number % partitions)?);
         let out = Outgoing { partition, ..Outgoing::keyed(Topic::Clicks, key.as_bytes(), Some(&value)) };
-        while let Err(error) = producer.send(&out, |_| {}) {
-            if !matches!(error, BusError::QueueFull) {
-                return Err(error).context("produce clicks");
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
+        produce::send(&producer, &out)?;
     }
-    match producer.drain(PATIENCE) {
-        0 => {}
-        left => bail!("Kafka has not taken {left} clicks within {} s", PATIENCE.as_secs()),
-    }
+    produce::until_taken(&producer, PATIENCE)?;
     bus.set_offsets("warehouse", Topic::Clicks, LogEnd::Earliest, OffsetScope::All)?;
     Ok(())
 }

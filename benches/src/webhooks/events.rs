@@ -7,14 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
-use bus::{Bus, BusError, Outgoing, Producer};
+use bus::{Bus, Outgoing, Producer};
 use schemas::{
     Attribution, ClickId, Endpoint, EndpointId, Envelope, Event, EventId, EventName, Timestamp, Topic, WorkspaceId,
     sample,
 };
 use serde_json::json;
 use service::vault::Vault;
+
+use crate::produce;
 
 /// How long Kafka may take for what is under way.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,9 +44,9 @@ pub(super) fn write_endpoints<'a>(
             "created_at": at, "updated_at": at, "revision": 1,
         }))?;
         let (key, value) = (id.to_string(), serde_json::to_vec(&endpoint)?);
-        send(&producer, &Outgoing::keyed(Topic::Endpoints, key.as_bytes(), Some(&value)))?;
+        produce::send(&producer, &Outgoing::keyed(Topic::Endpoints, key.as_bytes(), Some(&value)))?;
     }
-    until_taken(&producer)
+    produce::until_taken(&producer, PATIENCE)
 }
 
 /// Writes events to `clicks`.
@@ -67,12 +68,12 @@ impl EventWriter {
         let (key, value) = (id.to_string(), serde_json::to_vec(&envelope(id, at, marker, campaign))?);
         let partition = i32::try_from(marker % self.partitions)?;
         let out = Outgoing::keyed(Topic::Clicks, key.as_bytes(), Some(&value));
-        send(&self.producer, &Outgoing { partition: Some(partition), ..out })
+        produce::send(&self.producer, &Outgoing { partition: Some(partition), ..out })
     }
 
     /// Waits until Kafka has all of them.
     pub(super) fn until_taken(&self) -> anyhow::Result<()> {
-        until_taken(&self.producer)
+        produce::until_taken(&self.producer, PATIENCE)
     }
 }
 
@@ -93,23 +94,6 @@ fn envelope(id: ClickId, at: Timestamp, marker: u32, campaign: &str) -> Envelope
     }
     event.attribution = Some(Attribution { gclid: Some(marker.to_string().into()), ..Attribution::default() });
     Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint: None, event }
-}
-
-fn send(producer: &Producer, out: &Outgoing<'_>) -> anyhow::Result<()> {
-    while let Err(error) = producer.send(out, |_| {}) {
-        if !matches!(error, BusError::QueueFull) {
-            return Err(error).context("write to Kafka");
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-fn until_taken(producer: &Producer) -> anyhow::Result<()> {
-    match producer.drain(PATIENCE) {
-        0 => Ok(()),
-        left => bail!("Kafka has not taken {left} records within {} s", PATIENCE.as_secs()),
-    }
 }
 
 /// A stream of clicks of one campaign at a steady rate.
