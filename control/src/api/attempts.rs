@@ -9,14 +9,14 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{AttemptId, Endpoint, EventId, EventName, Outcome, Timestamp};
 use serde::{Deserialize, Serialize};
-use service::problem::{FieldError, Kind, Problem};
+use service::problem::{FieldError, Problem};
 use store::{AttemptCursor, AttemptFilter, AttemptRow};
 use tracing::warn;
 
 use crate::{
     api::{
         context::Api,
-        request::page_limit,
+        request::{page_limit, read_query},
         resource::{Listed, find},
     },
     caller::Caller,
@@ -82,7 +82,7 @@ pub(crate) async fn list(
     query: Result<Query<AttemptQuery>, QueryRejection>,
 ) -> Result<Json<Listed<AttemptView>>, Problem> {
     let endpoint = find::<Endpoint>(&*api.leader()?, &caller, &text)?;
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let (filter, before, limit) = checked(&query)?;
     let found = api.store.attempts(&caller.workspace, endpoint.id, filter, before, limit + 1).await;
     let mut found = found.map_err(|error| {

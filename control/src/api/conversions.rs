@@ -10,12 +10,16 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{ClickId, ConversionId, LinkId, Scope, Timestamp, conversion::Amount};
 use serde::{Deserialize, Serialize};
-use service::problem::{FieldError, Kind, Problem};
+use service::problem::{FieldError, Problem};
 use store::{ConversionFilter, ConversionRow};
 use tracing::warn;
 
 use crate::{
-    api::{context::Api, request::page_limit, resource::Listed},
+    api::{
+        context::Api,
+        request::{page_limit, read_query},
+        resource::Listed,
+    },
     caller::{Caller, missing_scope},
 };
 
@@ -128,7 +132,7 @@ pub(crate) async fn list(
     if !caller.key.may(Scope::Conversions) && !caller.key.may(Scope::Stats) {
         return Err(missing_scope(Scope::Conversions));
     }
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let (filter, before, limit) = checked(&query)?;
     let found = api.store.conversions(&caller.workspace, &filter, before, limit + 1).await.map_err(|error| {
         warn!(%error, "reading conversions from ClickHouse failed");

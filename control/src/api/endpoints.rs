@@ -18,7 +18,7 @@ use crate::{
         context::Api,
         idempotency::{ChangeAnswer, Idempotent, Secrecy},
         request::{OptionalJsonBody, expected},
-        resource::{find, version_answer},
+        resource::{find, patched, version_answer},
     },
     caller::Caller,
     kinds::{
@@ -152,9 +152,7 @@ async fn set_status(
     let rules = Arc::clone(&api.rules);
     let uses = Arc::clone(&api.leader()?.uses);
     let change = move |draft: &mut Draft<'_>| {
-        let endpoint = draft.update::<Endpoint>(&caller.workspace, &id, &expected, |endpoint, at| {
-            endpoint.patched(EndpointPatch::status(status), &caller, &rules, at)
-        })?;
+        let endpoint = patched::<Endpoint>(draft, &caller, &id, &expected, EndpointPatch::status(status), &rules)?;
         version_answer(StatusCode::OK, &*endpoint, &endpoint.view(&uses, None))
     };
     idempotent.write(api, change).await

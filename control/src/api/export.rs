@@ -14,10 +14,10 @@ use futures_util::stream;
 use schemars::JsonSchema;
 use schemas::{Link, LinkId};
 use serde::Deserialize;
-use service::problem::{Kind, Problem};
+use service::problem::Problem;
 
 use crate::{
-    api::context::Api,
+    api::{context::Api, request::read_query},
     caller::Caller,
     kinds::link::csv::{EXPORTED, exported},
     leading::writer::ActiveLeader,
@@ -109,7 +109,7 @@ pub(crate) async fn export(
     Extension(caller): Extension<Caller>,
     query: Result<Query<ExportQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let filter = LinkFilter {
         campaign: query.campaign,
         tag: query.tag,

@@ -28,7 +28,7 @@ use service::problem::{Kind, Problem};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
-    api::context::Api,
+    api::{context::Api, request::read_query},
     caller::Caller,
     kinds::link::{
         csv::CsvRecords,
@@ -73,7 +73,7 @@ pub(crate) async fn import(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let _slot = api.import_slots.take(&caller.workspace)?;
     let mut import = Import {
         leader: api.leader()?,

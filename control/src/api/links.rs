@@ -11,14 +11,14 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{Link, Timestamp};
 use serde::Deserialize;
-use service::problem::{FieldError, Kind, Problem};
+use service::problem::{FieldError, Problem};
 use tokio::task::yield_now;
 
 use crate::{
     api::{
         context::Api,
         idempotency::Idempotent,
-        request::{JsonBody, PageQuery, PageRequest, page_limit, wrong_cursor},
+        request::{JsonBody, PageQuery, PageRequest, page_limit, read_query, wrong_cursor},
         resource::{Listed, created_answer, version_answer},
     },
     caller::Caller,
@@ -106,7 +106,7 @@ pub(crate) async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<LinksQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let filter = LinkFilter {
         campaign: query.campaign,
         tag: query.tag,
@@ -218,7 +218,7 @@ pub(crate) async fn create(
     query: Result<Query<CreationQuery>, QueryRejection>,
     JsonBody(new): JsonBody<NewLink>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let new = new.check(&caller.workspace, &api.rules.links, Timestamp::now())?;
     let change = move |draft: &mut Draft<'_>| {
         if query.find_if_exists

@@ -13,12 +13,12 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{ClickId, Envelope, Event, EventId, EventName, Timestamp, Topic, conversion::customer_key};
 use serde::{Deserialize, Serialize};
-use service::problem::{FieldError, Kind, Problem};
+use service::problem::{FieldError, Problem};
 use store::{Person, PersonRows};
 use tracing::warn;
 
 use crate::{
-    api::context::Api,
+    api::{context::Api, request::read_query},
     caller::Caller,
     state::draft::{Draft, serialise},
 };
@@ -78,7 +78,7 @@ pub(crate) async fn erase_visitor(
     Extension(caller): Extension<Caller>,
     query: Result<Query<PersonQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let person = match (&query.session_id, &query.click_id) {
         (Some(session), None) => {
             checked("session_id", session)?;

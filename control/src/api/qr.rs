@@ -13,12 +13,12 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::Link;
 use serde::Deserialize;
-use service::problem::{FieldError, Kind, Problem};
+use service::problem::{FieldError, Problem};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{
-    api::{context::Api, resource::find},
+    api::{context::Api, request::read_query, resource::find},
     caller::Caller,
     kinds::link::qr::{DrawError, ErrorCorrection, QrModules},
 };
@@ -121,9 +121,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PictureRequest {
         let Extension(caller) =
             Extension::<Caller>::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
         let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
-        let query = Query::<QrQuery>::from_request_parts(parts, state).await;
-        let Query(query) =
-            query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()).into_response())?;
+        let query = read_query(Query::<QrQuery>::from_request_parts(parts, state).await);
+        let query = query.map_err(IntoResponse::into_response)?;
         let known = parts.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
         Ok(Self { caller, id, query, known: known.unwrap_or_default().to_owned() })
     }

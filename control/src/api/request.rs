@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Query, Request},
+    extract::{FromRequest, FromRequestParts, Query, Request, rejection::QueryRejection},
     http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
 };
 use schemars::JsonSchema;
@@ -85,6 +85,11 @@ pub(crate) struct PageRequest<T: Entity> {
     pub(crate) before: Option<T::Id>,
 }
 
+/// Returns the query of a request, or the problem where it cannot be read.
+pub(crate) fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))
+}
+
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
 
@@ -96,10 +101,7 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(query) = Query::<PageQuery>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
-        Self::from_query(&query)
+        Self::from_query(&read_query(Query::<PageQuery>::from_request_parts(parts, state).await)?)
     }
 }
 

@@ -22,10 +22,11 @@ use crate::{
     caller::Caller,
     kinds::resource::{CreateContext, Created, Resource},
     leading::writer::ActiveLeader,
+    rules::ApiRules,
     state::{
         HasCollection,
         draft::Draft,
-        entity::{Entity, not_found, parse_id},
+        entity::{Entity, Expected, not_found, parse_id},
     },
 };
 
@@ -89,14 +90,24 @@ pub(crate) async fn update<T: Resource>(
     let expected = expected(&headers)?;
     let rules = Arc::clone(&api.rules);
     let leader = api.leader()?;
-    let change = move |draft: &mut Draft<'_>| {
-        draft.update::<T>(&caller.workspace, &id, &expected, |found, at| {
-            found.check_access(&caller)?;
-            found.patched(patch, &caller, &rules, at)
-        })
-    };
+    let change = move |draft: &mut Draft<'_>| patched::<T>(draft, &caller, &id, &expected, patch, &rules);
     let changed = leader.write(change).await?;
     Ok(version_answer(StatusCode::OK, &*changed, &changed.view(&leader.uses, None))?.into_response())
+}
+
+/// Applies a patch of the caller's in a draft.
+pub(super) fn patched<T: Resource>(
+    draft: &mut Draft<'_>,
+    caller: &Caller,
+    id: &T::Id,
+    expected: &Expected,
+    patch: T::Patch,
+    rules: &ApiRules,
+) -> Result<Arc<T>, Problem> {
+    draft.update::<T>(&caller.workspace, id, expected, |found, at| {
+        found.check_access(caller)?;
+        found.patched(patch, caller, rules, at)
+    })
 }
 
 /// Deletes an entity.

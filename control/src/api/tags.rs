@@ -10,12 +10,12 @@ use axum::{
 use schemars::JsonSchema;
 use schemas::{Link, LinkId};
 use serde::{Deserialize, Serialize};
-use service::problem::{Kind, Problem};
+use service::problem::Problem;
 
 use crate::{
     api::{
         context::Api,
-        request::{JsonBody, PageQuery, page_limit, wrong_cursor},
+        request::{JsonBody, PageQuery, page_limit, read_query, wrong_cursor},
         resource::Listed,
     },
     caller::Caller,
@@ -47,7 +47,7 @@ pub(crate) async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<Listed<TagCount>>, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let mut errors = Vec::new();
     let limit = page_limit(query.limit, &mut errors);
     if !errors.is_empty() {

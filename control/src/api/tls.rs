@@ -8,7 +8,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use service::problem::{Kind, Problem};
 
-use crate::{api::context::Api, kinds::domain::DomainKey, state::collection::EntityCollection};
+use crate::{
+    api::{context::Api, request::read_query},
+    kinds::domain::DomainKey,
+    state::collection::EntityCollection,
+};
 
 /// The path of the question.
 pub(crate) const PATH: &str = "/v1/tls/ask";
@@ -26,7 +30,7 @@ pub(crate) async fn ask(
     State(api): State<Arc<Api>>,
     query: Result<Query<HostQuery>, QueryRejection>,
 ) -> Result<&'static str, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let query = read_query(query)?;
     let host = query.domain.strip_suffix('.').unwrap_or(&query.domain).to_ascii_lowercase();
     let is_domain = api.leader()?.read(|state| state.domains.owner(&DomainKey::Name(host.clone())).is_some());
     if is_domain || api.rules.links.own_host().is_some_and(|own| own == host) {

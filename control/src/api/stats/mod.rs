@@ -23,7 +23,7 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use service::problem::{Kind, Problem};
+use service::problem::Problem;
 
 pub(crate) use self::{
     series::{Series, SeriesQuery},
@@ -32,7 +32,7 @@ pub(crate) use self::{
     top::{TopList, TopQuery},
 };
 use crate::{
-    api::{context::Api, stats::request::StatsRequest},
+    api::{context::Api, request::read_query, stats::request::StatsRequest},
     caller::Caller,
 };
 
@@ -45,7 +45,7 @@ pub(crate) async fn summary(
     (State(api), Extension(caller), parameters, _): Asked,
     query: Result<Query<SummaryQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let query = read(query)?;
+    let query = read_query(query)?;
     let request = StatsRequest::begin(&api, &caller, kind, &parameters)?;
     summary::answer(&request, &query).await
 }
@@ -56,7 +56,7 @@ pub(crate) async fn series(
     (State(api), Extension(caller), parameters, headers): Asked,
     query: Result<Query<SeriesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let query = read(query)?;
+    let query = read_query(query)?;
     let request = StatsRequest::begin(&api, &caller, kind, &parameters)?;
     series::answer(&request, &query, &headers).await
 }
@@ -67,13 +67,9 @@ pub(crate) async fn top(
     (State(api), Extension(caller), parameters, headers): Asked,
     query: Result<Query<TopQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let query = read(query)?;
+    let query = read_query(query)?;
     let dimension = parameters.iter().find(|(name, _)| *name == "dimension").map_or("", |(_, value)| value);
     let dimension = top::dimension(dimension)?;
     let request = StatsRequest::begin(&api, &caller, kind, &parameters)?;
     top::answer(&request, dimension, &query, &headers).await
-}
-
-fn read<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query.map(|Query(query)| query).map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))
 }
