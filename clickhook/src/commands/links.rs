@@ -124,7 +124,7 @@ pub(crate) struct LinkFields {
     /// After how many clicks it ends, or a few more.
     #[arg(long, value_name = "N")]
     max_clicks: Option<u64>,
-    /// Whose clicks these are: `people`, as by default, or `all`.
+    /// The visitors who are counted: `people`, as by default, or `all`.
     #[arg(long, value_name = "WHOSE")]
     max_clicks_of: Option<String>,
     /// Where visitors of the ended link are sent.

@@ -133,7 +133,7 @@ fn what_was_given_up_is_delivered_once_more() {
     receiver.until(&[(a, 3), (b, 3), (c, 4)]);
 }
 
-/// Runs a command with nobody at the keyboard, and returns what it prints.
+/// Runs a command without a terminal, and returns its output.
 fn run(installation: &Installation, command: &str, args: &[&str]) -> String {
     let output = installation.command(command).args(args).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{args:?}: {output:?}");

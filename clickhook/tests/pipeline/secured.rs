@@ -101,7 +101,7 @@ impl Certificates {
     }
 }
 
-/// Starts an identity provider, which gives whoever asks an unsigned token of an hour.
+/// Starts an identity provider, which answers each request with an unsigned token of an hour.
 fn identity_provider() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -4,7 +4,7 @@
 //!
 //! Answers are kept for each API key by itself, for 24 hours, within a bound of memory (`state/answers.rs`). They are
 //! looked for before anything that depends on the moment is checked. An answer's secret is shown again for some minutes
-//! only, to the caller whose connection broke: later, whoever has found out a key of the past must not learn a new one.
+//! only, to the caller whose connection broke: later, a caller with a key of the past must not learn a new one.
 
 use std::{sync::Arc, time::Duration};
 

@@ -141,7 +141,7 @@ pub(crate) async fn list(
             newest(&leader, &search, &page).await
         }
     };
-    // Links that were read and do not match are work that nobody sees.
+    // Links that were read and do not match are work without a result.
     let wasted = found.read.saturating_sub(found.data.len());
     api.rates.charge(&caller.rated, u32::try_from(wasted / READ_PER_REQUEST).unwrap_or(u32::MAX));
     Ok(Json(Listed { data: found.data, next: found.next }).into_response())

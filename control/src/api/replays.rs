@@ -65,7 +65,7 @@ async fn begin(
         let endpoint = endpoint.ok_or_else(|| not_found::<Endpoint>(&id.to_string()))?;
         let replay = draft.create(new.check(&endpoint, draft.at())?)?;
         for old in outlived(draft, id) {
-            // One that was deleted since is no obstacle.
+            // A replay that was deleted since is no obstacle.
             let _ = draft.delete::<Replay>(&caller.workspace, &old, &Expected::Anything, |_| Ok(()));
         }
         let location = Some(format!("/v1/endpoints/{id}/replays/{}", replay.id));
@@ -104,7 +104,7 @@ pub(crate) async fn read(
     Ok(version_answer(StatusCode::OK, &*found, &ReplayView::from(&*found))?.into_response())
 }
 
-/// Deletes a replay. One that is running ends, and what was handed over is delivered.
+/// Deletes a replay. A running replay ends, and the deliveries that it handed over are made.
 pub(crate) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,

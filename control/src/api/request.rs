@@ -60,7 +60,7 @@ pub(crate) fn body_too_large() -> Problem {
     Problem::new(Kind::TooLarge, format!("A body may have at most {BODY_BYTES} bytes"))
 }
 
-/// Waits for a body, but not for longer than a body may take: whoever sends none must not keep a connection.
+/// Waits for a body, but not for longer than a body may take: a caller that sends none must not keep a connection.
 pub(crate) async fn within_deadline<T>(body: impl Future<Output = T>) -> Result<T, Problem> {
     timeout(BODY_TIMEOUT, body).await.map_err(|_| {
         let detail = format!("The body did not arrive within {} s", BODY_TIMEOUT.as_secs());

@@ -105,7 +105,7 @@ async fn forget_orphans(leader: &ActiveLeader) -> Result<(), Problem> {
     }
     let change = move |draft: &mut Draft<'_>| {
         for orphan in orphans {
-            // One that was deleted since is no obstacle to the others.
+            // A replay that was deleted since is no obstacle to the others.
             let _ = draft.delete::<Replay>(&orphan.workspace, &orphan.id, &Expected::Anything, |_| Ok(()));
         }
         Ok(())
