@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
 use bus::{Bus, BusConfig};
-use engines::{Engines, PartitionReplicas};
+use engines::{Engines, PartitionReplicas, SecureListeners};
 use rustix::process::{Pid, Signal, kill_process};
 use service::vault::Vault;
 use testbed::free_address;
@@ -18,13 +18,18 @@ pub(crate) struct Kafka(Engines);
 impl Kafka {
     /// Starts a Kafka of one broker with its data in `dir`.
     pub(crate) async fn start(dir: &Path) -> anyhow::Result<Self> {
-        Self::start_cluster(dir, 1).await
+        Self::start_cluster(dir, 1, None).await
     }
 
     /// Starts a Kafka of several brokers with its data in `dir`.
-    pub(crate) async fn start_cluster(dir: &Path, brokers: u16) -> anyhow::Result<Self> {
+    pub(crate) async fn start_cluster(
+        dir: &Path,
+        brokers: u16,
+        secure: Option<SecureListeners>,
+    ) -> anyhow::Result<Self> {
         let mut options = engines::Options::new(dir.join("engines"));
         options.brokers = brokers;
+        options.secure = secure;
         // Given one, it starts none; nobody asks it anything.
         options.clickhouse = Some("http://127.0.0.1:9".to_owned());
         Ok(Self(Engines::start(options).await?))
@@ -46,6 +51,11 @@ impl Kafka {
     /// The brokers.
     pub(crate) fn brokers(&self) -> String {
         self.0.kafka_brokers()
+    }
+
+    /// The brokers' listeners where clients log in.
+    pub(crate) fn brokers_by_login(&self) -> String {
+        self.0.kafka_by_login()
     }
 
     /// Stops it in its tracks, or lets it go on: SIGSTOP, SIGCONT.

@@ -3,6 +3,7 @@
 //! condition instead of sleeping.
 
 pub mod broker;
+pub mod certificates;
 pub mod mutate;
 
 use std::{

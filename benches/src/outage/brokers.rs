@@ -7,14 +7,14 @@ use anyhow::Context;
 use rustix::process::Signal;
 
 use super::{
-    rig::{Rig, RigSize},
+    rig::{ONE_OF_EACH, Rig, RigSize},
     steps::{LoadReport, StepKind, SteppedLoad},
     steps_report::worst,
 };
 use crate::{goal::Goal, receiver::Receiver};
 
-pub(super) const IN_TURN: RigSize = RigSize { brokers: 3, replication: 3, of_each_role: 1 };
-pub(super) const ONE_REPLICA: RigSize = RigSize { brokers: 3, replication: 1, of_each_role: 1 };
+pub(super) const IN_TURN: RigSize = RigSize { brokers: 3, replication: 3, ..ONE_OF_EACH };
+pub(super) const ONE_REPLICA: RigSize = RigSize { brokers: 3, ..ONE_OF_EACH };
 /// How long brokers may take to be in sync.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the load runs between two faults.

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     proof::{self, Proof},
-    rig::{Rig, SMALLEST},
+    rig::{ONE_OF_EACH, Rig},
 };
 use crate::{
     context::{BenchContext, say},
@@ -108,7 +108,7 @@ pub(crate) async fn run(
         ("CLICKHOOK_INGEST_WHEN_FULL", args.when_full.clone()),
     ];
     let mut rig = tokio::select! {
-        rig = Rig::start(&common.binary, dir.path(), SMALLEST, &settings) => rig?,
+        rig = Rig::start(&common.binary, dir.path(), ONE_OF_EACH, &settings) => rig?,
         () = shutdown.wait() => anyhow::bail!("interrupted"),
     };
     let done = tokio::select! {

@@ -11,6 +11,7 @@ mod proof;
 mod report;
 mod rig;
 mod rolling;
+mod scaling;
 mod steps;
 mod steps_report;
 mod trial;
@@ -25,8 +26,9 @@ use self::{
     full_spool::{FullSpoolArgs, FullSpoolReport},
     plan::Plan,
     report::Report,
-    rig::{Rig, RigSize, SMALLEST},
+    rig::{ONE_OF_EACH, Rig, RigSize},
     rolling::RollingArgs,
+    scaling::ScalingArgs,
     steps_report::StepsReport,
     trial::{Outage, Trial},
 };
@@ -48,6 +50,7 @@ Examples:
   bench outage full-spool             until neither the disk nor memory takes clicks, and a minute longer
   bench outage brokers                each of three brokers killed and frozen, twice round: 12 minutes
   bench outage rolling                every process of every role restarted
+  bench outage scaling                every role from one process to several and back, on a cluster
   bench outage copies                 bundles that come again, 2 GB of clicks behind their first copies",
     args_conflicts_with_subcommands = true
 )]
@@ -74,6 +77,8 @@ enum OutageMode {
     Brokers(BrokersArgs),
     /// Each of three processes of every role in turn, restarted in order
     Rolling(RollingArgs),
+    /// Every role from one process to several and back, with the arguments of the pods, on three brokers with TLS
+    Scaling(ScalingArgs),
     /// A redirector for hours: it produces again what Kafka may have, and the enricher tells second copies
     Copies,
 }
@@ -105,6 +110,7 @@ pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown)
         Some(OutageMode::FullSpool(args)) => OutageReport::FullSpool(full_spool::run(args, common, shutdown).await?),
         Some(OutageMode::Brokers(args)) => OutageReport::Steps(without_a_broker(args, common, shutdown).await?),
         Some(OutageMode::Rolling(args)) => OutageReport::Steps(rolling_restart(args, common, shutdown).await?),
+        Some(OutageMode::Scaling(args)) => OutageReport::Steps(scaled(args, common, shutdown).await?),
         Some(OutageMode::Copies) => tokio::select! {
             report = copies::run(common) => OutageReport::Copies(report?),
             () = shutdown.wait() => anyhow::bail!("interrupted"),
@@ -125,7 +131,7 @@ async fn run_rounds(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> 
         let (trials, rows) = rounds(plan, rig).await?;
         Ok((trials, rows, rig.restarts.clone()))
     };
-    let (trials, rows, restarts) = on_a_rig(SMALLEST, common, shutdown, work).await?;
+    let (trials, rows, restarts) = on_a_rig(ONE_OF_EACH, common, shutdown, work).await?;
     Ok(Report::new(machine, plan, trials, rows, restarts))
 }
 
@@ -177,6 +183,22 @@ async fn rolling_restart(
     .await?;
     let goals = rolling::goals(&load);
     Ok(StepsReport::new(machine, rate, vec![load], restarts, goals))
+}
+
+async fn scaled(args: &ScalingArgs, common: &BenchContext, shutdown: &Shutdown) -> anyhow::Result<StepsReport> {
+    let rate = args.rate;
+    let (between, during) = (common.seconds(None, 5, 2), common.seconds(None, 15, 4));
+    let machine = Machine::look();
+    let receiver = Receiver::start()?;
+    let ((load, sustained), restarts) = on_a_rig(scaling::CLUSTER, common, shutdown, async |rig| {
+        rig.add_endpoint(&receiver).await?;
+        let load = scaling::run(rate, between, rig, &receiver).await?;
+        let sustained = scaling::sustained(during, rig, &receiver).await?;
+        Ok(((load, sustained), rig.restarts.clone()))
+    })
+    .await?;
+    let goals = scaling::goals(&load);
+    Ok(StepsReport::new(machine, rate, vec![load], restarts, goals).with_sustained(sustained))
 }
 
 /// Does `work` on an installation that is started for it and stopped afterwards.

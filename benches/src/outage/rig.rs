@@ -10,11 +10,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use bus::{Bus, BusConfig};
-use engines::Engines;
+use engines::{Engines, SecureListeners};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use service::vault::Vault;
-use testbed::free_address;
+use testbed::{certificates::Certificates, free_address};
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::plan::ACK_BUDGET_MS;
@@ -26,8 +26,22 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const DRAIN_DELAY_MS: u64 = 500;
 /// How often it is looked whether a role has ended.
 const LOOK: Duration = Duration::from_millis(200);
-/// The roles. The redirectors are the first.
-pub(super) const ROLES: [&str; 4] = ["ingest", "control", "enricher", "dispatcher"];
+/// The role whose processes visitors are sent to.
+const REDIRECTOR: &str = "ingest";
+
+/// A role, and the arguments that start it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RigRole {
+    pub(super) name: &'static str,
+    args: &'static [&'static str],
+}
+
+const INGEST: RigRole = RigRole { name: REDIRECTOR, args: &["ingest"] };
+const CONTROL: RigRole = RigRole { name: "control", args: &["control"] };
+const ENRICHER: RigRole = RigRole { name: "enricher", args: &["enricher"] };
+const DISPATCHER: RigRole = RigRole { name: "dispatcher", args: &["dispatcher"] };
+const WEBHOOK: RigRole = RigRole { name: "webhook", args: &["dispatcher", "--only", "webhook"] };
+const WAREHOUSE: RigRole = RigRole { name: "warehouse", args: &["dispatcher", "--only", "warehouse"] };
 
 /// The size of an installation.
 #[derive(Clone, Copy, Debug)]
@@ -35,16 +49,39 @@ pub(super) struct RigSize {
     pub(super) brokers: u16,
     /// The replicas of each partition.
     pub(super) replication: u16,
-    /// The processes of each role.
-    pub(super) of_each_role: u16,
+    pub(super) roles: &'static [RigRole],
+    /// The processes of each role at the start.
+    pub(super) at_start: u16,
+    /// The most processes of a role at any time.
+    pub(super) at_most: u16,
+    pub(super) door: KafkaDoor,
+}
+
+/// The way in which the roles are let into Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KafkaDoor {
+    Open,
+    /// By TLS, with a login by SCRAM-SHA-512.
+    Login,
 }
 
 /// One broker, and one process of each role.
-pub(super) const SMALLEST: RigSize = RigSize { brokers: 1, replication: 1, of_each_role: 1 };
+pub(super) const ONE_OF_EACH: RigSize = RigSize {
+    brokers: 1,
+    replication: 1,
+    roles: &[INGEST, CONTROL, ENRICHER, DISPATCHER],
+    at_start: 1,
+    at_most: 1,
+    door: KafkaDoor::Open,
+};
+
+/// The roles that grow and shrink by themselves in a cluster.
+pub(super) const SCALED_ROLES: &[RigRole] = &[INGEST, CONTROL, ENRICHER, WEBHOOK, WAREHOUSE];
 
 /// A process of a role.
 struct RigProcess {
     name: &'static str,
+    args: &'static [&'static str],
     /// The settings that it does not share with others.
     settings: Vec<(&'static str, String)>,
     /// Where it serves, if it is a redirector or the API.
@@ -80,7 +117,8 @@ impl Rig {
         size: RigSize,
         more: &[(&'static str, String)],
     ) -> anyhow::Result<Self> {
-        let kafka = Kafka::start_cluster(dir, size.brokers).await?;
+        let login = KafkaLogin::make(size.door, dir)?;
+        let kafka = Kafka::start_cluster(dir, size.brokers, login.as_ref().map(KafkaLogin::listeners)).await?;
         let mut options = engines::Options::new(dir.join("clickhouse"));
         options.kafka = Some(kafka.brokers());
         options.exe = Some(binary.to_owned());
@@ -99,7 +137,8 @@ impl Rig {
             restarts: BTreeMap::new(),
             binary: binary.to_owned(),
             dir: dir.to_owned(),
-            settings: [settings(&kafka, &clickhouse, size, &admin_key), more.to_vec()].concat(),
+            settings: [settings(&clickhouse, size, &admin_key), kafka_settings(&kafka, login.as_ref()), more.to_vec()]
+                .concat(),
             brokers: kafka.brokers(),
             kafka: Some(kafka),
             clickhouse,
@@ -118,31 +157,66 @@ impl Rig {
     }
 
     async fn start_members(&mut self) -> anyhow::Result<()> {
-        Role::start(&self.binary, &self.dir, &self.settings, "migrate", &["migrate"])?.finished().await?;
+        self.run("migrate", &["migrate"]).await?;
         let config = BusConfig { brokers: self.brokers.clone(), ..BusConfig::default() };
         spawn_blocking(move || catalogue::fill(&Bus::new(config), 0..1000)).await??;
-        for name in ROLES {
-            for number in 1..=self.size.of_each_role {
-                let address = free_address();
-                let settings = own_settings(name, number, address, self.size, &self.dir);
-                let role = self.launch(name, &settings)?;
-                self.members.push(RigProcess { name, settings, address, role });
+        for role in self.size.roles {
+            for number in 1..=self.size.at_start {
+                let member = self.started(*role, number)?;
+                self.members.push(member);
             }
         }
         for member in &mut self.members {
             member.role.ready().await?;
         }
-        let redirectors = self.members.iter().filter(|member| member.name == ROLES[0]);
+        let redirectors = self.members.iter().filter(|member| member.name == REDIRECTOR);
         *self.redirectors.write() = redirectors.map(|member| member.address).collect();
         self.until("the redirectors have their snapshots", async |rig| {
-            rig.ingest("clickhook_ingest_links_snapshot").await == Some(f64::from(rig.size.of_each_role))
+            rig.ingest("clickhook_ingest_links_snapshot").await == Some(f64::from(rig.size.at_start))
         })
         .await
     }
 
-    fn launch(&self, name: &'static str, own: &[(&'static str, String)]) -> anyhow::Result<Role> {
+    fn started(&self, RigRole { name, args }: RigRole, number: u16) -> anyhow::Result<RigProcess> {
+        let address = free_address();
+        let settings = own_settings(name, number, address, self.size, &self.dir);
+        let role = self.launch(name, args, &settings)?;
+        Ok(RigProcess { name, args, settings, address, role })
+    }
+
+    fn launch(&self, name: &'static str, args: &[&str], own: &[(&'static str, String)]) -> anyhow::Result<Role> {
         let settings = [&self.settings[..], own].concat();
-        Role::start(&self.binary, &self.dir, &settings, name, &[name])
+        Role::start(&self.binary, &self.dir, &settings, name, args)
+    }
+
+    fn launch_again(&self, member: usize) -> anyhow::Result<Role> {
+        let RigProcess { name, args, settings, .. } = &self.members[member];
+        self.launch(name, args, settings)
+    }
+
+    /// Starts one more process of a role. A redirector gets visitors once it is ready.
+    pub(crate) async fn scale_out(&mut self, role: RigRole) -> anyhow::Result<()> {
+        let number = u16::try_from(self.members_of(role.name).len() + 1)?;
+        let mut member = self.started(role, number)?;
+        member.role.ready().await?;
+        if role.name == REDIRECTOR {
+            self.redirectors.write().push(member.address);
+        }
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// Stops the last process of a role, in order.
+    pub(crate) async fn scale_in(&mut self, role: RigRole) -> anyhow::Result<()> {
+        let last = *self.members_of(role.name).last().context("no process of the role runs")?;
+        self.end(last).await?;
+        self.members.remove(last);
+        Ok(())
+    }
+
+    /// Runs a command of clickhook with the settings of the roles, until it ends well.
+    pub(crate) async fn run(&self, name: &'static str, args: &[&str]) -> anyhow::Result<()> {
+        Role::start(&self.binary, &self.dir, &self.settings, name, args)?.finished().await
     }
 
     /// Sends every event to a receiver at `address`, and waits until the endpoint is known.
@@ -178,7 +252,7 @@ impl Rig {
     /// Returns the sum of a metric over the redirectors.
     pub(crate) async fn ingest(&self, metric: &'static str) -> Option<f64> {
         let mut sum = 0.0;
-        for member in self.members.iter().filter(|member| member.name == ROLES[0]) {
+        for member in self.members.iter().filter(|member| member.name == REDIRECTOR) {
             sum += member.role.metric(metric).await?;
         }
         Some(sum)
@@ -197,20 +271,24 @@ impl Rig {
     /// Restarts a process in order: SIGTERM, and a start once it has ended. A redirector
     /// gets no visitors from the moment that its readiness is red until it is ready.
     pub(crate) async fn restart(&mut self, member: usize) -> anyhow::Result<()> {
-        let RigProcess { name, address, .. } = self.members[member];
-        self.members[member].role.terminate()?;
-        if name == ROLES[0] {
-            self.members[member].role.unready().await?;
-            self.redirectors.write().retain(|redirector| *redirector != address);
-        }
-        self.members[member].role.ended().await?;
-        let role = self.launch(name, &self.members[member].settings)?;
-        self.members[member].role = role;
+        self.end(member).await?;
+        self.members[member].role = self.launch_again(member)?;
         self.members[member].role.ready().await?;
-        if name == ROLES[0] {
+        let RigProcess { name, address, .. } = self.members[member];
+        if name == REDIRECTOR {
             self.redirectors.write().push(address);
         }
         Ok(())
+    }
+
+    async fn end(&mut self, member: usize) -> anyhow::Result<()> {
+        let RigProcess { name, address, role, .. } = &mut self.members[member];
+        role.terminate()?;
+        if *name == REDIRECTOR {
+            role.unready().await?;
+            self.redirectors.write().retain(|redirector| redirector != address);
+        }
+        role.ended().await
     }
 
     /// Freezes Kafka, or thaws it.
@@ -240,7 +318,7 @@ impl Rig {
         let mut member = self.members.remove(0);
         let killed = Instant::now();
         member.role.kill().await?;
-        member.role = self.launch(member.name, &member.settings)?;
+        member.role = self.launch(member.name, member.args, &member.settings)?;
         let ready = member.role.ready().await;
         self.members.insert(0, member);
         ready?;
@@ -265,7 +343,7 @@ impl Rig {
                 let name = *name;
                 *self.restarts.entry(name).or_default() += 1;
                 say(&format!("`clickhook {name}` has ended and is started again; {}", role.last_words()));
-                self.members[member].role = self.launch(name, &self.members[member].settings)?;
+                self.members[member].role = self.launch_again(member)?;
             }
         }
         Ok(())
@@ -321,9 +399,8 @@ impl Rig {
 }
 
 /// The settings of all processes.
-fn settings(kafka: &Kafka, clickhouse: &Engines, size: RigSize, admin_key: &str) -> Vec<(&'static str, String)> {
+fn settings(clickhouse: &Engines, size: RigSize, admin_key: &str) -> Vec<(&'static str, String)> {
     vec![
-        ("CLICKHOOK_KAFKA_BROKERS", kafka.brokers()),
         ("CLICKHOOK_KAFKA_REPLICATION", size.replication.to_string()),
         ("CLICKHOOK_CLICKHOUSE_URL", clickhouse.clickhouse_url()),
         ("CLICKHOOK_INGEST_INTAKE_LISTEN", "127.0.0.1:0".to_owned()),
@@ -334,6 +411,45 @@ fn settings(kafka: &Kafka, clickhouse: &Engines, size: RigSize, admin_key: &str)
         ("CLICKHOOK_ADMIN_KEY", admin_key.to_owned()),
         ("CLICKHOOK_INSTALLATION_KEY", Vault::generate().to_string()),
     ]
+}
+
+/// The way to Kafka of all processes.
+fn kafka_settings(kafka: &Kafka, login: Option<&KafkaLogin>) -> Vec<(&'static str, String)> {
+    match login {
+        None => vec![("CLICKHOOK_KAFKA_BROKERS", kafka.brokers())],
+        Some(login) => {
+            let mut settings = login.certificates.by_login("SCRAM-SHA-512", KafkaLogin::USER, &login.password);
+            settings.push(("CLICKHOOK_KAFKA_BROKERS", kafka.brokers_by_login()));
+            settings
+        }
+    }
+}
+
+/// The user that the roles log in as, and the certificates of the brokers.
+struct KafkaLogin {
+    certificates: Certificates,
+    password: String,
+}
+
+impl KafkaLogin {
+    const USER: &str = "clickhook";
+
+    fn make(door: KafkaDoor, dir: &Path) -> anyhow::Result<Option<Self>> {
+        if door == KafkaDoor::Open {
+            return Ok(None);
+        }
+        let certificates = Certificates::make(dir).context("make certificates")?;
+        Ok(Some(Self { certificates, password: hex::encode(rand::random::<[u8; 16]>()) }))
+    }
+
+    fn listeners(&self) -> SecureListeners {
+        SecureListeners {
+            key_and_certificate: self.certificates.brokers.clone(),
+            authority: self.certificates.authority.clone(),
+            user: Self::USER.to_owned(),
+            password: self.password.clone(),
+        }
+    }
 }
 
 /// The settings of one process. One of several has a name, so that a restart gets its
@@ -353,7 +469,7 @@ fn own_settings(
         "control" => vec![("CLICKHOOK_CONTROL_LISTEN", address.to_string())],
         _ => Vec::new(),
     };
-    if size.of_each_role > 1 {
+    if size.at_most > 1 {
         settings.push(("CLICKHOOK_KAFKA_INSTANCE", format!("{name}-{number}")));
         settings.push(("CLICKHOOK_INGEST_DRAIN_DELAY_MS", DRAIN_DELAY_MS.to_string()));
     }

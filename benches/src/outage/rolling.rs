@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::{
-    rig::{ROLES, Rig, RigSize},
+    rig::{ONE_OF_EACH, Rig, RigRole, RigSize},
     steps::{LoadReport, StepKind, SteppedLoad},
     steps_report::worst,
 };
 use crate::{goal::Goal, receiver::Receiver};
 
-pub(super) const THREE_OF_EACH: RigSize = RigSize { brokers: 1, replication: 1, of_each_role: 3 };
+pub(super) const THREE_OF_EACH: RigSize = RigSize { at_start: 3, at_most: 3, ..ONE_OF_EACH };
 
 /// The options of `bench outage rolling`.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub(super) async fn run(
     let mut load = SteppedLoad::start(rig, rate);
     load.step("before", StepKind::Settled);
     load.pass(rig, 2 * between).await?;
-    for name in ROLES {
+    for RigRole { name, .. } in THREE_OF_EACH.roles {
         for (number, member) in (1..).zip(rig.members_of(name)) {
             load.step(format!("{name} {number} restarts"), StepKind::Settled);
             rig.restart(member).await?;

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
-use super::steps::{LoadReport, LoadStep, StepKind};
+use super::{
+    scaling::{self, Sustained},
+    steps::{LoadReport, LoadStep, StepKind},
+};
 use crate::{
     goal::{self, Goal},
     machine::Machine,
@@ -20,6 +23,9 @@ pub(crate) struct StepsReport {
     loads: Vec<LoadReport>,
     /// Roles that ended by themselves and were started again.
     restarts: BTreeMap<&'static str, u64>,
+    /// How much was taken with how many processes, where that was measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sustained: Vec<Sustained>,
     goals: Vec<Goal>,
 }
 
@@ -33,7 +39,12 @@ impl StepsReport {
         more: Vec<Goal>,
     ) -> Self {
         let goals = [exactness(&loads), more].concat();
-        Self { machine, rate_per_s, loads, restarts, goals }
+        Self { machine, rate_per_s, loads, restarts, sustained: Vec::new(), goals }
+    }
+
+    /// Adds how much was taken with how many processes.
+    pub(super) fn with_sustained(self, sustained: Vec<Sustained>) -> Self {
+        Self { sustained, ..self }
     }
 }
 
@@ -57,7 +68,7 @@ pub(super) fn worst(load: &LoadReport, kinds: &[StepKind], latency: fn(&LoadStep
 
 /// The report as tables.
 pub(crate) fn text(report: &StepsReport) -> String {
-    let StepsReport { machine, rate_per_s, loads, restarts, goals } = report;
+    let StepsReport { machine, rate_per_s, loads, restarts, sustained, goals } = report;
     let mut out = String::new();
     let mut section = |title: &str, body: &str| {
         // Writing to a string cannot fail.
@@ -71,6 +82,9 @@ pub(crate) fn text(report: &StepsReport) -> String {
     if !restarts.is_empty() {
         let list: Vec<String> = restarts.iter().map(|(name, times)| format!("{name} {times} times")).collect();
         section("Roles that ended by themselves and were started again", &format!("  {}", list.join(", ")));
+    }
+    if !sustained.is_empty() {
+        section("As many clicks as the processes take", &scaling::text(sustained));
     }
     section("Goals", &goal::table_of(goals));
     if machine.was_busy() {

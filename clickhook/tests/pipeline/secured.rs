@@ -4,13 +4,13 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     thread,
 };
 
 use engines::{Engines, Options, SecureListeners};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use testbed::certificates::{Certificates, ClientSettings};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -21,84 +21,21 @@ use crate::{
 const USER: &str = "clickhook";
 const PASSWORD: &str = "correct-horse-battery";
 
-/// The settings of a client, as variables.
-type ClientSettings = Vec<(&'static str, String)>;
-
-/// The PEM files of an authority, and of the brokers and the client that it vouches for.
-struct Certificates {
-    authority: PathBuf,
-    brokers: PathBuf,
-    client: PathBuf,
-    client_key: PathBuf,
+/// Returns the settings of a client that logs in by a mechanism.
+fn by_login(certificates: &Certificates, mechanism: &str, password: &str) -> ClientSettings {
+    certificates.by_login(mechanism, USER, password)
 }
 
-impl Certificates {
-    fn make(dir: &Path) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut authority = CertificateParams::new(Vec::new()).unwrap();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.distinguished_name.push(DnType::CommonName, "a private authority");
-        let certificate = authority.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(authority, key);
-        let made = Self {
-            authority: dir.join("authority.pem"),
-            brokers: dir.join("brokers.pem"),
-            client: dir.join("client.pem"),
-            client_key: dir.join("client.key"),
-        };
-        std::fs::write(&made.authority, certificate).unwrap();
-        let sign = |name: &str| {
-            let key = KeyPair::generate().unwrap();
-            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-            params.distinguished_name.push(DnType::CommonName, name);
-            (key.serialize_pem(), params.signed_by(&key, &issuer).unwrap().pem())
-        };
-        let (key, certificate) = sign("broker");
-        std::fs::write(&made.brokers, key + &certificate).unwrap();
-        let (key, certificate) = sign("clickhook");
-        std::fs::write(&made.client_key, key).unwrap();
-        std::fs::write(&made.client, certificate).unwrap();
-        made
-    }
-
-    /// Returns the settings of a client that trusts the authority.
-    fn trusted(&self, protocol: &str) -> ClientSettings {
-        vec![
-            ("CLICKHOOK_KAFKA_PROPERTIES_SECURITY_PROTOCOL", protocol.to_owned()),
-            ("CLICKHOOK_KAFKA_PROPERTIES_SSL_CA_LOCATION", self.authority.display().to_string()),
-        ]
-    }
-
-    fn by_certificate(&self) -> ClientSettings {
-        let mut settings = self.trusted("ssl");
-        settings.extend([
-            ("CLICKHOOK_KAFKA_PROPERTIES_SSL_CERTIFICATE_LOCATION", self.client.display().to_string()),
-            ("CLICKHOOK_KAFKA_PROPERTIES_SSL_KEY_LOCATION", self.client_key.display().to_string()),
-        ]);
-        settings
-    }
-
-    fn by_login(&self, mechanism: &str, password: &str) -> ClientSettings {
-        let mut settings = self.trusted("sasl_ssl");
-        settings.extend([
-            ("CLICKHOOK_KAFKA_PROPERTIES_SASL_MECHANISM", mechanism.to_owned()),
-            ("CLICKHOOK_KAFKA_PROPERTIES_SASL_USERNAME", USER.to_owned()),
-            ("CLICKHOOK_KAFKA_PROPERTIES_SASL_PASSWORD", password.to_owned()),
-        ]);
-        settings
-    }
-
-    fn by_token(&self, tokens: SocketAddr) -> ClientSettings {
-        let mut settings = self.trusted("sasl_ssl");
-        settings.extend([
-            ("CLICKHOOK_KAFKA_PROPERTIES_SASL_MECHANISM", "OAUTHBEARER".to_owned()),
-            ("CLICKHOOK_KAFKA_PROPERTIES_SASL_OAUTHBEARER_METHOD", "oidc".to_owned()),
-            ("CLICKHOOK_KAFKA_PROPERTIES_SASL_OAUTHBEARER_CLIENT_ID", USER.to_owned()),
-            ("CLICKHOOK_KAFKA_PROPERTIES_SASL_OAUTHBEARER_CLIENT_SECRET", PASSWORD.to_owned()),
-            ("CLICKHOOK_KAFKA_PROPERTIES_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL", format!("http://{tokens}/token")),
-        ]);
-        settings
-    }
+fn by_token(certificates: &Certificates, tokens: SocketAddr) -> ClientSettings {
+    let mut settings = certificates.trusted("sasl_ssl");
+    settings.extend([
+        ("CLICKHOOK_KAFKA_PROPERTIES_SASL_MECHANISM", "OAUTHBEARER".to_owned()),
+        ("CLICKHOOK_KAFKA_PROPERTIES_SASL_OAUTHBEARER_METHOD", "oidc".to_owned()),
+        ("CLICKHOOK_KAFKA_PROPERTIES_SASL_OAUTHBEARER_CLIENT_ID", USER.to_owned()),
+        ("CLICKHOOK_KAFKA_PROPERTIES_SASL_OAUTHBEARER_CLIENT_SECRET", PASSWORD.to_owned()),
+        ("CLICKHOOK_KAFKA_PROPERTIES_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL", format!("http://{tokens}/token")),
+    ]);
+    settings
 }
 
 /// Starts an identity provider, which answers each request with an unsigned token of an hour.
@@ -141,7 +78,7 @@ impl SecuredKafka {
     fn start(dir: &Path) -> Self {
         let pki = dir.join("pki");
         std::fs::create_dir(&pki).unwrap();
-        let certificates = Certificates::make(&pki);
+        let certificates = Certificates::make(&pki).unwrap();
         let runtime = Runtime::new().unwrap();
         let mut options = Options::new(dir.join("kafka"));
         options.brokers = 3;
@@ -192,7 +129,7 @@ fn a_kafka_that_asks_who_its_clients_are_is_used_like_any_other() {
     // The pipeline logs in by SCRAM, with its password in a file.
     let password = dir.join("password");
     std::fs::write(&password, format!("{PASSWORD}\n")).unwrap();
-    let mut settings = certificates.by_login("SCRAM-SHA-512", "");
+    let mut settings = by_login(certificates, "SCRAM-SHA-512", "");
     settings.retain(|(key, _)| *key != "CLICKHOOK_KAFKA_PROPERTIES_SASL_PASSWORD");
     settings.push(("CLICKHOOK_KAFKA_PROPERTIES_SASL_PASSWORD_FILE", password.display().to_string()));
     settings.push(("CLICKHOOK_KAFKA_REPLICATION", "3".to_owned()));
@@ -217,9 +154,9 @@ fn a_kafka_that_asks_who_its_clients_are_is_used_like_any_other() {
     let tokens = identity_provider();
     for (brokers, way) in [
         (&by_certificate, certificates.by_certificate()),
-        (&by_login, certificates.by_login("PLAIN", PASSWORD)),
-        (&by_login, certificates.by_login("SCRAM-SHA-256", PASSWORD)),
-        (&by_login, certificates.by_token(tokens)),
+        (&by_login, by_login(certificates, "PLAIN", PASSWORD)),
+        (&by_login, by_login(certificates, "SCRAM-SHA-256", PASSWORD)),
+        (&by_login, by_token(certificates, tokens)),
     ] {
         let (migrated, said) = migrate(&other, brokers, &way);
         assert!(migrated, "{way:?}: {said}");
@@ -236,8 +173,8 @@ fn a_kafka_that_asks_who_its_clients_are_is_used_like_any_other() {
     for (brokers, way, reason) in [
         (&by_certificate, untrusting, "certificate verify failed"),
         (&by_certificate, certificates.trusted("ssl"), "SSL alert number"),
-        (&by_login, certificates.by_login("SCRAM-SHA-512", "wrong"), "Authentication failed"),
-        (&by_login, certificates.by_login("PLAIN", "wrong"), "Authentication failed"),
+        (&by_login, by_login(certificates, "SCRAM-SHA-512", "wrong"), "Authentication failed"),
+        (&by_login, by_login(certificates, "PLAIN", "wrong"), "Authentication failed"),
     ] {
         let (migrated, said) = migrate(&other, brokers, &way);
         assert!(!migrated, "{way:?}: {said}");
