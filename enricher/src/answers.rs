@@ -1,9 +1,35 @@
 //! Answers of a thread that works for a member: those to requests that were cancelled
 //! meanwhile are skipped.
 
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::{
+    sync::mpsc::{Receiver, TryRecvError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use bus::BusError;
+
+/// How often it is looked for an answer that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Waits for an answer as `next` returns it, until `deadline`.
+///
+/// # Errors
+/// Those of `next`.
+pub(crate) fn before<T>(
+    deadline: Instant,
+    next: impl Fn() -> Result<Option<T>, BusError>,
+) -> Result<Option<T>, BusError> {
+    loop {
+        if let Some(answer) = next()? {
+            return Ok(Some(answer));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
 
 /// Returns the next answer that `is_open`, if one is there. `what` names the thread's work.
 ///

@@ -37,6 +37,10 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// while a partition's last requests are in flight.
 const LINGER: Duration = Duration::from_millis(5);
 
+/// How long newly assigned partitions are prepared for before they are paused meanwhile.
+/// librdkafka fetches again only up to a second after it was told to resume.
+pub(crate) const PREPARED_WITHIN: Duration = Duration::from_millis(200);
+
 /// The work on the records of a group.
 pub(crate) trait RecordWork {
     /// Forgets everything that follows from records whose offsets may not be

@@ -265,7 +265,14 @@ async fn a_report_that_cannot_be_used_goes_to_dead_without_its_customer() {
     let here = JoinRig::new().await;
     let customer_id = Some("jane".to_owned());
     let one_more = RawConversion { customer_id, status: Some("64".to_owned()), ..sale("1", None) };
-    let mut order = OrderState { v: 1, conversion: one_more.id, click_id: None, shard: None, statuses: Vec::new() };
+    let mut order = OrderState {
+        v: 1,
+        conversion: one_more.id,
+        click_id: None,
+        shard: None,
+        traceparent: None,
+        statuses: Vec::new(),
+    };
     for status in 0..64 {
         order.note(Some(&status.to_string()), one_more.timestamp, Attributed::Attributed, one_more.timestamp);
     }
@@ -330,6 +337,7 @@ async fn a_click_that_shows_up_after_the_hold_updates_its_conversion_once() {
     let late = told.iter().find(|told| told.click.is_some()).unwrap();
     assert_eq!((late.conversion, late.click, late.order.as_str()), (report.id, Some(click), "1"));
     assert_eq!(late.amount, report.amount);
+    assert_eq!(late.trace.as_deref(), Some(TRACE));
     assert!((60..120).contains(&late.seconds.unwrap()), "{late:?}");
     assert_eq!(enricher.metric("clickhook_enricher_conversions_awaited"), 0);
 

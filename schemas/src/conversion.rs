@@ -186,6 +186,10 @@ pub struct OrderState {
     /// that decides on the order. A state that has none is followed by no late click.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u16>,
+    /// The trace of the last report, where it was told without its click: the event that
+    /// tells it with the click continues the trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// The statuses that were reported, in the order of the reports.
     pub statuses: Vec<ReportedStatus>,
 }
@@ -250,6 +254,7 @@ impl OrderState {
 
     /// Notes that the click of the whole order was found.
     pub fn note_late_click(&mut self) {
+        self.traceparent = None;
         for known in &mut self.statuses {
             known.outcome = Attributed::Attributed;
             known.unattributed_at = None;
@@ -329,8 +334,14 @@ mod tests {
     fn an_order_awaits_its_click_once_all_its_statuses_were_told_without() {
         let (click, at) = (ClickId::new(Timestamp::from_millis(1), 0, 0), Timestamp::from_millis);
         let id = ConversionId::from_bits(1);
-        let mut order =
-            OrderState { v: 1, conversion: id, click_id: Some(click), shard: Some(7), statuses: Vec::new() };
+        let mut order = OrderState {
+            v: 1,
+            conversion: id,
+            click_id: Some(click),
+            shard: Some(7),
+            traceparent: None,
+            statuses: Vec::new(),
+        };
         order.note(Some("pending"), at(5), Attributed::Waiting, at(6));
         assert_eq!(order.missing_click(), None);
         order.note(Some("pending"), at(5), Attributed::Unattributed, at(7));

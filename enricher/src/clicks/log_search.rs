@@ -11,7 +11,7 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bus::{Bus, BusError, LogEnds, LogReader, Partition, Record};
@@ -30,8 +30,6 @@ use crate::answers::next_open;
 const ROLE: &str = "enricher";
 /// How long a failed request waits before it is repeated.
 const RETRY: Duration = Duration::from_millis(500);
-/// How often one who waits for an answer looks whether it is there.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// The number of records that are looked through for bundles that say `again`.
 /// Bundles behind them are left to the next search.
 const AHEAD: usize = 100_000;
@@ -94,20 +92,6 @@ impl LogSearch {
             matches!(response, Response::Mark(..)) || *generation == self.generation.load(Ordering::Relaxed)
         };
         Ok(next_open(&self.responses, is_open, "search a log")?.map(|(_, response)| response))
-    }
-
-    /// Waits for the next answer as [`response`](Self::response) returns it, until
-    /// `deadline`.
-    pub(super) fn response_before(&self, deadline: Instant) -> Result<Option<Response>, BusError> {
-        loop {
-            if let Some(response) = self.response()? {
-                return Ok(Some(response));
-            }
-            if Instant::now() >= deadline {
-                return Ok(None);
-            }
-            thread::sleep(LOOK_EVERY);
-        }
     }
 }
 

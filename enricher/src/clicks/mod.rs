@@ -12,12 +12,7 @@ pub(crate) mod query;
 mod second_copies;
 mod source;
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, io, sync::Arc, time::Instant};
 
 use bus::{Assigned, Bus, BusError, Consumer, Outgoing, Partition, Record, TransactionPair};
 use prometheus_client::{
@@ -36,8 +31,9 @@ use self::{
     second_copies::{SecondCopies, Verdict},
 };
 use crate::{
+    answers,
     dead::{self, UnusableLine},
-    member::{Rebalances, RecordWork, partitions},
+    member::{PREPARED_WITHIN, Rebalances, RecordWork, partitions},
 };
 
 /// The metrics of the work on clicks.
@@ -78,10 +74,6 @@ impl Counts {
 /// The number of lines in a transaction above which bundles go to worker threads.
 /// Below it, a hand-over costs a click more than it gains.
 const BUSY_LINES: usize = 256;
-
-/// How long newly assigned partitions are prepared for before they are paused meanwhile.
-/// librdkafka fetches again only up to a second after it was told to resume.
-const PREPARED_WITHIN: Duration = Duration::from_millis(200);
 
 /// The work on bundles of clicks.
 pub(crate) struct ClickWork {
@@ -255,7 +247,7 @@ impl RecordWork for ClickWork {
     fn assigned(&mut self, assigned: &[Assigned], consumer: &Consumer<Rebalances>) -> Result<(), BusError> {
         self.search.request(Request::Prepare)?;
         let deadline = Instant::now() + PREPARED_WITHIN;
-        while let Some(response) = self.search.response_before(deadline)? {
+        while let Some(response) = answers::before(deadline, || self.search.response())? {
             match response {
                 Response::Mark(id, mark) => self.copies.mark(id, mark),
                 Response::Prepared => {

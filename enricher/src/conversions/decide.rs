@@ -92,7 +92,7 @@ impl ConversionWork {
                 Ok(())
             }
             None => {
-                self.note(raw, None, Attributed::Waiting, pair)?;
+                self.note(&held.report, None, Attributed::Waiting, pair)?;
                 self.forward(&held.report, Topic::ConversionsWaiting, pair)?;
                 self.counts.count(CountedOutcome::Waiting);
                 self.ledger.done(held.ticket);
@@ -118,7 +118,7 @@ impl ConversionWork {
             Some(_) => (Attributed::Attributed, CountedOutcome::Attributed),
             None => (Attributed::Unattributed, CountedOutcome::Unattributed),
         };
-        let conversion = self.note(raw, click.map(|click| click.click.id), outcome, pair)?;
+        let conversion = self.note(&held.report, click.map(|click| click.click.id), outcome, pair)?;
         let event = converted::converted(raw, conversion, click);
         send_event(conversion, &event, held.report.traceparent.as_deref(), pair)?;
         if let (Some(click), Some(customer), Some(_)) = (click, &raw.customer_id, raw.click_id) {
@@ -135,21 +135,25 @@ impl ConversionWork {
     /// Notes a report in the state of its order. Returns the id of the conversion.
     fn note(
         &mut self,
-        raw: &RawConversion,
+        report: &ReadReport,
         click: Option<ClickId>,
         outcome: Attributed,
         pair: &mut TransactionPair,
     ) -> Result<ConversionId, BusError> {
+        let ReadReport { raw, traceparent, .. } = report;
         let key = raw.order_key();
         let mut order = self.states.order(&key).cloned().unwrap_or_else(|| OrderState {
             v: 1,
             conversion: raw.id,
             click_id: None,
             shard: None,
+            traceparent: None,
             statuses: Vec::new(),
         });
         order.click_id = click.or(order.click_id).or(raw.click_id);
         order.shard = Some(raw.shard());
+        let trace = traceparent.as_deref().filter(|_| outcome == Attributed::Unattributed);
+        order.traceparent = trace.map(str::to_owned);
         order.note(raw.status.as_deref(), raw.timestamp, outcome, Timestamp::now());
         let conversion = order.conversion;
         self.set_order(key, order, pair)?;
@@ -180,9 +184,10 @@ impl ConversionWork {
             return Ok(());
         };
         let mut order = order.clone();
+        let trace = order.traceparent.take();
         order.note_late_click();
         self.set_order(late.key.to_string(), order, pair)?;
-        send_event(late.conversion, &converted::attributed_late(known, click), None, pair)?;
+        send_event(late.conversion, &converted::attributed_late(known, click), trace.as_deref(), pair)?;
         if let Some(customer) = &known.facts.customer_id {
             self.tie(&customer_key(&WorkspaceId::new(&known.workspace), customer), late.click, pair)?;
         }

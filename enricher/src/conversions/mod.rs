@@ -34,8 +34,9 @@ pub(crate) use self::{
     work::{ConversionRules, ConversionWork},
 };
 use crate::{
+    answers,
     dead::UnusableReport,
-    member::{Rebalances, RecordWork, partitions},
+    member::{PREPARED_WITHIN, Rebalances, RecordWork, partitions},
 };
 
 /// The most reports that wait for ClickHouse before `conversions.raw` is paused.
@@ -44,7 +45,30 @@ const QUEUED: usize = 5_000;
 /// paused.
 const WAITING: usize = 200_000;
 
+/// Whether the states that newly assigned partitions need have been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preparation {
+    GoesOn,
+    Done,
+}
+
 impl ConversionWork {
+    /// Applies a record of the states.
+    fn apply(&mut self, record: StateRecord) -> Preparation {
+        match record {
+            StateRecord::Change { key, value } => {
+                self.states.apply(&key, value.as_deref());
+                self.note_late(&key, Timestamp::now());
+                Preparation::GoesOn
+            }
+            StateRecord::Prepared { .. } => {
+                self.is_preparing = false;
+                self.full.clear();
+                Preparation::Done
+            }
+        }
+    }
+
     /// Adds the offsets that may be committed to the open transaction.
     fn commit_advanced(&mut self, pair: &mut TransactionPair) -> Result<(), BusError> {
         for (partition, offset) in self.ledger.next_offsets() {
@@ -101,9 +125,15 @@ impl RecordWork for ConversionWork {
             self.ledger.assign(*partition, *offset);
             self.committed.insert(*partition, *offset);
         }
-        consumer.pause(&partitions(assigned))?;
         self.is_preparing = true;
-        self.reader.prepare()
+        self.reader.prepare()?;
+        let deadline = Instant::now() + PREPARED_WITHIN;
+        while let Some(record) = answers::before(deadline, || self.reader.next())? {
+            if self.apply(record) == Preparation::Done {
+                return Ok(());
+            }
+        }
+        consumer.pause(&partitions(assigned))
     }
 
     fn is_waiting(&self) -> bool {
@@ -111,19 +141,10 @@ impl RecordWork for ConversionWork {
     }
 
     fn resume(&mut self, pair: &mut TransactionPair, consumer: &Consumer<Rebalances>) -> Result<usize, BusError> {
-        let now = Timestamp::now();
         while let Some(record) = self.reader.next()? {
-            match record {
-                StateRecord::Change { key, value } => {
-                    self.states.apply(&key, value.as_deref());
-                    self.note_late(&key, now);
-                }
-                StateRecord::Prepared { .. } => {
-                    self.is_preparing = false;
-                    let owned: Vec<Partition> = self.committed.keys().copied().collect();
-                    consumer.resume(&owned)?;
-                    self.full.clear();
-                }
+            if self.apply(record) == Preparation::Done {
+                let owned: Vec<Partition> = self.committed.keys().copied().collect();
+                consumer.resume(&owned)?;
             }
         }
         let count = self.decide_asked(pair)?;

@@ -108,7 +108,7 @@ mod tests {
     fn order(outcome: Attributed) -> OrderState {
         let status = ReportedStatus { status: None, at: Timestamp::from_millis(1), outcome, unattributed_at: None };
         let conversion = ConversionId::from_bits(1);
-        OrderState { v: 1, conversion, click_id: None, shard: None, statuses: vec![status] }
+        OrderState { v: 1, conversion, click_id: None, shard: None, traceparent: None, statuses: vec![status] }
     }
 
     #[test]
