@@ -13,7 +13,7 @@ use tracing::info;
 use crate::{
     clicks::{
         ClickWork, Counts, address_data::AddressFiles, agent::AgentReader, day_keys::DayKeys, enrich::Enrich,
-        enriching::LineEnricher, query::Parameters,
+        enriching::BundleEnricher, lines::LineEnricher, query::Parameters,
     },
     config::Config,
     conversions::{ConversionMetrics, ConversionRules, ConversionWork},
@@ -113,7 +113,7 @@ pub async fn run(config: Config, bus: Bus, store: Store, process: Process) -> Re
     };
     let proposing = tokio::spawn(Arc::clone(&day_keys).propose_forever());
     let agents = AgentReader::new().map_err(|error| Error::Agents(error.to_string()))?;
-    let enricher = LineEnricher { enrich, agents, day_keys };
+    let enricher = BundleEnricher { lines: LineEnricher { enrich, agents }, day_keys };
     let click_work = ClickWork::new(bus, enricher, config.workers(), Counts::new(&metrics)).map_err(no_thread)?;
     let mut clicks = spawn("enricher", member, click_work)?;
     let mut conversions = spawn("conversions", conversions, conversion_work)?;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{ClickId, LinkFacts, hints::Hints};
 
@@ -76,26 +76,34 @@ pub struct RawClick<'a> {
     #[serde(borrow)]
     pub ip: Cow<'a, str>,
     /// `User-Agent`, cut at 1 KiB.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<Cow<'a, str>>,
     /// `Referer`, cut at 2 KiB.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub referer: Option<Cow<'a, str>>,
     /// The request's query without `?` and without `qr`, cut at 4 KiB.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub query: Option<Cow<'a, str>>,
     /// The hints of other headers, in the form of [`Hints`].
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub hints: Option<Cow<'a, str>>,
     /// W3C trace context, where the request carried one.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Cow<'a, str>>,
     /// The address that was asked for, where no link has it: host, slash, slug.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub asked: Option<Cow<'a, str>>,
     /// The link as it was at that moment; none has an orphan visit.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkFacts<'a>>,
+}
+
+/// Reads a text without copying it where it needs no unescaping. serde borrows a `Cow`,
+/// and copies an `Option` of one.
+fn borrowed<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct UncopiedText<'a>(#[serde(borrow)] Cow<'a, str>);
+    Ok(Option::deserialize(deserializer)?.map(|UncopiedText(text)| text))
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -257,6 +265,15 @@ mod tests {
             };
             prop_assert_eq!(read, expected);
         }
+    }
+
+    #[test]
+    fn what_needs_no_unescaping_is_not_copied() {
+        let line = r#"{"v":1,"id":"clk_01KGQ7ZJ4GE01A80000000002A","class":"click","workspace":"a","ip":"192.0.2.1",
+            "user_agent":"x","referer":"\u0061","query":null}"#;
+        let raw: RawClick<'_> = serde_json::from_str(line).unwrap();
+        assert!(matches!(raw.user_agent, Some(Cow::Borrowed("x"))), "{:?}", raw.user_agent);
+        assert_eq!((raw.referer.as_deref(), raw.query), (Some("a"), None));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bus::{Partition, Record};
+use schemas::Topic;
 use uuid::Uuid;
 
 use super::second_copies::{Again, BundleId, Sighting};
@@ -33,11 +34,17 @@ impl<'a> Bundle<'a> {
         }
     }
 
+    /// Returns a bundle that came from nowhere, for fuzzing.
+    pub(crate) const fn of_lines(lines: &'a [u8]) -> Self {
+        let partition = Partition { topic: Topic::ClicksRaw, index: 0 };
+        Self { partition, offset: 0, name: None, sighting: None, value: Cow::Borrowed(lines) }
+    }
+
     pub(super) fn into_owned(self) -> Bundle<'static> {
         Bundle { value: Cow::Owned(self.value.into_owned()), ..self }
     }
 
-    pub(super) fn lines(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
         self.value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
     }
 }

@@ -3,12 +3,14 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use schemas::{BotReason, ClickClass, ClickFacts, Envelope, Event, EventId, EventName, RawClick, hints::Hints};
+use schemas::{BotReason, ClickClass, ClickFacts, EventId, EventName, RawClick, hints::Hints};
 
 use super::{
     address::{self, DayKey},
     address_data::{AddressData, AddressFiles, NetworkKind},
     agent::Agent,
+    enriched::EnrichedClick,
+    links::KnownLink,
     query::{self, Parameters, VisitCampaign},
     source::Traces,
 };
@@ -36,15 +38,16 @@ pub(crate) enum Unusable {
 }
 
 impl Enrich {
-    /// Returns the event of a raw click with its user agent's facts, and those of its
-    /// address from `data`. `key` is the key of the click's day, if it still exists.
+    /// Returns the event of a raw click on `link` with its user agent's facts, and those of
+    /// its address from `data`. `key` is the key of the click's day, if it still exists.
     pub(crate) fn event<'a>(
         &'a self,
         raw: &'a RawClick<'a>,
+        link: Option<&'a KnownLink>,
         agent: &'a Agent,
         data: &'a AddressData,
         key: Option<&DayKey>,
-    ) -> Result<Envelope<'a, Event<'a>>, Unusable> {
+    ) -> Result<EnrichedClick<'a>, Unusable> {
         if raw.v != 1 {
             return Err(Unusable::Version(raw.v));
         }
@@ -53,7 +56,7 @@ impl Enrich {
             ClickClass::Qr => EventName::QrScanned,
             class => return Err(Unusable::Class(class.as_str())),
         };
-        let link = raw.link.as_ref().ok_or(Unusable::NoLink)?;
+        let link = link.ok_or(Unusable::NoLink)?;
         let ip: IpAddr = raw.ip.parse().map_err(|_| Unusable::Address)?;
         // Looked up before the address is reduced.
         let place = data.place(ip);
@@ -74,8 +77,7 @@ impl Enrich {
         };
         let by_rate = || raw.rate_limited.then_some(BotReason::Rate.as_str().into());
         let bot_reason = by_agent.or_else(by_network).or_else(by_rate);
-        let VisitCampaign { utm, ad, click_id } =
-            query::campaign(&self.parameters, raw.query.as_deref(), &link.destination);
+        let VisitCampaign { utm, ad, click_id } = query::campaign(&self.parameters, raw.query.as_deref(), &link.own);
         let referer = raw.referer.as_deref().map(query::without_persons);
         let traces = Traces {
             utm_source: utm.as_ref().and_then(|utm| utm.source.as_deref()),
@@ -112,18 +114,16 @@ impl Enrich {
             bot_reason,
             session_id: key.map(|key| address::session_id(key, ip, raw.user_agent.as_deref()).into()),
         };
-        Ok(Envelope {
-            v: 1,
-            workspace: Cow::Borrowed(&raw.workspace),
-            ip_key: key.map(|key| address::ip_key(key, ip).into()),
-            endpoint: None,
-            event: Event {
-                link: Some(link.clone()),
-                click: Some(click),
-                utm,
-                attribution: ad,
-                ..Event::bare(EventId::of(&raw.workspace, event, &raw.id.to_string(), "", at), event, at)
-            },
+        Ok(EnrichedClick {
+            workspace: &raw.workspace,
+            ip_key: key.map(|key| address::ip_key(key, ip)),
+            id: EventId::of(&raw.workspace, event, &raw.id.to_string(), "", at),
+            event,
+            at,
+            link,
+            click,
+            utm,
+            attribution: ad,
         })
     }
 }
@@ -149,6 +149,10 @@ mod tests {
         r#""destination":"https://acme.com/winter-sale","slug":"sale","tags":["social"]}}"#,
     );
 
+    fn link(raw: &RawClick<'_>) -> KnownLink {
+        KnownLink::new(raw.link.as_ref().unwrap(), &Parameters::new(&BTreeMap::new())).unwrap()
+    }
+
     fn enrich() -> Enrich {
         let parameters = Parameters::new(&BTreeMap::new());
         Enrich {
@@ -165,9 +169,11 @@ mod tests {
         let enrich = enrich();
         let (data, key) = (AddressData::default(), DayKey::new(&[7; 32]));
         let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), raw.user_agent.as_deref());
-        let envelope = enrich.event(&raw, &agent, &data, Some(&key)).unwrap();
+        let link = link(&raw);
+        let event = enrich.event(&raw, Some(&link), &agent, &data, Some(&key)).unwrap();
+        let envelope = event.envelope();
         let body = serde_json::to_string(&envelope.event).unwrap();
-        assert_eq!(envelope.event, enrich.event(&raw, &agent, &data, Some(&key)).unwrap().event);
+        assert_eq!(envelope, enrich.event(&raw, Some(&link), &agent, &data, Some(&key)).unwrap().envelope());
         let keys = [
             "\"id\":\"evt_",
             "\"event\":\"link.clicked\"",
@@ -200,7 +206,9 @@ mod tests {
         let enrich = enrich();
         let data = AddressData::default();
         let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), None);
-        let body = serde_json::to_string(&enrich.event(&raw, &agent, &data, None).unwrap().event).unwrap();
+        let link = link(&raw);
+        let event = enrich.event(&raw, Some(&link), &agent, &data, None).unwrap();
+        let body = serde_json::to_string(&event.envelope().event).unwrap();
         assert!(body.contains(r#""referer":"https://instagram.com/p""#), "{body}");
         assert!(!body.contains("jane") && !body.contains("77"), "{body}");
     }
@@ -214,7 +222,8 @@ mod tests {
             let agent = AgentCache::default().agent(&AgentReader::new().unwrap(), raw.user_agent.as_deref());
             let enrich = Enrich { datacentre, ..enrich() };
             let data = AddressData::of_ranges();
-            let click = enrich.event(&raw, &agent, &data, None).unwrap().event.click.unwrap();
+            let link = link(&raw);
+            let click = enrich.event(&raw, Some(&link), &agent, &data, None).unwrap().click;
             assert_eq!(click.bot, click.bot_reason.is_some());
             (click.network.map(Cow::into_owned), click.bot_reason.map(Cow::into_owned))
         };
@@ -238,23 +247,20 @@ mod tests {
         let enrich = enrich();
         let data = AddressData::default();
         let agent = Agent::default();
-        let envelope = enrich.event(&raw, &agent, &data, None).unwrap();
-        assert_eq!((envelope.ip_key, envelope.event.click.unwrap().session_id), (None, None));
+        let link = link(&raw);
+        let event = enrich.event(&raw, Some(&link), &agent, &data, None).unwrap();
+        assert_eq!((event.ip_key, event.click.session_id), (None, None));
     }
 
     #[test]
     fn an_unusable_line_gives_its_reason() {
-        let line = LINE.replace("203.0.113.42", "203.0.113");
-        let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
-        assert!(matches!(
-            enrich().event(&raw, &Agent::default(), &AddressData::default(), None),
-            Err(Unusable::Address)
-        ));
-        let line = LINE.replace("\"v\":1", "\"v\":2");
-        let raw: RawClick<'_> = serde_json::from_str(&line).unwrap();
-        assert!(matches!(
-            enrich().event(&raw, &Agent::default(), &AddressData::default(), None),
-            Err(Unusable::Version(2))
-        ));
+        let reason = |line: &str, with_link: bool| {
+            let raw: RawClick<'_> = serde_json::from_str(line).unwrap();
+            let link = with_link.then(|| link(&raw));
+            enrich().event(&raw, link.as_ref(), &Agent::default(), &AddressData::default(), None).err().unwrap()
+        };
+        assert!(matches!(reason(&LINE.replace("203.0.113.42", "203.0.113"), true), Unusable::Address));
+        assert!(matches!(reason(&LINE.replace("\"v\":1", "\"v\":2"), true), Unusable::Version(2)));
+        assert!(matches!(reason(LINE, false), Unusable::NoLink));
     }
 }

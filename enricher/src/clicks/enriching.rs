@@ -2,117 +2,38 @@
 //! do, on worker threads. Bundles come back in the order in which they were handed in,
 //! so that the offsets of a partition never run ahead of its events.
 
-use std::{collections::VecDeque, io, ops::Range, sync::Arc, thread};
+use std::{collections::VecDeque, io, sync::Arc, thread};
 
 use bus::BusError;
 use parking_lot::{Condvar, Mutex};
-use schemas::{ClickClass, ClickId, RawClick, Timestamp, hints::Hints};
+use schemas::Timestamp;
 
 use super::{
-    address_data::AddressData,
-    agent::{AgentCache, AgentReader, Contradiction},
+    address::DayKey,
     bundle::Bundle,
     day_keys::DayKeys,
-    enrich::Enrich,
+    lines::{EnrichedLines, KnownParts, LineEnricher},
 };
 
 /// The bundles that may be under way for each thread.
 const UNDER_WAY_PER_THREAD: usize = 4;
 
 /// The facts that enriching needs, shared by all threads.
-pub(crate) struct LineEnricher {
-    pub(crate) enrich: Enrich,
-    pub(crate) agents: AgentReader,
+pub(crate) struct BundleEnricher {
+    pub(crate) lines: LineEnricher,
     pub(crate) day_keys: Arc<DayKeys>,
 }
 
-/// The results of a bundle's lines.
-#[derive(Default)]
-pub(super) struct EnrichedLines {
-    /// The JSON of all events, one behind the other.
-    json: Vec<u8>,
-    events: Vec<EnrichedEvent>,
-    /// The lines that cannot be used.
-    pub(super) unusable: Vec<RefusedLine>,
-    /// The classes of visits that are no clicks.
-    pub(super) visits: Vec<ClickClass>,
-    /// The contradictions between agents and their hints.
-    pub(super) contradictions: Vec<Contradiction>,
-    /// The number of lines.
-    pub(super) count: usize,
-}
-
-struct EnrichedEvent {
-    id: ClickId,
-    json: Range<usize>,
-    traceparent: Option<String>,
-}
-
-/// A line that cannot be used.
-pub(super) struct RefusedLine {
-    /// The line's number in its bundle, from 0.
-    pub(super) number: usize,
-    pub(super) text: Vec<u8>,
-    pub(super) reason: String,
-}
-
-impl EnrichedLines {
-    /// Returns the events in the order of their lines: the click's id, the JSON, and the
-    /// trace context.
-    pub(super) fn events(&self) -> impl Iterator<Item = (ClickId, &[u8], Option<&str>)> {
-        self.events.iter().map(|event| (event.id, &self.json[event.json.clone()], event.traceparent.as_deref()))
-    }
-
-    fn clear(&mut self) {
-        self.json.clear();
-        self.events.clear();
-        self.unusable.clear();
-        self.visits.clear();
-        self.contradictions.clear();
-        self.count = 0;
-    }
-}
-
-impl LineEnricher {
+impl BundleEnricher {
     /// Enriches the lines of `bundle` into `lines`. `known` is the thread's.
-    fn lines(&self, bundle: &Bundle<'_>, now: Timestamp, known: &mut AgentCache, lines: &mut EnrichedLines) {
-        lines.clear();
-        // A bundle's addresses are looked up in the same databases.
-        let data = self.enrich.addresses.current();
-        for (number, text) in bundle.lines().enumerate() {
-            lines.count += 1;
-            if let Err(reason) = self.line(text, now, &data, known, lines) {
-                lines.unusable.push(RefusedLine { number, text: text.to_vec(), reason });
-            }
-        }
-    }
-
-    fn line(
-        &self,
-        line: &[u8],
-        now: Timestamp,
-        data: &AddressData,
-        known: &mut AgentCache,
-        lines: &mut EnrichedLines,
-    ) -> Result<(), String> {
-        let raw: RawClick<'_> = serde_json::from_slice(line).map_err(|error| format!("not a click: {error}"))?;
-        if !raw.class.counts() {
-            lines.visits.push(raw.class);
-            return Ok(());
-        }
-        let key = self.day_keys.key_for(raw.id.timestamp(), now);
-        let agent = known.agent(&self.agents, raw.user_agent.as_deref());
-        let envelope = self.enrich.event(&raw, &agent, data, key.as_ref()).map_err(|error| error.to_string())?;
-        let hints = raw.hints.as_deref().map(Hints::read).unwrap_or_default();
-        lines.contradictions.extend(agent.contradiction(hints));
-        let start = lines.json.len();
-        if let Err(error) = serde_json::to_writer(&mut lines.json, &envelope) {
-            lines.json.truncate(start);
-            return Err(error.to_string());
-        }
-        let traceparent = raw.traceparent.as_deref().map(str::to_owned);
-        lines.events.push(EnrichedEvent { id: raw.id, json: start..lines.json.len(), traceparent });
-        Ok(())
+    fn lines(&self, bundle: &Bundle<'_>, now: Timestamp, known: &mut KnownParts, lines: &mut EnrichedLines) {
+        // Few bundles have clicks of two days.
+        let mut last: Option<(i64, Option<DayKey>)> = None;
+        let key_for = |at: Timestamp| match &last {
+            Some((day, key)) if *day == at.utc_day() => key.clone(),
+            _ => last.insert((at.utc_day(), self.day_keys.key_for(at, now))).1.clone(),
+        };
+        self.lines.lines(bundle.lines(), key_for, known, lines);
     }
 }
 
@@ -182,11 +103,11 @@ impl BundleQueue {
 /// The threads that enrich bundles. While the owner waits for a bundle, its thread
 /// enriches, too.
 pub(super) struct Enriching {
-    enricher: Arc<LineEnricher>,
+    enricher: Arc<BundleEnricher>,
     workers: usize,
     shared: Arc<SharedQueue>,
-    /// The agents that the owner's thread has read.
-    known: AgentCache,
+    /// The parts of lines that the owner's thread has read.
+    known: KnownParts,
     /// The number of bundles that were handed in and not taken.
     under_way: usize,
     /// Results that are used again, for their memory.
@@ -195,13 +116,13 @@ pub(super) struct Enriching {
 
 impl Enriching {
     /// Starts `workers` threads; with none, every bundle is enriched at once.
-    pub(super) fn start(enricher: LineEnricher, workers: usize) -> io::Result<Self> {
+    pub(super) fn start(enricher: BundleEnricher, workers: usize) -> io::Result<Self> {
         let (enricher, shared) = (Arc::new(enricher), Arc::<SharedQueue>::default());
         let enriching = Self {
             enricher: Arc::clone(&enricher),
             workers,
             shared: Arc::clone(&shared),
-            known: AgentCache::default(),
+            known: KnownParts::default(),
             under_way: 0,
             spare: Vec::new(),
         };
@@ -316,9 +237,9 @@ impl Drop for PanicNotice<'_> {
 }
 
 /// The work of a worker's thread.
-fn work(enricher: &LineEnricher, shared: &SharedQueue) {
+fn work(enricher: &BundleEnricher, shared: &SharedQueue) {
     let _notice = PanicNotice(shared);
-    let mut known = AgentCache::default();
+    let mut known = KnownParts::default();
     let mut slots = shared.slots.lock();
     while !slots.closed {
         match slots.begin() {

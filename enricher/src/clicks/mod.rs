@@ -6,9 +6,13 @@ pub(crate) mod agent;
 pub(crate) mod bundle;
 pub(crate) mod day_keys;
 pub(crate) mod enrich;
+mod enriched;
 pub(crate) mod enriching;
+pub(crate) mod lines;
+mod links;
 mod log_search;
 pub(crate) mod query;
+mod recent;
 mod second_copies;
 mod source;
 
@@ -19,14 +23,15 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
 };
-use schemas::{Replayed, Timestamp, Topic};
+use schemas::{ClickId, Replayed, Timestamp, Topic};
 use service::Metrics;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::{
     bundle::Bundle,
-    enriching::{EnrichedLines, Enriching, LineEnricher, Wait},
+    enriching::{BundleEnricher, Enriching, Wait},
+    lines::EnrichedLines,
     log_search::{LogSearch, Request, Response},
     second_copies::{SecondCopies, Verdict},
 };
@@ -91,7 +96,7 @@ pub(crate) struct ClickWork {
 }
 
 impl ClickWork {
-    pub(crate) fn new(bus: Bus, enricher: LineEnricher, workers: usize, counts: Counts) -> io::Result<Self> {
+    pub(crate) fn new(bus: Bus, enricher: BundleEnricher, workers: usize, counts: Counts) -> io::Result<Self> {
         let search = LogSearch::start(bus.clone(), Arc::clone(&enricher.day_keys))?;
         Ok(Self {
             bus,
@@ -189,13 +194,15 @@ impl ClickWork {
         now: Timestamp,
         pair: &mut TransactionPair,
     ) -> Result<usize, BusError> {
+        let mut key = Vec::with_capacity(ClickId::TEXT_BYTES);
         for (id, json, traceparent) in lines.events() {
-            let key = id.to_string();
+            key.clear();
+            id.write_to(&mut key);
             let headers = traceparent.map(|trace| [("traceparent", trace.as_bytes())]);
             pair.send(&Outgoing {
                 topic: Topic::Clicks,
                 partition: Some(self.bus.partition_of(Topic::Clicks, id)),
-                key: Some(key.as_bytes()),
+                key: Some(&key),
                 value: Some(json),
                 headers: headers.as_ref().map_or(&[], |headers| headers),
             })?;

@@ -2,10 +2,13 @@
 //! format. The layouts of MaxMind and DB-IP (nested names), of ip-location-db (flat
 //! names) and of `IPinfo` are read.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use maxminddb::{MaxMindDbError, Reader};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor, value::MapAccessDeserializer},
+};
 
 /// The place of an address and the network that it is in, as far as they are known.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -48,25 +51,68 @@ struct Traits<'a> {
     autonomous_system_organization: Option<&'a str>,
 }
 
+/// The city's name, or an object of names.
+struct City<'a>(Option<&'a str>);
+
+/// The country's code within an object. In databases of `IPinfo` its name stands here, and
+/// the code in another field.
+struct Country<'a>(Option<&'a str>);
+
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum City<'a> {
-    Flat(&'a str),
-    Nested {
-        #[serde(borrow)]
-        names: Option<Names<'a>>,
-    },
+struct NestedCity<'a> {
+    #[serde(borrow)]
+    names: Option<Names<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Country<'a> {
-    /// The country's name, in databases of `IPinfo`.
-    #[allow(dead_code, reason = "what stands there is a text, and the code is in another field")]
-    Name(&'a str),
-    Nested {
-        iso_code: Option<&'a str>,
-    },
+struct NestedCountry<'a> {
+    iso_code: Option<&'a str>,
+}
+
+// Not by `untagged`, which copies every value before it looks at its kind.
+impl<'de: 'a, 'a> Deserialize<'de> for City<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CityVisitor;
+        impl<'de> Visitor<'de> for CityVisitor {
+            type Value = City<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a city's name or an object of names")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<City<'de>, E> {
+                Ok(City(Some(name)))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<City<'de>, A::Error> {
+                let NestedCity { names } = NestedCity::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(City(names.and_then(|names| names.en)))
+            }
+        }
+        deserializer.deserialize_any(CityVisitor)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Country<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CountryVisitor;
+        impl<'de> Visitor<'de> for CountryVisitor {
+            type Value = Country<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a country's name or an object with its code")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, _: &'de str) -> Result<Country<'de>, E> {
+                Ok(Country(None))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Country<'de>, A::Error> {
+                Ok(Country(NestedCountry::deserialize(MapAccessDeserializer::new(map))?.iso_code))
+            }
+        }
+        deserializer.deserialize_any(CountryVisitor)
+    }
 }
 
 #[derive(Deserialize)]
@@ -104,16 +150,9 @@ impl GeoDatabase {
         }
         let row: GeoRow<'_> = self.reader.lookup(ip).ok()?.decode().ok()??;
         let present = |text: &&str| !text.is_empty();
-        let nested = match row.country {
-            Some(Country::Nested { iso_code }) => iso_code,
-            Some(Country::Name(_)) | None => None,
-        };
+        let nested = row.country.and_then(|Country(code)| code);
         let region = row.state1.or_else(|| row.subdivisions?.first()?.iso_code);
-        let city = match row.city {
-            Some(City::Flat(name)) => Some(name),
-            Some(City::Nested { names }) => names.and_then(|names| names.en),
-            None => None,
-        };
+        let city = row.city.and_then(|City(name)| name);
         let traits = row.traits.unwrap_or_default();
         let named = || row.asn?.trim_start_matches("AS").parse().ok();
         let organisation = row.autonomous_system_organization.or(traits.autonomous_system_organization).or(row.as_name);
@@ -124,5 +163,23 @@ impl GeoDatabase {
             asn: row.autonomous_system_number.or(traits.autonomous_system_number).or_else(named),
             organisation: organisation.filter(present),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_every_layout_are_read() {
+        let read = |json| {
+            let row: GeoRow<'_> = serde_json::from_str(json).unwrap();
+            (row.country.and_then(|Country(code)| code), row.city.and_then(|City(name)| name))
+        };
+        let maxmind = r#"{"city":{"names":{"de":"Wien","en":"Vienna"},"geoname_id":1},"country":{"iso_code":"AT"}}"#;
+        assert_eq!(read(maxmind), (Some("AT"), Some("Vienna")));
+        assert_eq!(read(r#"{"city":"Vienna","country_code":"AT"}"#), (None, Some("Vienna")));
+        assert_eq!(read(r#"{"country":"Austria","city":{},"asn":"AS1"}"#), (None, None));
+        assert_eq!(read(r#"{"country":{"names":{}},"city":null}"#), (None, None));
     }
 }

@@ -1,13 +1,11 @@
-//! A bounded cache of agents that were read before. Real visitors share few user agents,
-//! and in-app browsers and strangers send ever new ones: those must cost no more than
-//! being read, and must not drive out the agents that come again.
-//!
-//! The cache has two generations. What is found in the old one moves to the young one;
-//! when the young one is full it becomes the old one, and the old one is forgotten.
+//! The agents that were read before. Real visitors share few user agents, and in-app
+//! browsers and strangers send ever new ones: those must cost no more than being read, and
+//! must not drive out the agents that come again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{Agent, AgentReader};
+use crate::clicks::recent::RecentCache;
 
 /// The most agents of a generation: both together have 8,192.
 const GENERATION: usize = 4096;
@@ -15,13 +13,13 @@ const GENERATION: usize = 4096;
 /// shorter.
 const KEY_BYTES: usize = 512;
 
-type Generation = HashMap<Box<str>, Arc<Agent>, foldhash::fast::RandomState>;
-
 /// The agents that a thread has read before.
-#[derive(Default)]
-pub(crate) struct AgentCache {
-    young: Generation,
-    old: Generation,
+pub(crate) struct AgentCache(RecentCache<str, Agent>);
+
+impl Default for AgentCache {
+    fn default() -> Self {
+        Self(RecentCache::new(GENERATION))
+    }
 }
 
 impl AgentCache {
@@ -35,23 +33,13 @@ impl AgentCache {
 
     /// Returns the agent of a user agent, which `read` reads where it is not known.
     fn get(&mut self, text: &str, read: impl FnOnce() -> Agent) -> Arc<Agent> {
-        if let Some(agent) = self.young.get(text) {
-            return Arc::clone(agent);
+        if let Some(agent) = self.0.get(text) {
+            return agent;
         }
-        let (key, agent) = match self.old.remove_entry(text) {
-            Some(known) => known,
-            None => {
-                let agent = Arc::new(read());
-                if text.len() > KEY_BYTES {
-                    return agent;
-                }
-                (text.into(), agent)
-            }
-        };
-        if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
+        let agent = Arc::new(read());
+        if text.len() <= KEY_BYTES {
+            self.0.put(text.into(), Arc::clone(&agent));
         }
-        self.young.insert(key, Arc::clone(&agent));
         agent
     }
 }
@@ -73,7 +61,7 @@ mod tests {
                 common_reads += 1;
                 Agent::default()
             });
-            assert!(cache.young.len() + cache.old.len() <= 2 * GENERATION);
+            assert!(cache.0.len() <= 2 * GENERATION);
         }
         assert_eq!((reads, common_reads), (100_000, 1));
     }
@@ -89,6 +77,6 @@ mod tests {
                 Agent::default()
             });
         }
-        assert_eq!((reads, cache.young.len()), (2, 0));
+        assert_eq!((reads, cache.0.len()), (2, 0));
     }
 }

@@ -37,7 +37,7 @@ type Ranked<'a> = Option<(u8, Cow<'a, str>)>;
 
 /// The values of one query.
 #[derive(Debug, Default)]
-struct Values<'a> {
+pub(crate) struct QueryValues<'a> {
     utm: [Ranked<'a>; 5],
     creative: Ranked<'a>,
     ad_set: Ranked<'a>,
@@ -46,13 +46,15 @@ struct Values<'a> {
     click_ids: Vec<(usize, Cow<'a, str>)>,
 }
 
-/// Returns the campaign and the ad of a visit.
-pub(crate) fn campaign<'a>(parameters: &Parameters, query: Option<&'a str>, destination: &'a str) -> VisitCampaign<'a> {
-    let main = &destination[..destination.find('#').unwrap_or(destination.len())];
-    let mut own = main.split_once('?').map(|(_, own)| parameters.values(own, 0)).unwrap_or_default();
+/// Returns the campaign and the ad of a visit. `own` are the values of its destination.
+pub(crate) fn campaign<'a>(
+    parameters: &Parameters,
+    query: Option<&'a str>,
+    own: &'a QueryValues<'_>,
+) -> VisitCampaign<'a> {
     let mut visit = query.map(|query| parameters.values(query, 0)).unwrap_or_default();
     let mut utm = |field| {
-        let value = visit.utm[field as usize].take().or_else(|| own.utm[field as usize].take());
+        let value = visit.utm[field as usize].take().or_else(|| borrowed(&own.utm[field as usize]));
         value.map(|(_, value)| value)
     };
     let utm = Utm {
@@ -67,13 +69,14 @@ pub(crate) fn campaign<'a>(parameters: &Parameters, query: Option<&'a str>, dest
         (own, visit) => own.or(visit).map(|(_, value)| value),
     };
     let mut ad = Attribution {
-        referrer_ad_creative: lowest(own.creative, visit.creative).or_else(|| utm.content.clone()),
-        ad_set: lowest(own.ad_set, visit.ad_set),
-        ad_campaign: lowest(own.ad_campaign, visit.ad_campaign),
+        referrer_ad_creative: lowest(borrowed(&own.creative), visit.creative).or_else(|| utm.content.clone()),
+        ad_set: lowest(borrowed(&own.ad_set), visit.ad_set),
+        ad_campaign: lowest(borrowed(&own.ad_campaign), visit.ad_campaign),
         ..Attribution::default()
     };
     let mut first = usize::MAX;
-    for (at, value) in own.click_ids.into_iter().chain(visit.click_ids) {
+    let own_click_ids = own.click_ids.iter().map(|(at, value)| (*at, Cow::Borrowed(&**value)));
+    for (at, value) in own_click_ids.chain(visit.click_ids) {
         first = first.min(at);
         match CLICK_IDS[at].name {
             "gclid" => _ = ad.gclid.get_or_insert(value),
@@ -88,9 +91,20 @@ pub(crate) fn campaign<'a>(parameters: &Parameters, query: Option<&'a str>, dest
     }
 }
 
+fn borrowed<'a>(value: &'a Ranked<'_>) -> Ranked<'a> {
+    value.as_ref().map(|(rank, value)| (*rank, Cow::Borrowed(&**value)))
+}
+
 impl Parameters {
-    fn values<'a>(&self, query: &'a str, depth: u8) -> Values<'a> {
-        let mut values = Values::default();
+    /// Returns the values of a destination's own query.
+    pub(crate) fn of_destination(&self, destination: &str) -> QueryValues<'static> {
+        let main = &destination[..destination.find('#').unwrap_or(destination.len())];
+        let own = main.split_once('?').map(|(_, own)| self.values(own, 0)).unwrap_or_default();
+        own.into_owned()
+    }
+
+    fn values<'a>(&self, query: &'a str, depth: u8) -> QueryValues<'a> {
+        let mut values = QueryValues::default();
         for (raw_key, raw) in text::pairs(query) {
             if raw.is_empty() {
                 continue;
@@ -114,7 +128,7 @@ impl Parameters {
     }
 
     /// Notes a value, and those of parameters that it has swallowed.
-    fn note<'a>(&self, values: &mut Values<'a>, known: RankedParameter, value: Cow<'a, str>, depth: u8) {
+    fn note<'a>(&self, values: &mut QueryValues<'a>, known: RankedParameter, value: Cow<'a, str>, depth: u8) {
         let RankedParameter { parameter, rank } = known;
         let parts = if depth < MAX_DEPTH { text::swallowed(&value) } else { None };
         let Some((before, rest)) = parts else {
@@ -133,7 +147,7 @@ fn meaning(parameter: Parameter, value: Cow<'_, str>) -> Option<Cow<'_, str>> {
     text::tidy(value).filter(|value| !is_placeholder(value) && !persons::has_email(value))
 }
 
-impl<'a> Values<'a> {
+impl<'a> QueryValues<'a> {
     /// Adds a value, unless an earlier one has as low a rank.
     fn add_value(&mut self, parameter: Parameter, rank: u8, value: Option<Cow<'a, str>>) {
         let Some(value) = value else { return };
@@ -170,9 +184,9 @@ impl<'a> Values<'a> {
         self.click_ids.extend(others.click_ids);
     }
 
-    fn into_owned<'o>(self) -> Values<'o> {
+    fn into_owned<'o>(self) -> QueryValues<'o> {
         let owned = |value: Ranked<'a>| value.map(|(rank, value)| (rank, Cow::Owned(value.into_owned())));
-        Values {
+        QueryValues {
             utm: self.utm.map(owned),
             creative: owned(self.creative),
             ad_set: owned(self.ad_set),

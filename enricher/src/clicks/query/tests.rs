@@ -9,8 +9,12 @@ use crate::clicks::source::Medium;
 
 const NOWHERE: &str = "https://acme.example/";
 
-fn of<'a>(query: &'a str, destination: &'a str) -> VisitCampaign<'a> {
-    campaign(&Parameters::new(&BTreeMap::new()), Some(query), destination)
+fn of<'a>(query: &'a str, destination: &str) -> VisitCampaign<'a> {
+    with(&Parameters::new(&BTreeMap::new()), Some(query), destination)
+}
+
+fn with<'a>(parameters: &Parameters, query: Option<&'a str>, destination: &str) -> VisitCampaign<'a> {
+    campaign(parameters, query, Box::leak(Box::new(parameters.of_destination(destination))))
 }
 
 fn utm(query: &str) -> [Option<String>; 5] {
@@ -222,10 +226,10 @@ fn aliases_stand_for_parameters_after_these() {
         ("x".to_owned(), "nothing".to_owned()),
     ]);
     let parameters = Parameters::new(&aliases);
-    let VisitCampaign { utm, ad, .. } = campaign(&parameters, Some("src=a&banner=b&mc_eid=c&x=d"), NOWHERE);
+    let VisitCampaign { utm, ad, .. } = with(&parameters, Some("src=a&banner=b&mc_eid=c&x=d"), NOWHERE);
     assert_eq!(utm, Some(Utm { source: Some("a".into()), ..Utm::default() }));
     assert_eq!(ad.unwrap().referrer_ad_creative.as_deref(), Some("b"));
-    let VisitCampaign { utm, .. } = campaign(&parameters, Some("src=a&utm_source=b"), NOWHERE);
+    let VisitCampaign { utm, .. } = with(&parameters, Some("src=a&utm_source=b"), NOWHERE);
     assert_eq!(utm.unwrap().source.as_deref(), Some("b"));
     for (alias, name, allowed) in [
         ("src", "utm_source", true),
@@ -242,7 +246,7 @@ fn aliases_stand_for_parameters_after_these() {
 #[test]
 fn nothing_said_is_nothing_told() {
     let parameters = Parameters::new(&BTreeMap::new());
-    assert_eq!(campaign(&parameters, None, NOWHERE), VisitCampaign::default());
+    assert_eq!(with(&parameters, None, NOWHERE), VisitCampaign::default());
     for (query, destination) in [("a=1", "not a url"), ("", ""), ("&&=&==", "https://a.example/?#?utm_source=x")] {
         assert_eq!(of(query, destination), VisitCampaign::default());
     }
