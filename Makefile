@@ -36,7 +36,7 @@ bench: ## Measure clickhook on this machine, beside its limits (ARGS="redirect -
 	@exec $(dir $(clickhook))bench $(ARGS)
 
 .PHONY: fuzz
-fuzz: ## Fuzz requests and links, 5 minutes each (ARGS="60 redirect" says how long, and which)
+fuzz: ## Fuzz requests, links and clicks, 5 minutes each (ARGS="60 redirect" says how long, and which)
 	@scripts/fuzz $(ARGS)
 
 .PHONY: fmt

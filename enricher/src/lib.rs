@@ -14,6 +14,8 @@ mod clicks;
 mod config;
 mod conversions;
 mod dead;
+#[doc(hidden)]
+pub mod fuzz;
 mod member;
 #[doc(hidden)]
 pub mod probe;
