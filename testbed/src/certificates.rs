@@ -13,10 +13,13 @@ pub type ClientSettings = Vec<(&'static str, String)>;
 /// The PEM files of an authority, and of the brokers and the client that it vouches for.
 #[derive(Debug)]
 pub struct Certificates {
+    /// The authority's certificate.
     pub authority: PathBuf,
     /// The brokers' key and certificate, for 127.0.0.1.
     pub brokers: PathBuf,
+    /// The client's certificate.
     pub client: PathBuf,
+    /// The client's key.
     pub client_key: PathBuf,
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::{
-    rig::{KafkaDoor, ONE_OF_EACH, Rig, RigRole, RigSize, SCALED_ROLES},
+    rig::{KafkaDoor, Rig, RigRole, RigSize, SCALED_ROLES},
     steps::{LoadReport, StepKind, SteppedLoad},
     steps_report::worst,
 };

@@ -22,7 +22,7 @@ const USER: &str = "clickhook";
 const PASSWORD: &str = "correct-horse-battery";
 
 /// Returns the settings of a client that logs in by a mechanism.
-fn by_login(certificates: &Certificates, mechanism: &str, password: &str) -> ClientSettings {
+fn with_password(certificates: &Certificates, mechanism: &str, password: &str) -> ClientSettings {
     certificates.by_login(mechanism, USER, password)
 }
 
@@ -129,7 +129,7 @@ fn a_kafka_that_asks_who_its_clients_are_is_used_like_any_other() {
     // The pipeline logs in by SCRAM, with its password in a file.
     let password = dir.join("password");
     std::fs::write(&password, format!("{PASSWORD}\n")).unwrap();
-    let mut settings = by_login(certificates, "SCRAM-SHA-512", "");
+    let mut settings = with_password(certificates, "SCRAM-SHA-512", "");
     settings.retain(|(key, _)| *key != "CLICKHOOK_KAFKA_PROPERTIES_SASL_PASSWORD");
     settings.push(("CLICKHOOK_KAFKA_PROPERTIES_SASL_PASSWORD_FILE", password.display().to_string()));
     settings.push(("CLICKHOOK_KAFKA_REPLICATION", "3".to_owned()));
@@ -154,8 +154,8 @@ fn a_kafka_that_asks_who_its_clients_are_is_used_like_any_other() {
     let tokens = identity_provider();
     for (brokers, way) in [
         (&by_certificate, certificates.by_certificate()),
-        (&by_login, by_login(certificates, "PLAIN", PASSWORD)),
-        (&by_login, by_login(certificates, "SCRAM-SHA-256", PASSWORD)),
+        (&by_login, with_password(certificates, "PLAIN", PASSWORD)),
+        (&by_login, with_password(certificates, "SCRAM-SHA-256", PASSWORD)),
         (&by_login, by_token(certificates, tokens)),
     ] {
         let (migrated, said) = migrate(&other, brokers, &way);
@@ -173,8 +173,8 @@ fn a_kafka_that_asks_who_its_clients_are_is_used_like_any_other() {
     for (brokers, way, reason) in [
         (&by_certificate, untrusting, "certificate verify failed"),
         (&by_certificate, certificates.trusted("ssl"), "SSL alert number"),
-        (&by_login, by_login(certificates, "SCRAM-SHA-512", "wrong"), "Authentication failed"),
-        (&by_login, by_login(certificates, "PLAIN", "wrong"), "Authentication failed"),
+        (&by_login, with_password(certificates, "SCRAM-SHA-512", "wrong"), "Authentication failed"),
+        (&by_login, with_password(certificates, "PLAIN", "wrong"), "Authentication failed"),
     ] {
         let (migrated, said) = migrate(&other, brokers, &way);
         assert!(!migrated, "{way:?}: {said}");
