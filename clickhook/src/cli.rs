@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     commands::{
-        audit, campaigns, check_config, conversions, dead, domains, endpoints, engines, keys, links, listen, migrate,
-        offsets, partitions, spool, stats, trigger, verify, workspaces,
+        audit, audit_log, campaigns, check_config, conversions, dead, domains, endpoints, engines, keys, links, listen,
+        migrate, offsets, partitions, spool, stats, trigger, verify, workspaces,
     },
     roles::{self, Half, PipelineRole, RoleArgs},
     up,
@@ -77,6 +77,8 @@ enum TopCommand {
     Stats(stats::StatsArgs),
     /// Check that everything that was captured is delivered, waiting, dead or skipped.
     Audit(audit::AuditArgs),
+    /// List who changed what: links, keys, domains and the rest.
+    AuditLog(audit_log::AuditLogArgs),
     /// List and show dead letters, and decide on bundles that may be second copies.
     #[command(subcommand)]
     Dead(dead::DeadCommand),
@@ -133,6 +135,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         TopCommand::Verify(args) => return verify::run(args),
         TopCommand::Stats(args) => stats::run(&args),
         TopCommand::Audit(args) => return runtime()?.block_on(audit::run(&args)),
+        TopCommand::AuditLog(args) => audit_log::run(&args),
         TopCommand::Dead(command) => runtime()?.block_on(dead::run(command)),
         TopCommand::Offsets(command) => offsets::run(command),
         TopCommand::Partitions(command) => runtime()?.block_on(partitions::run(command)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemas::{Key, Scope, WorkspaceId};
 use service::problem::{Kind, Problem};
 
-use crate::rate::RatedCaller;
+use crate::{rate::RatedCaller, state::audit::Author};
 
 /// A caller whose key is valid.
 #[derive(Clone)]
@@ -18,6 +18,19 @@ pub(crate) struct Caller {
     pub(crate) rated: RatedCaller,
     /// Whether the request shows the secret that the key had before it was rotated.
     pub(crate) by_previous: bool,
+    /// The `X-Request-Id` of the request, if it can be written down.
+    pub(crate) request_id: Option<Arc<str>>,
+}
+
+impl Caller {
+    /// Returns the caller as the author of changes.
+    pub(crate) fn author(&self) -> Author {
+        Author::Caller {
+            key: Arc::clone(&self.key),
+            workspace: self.workspace.clone(),
+            request_id: self.request_id.clone(),
+        }
+    }
 }
 
 /// Returns the problem of a caller whose key lacks the scope.

@@ -16,7 +16,7 @@ use service::problem::{self, Kind, Problem};
 
 use crate::{
     api::{
-        attempts, auth, bulk,
+        attempts, audit, auth, bulk,
         context::Api,
         conversions, cors, domains, endpoints, event_types, export, idempotency, import, keys, links, people, qr,
         replays, request, resource,
@@ -79,6 +79,7 @@ fn keyed() -> Routes {
     let keys = resource::<Key>().route("/v1/keys/{id}/rotate", post(keys::rotate));
     let domains = resource::<Domain>().route("/v1/domains/{id}/verify", post(domains::verify));
     let tags = Routes::default().route("/v1/tags", get(tags::list)).route("/v1/tags/rename", post(tags::rename));
+    let audit = Routes::default().route("/v1/audit", get(audit::list));
     let people = Routes::default()
         .route("/v1/people", delete(people::erase_visitor))
         .route("/v1/people/{customer_id}", delete(people::erase_customer));
@@ -92,6 +93,7 @@ fn keyed() -> Routes {
         .merge(resource::<Workspace>().requiring(Workspace::SCOPE))
         .merge(statistics().requiring(Scope::Stats))
         .merge(people.requiring(Scope::Admin))
+        .merge(audit.requiring(Scope::Admin))
         // One of two scopes is enough, which the handler checks.
         .route("/v1/conversions", get(conversions::list))
         .route("/v1/event-types", get(event_types::list))

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BatchLimits, EndpointId, EndpointStatus, EventName, Filters, RetrySchedule, Timestamp, WebhookFormat, WorkspaceId,
+    audit::AuditAction,
 };
 
-/// A subscription of an endpoint to events: a name, `link.*`, or `*`.
+/// A subscription of an endpoint to events: a name, `link.*`, or `*`. The audit log has to be
+/// asked for by `audit.*` or its names: it tells of keys and people, and most receivers of
+/// everything want clicks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Subscription {
@@ -16,7 +19,7 @@ pub enum Subscription {
     Exactly(EventName),
     /// Every type whose name begins with this, dot included.
     Prefix(String),
-    /// Every type.
+    /// Every type but those of the audit log.
     All,
 }
 
@@ -57,8 +60,14 @@ impl Subscription {
         match self {
             Self::Exactly(wanted) => *wanted == name,
             Self::Prefix(prefix) => name.as_str().starts_with(prefix.as_str()),
-            Self::All => true,
+            Self::All => AuditAction::of(name).is_none(),
         }
+    }
+
+    /// Whether any type of the audit log is asked for.
+    #[must_use]
+    pub fn covers_audit(&self) -> bool {
+        AuditAction::ALL.iter().any(|action| self.covers(action.event()))
     }
 }
 
@@ -173,6 +182,10 @@ mod tests {
     fn subscriptions_cover_what_they_say() {
         let parse = |text: &str| Subscription::try_from(text.to_owned());
         assert!(parse("*").unwrap().covers(EventName::QrScanned));
+        assert!(!parse("*").unwrap().covers(EventName::AuditCreated));
+        assert!(parse("audit.*").unwrap().covers(EventName::AuditCreated));
+        let asks_for_audit = |text: &str| parse(text).unwrap().covers_audit();
+        assert_eq!(["*", "link.*", "audit.*", "audit.rotated"].map(asks_for_audit), [false, false, true, true]);
         assert!(parse("link.*").unwrap().covers(EventName::LinkClicked));
         assert!(!parse("link.*").unwrap().covers(EventName::QrScanned));
         assert!(!parse("link.created").unwrap().covers(EventName::LinkClicked));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ClickId, ConversionId, EndpointId, EndpointStatus, EventId, LinkId, Timestamp,
+    audit::AuditFacts,
     campaign::CampaignFacts,
     conversion::Amount,
     event_name::EventName,
@@ -63,6 +64,9 @@ pub struct Event<'a> {
     /// The endpoint whose health has changed.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointFacts<'a>>,
+    /// The change that the audit log tells of.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditFacts<'a>>,
     /// A sentence for people, in tests and receipts.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Cow<'a, str>>,
@@ -88,6 +92,7 @@ impl Event<'_> {
             attribution: None,
             changes: None,
             endpoint: None,
+            audit: None,
             message: None,
         }
     }

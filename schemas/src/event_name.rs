@@ -51,6 +51,15 @@ event_names! {
     DomainProofMissing = "domain.proof_missing", "The TXT record of a proven domain is gone; `message` says when the domain stops serving.";
     DomainLapsed = "domain.lapsed", "A domain has lost its proof and serves nothing any more.";
     PersonErased = "person.erased", "A person's clicks and conversions were deleted; `message` is the receipt.";
+    AuditCreated = "audit.created", "Something was created; `audit` says by whom.";
+    AuditUpdated = "audit.updated", "Fields of something were changed; `audit` says which, and by whom.";
+    AuditDeleted = "audit.deleted", "Something was deleted; `audit` says by whom.";
+    AuditRotated = "audit.rotated", "The secret of a key or endpoint was replaced; `audit` says by whom.";
+    AuditVerified = "audit.verified", "A domain was proven; `audit` says by whom.";
+    AuditLapsed = "audit.lapsed", "A domain has lost its proof; `audit` says which.";
+    AuditDisabled = "audit.disabled", "An endpoint was disabled; `audit` says which.";
+    AuditExpired = "audit.expired", "A link or a replaced secret has expired; `audit` says of what.";
+    AuditErased = "audit.erased", "A person was erased; `audit` says by whom, and has the receipt's id.";
     WebhookTest = "webhook.test", "A test that someone sent to an endpoint.";
 }
 

@@ -241,6 +241,12 @@ impl ClickId {
 }
 
 impl EventId {
+    /// Returns the time of the fact.
+    #[must_use]
+    pub const fn timestamp(self) -> Timestamp {
+        Timestamp::from_millis((self.0 >> 80) as i64)
+    }
+
     /// The id of the fact that `kind` happened to `subject` in `workspace`.
     /// `occurrence` tells one occurrence of the same fact from the next (the
     /// revision of an update, the threshold of a milestone; empty for a click).

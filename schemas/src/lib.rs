@@ -3,6 +3,7 @@
 //! uses these types.
 
 pub mod attempt;
+pub mod audit;
 pub mod batch;
 pub mod bot_reason;
 pub mod campaign;

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use crate::{
     Attribution, CampaignId, ClickFacts, ClickId, ConversionId, Domain, DomainId, DomainProof, EndpointFacts,
-    EndpointId, EndpointStatus, Event, EventId, EventName, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
+    EndpointId, EndpointStatus, Event, EventId, EventName, KeyId, Link, LinkFacts, LinkId, Timestamp, Utm, WorkspaceId,
+    audit::{ActorKind, AuditAction, AuditActor, AuditFacts, AuditedKind},
     campaign::{CampaignFacts, Goal},
     conversion::Amount,
     event::{Change, Changes, ConversionFacts},
@@ -89,7 +90,8 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
     let endpoint = endpoint(name, at);
     let message = message(name);
     let of_campaign = matches!(name, EventName::CampaignMilestone | EventName::CampaignCompleted);
-    let of_link = endpoint.is_none() && !of_campaign && message.is_none();
+    let audit = AuditAction::of(name).map(audit);
+    let of_link = endpoint.is_none() && !of_campaign && message.is_none() && audit.is_none();
     let bare = Event::bare(EventId::of("sample", name, &click_id.to_string(), "", at), name, at);
     Event {
         link: of_link.then(link),
@@ -138,6 +140,7 @@ pub fn event(name: EventName, at: Timestamp) -> Event<'static> {
             ..Changes::default()
         }),
         endpoint,
+        audit,
         message,
         ..bare
     }
@@ -196,6 +199,26 @@ fn endpoint(name: EventName, at: Timestamp) -> Option<EndpointFacts<'static>> {
     };
     let id = EndpointId::from_bits(0x019c_2e2f_7c20_7000_8000_0000_0000_0001);
     Some(EndpointFacts { id, status, status_reason, failing_since })
+}
+
+/// Returns the change of an event of the audit log.
+fn audit(action: AuditAction) -> AuditFacts<'static> {
+    let (resource, id) = match action {
+        AuditAction::Created | AuditAction::Updated | AuditAction::Deleted | AuditAction::Expired => {
+            (AuditedKind::Link, link().id.to_string())
+        }
+        AuditAction::Rotated => (AuditedKind::Key, KeyId::from_bits(3).to_string()),
+        AuditAction::Verified | AuditAction::Lapsed => (AuditedKind::Domain, DomainId::from_bits(1).to_string()),
+        AuditAction::Disabled => (AuditedKind::Endpoint, EndpointId::from_bits(4).to_string()),
+        AuditAction::Erased => (AuditedKind::Person, EventId::from_bits(5).to_string()),
+    };
+    let actor = if matches!(action, AuditAction::Lapsed | AuditAction::Disabled | AuditAction::Expired) {
+        AuditActor { kind: ActorKind::System, id: None, name: None }
+    } else {
+        AuditActor { kind: ActorKind::Key, id: Some(KeyId::from_bits(2)), name: Some("deploy".into()) }
+    };
+    let fields = if action == AuditAction::Updated { vec!["destination".into()] } else { Vec::new() };
+    AuditFacts { actor, resource, ids: vec![id.into()], fields, request_id: Some("req-7f3a".into()) }
 }
 
 fn link() -> LinkFacts<'static> {

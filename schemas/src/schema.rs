@@ -81,7 +81,7 @@ impl JsonSchema for Subscription {
         known.dedup();
         json_schema!({
             "type": "string",
-            "description": "An event's name, a prefix with an asterisk, or * for every event.",
+            "description": "An event's name, a prefix with an asterisk, or * for every event but those of the audit log.",
             "enum": known,
         })
     }

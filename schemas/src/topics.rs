@@ -17,7 +17,8 @@ pub enum Topic {
     /// Finished click and scan events, written by the enricher alone; partition
     /// by shard. [`Envelope`](crate::Envelope).
     Clicks,
-    /// Every other event, keyed by its subject. [`Envelope`](crate::Envelope).
+    /// Every other event, keyed by its subject, and those of the audit log by workspace.
+    /// [`Envelope`](crate::Envelope).
     Events,
     /// Conversions as they were reported, keyed by what makes two reports the same;
     /// partition by the shard of the key. [`RawConversion`](crate::RawConversion).

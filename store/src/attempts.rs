@@ -82,7 +82,7 @@ impl FromStr for AttemptCursor {
 }
 
 /// Returns a time within those that ClickHouse knows: from 1970 to 2100.
-fn bounded(ms: i64) -> i64 {
+pub(crate) fn bounded(ms: i64) -> i64 {
     ms.clamp(0, 4_102_444_800_000)
 }
 

@@ -32,7 +32,7 @@ pub struct StoreConfig {
     /// How long an insert may take before it is looked for. Well below Kafka's
     /// `max.poll.interval.ms` (5 min), which runs meanwhile.
     pub insert_timeout_ms: u64,
-    /// How many days clicks, conversions and link events are kept; 0 for ever.
+    /// How many days clicks, conversions, link events and the audit log are kept; 0 for ever.
     pub clicks_days: u32,
     /// How many days the log of delivery attempts is kept; 0 for ever.
     pub deliveries_days: u32,

@@ -6,13 +6,14 @@
 //! ([`Store::clicks_by_id`]) and the conversions that have none
 //! ([`Store::unattributed_conversions`]), the queries of the statistics
 //! and limits (`stats/`, [`Store::link_totals`], [`Store::conversions`]), those of the watch
-//! over links and campaigns (`watch.rs`), the log of deliveries ([`Store::attempts`]), how a
-//! person's rows are deleted ([`Store::erase`]), and how many rows came from which records
+//! over links and campaigns (`watch.rs`), the log of deliveries ([`Store::attempts`]), the
+//! audit log ([`Store::audit_log`]), how a person's rows are deleted ([`Store::erase`]), and how many rows came from which records
 //! ([`Store::row_counts`]). It does not know Kafka:
 //! `dispatcher/src/warehouse` decides which offsets a block holds and when the block
 //! counts as stored.
 
 mod attempts;
+mod audit;
 mod click_record;
 mod clicks;
 mod cluster;
@@ -37,6 +38,7 @@ mod unattributed;
 mod watch;
 
 pub use attempts::{AttemptCursor, AttemptFilter, AttemptRow};
+pub use audit::{AuditFilter, AuditRow};
 pub use clicks::StoredClick;
 pub use config::{Store, StoreConfig};
 pub use conversions::{ConversionFilter, ConversionRow};

@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "rows_by_id", sql: include_str!("../migrations/0006_rows_by_id.sql") },
     Migration { version: 7, name: "roll_ups", sql: include_str!("../migrations/0007_roll_ups.sql") },
     Migration { version: 8, name: "batches", sql: include_str!("../migrations/0008_batches.sql") },
+    Migration { version: 9, name: "audit", sql: include_str!("../migrations/0009_audit.sql") },
 ];
 
 /// The newest version that this program knows.
@@ -89,7 +90,7 @@ impl Store {
         let mut retained = Vec::new();
         for table in Table::ALL {
             let days = match table {
-                Table::Clicks | Table::LinkEvents | Table::Conversions => self.config().clicks_days,
+                Table::Clicks | Table::LinkEvents | Table::Conversions | Table::Audit => self.config().clicks_days,
                 Table::Deliveries => self.config().deliveries_days,
             };
             let name = table.name();

@@ -4,7 +4,7 @@
 
 use schemas::{
     Attempt, AttemptedEvent, Attribution, ClickId, Event, EventId, EventName, LinkId, Timestamp, Utm,
-    conversion::Amount,
+    audit::AuditAction, conversion::Amount,
 };
 
 use crate::{RowWriter, click_record::ClickRecord};
@@ -41,6 +41,9 @@ pub enum NoRow {
     /// The event is no conversion, or lacks the facts of one.
     #[error("not a conversion")]
     NoConversion,
+    /// The event is no part of the audit log, or lacks its facts.
+    #[error("not a change of the audit log")]
+    NoAudit,
     /// Its time is outside the range of `DateTime64`.
     #[error("its timestamp is not between 1970 and 2299")]
     Time,
@@ -171,6 +174,32 @@ pub fn link_event(
     Ok(())
 }
 
+/// Appends a row of `audit`.
+///
+/// # Errors
+/// When the event is no part of the audit log, or its time cannot be held; nothing is appended then.
+pub fn audit(workspace: &str, event: &Event<'_>, source: Source<'_>, block: &mut Vec<u8>) -> Result<(), NoRow> {
+    let (Some(action), Some(change)) = (AuditAction::of(event.event), &event.audit) else {
+        return Err(NoRow::NoAudit);
+    };
+    let at = millis(event.timestamp)?;
+    let actor = &change.actor;
+    let mut row = RowWriter::new(block);
+    row.text(&event.id.to_string())
+        .i64(at)
+        .text(workspace)
+        .text(actor.kind.as_str())
+        .text(&actor.id.map(|id| id.to_string()).unwrap_or_default())
+        .text(or_empty(&actor.name))
+        .text(action.as_str())
+        .text(change.resource.as_str())
+        .texts(change.ids.iter().map(AsRef::as_ref))
+        .texts(change.fields.iter().map(AsRef::as_ref))
+        .text(or_empty(&change.request_id));
+    source.write(&mut row);
+    Ok(())
+}
+
 /// Appends the row of `deliveries` of one of an attempt's events.
 ///
 /// # Errors
@@ -238,6 +267,10 @@ mod tests {
             [(EventName::LinkCreated, 1, NoRow::NoConversion), (EventName::LinkConverted, -1, NoRow::Time)]
         {
             assert_eq!(conversion("default", &event(name, at), SOURCE, &mut block), Err(why));
+        }
+        for (name, at, why) in [(EventName::LinkCreated, 1, NoRow::NoAudit), (EventName::AuditCreated, -1, NoRow::Time)]
+        {
+            assert_eq!(audit("default", &event(name, at), SOURCE, &mut block), Err(why));
         }
         assert_eq!(block, b"before");
         let last = Timestamp::from_millis(LAST_MILLIS);

@@ -12,6 +12,8 @@ pub enum Table {
     Conversions,
     /// Attempts to deliver webhooks.
     Deliveries,
+    /// Who changed what.
+    Audit,
 }
 
 /// The kind of a column's values: how [`RowWriter`](crate::RowWriter) writes them.
@@ -172,9 +174,26 @@ const DELIVERIES: &[KnownColumn] = &[
     ("kafka_offset", U64),
 ];
 
+const AUDIT: &[KnownColumn] = &[
+    ("id", Text),
+    ("timestamp", Time),
+    ("workspace", FewTexts),
+    ("actor_type", FewTexts),
+    ("actor_id", FewTexts),
+    ("actor_name", FewTexts),
+    ("action", FewTexts),
+    ("resource", FewTexts),
+    ("resource_ids", TextList),
+    ("fields", TextList),
+    ("request_id", Text),
+    ("kafka_topic", FewTexts),
+    ("kafka_partition", U16),
+    ("kafka_offset", U64),
+];
+
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 4] = [Self::Clicks, Self::LinkEvents, Self::Conversions, Self::Deliveries];
+    pub const ALL: [Self; 5] = [Self::Clicks, Self::LinkEvents, Self::Conversions, Self::Deliveries, Self::Audit];
 
     /// Its name in the database.
     #[must_use]
@@ -184,6 +203,7 @@ impl Table {
             Self::LinkEvents => "link_events",
             Self::Conversions => "conversions",
             Self::Deliveries => "deliveries",
+            Self::Audit => "audit",
         }
     }
 
@@ -201,6 +221,7 @@ impl Table {
             Self::LinkEvents => LINK_EVENTS,
             Self::Conversions => CONVERSIONS,
             Self::Deliveries => DELIVERIES,
+            Self::Audit => AUDIT,
         }
     }
 }

@@ -17,6 +17,7 @@ fn shape(table: Table) -> &'static str {
         Table::LinkEvents => "ttmtttt",
         Table::Conversions => "ttmtttttt*tttttttttt8t8tttf8:ttttttttt",
         Table::Deliveries => "tmttttt44t2ttt",
+        Table::Audit => "tmtttttt**tt",
     }
 }
 

@@ -2,6 +2,7 @@
 //! resources of the API.
 
 pub(crate) mod audit;
+pub(crate) mod audit_log;
 pub(crate) mod campaigns;
 pub(crate) mod check_config;
 pub(crate) mod conversions;

@@ -26,6 +26,10 @@ use crate::{
 
 /// The header with the workspace that an operator acts in, if that is not the key's own.
 const WORKSPACE: &str = "x-clickhook-workspace";
+/// The header with the id of a request, which the audit log tells.
+const REQUEST_ID: &str = "x-request-id";
+/// The longest id of a request that is told.
+const REQUEST_ID_BYTES: usize = 128;
 
 /// Passes a request on if it has a valid key that does not call too often.
 pub(crate) async fn require_key(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
@@ -88,7 +92,14 @@ fn caller(api: &Api, headers: &HeaderMap, about: &mut AboutCaller) -> Result<Cal
     let workspace = workspace(&leader, &key, headers)?;
     // The key was found by this hash or by the previous one, so the time of the comparison tells nothing.
     let by_previous = keyring::hash(secret) != key.hash;
-    Ok(Caller { workspace, key, rated, by_previous })
+    Ok(Caller { workspace, key, rated, by_previous, request_id: request_id(headers) })
+}
+
+/// Returns the id that a proxy or program has given to the request; nothing where it is no short visible ASCII text.
+fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
+    let text = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_plain && (1..=REQUEST_ID_BYTES).contains(&text.len())).then(|| text.into())
 }
 
 /// Returns the workspace that the caller acts in: the key's own, or the one that an operator names.

@@ -48,8 +48,9 @@ pub(crate) async fn upsert(
         return Err(Problem::invalid(vec![FieldError::new("external_id", reason)]));
     }
     let expected = expected(&headers)?;
+    let author = caller.author();
     let change = move |draft: &mut Draft<'_>| upsert::upsert(draft, &caller.workspace, given, &expected);
-    let upserted = api.leader()?.write(change).await?;
+    let upserted = api.leader()?.write(author, change).await?;
     let answer = match upserted {
         Upserted::Created(link) => created_answer(&*link, &*link),
         Upserted::Updated(link) | Upserted::Unchanged(link) => version_answer(StatusCode::OK, &*link, &*link),
@@ -210,7 +211,7 @@ async fn for_each_link(
             });
             Ok(results.collect::<Vec<BulkResult>>())
         };
-        data.extend(leader.write(change).await?);
+        data.extend(leader.write(caller.author(), change).await?);
     }
     Ok(Json(BulkResults { data }).into_response())
 }

@@ -109,6 +109,7 @@ pub(crate) async fn rotate_secret(
     let uses = Arc::clone(&api.leader()?.uses);
     let change = move |draft: &mut Draft<'_>| {
         let endpoint = draft.update::<Endpoint>(&caller.workspace, &id, &expected, |endpoint, at| {
+            endpoint.check_access(&caller)?;
             rotation.apply(endpoint, &secret, &vault, at)
         })?;
         let answer = version_answer(StatusCode::OK, &*endpoint, &endpoint.view(&uses, Some(secret.expose())))?;

@@ -30,7 +30,7 @@ use crate::{
         request::{BODY_BYTES, body_too_large, within_deadline},
     },
     caller::Caller,
-    state::{answers::record_key, draft::Draft},
+    state::{answers::record_key, audit::Author, draft::Draft},
 };
 
 /// The time for which a repeated call is answered with the secret that it created.
@@ -81,9 +81,12 @@ impl IntoResponse for ChangeAnswer {
     }
 }
 
-/// The idempotency of a call: its fingerprint, if it has an `Idempotency-Key`.
+/// A call that may be repeated: its author, and its fingerprint if it has an `Idempotency-Key`.
 #[derive(Clone)]
-pub(crate) struct Idempotent(Option<Fingerprint>);
+pub(crate) struct Idempotent {
+    author: Author,
+    fingerprint: Option<Fingerprint>,
+}
 
 /// The facts by which a repeated call is recognised.
 #[derive(Clone)]
@@ -102,7 +105,7 @@ pub(crate) async fn layer(request: Request, next: Next) -> Response {
     };
     let extensions = request.extensions();
     let kept = match (extensions.get::<Idempotent>(), extensions.get::<Arc<Api>>()) {
-        (Some(Idempotent(Some(fingerprint))), Some(api)) => fingerprint.replayed(api),
+        (Some(Idempotent { fingerprint: Some(fingerprint), .. }), Some(api)) => fingerprint.replayed(api),
         _ => Ok(None),
     };
     match kept {
@@ -118,8 +121,10 @@ async fn fingerprint(mut request: Request) -> Result<Request, Problem> {
     } else {
         None
     };
-    let Some((key, caller)) = key.zip(request.extensions().get::<Caller>().cloned()) else {
-        request.extensions_mut().insert(Idempotent(None));
+    let Some(caller) = request.extensions().get::<Caller>().cloned() else { return Ok(request) };
+    let author = caller.author();
+    let Some(key) = key else {
+        request.extensions_mut().insert(Idempotent { author, fingerprint: None });
         return Ok(request);
     };
     let (parts, body) = request.into_parts();
@@ -134,9 +139,8 @@ async fn fingerprint(mut request: Request) -> Result<Request, Problem> {
     }
     let asked = hex::encode(hash.finalize());
     let mut request = Request::from_parts(parts, Body::from(body));
-    request
-        .extensions_mut()
-        .insert(Idempotent(Some(Fingerprint { key: record_key(&caller.workspace, caller.key.id, &key), asked })));
+    let fingerprint = Some(Fingerprint { key: record_key(&caller.workspace, caller.key.id, &key), asked });
+    request.extensions_mut().insert(Idempotent { author, fingerprint });
     Ok(request)
 }
 
@@ -195,10 +199,11 @@ impl Idempotent {
         change: impl FnOnce(&mut Draft<'_>) -> Result<ChangeAnswer, Problem> + Send + 'static,
     ) -> Result<Response, Problem> {
         let leader = api.leader()?;
-        let Some(fingerprint) = self.0 else { return Ok(leader.write(change).await?.into_response()) };
+        let Self { author, fingerprint } = self;
+        let Some(fingerprint) = fingerprint else { return Ok(leader.write(author, change).await?.into_response()) };
         let vault = Arc::clone(&api.vault);
         let asked = fingerprint.clone();
-        let outcome = leader.write(move |draft| {
+        let outcome = leader.write(author, move |draft| {
             // The same call may have been made since the kept answers were looked at.
             if let Some(kept) = draft.kept_answer(&asked.key) {
                 asked.check(&kept)?;

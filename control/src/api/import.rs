@@ -169,7 +169,7 @@ impl Import {
         let events = self.events;
         let change =
             move |draft: &mut Draft<'_>| Ok(draft.with_events(events, |draft| draft_lines(parsed, draft, &workspace)));
-        let pending = self.leader.enqueue(change).await?;
+        let pending = self.leader.enqueue(self.caller.author(), change).await?;
         self.wait_for_chunk().await?;
         self.committing = Some(pending);
         Ok(())

@@ -3,6 +3,7 @@
 //! handler.
 
 pub(crate) mod attempts;
+pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod bulk;
 pub(crate) mod context;

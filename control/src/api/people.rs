@@ -11,7 +11,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
-use schemas::{ClickId, Envelope, Event, EventId, EventName, Timestamp, Topic, conversion::customer_key};
+use schemas::{
+    ClickId, Envelope, Event, EventId, EventName, Timestamp, Topic,
+    audit::{AuditAction, AuditedKind},
+    conversion::customer_key,
+};
 use serde::{Deserialize, Serialize};
 use service::problem::{FieldError, Problem};
 use store::{Person, PersonRows};
@@ -20,7 +24,10 @@ use tracing::warn;
 use crate::{
     api::{context::Api, request::read_query},
     caller::Caller,
-    state::draft::{Draft, serialise},
+    state::{
+        audit::AuditedChange,
+        draft::{Draft, serialise},
+    },
 };
 
 /// The longest id of a customer or session.
@@ -134,14 +141,23 @@ async fn erase(api: &Api, caller: &Caller, person: Person<'_>) -> Result<Respons
     };
     let receipt = event.id;
     let value = serialise(&Envelope { v: 1, workspace: workspace.into(), ip_key: None, endpoint: None, event })?;
+    let audited = caller.workspace.clone();
     let change = move |draft: &mut Draft<'_>| {
         if customer {
             draft.produce_tombstone(Topic::Conversions, &key);
         }
         draft.produce(Topic::Events, &hash, value);
+        draft.note(AuditedChange {
+            workspace: Some(audited),
+            kind: AuditedKind::Person,
+            action: AuditAction::Erased,
+            id: receipt.to_string(),
+            occurrence: String::new(),
+            fields: Vec::new(),
+        });
         Ok(())
     };
-    leader.write(change).await?;
+    leader.write(caller.author(), change).await?;
     let erasure = Erasure { erased: rows.erased.into(), remaining: rows.remaining.into(), receipt };
     Ok((StatusCode::OK, axum::Json(erasure)).into_response())
 }

@@ -112,7 +112,10 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let leader = api.leader()?;
     let id = find_replay(&leader, &caller, &endpoint, &id)?.id;
-    leader.write(move |draft| draft.delete::<Replay>(&caller.workspace, &id, &Expected::Anything, |_| Ok(()))).await?;
+    let author = caller.author();
+    leader
+        .write(author, move |draft| draft.delete::<Replay>(&caller.workspace, &id, &Expected::Anything, |_| Ok(())))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

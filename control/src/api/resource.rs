@@ -90,8 +90,9 @@ pub(crate) async fn update<T: Resource>(
     let expected = expected(&headers)?;
     let rules = Arc::clone(&api.rules);
     let leader = api.leader()?;
+    let author = caller.author();
     let change = move |draft: &mut Draft<'_>| patched::<T>(draft, &caller, &id, &expected, patch, &rules);
-    let changed = leader.write(change).await?;
+    let changed = leader.write(author, change).await?;
     Ok(version_answer(StatusCode::OK, &*changed, &changed.view(&leader.uses, None))?.into_response())
 }
 
@@ -119,10 +120,11 @@ pub(crate) async fn delete<T: Resource>(
 ) -> Result<StatusCode, Problem> {
     let id = parse_id::<T>(&text)?;
     let expected = expected(&headers)?;
+    let author = caller.author();
     let change = move |draft: &mut Draft<'_>| {
         draft.delete::<T>(&caller.workspace, &id, &expected, |found| found.check_access(&caller))
     };
-    api.leader()?.write(change).await?;
+    api.leader()?.write(author, change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

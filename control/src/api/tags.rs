@@ -123,7 +123,7 @@ pub(crate) async fn rename(
             }
             Ok(chunk)
         };
-        let chunk = leader.enqueue(change).await?.committed().await?;
+        let chunk = leader.enqueue(caller.author(), change).await?.committed().await?;
         renamed += chunk.renamed;
         detail = chunk.refused.map(|problem| problem.detail).or(detail);
         if chunk.last.is_none() {

@@ -5,6 +5,7 @@ use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{
     Campaign, CampaignId, Scope, Timestamp, Topic, WorkspaceId,
+    audit::AuditedKind,
     campaign::{AddedMilestone, Goal, MILESTONES},
     conversion::Amount,
     fired::{FiredSubject, Milestone},
@@ -126,6 +127,7 @@ impl Entity for Campaign {
 
 impl EntityKind for Campaign {
     const QUOTA: Option<Quota> = Some(Quota::Campaigns);
+    const AUDITED: AuditedKind = AuditedKind::Campaign;
 
     /// Gives up the old name at once where no link has it.
     fn normalise(&mut self, _: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use schemas::{
     AppSchemes, Domain, DomainId, DomainProof, Envelope, Event, EventId, EventName, Scope, Timestamp, Topic,
     WorkspaceId,
+    audit::{AuditAction, AuditedKind},
     workspace::{SlugCase, TrailingSlash},
 };
 use serde::Deserialize;
@@ -165,6 +166,15 @@ impl Entity for Domain {
 
 impl EntityKind for Domain {
     const QUOTA: Option<Quota> = Some(Quota::Domains);
+    const AUDITED: AuditedKind = AuditedKind::Domain;
+
+    fn audit_action(old: &Self, new: &Self) -> Option<AuditAction> {
+        Some(match (old.verified_at, new.verified_at) {
+            (None, Some(_)) => AuditAction::Verified,
+            (Some(_), None) => AuditAction::Lapsed,
+            _ => AuditAction::Updated,
+        })
+    }
 
     fn check_deletable(&self, draft: &Draft<'_>) -> Result<(), Problem> {
         // Links of other workspaces are not on this domain, whose name they may list, too.

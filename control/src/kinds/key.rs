@@ -6,7 +6,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bus::KeyUses;
 use rand::RngExt;
 use schemars::JsonSchema;
-use schemas::{Key, KeyId, Scope, Timestamp, Topic, WorkspaceId, keyring, workspace::PreviousSecret};
+use schemas::{
+    Key, KeyId, Scope, Timestamp, Topic, WorkspaceId,
+    audit::{AuditAction, AuditedKind},
+    keyring,
+    workspace::PreviousSecret,
+};
 use serde::{Deserialize, Serialize};
 use service::problem::{Kind, Problem};
 use url::Url;
@@ -164,6 +169,11 @@ impl Entity for Key {
 
 impl EntityKind for Key {
     const QUOTA: Option<Quota> = Some(Quota::Keys);
+    const AUDITED: AuditedKind = AuditedKind::Key;
+
+    fn audit_action(old: &Self, new: &Self) -> Option<AuditAction> {
+        Some(if old.hash == new.hash { AuditAction::Updated } else { AuditAction::Rotated })
+    }
 }
 
 impl Resource for Key {

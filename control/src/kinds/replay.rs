@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use schemas::{
     Endpoint, EndpointId, EndpointStatus, EventId, Outcome, Replay, ReplayId, Timestamp, Topic,
+    audit::{AuditAction, AuditedKind},
     replay::{ReplayChoice, ReplayState},
 };
 use serde::{Deserialize, Serialize};
@@ -71,7 +72,14 @@ impl Entity for Replay {
     }
 }
 
-impl EntityKind for Replay {}
+impl EntityKind for Replay {
+    const AUDITED: AuditedKind = AuditedKind::Replay;
+
+    /// Callers do not change replays: an update is progress.
+    fn audit_action(_: &Self, _: &Self) -> Option<AuditAction> {
+        None
+    }
+}
 
 impl NewReplay {
     /// Returns the replay of events to `endpoint`, checked.

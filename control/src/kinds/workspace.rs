@@ -4,6 +4,7 @@ use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{
     Campaign, Domain, Endpoint, Key, Link, Scope, Timestamp, Topic, Workspace, WorkspaceId, WorkspaceLimits,
+    audit::AuditedKind,
 };
 use serde::Deserialize;
 use service::problem::{Kind, Problem};
@@ -172,6 +173,8 @@ impl Entity for Workspace {
 }
 
 impl EntityKind for Workspace {
+    const AUDITED: AuditedKind = AuditedKind::Workspace;
+
     fn check_deletable(&self, draft: &Draft<'_>) -> Result<(), Problem> {
         if self.id == WorkspaceId::default() {
             return Err(Problem::new(Kind::Conflict, "The workspace `default` belongs to the installation and stays"));

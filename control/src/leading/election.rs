@@ -32,7 +32,7 @@ use crate::{
     },
     metrics::ControlMetrics,
     rules::DraftRules,
-    state::{State, collection::EntityCollection, draft::Draft},
+    state::{State, audit::Author, collection::EntityCollection, draft::Draft},
 };
 
 /// The consumer group of the election, and the transactional id that fences.
@@ -253,7 +253,9 @@ impl Candidate {
     fn ensure_defaults(&self, state: &mut State, transaction: &Transaction) -> Result<(), TermError> {
         let mut draft = Draft::new(state, &self.rules, Timestamp::now());
         draft
-            .without_quotas(|draft| installation::ensure_defaults(draft, &self.admin_hash))
+            .authored(&Author::Leader, |draft| {
+                draft.without_quotas(|draft| installation::ensure_defaults(draft, &self.admin_hash))
+            })
             .map_err(|problem| TermError::AdminKey(problem.detail))?;
         let drafted = draft.finish();
         commit(transaction, &drafted.records, &self.metrics)?;

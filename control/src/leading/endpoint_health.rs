@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     leading::{leadership::Leadership, writer::ActiveLeader},
-    state::{collection::EntityCollection, draft::Draft, entity::Expected},
+    state::{audit::Author, collection::EntityCollection, draft::Draft, entity::Expected},
 };
 
 /// The interval at which reports are judged.
@@ -207,7 +207,7 @@ async fn write(
         }
         Ok(())
     };
-    leader.enqueue(change).await?.committed().await
+    leader.enqueue(Author::Leader, change).await?.committed().await
 }
 
 #[cfg(test)]

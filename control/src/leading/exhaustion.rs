@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::{
     leading::{leadership::Leadership, writer::ActiveLeader},
     metrics::ControlMetrics,
-    state::{draft::Draft, entity::Expected, links::LimitedLink},
+    state::{audit::Author, draft::Draft, entity::Expected, links::LimitedLink},
 };
 
 /// The interval of the counts, or the time of a count if that is longer.
@@ -172,7 +172,7 @@ async fn mark(leader: &ActiveLeader, reached: Vec<(LimitedLink, LinkTotal)>) -> 
         Ok(marked)
     };
     let change = |draft: &mut Draft<'_>| draft.without_quotas(change);
-    leader.enqueue(change).await?.committed().await
+    leader.enqueue(Author::Leader, change).await?.committed().await
 }
 
 /// Returns `link` marked, if `total` clicks exhaust it: it may have been changed since it was counted.

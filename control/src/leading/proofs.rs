@@ -18,7 +18,7 @@ use crate::{
     dns::Dns,
     kinds::domain::{is_abandoned, looked_at_again, proof_name},
     leading::{leadership::Leadership, writer::ActiveLeader},
-    state::{draft::Draft, entity::Expected},
+    state::{audit::Author, draft::Draft, entity::Expected},
 };
 
 /// The interval at which some domains are looked at.
@@ -96,7 +96,7 @@ async fn judge(leader: &ActiveLeader, found: Vec<(Arc<Domain>, Vec<String>)>, gr
         }
         Ok(())
     };
-    leader.enqueue(change).await?.committed().await
+    leader.enqueue(Author::Leader, change).await?.committed().await
 }
 
 /// Deletes domains that nobody has proven. One with links stays.
@@ -114,5 +114,5 @@ async fn delete(leader: &ActiveLeader, abandoned: Vec<Arc<Domain>>) -> Result<()
         }
         Ok(())
     };
-    leader.enqueue(change).await?.committed().await
+    leader.enqueue(Author::Leader, change).await?.committed().await
 }

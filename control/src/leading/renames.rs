@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::{
     kinds::{campaign::renamed, link::with_campaign},
     leading::{leadership::Leadership, writer::ActiveLeader},
-    state::{draft::Draft, entity::Expected, links::LinkLabel},
+    state::{audit::Author, draft::Draft, entity::Expected, links::LinkLabel},
 };
 
 /// The interval at which campaigns are looked through.
@@ -43,7 +43,11 @@ async fn rename(leader: &ActiveLeader, campaign: &Arc<Campaign>) -> Result<(), P
     let mut links = 0;
     loop {
         let campaign = Arc::clone(campaign);
-        let chunk = leader.enqueue(move |draft| Ok(rename_some(draft, &campaign, before))).await?.committed().await?;
+        let chunk = leader
+            .enqueue(Author::Leader, move |draft| Ok(rename_some(draft, &campaign, before)))
+            .await?
+            .committed()
+            .await?;
         match chunk {
             Some((last, changed)) => {
                 before = Some(last);

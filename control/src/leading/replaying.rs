@@ -28,6 +28,7 @@ use crate::{
         writer::ActiveLeader,
     },
     state::{
+        audit::Author,
         collection::EntityCollection,
         draft::{Draft, serialise},
         entity::Expected,
@@ -110,7 +111,7 @@ async fn forget_orphans(leader: &ActiveLeader) -> Result<(), Problem> {
         }
         Ok(())
     };
-    leader.enqueue(change).await?.committed().await
+    leader.enqueue(Author::Leader, change).await?.committed().await
 }
 
 /// Makes a step, and returns the scan if there is more to be read.
@@ -193,7 +194,7 @@ async fn commit(
         }
         Ok(())
     };
-    leader.enqueue(change).await?.committed().await?;
+    leader.enqueue(Author::Leader, change).await?.committed().await?;
     if is_done {
         info!(replay = %id, endpoint = %endpoint.id, sent, "replay done");
     }
@@ -210,5 +211,5 @@ async fn fail(leader: &ActiveLeader, replay: &Replay, reason: String) -> Result<
         })?;
         Ok(())
     };
-    leader.enqueue(change).await?.committed().await
+    leader.enqueue(Author::Leader, change).await?.committed().await
 }

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     leading::{leadership::Leadership, writer::ActiveLeader},
     metrics::ControlMetrics,
-    state::{draft::Draft, entity::Expected},
+    state::{audit::Author, draft::Draft, entity::Expected},
 };
 
 /// The interval at which endpoints are looked through.
@@ -70,7 +70,7 @@ async fn write(leader: &ActiveLeader, endpoints: Vec<Arc<Endpoint>>, vault: Arc<
         }
         Ok(())
     };
-    leader.enqueue(change).await?.committed().await
+    leader.enqueue(Author::Leader, change).await?.committed().await
 }
 
 fn is_outdated(endpoint: &Endpoint, vault: &Vault) -> bool {

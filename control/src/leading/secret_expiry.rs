@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::{
     kinds::endpoint::without_expired_secrets,
     leading::{leadership::Leadership, writer::ActiveLeader},
-    state::{draft::Draft, entity::Expected},
+    state::{audit::Author, draft::Draft, entity::Expected},
 };
 
 /// The interval at which endpoints are looked through.
@@ -51,5 +51,5 @@ async fn write(leader: &ActiveLeader, endpoints: Vec<Arc<Endpoint>>) -> Result<u
             .filter(|found| draft.update(&found.workspace, &found.id, &Expected::Anything, remove).is_ok());
         Ok(removed.count())
     };
-    leader.enqueue(change).await?.committed().await
+    leader.enqueue(Author::Leader, change).await?.committed().await
 }

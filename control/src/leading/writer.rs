@@ -22,6 +22,7 @@ use crate::{
     rules::DraftRules,
     state::{
         State,
+        audit::Author,
         collection::EntityCollection,
         draft::{Draft, DraftRecord},
     },
@@ -77,15 +78,16 @@ impl ActiveLeader {
         self.state.write().links.forget_deadlines(deadlines);
     }
 
-    /// Makes a change and waits until it is committed.
+    /// Makes a change of an author and waits until it is committed.
     ///
     /// # Errors
     /// When the change is refused, or it is unknown whether it was committed.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
+        author: Author,
         change: impl FnOnce(&mut Draft<'_>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let (queued, pending) = queued(change);
+        let (queued, pending) = queued(author, change);
         self.queue.try_send(queued).map_err(|error| match error {
             TrySendError::Full(_) => Problem::unavailable("Too many changes are waiting: try again in a moment"),
             TrySendError::Disconnected(_) => unknown_outcome(),
@@ -93,16 +95,17 @@ impl ActiveLeader {
         pending.committed().await
     }
 
-    /// Queues a change that is not urgent, behind the changes that wait already, and does not wait until it is
+    /// Queues a change of an author that is not urgent, behind the changes that wait already, and does not wait until it is
     /// committed. Changes are made in the order in which they are queued.
     ///
     /// # Errors
     /// When this instance stopped leading.
     pub(crate) async fn enqueue<T: Send + 'static>(
         &self,
+        author: Author,
         change: impl FnOnce(&mut Draft<'_>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<PendingChange<T>, Problem> {
-        let (mut queued, pending) = queued(change);
+        let (mut queued, pending) = queued(author, change);
         loop {
             queued = match self.queue.try_send(queued) {
                 Ok(()) => return Ok(pending),
@@ -128,11 +131,12 @@ impl<T> PendingChange<T> {
 }
 
 fn queued<T: Send + 'static>(
+    author: Author,
     change: impl FnOnce(&mut Draft<'_>) -> Result<T, Problem> + Send + 'static,
 ) -> (QueuedChange, PendingChange<T>) {
     let (sender, receiver) = oneshot::channel();
     let queued: QueuedChange = Box::new(move |draft| {
-        let outcome = change(draft);
+        let outcome = draft.authored(&author, change);
         Box::new(move |commit| {
             let answer = match commit {
                 CommitOutcome::Committed => outcome,

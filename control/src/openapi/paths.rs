@@ -7,6 +7,7 @@ use service::problem::{Kind, QuotaUse};
 
 use crate::{
     api::{
+        audit::{AuditQuery, AuditView},
         event_types::EventType,
         request::PageQuery,
         resource::Listed,
@@ -79,6 +80,7 @@ pub(super) fn describe(document: &mut Document) {
     conversions::describe(document);
     event_types(document);
     usage(document);
+    audit(document);
     stats::describe(document);
 }
 
@@ -165,6 +167,20 @@ fn usage(document: &mut Document) {
         .tag("Workspaces")
         .describe("Any key of the workspace may ask. Operators set limits by `limits` of the workspace.")
         .answers::<WorkspaceUsage>(200, "The limits and their use", &[])
+        .done();
+}
+
+fn audit(document: &mut Document) {
+    Operation::new(document, "get", "/v1/audit", "listChanges", "List who changed what, the last change first")
+        .tag("Audit")
+        .describe(
+            "Every change through the API and by the installation itself, without values. ClickHouse knows a change about a \
+             second after it was made. Many things that a call changes in one transaction are one entry with all their ids. \
+             The same facts are the events `audit.*`.",
+        )
+        .query::<AuditQuery>()
+        .answers::<Listed<AuditView>>(200, "A page of changes", &[])
+        .refuses(&[Kind::Invalid])
         .done();
 }
 

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use schemas::{
-    Envelope, Event, Link, LinkId, Timestamp, Topic, Workspace, WorkspaceId,
+    Envelope, Event, EventName, Link, LinkId, Timestamp, Topic, Workspace, WorkspaceId,
+    audit::{AuditAction, AuditedKind},
     fired::{FiredFact, FiredRecord, FiredSubject},
     idempotency::KeptAnswer,
 };
@@ -15,6 +16,7 @@ use crate::{
     rules::{DraftRules, LinkRules},
     state::{
         HasCollection, State, StateChanges,
+        audit::{AuditTrail, AuditedChange, Author, changed_fields},
         collection::EntityCollection,
         entity::{Expected, expect, not_found},
         fired::FiredChange,
@@ -29,6 +31,8 @@ pub(crate) trait EntityKind: HasCollection {
     const QUOTA: Option<Quota> = None;
     /// The quota for the bytes of all records of a workspace.
     const BYTES_QUOTA: Option<Quota> = None;
+    /// The name of the kind in the audit log.
+    const AUDITED: AuditedKind;
 
     /// Sets the fields of a checked entity that follow from other entities, before it is written over `old`.
     ///
@@ -44,6 +48,11 @@ pub(crate) trait EntityKind: HasCollection {
     /// When the entity cannot be deleted.
     fn check_deletable(&self, _draft: &Draft<'_>) -> Result<(), Problem> {
         Ok(())
+    }
+
+    /// Returns the way in which the audit log tells of an update; nothing for one that callers do not see.
+    fn audit_action(_old: &Self, _new: &Self) -> Option<AuditAction> {
+        Some(AuditAction::Updated)
     }
 
     /// Returns the event that tells of a change, if the kind has events.
@@ -91,6 +100,8 @@ pub(crate) struct Draft<'s> {
     at: Timestamp,
     events: ChangeEvents,
     quotas: QuotaChecks,
+    /// The changes that are noted for the audit log.
+    trail: AuditTrail,
 }
 
 /// Whether changes are held to the quotas of workspaces.
@@ -112,7 +123,8 @@ impl<'s> Draft<'s> {
     /// Begins a draft whose changes happen at the moment `at`.
     pub(crate) fn new(state: &'s State, rules: &'s DraftRules, at: Timestamp) -> Self {
         let drafted = DraftedChanges::default();
-        Self { state, drafted, rules, at, events: ChangeEvents::Emit, quotas: QuotaChecks::Enforce }
+        let (events, quotas) = (ChangeEvents::Emit, QuotaChecks::Enforce);
+        Self { state, drafted, rules, at, events, quotas, trail: AuditTrail::default() }
     }
 
     /// Returns the records that the draft produces so far.
@@ -128,6 +140,27 @@ impl<'s> Draft<'s> {
     /// Returns the moment at which the changes happen.
     pub(crate) const fn at(&self) -> Timestamp {
         self.at
+    }
+
+    /// Makes the changes of an author, and tells of them in the audit log.
+    ///
+    /// # Errors
+    /// When the changes are refused, or the log's records cannot be written.
+    pub(crate) fn authored<T>(
+        &mut self,
+        author: &Author,
+        change: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let outcome = change(self);
+        // A refused step may have made changes before, which stand.
+        let told = std::mem::take(&mut self.trail).records(author, self.at)?;
+        self.drafted.records.extend(told);
+        outcome
+    }
+
+    /// Notes a change for the audit log that is no change of an entity.
+    pub(crate) fn note(&mut self, change: AuditedChange) {
+        self.trail.note(change);
     }
 
     /// Makes changes with or without their events.
@@ -245,6 +278,16 @@ impl<'s> Draft<'s> {
     ) -> Result<(), Problem> {
         let value = serialise(&record)?;
         if let Some(event) = event {
+            if let (EventName::LinkExpired, FiredSubject::Link(link)) = (event.event, record.subject) {
+                self.trail.note(AuditedChange {
+                    workspace: Some(workspace.clone()),
+                    kind: AuditedKind::Link,
+                    action: AuditAction::Expired,
+                    id: link.to_string(),
+                    occurrence: event.id.to_string(),
+                    fields: Vec::new(),
+                });
+            }
             let workspace = workspace.as_str().into();
             let envelope = Envelope { v: 1, workspace, ip_key: None, endpoint: None, event };
             self.produce(Topic::Events, &record.subject.to_string(), serialise(&envelope)?);
@@ -310,6 +353,7 @@ impl<'s> Draft<'s> {
         allow(&old)?;
         old.check_deletable(self)?;
         let event = self.event(EntityChange::Deleted(&*old))?;
+        self.note_entity(&*old, AuditAction::Deleted, old.revision() + 1, Vec::new());
         self.release_keys(&*old);
         let size = serialise(&*old)?.len();
         let retired = old.retired(self.at).map(|retired| serialise(&retired)).transpose()?;
@@ -351,13 +395,15 @@ impl<'s> Draft<'s> {
         }
         let releasing = self.releasing_owners(&new)?;
         let value = serialise(&new)?;
-        let growth = self.growth(old, value.len())?;
+        let before = old.map(serialise).transpose()?;
+        let growth = Self::growth::<T>(before.as_deref(), value.len());
         self.check_quotas::<T>(new.workspace(), growth)?;
         let change = old.map_or(EntityChange::Created(&new), |old| EntityChange::Updated { old, new: &new });
         let event = self.event(change)?;
         for (owner, released) in releasing {
             self.write(Some(&*owner), released)?;
         }
+        self.note_written(old.zip(before.as_deref()), &new, &value)?;
         if let Some(old) = old {
             self.release_keys(old);
         }
@@ -375,15 +421,40 @@ impl<'s> Draft<'s> {
         Ok(new)
     }
 
-    /// Returns the difference that a new version makes to the tally of its workspace.
-    fn growth<T: EntityKind>(&self, old: Option<&T>, bytes: usize) -> Result<Tally, Problem> {
-        let bytes = T::BYTES_QUOTA.map_or(0, |_| bytes);
-        let mut growth = Tally::one(bytes);
-        if let Some(old) = old {
-            let before = if T::BYTES_QUOTA.is_some() { serialise(old)?.len() } else { 0 };
-            growth += Tally::one(before).negated();
+    /// Notes a version for the audit log, unless it is one that callers do not see. `value` is the version's JSON, and
+    /// `old` the version before with its JSON.
+    fn note_written<T: EntityKind>(&mut self, old: Option<(&T, &[u8])>, new: &T, value: &[u8]) -> Result<(), Problem> {
+        match old {
+            None => self.note_entity(new, AuditAction::Created, new.revision(), Vec::new()),
+            Some((old, before)) if old.revision() != new.revision() => {
+                if let Some(action) = T::audit_action(old, new) {
+                    self.note_entity(new, action, new.revision(), changed_fields(before, value)?);
+                }
+            }
+            Some(_) => {}
         }
-        Ok(growth)
+        Ok(())
+    }
+
+    fn note_entity<T: EntityKind>(&mut self, entity: &T, action: AuditAction, revision: u64, fields: Vec<String>) {
+        self.trail.note(AuditedChange {
+            workspace: entity.workspace().cloned(),
+            kind: T::AUDITED,
+            action,
+            id: entity.id().to_string(),
+            occurrence: revision.to_string(),
+            fields,
+        });
+    }
+
+    /// Returns the difference that a new version of so many bytes makes to the tally of its workspace.
+    fn growth<T: EntityKind>(before: Option<&[u8]>, bytes: usize) -> Tally {
+        let counted = |bytes| T::BYTES_QUOTA.map_or(0, |_| bytes);
+        let mut growth = Tally::one(counted(bytes));
+        if let Some(before) = before {
+            growth += Tally::one(counted(before.len())).negated();
+        }
+        growth
     }
 
     /// Checks that the workspace may grow by so much.

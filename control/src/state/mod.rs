@@ -5,6 +5,7 @@
 //! `kinds/`), and a line in `kinds!` below.
 
 pub(crate) mod answers;
+pub(crate) mod audit;
 pub(crate) mod collection;
 pub(crate) mod draft;
 pub(crate) mod entity;

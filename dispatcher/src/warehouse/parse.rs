@@ -1,7 +1,7 @@
 //! The conversion of a record: into rows of the table that it belongs to, into nothing,
 //! or into the reason of a dead letter.
 
-use schemas::{Attempt, Envelope, Event, EventName, Topic};
+use schemas::{Attempt, Envelope, Event, EventName, Topic, audit::AuditAction};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use store::{
@@ -30,9 +30,14 @@ pub(super) fn rows(
             }
             let body = envelope.event.get();
             let event: Event<'_> = serde_json::from_str(body).map_err(unreadable)?;
-            let table = if event.event == EventName::LinkConverted { Table::Conversions } else { Table::LinkEvents };
+            let table = match (event.event, AuditAction::of(event.event)) {
+                (EventName::LinkConverted, _) => Table::Conversions,
+                (_, Some(_)) => Table::Audit,
+                _ => Table::LinkEvents,
+            };
             let write = |block: &mut Vec<u8>| match table {
                 Table::Conversions => rows::conversion(&envelope.workspace, &event, source, block),
+                Table::Audit => rows::audit(&envelope.workspace, &event, source, block),
                 _ => rows::link_event(&envelope.workspace, &event, body, source, block),
             };
             record.add(table, |block| write(block).map(|()| Some(event.timestamp))).map_err(no_row)
@@ -97,6 +102,7 @@ mod tests {
             (Topic::Clicks, EventName::LinkClicked, Table::Clicks),
             (Topic::Events, EventName::LinkUpdated, Table::LinkEvents),
             (Topic::Events, EventName::LinkConverted, Table::Conversions),
+            (Topic::Events, EventName::AuditRotated, Table::Audit),
         ] {
             let (rows, length) = of(topic, Some(&envelope(name, None)));
             assert_eq!(rows, Ok(vec![(table, Timestamp::from_millis(5))]));

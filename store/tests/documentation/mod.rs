@@ -14,7 +14,7 @@ fn page(name: &str) -> PathBuf {
 }
 
 /// Facts that the tests of statistics leave out, and rows of the other tables.
-const MORE: [&str; 4] = [
+const MORE: [&str; 5] = [
     "INSERT INTO clicks (id, timestamp, workspace, link_id, campaign, source, medium, country, city, device, browser, \
      ad_creative, session_id, kafka_offset) SETTINGS async_insert = 0 SELECT concat('more_', toString(number)), \
      now64(3) - number, 'default', {link:String}, 'winter', 'instagram', 'social', 'DE', 'Berlin', 'mobile', 'Safari', \
@@ -30,6 +30,8 @@ const MORE: [&str; 4] = [
     "INSERT INTO deliveries (id, timestamp, workspace, endpoint_id, event_id, event, outcome, status, error, duration_ms) \
      SETTINGS async_insert = 0 VALUES ('att_1', now64(3), 'default', 'ep_1', 'evt_4', 'link.milestone', 'retrying', 500, \
      'status 500', 12)",
+    "INSERT INTO audit (id, timestamp, workspace, actor_type, action, resource, resource_ids) SETTINGS async_insert = 0 \
+     VALUES ('evt_5', now64(3), 'default', 'system', 'disabled', 'endpoint', ['ep_1'])",
 ];
 
 /// Returns the queries of the page.

@@ -74,7 +74,7 @@ pub(super) struct RowBook {
 /// The topics whose records make rows, each with its tables.
 const TOPICS: [(Topic, &[Table]); 3] = [
     (Topic::Clicks, &[Table::Clicks]),
-    (Topic::Events, &[Table::LinkEvents, Table::Conversions]),
+    (Topic::Events, &[Table::LinkEvents, Table::Conversions, Table::Audit]),
     (Topic::Attempts, &[Table::Deliveries]),
 ];
 

@@ -11,10 +11,16 @@ use bus::KeyUses;
 use schemars::JsonSchema;
 use schemas::{
     BatchLimits, Endpoint, EndpointFacts, EndpointId, EndpointStatus, Envelope, Event, EventId, EventName, Filters,
-    RetrySchedule, Scope, Timestamp, Topic, WebhookFormat, WorkspaceId, endpoint::Subscription, sample,
+    RetrySchedule, Scope, Timestamp, Topic, WebhookFormat, WorkspaceId,
+    audit::{AuditAction, AuditedKind},
+    endpoint::Subscription,
+    sample,
 };
 use serde::Serialize;
-use service::{problem::Problem, secret::mint};
+use service::{
+    problem::{Kind, Problem},
+    secret::mint,
+};
 use zeroize::Zeroizing;
 
 pub(crate) use crate::kinds::endpoint::{
@@ -47,6 +53,20 @@ impl Entity for Endpoint {
 
 impl EntityKind for Endpoint {
     const QUOTA: Option<Quota> = Some(Quota::Endpoints);
+    const AUDITED: AuditedKind = AuditedKind::Endpoint;
+
+    fn audit_action(old: &Self, new: &Self) -> Option<AuditAction> {
+        let is_disabled = new.status == EndpointStatus::Disabled && old.status != EndpointStatus::Disabled;
+        Some(if is_disabled {
+            AuditAction::Disabled
+        } else if new.secret != old.secret {
+            AuditAction::Rotated
+        } else if new.retiring_secrets.len() < old.retiring_secrets.len() {
+            AuditAction::Expired
+        } else {
+            AuditAction::Updated
+        })
+    }
 
     /// Tells of changes of the endpoint's health, and of no others.
     fn event(change: EntityChange<'_, Self>, at: Timestamp) -> Result<Option<Vec<u8>>, Problem> {
@@ -89,16 +109,34 @@ impl Resource for Endpoint {
         let sealed = context.vault.seal(&id.to_string(), secret.expose().as_bytes());
         let entity =
             new.check(id, &context.caller.workspace, sealed, context.rules.endpoints, context.vault, context.at)?;
+        may_have_audit(&entity, context.caller)?;
         Ok(Created { entity, secret: Some(Zeroizing::new(secret.expose().to_owned())) })
     }
 
-    fn patched(&self, patch: EndpointPatch, _: &Caller, rules: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
-        patch.apply(self, rules.endpoints, &rules.vault, at)
+    /// Who could change the address of an endpoint that gets the audit log would get the log.
+    fn check_access(&self, caller: &Caller) -> Result<(), Problem> {
+        may_have_audit(self, caller)
+    }
+
+    fn patched(&self, patch: EndpointPatch, caller: &Caller, rules: &ApiRules, at: Timestamp) -> Result<Self, Problem> {
+        let new = patch.apply(self, rules.endpoints, &rules.vault, at)?;
+        may_have_audit(&new, caller)?;
+        Ok(new)
     }
 
     fn view<'a>(&'a self, _: &KeyUses, secret: Option<&'a str>) -> EndpointView<'a> {
         EndpointView::new(self, secret)
     }
+}
+
+/// Checks whether a caller may make or change an endpoint that gets the audit log.
+fn may_have_audit(endpoint: &Endpoint, caller: &Caller) -> Result<(), Problem> {
+    if caller.key.may(Scope::Admin) || !endpoint.events.iter().any(Subscription::covers_audit) {
+        return Ok(());
+    }
+    let detail =
+        "An endpoint that gets the audit log (`audit.*`) takes a key with the scope `admin`, which yours has not";
+    Err(Problem::new(Kind::Forbidden, detail))
 }
 
 /// An endpoint as callers see it: without its secret, which only the answer to the creation shows.

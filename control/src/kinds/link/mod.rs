@@ -15,8 +15,8 @@ pub(crate) mod upsert;
 
 use bus::KeyUses;
 use schemas::{
-    Envelope, Event, EventId, EventName, Link, LinkId, Scope, Timestamp, Topic, fired::FiredSubject,
-    workspace::SlugCase,
+    Envelope, Event, EventId, EventName, Link, LinkId, Scope, Timestamp, Topic, audit::AuditedKind,
+    fired::FiredSubject, workspace::SlugCase,
 };
 use service::problem::Problem;
 
@@ -70,6 +70,7 @@ impl Entity for Link {
 impl EntityKind for Link {
     const QUOTA: Option<Quota> = Some(Quota::Links);
     const BYTES_QUOTA: Option<Quota> = Some(Quota::LinkBytes);
+    const AUDITED: AuditedKind = AuditedKind::Link;
 
     /// Sets the domain, the canonical spelling of the slug and the short URL; generates a slug where there is none.
     fn normalise(&mut self, old: Option<&Self>, draft: &Draft<'_>) -> Result<(), Problem> {

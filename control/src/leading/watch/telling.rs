@@ -11,7 +11,7 @@ use service::problem::Problem;
 use crate::{
     leading::writer::ActiveLeader,
     metrics::{ControlMetrics, FiredLabels},
-    state::draft::Draft,
+    state::{audit::Author, draft::Draft},
 };
 
 /// The findings that one transaction tells at most.
@@ -59,7 +59,7 @@ pub(super) async fn tell(
             }
             Ok(told)
         };
-        for event in leader.enqueue(change).await?.committed().await? {
+        for event in leader.enqueue(Author::Leader, change).await?.committed().await? {
             metrics.fired.get_or_create(&FiredLabels { event: event.as_str() }).inc();
         }
     }

@@ -28,6 +28,9 @@ pub(super) fn place(click: &ClickFacts<'_>) -> Option<String> {
 
 /// Returns the names of the fields that an update changed.
 pub(super) fn changed(event: &Event<'_>) -> Option<String> {
+    if let Some(audit) = &event.audit {
+        return (!audit.fields.is_empty()).then(|| audit.fields.join(", "));
+    }
     let changes = serde_json::to_value(event.changes.as_ref()?).ok()?;
     let Value::Object(changes) = changes else { return None };
     Some(changes.keys().map(String::as_str).collect::<Vec<_>>().join(", "))

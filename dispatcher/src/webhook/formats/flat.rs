@@ -2,7 +2,7 @@
 //! nothing nested below `data`. An absent fact is left out.
 
 use bytes::Bytes;
-use schemas::{ConversionId, EndpointId, EndpointStatus, Event, EventId, EventName, LinkId, Packing, Timestamp};
+use schemas::{ConversionId, EndpointId, EndpointStatus, Event, EventId, EventName, KeyId, LinkId, Packing, Timestamp};
 use serde::Serialize;
 
 use super::event_facts::{changed, json, place, read};
@@ -69,6 +69,16 @@ struct FlatFacts<'a> {
     endpoint_id: Option<EndpointId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint_status: Option<EndpointStatus>,
+    /// The change of the audit log: `key`, `operator` or `system`, the key's id, the kind of the things, and
+    /// their ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor_id: Option<KeyId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_ids: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
 }
@@ -88,7 +98,7 @@ fn facts<'a>(event: &'a Event<'_>) -> FlatFacts<'a> {
     let (link, click) = (event.link.as_ref(), event.click.as_ref());
     let (conversion, endpoint) = (event.conversion.as_ref(), event.endpoint.as_ref());
     let amount = conversion.and_then(|conversion| conversion.amount.as_ref());
-    let milestone = event.milestone.as_ref();
+    let (milestone, audit) = (event.milestone.as_ref(), event.audit.as_ref());
     let reached = milestone.and_then(|milestone| i64::try_from(milestone.value).ok());
     let clicks = [
         event.viral.as_ref().map(|viral| viral.clicks),
@@ -120,6 +130,10 @@ fn facts<'a>(event: &'a Event<'_>) -> FlatFacts<'a> {
         changed: changed(event),
         endpoint_id: endpoint.map(|endpoint| endpoint.id),
         endpoint_status: endpoint.map(|endpoint| endpoint.status),
+        actor: audit.map(|audit| audit.actor.kind.as_str()),
+        actor_id: audit.and_then(|audit| audit.actor.id),
+        resource: audit.map(|audit| audit.resource.as_str()),
+        resource_ids: audit.map(|audit| audit.ids.join(", ")),
         message: event.message.as_deref().or(reason),
     }
 }
@@ -164,6 +178,11 @@ mod tests {
         let burst = data(EventName::LinkSuspicious);
         assert_eq!((&burst["cause"], &burst["clicks"]), (&json!("network"), &json!(1200)));
         assert_eq!(data(EventName::LinkUpdated)["changed"], "destination");
+        let audit = data(EventName::AuditUpdated);
+        assert_eq!(
+            (&audit["actor"], &audit["resource"], &audit["changed"]),
+            (&json!("key"), &json!("link"), &json!("destination"))
+        );
         assert_eq!(data(EventName::EndpointDisabled)["message"], "nothing but failures for 120 hours");
         assert_eq!(data(EventName::WebhookTest), json!({"message": "This is a test. Your endpoint works."}));
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use iso_currency::Currency;
 use schemas::{
     Event, EventName, LinkFacts,
+    audit::AuditAction,
     conversion::Amount,
     watch::{BurstCause, CompletionReason},
 };
@@ -84,8 +85,26 @@ fn line(event: &Event<'_>) -> String {
         EventName::LinkViral => format!("{link} goes viral{}", viral(event)),
         EventName::LinkSuspicious => format!("Suspicious clicks of {link}{}", burst(event)),
         EventName::LinkExpired => format!("{link} has expired"),
+        _ if event.audit.is_some() => audit(event),
         _ => told().unwrap_or_else(|| sentence(event, &link)),
     }
+}
+
+fn audit(event: &Event<'_>) -> String {
+    let Some((action, change)) = AuditAction::of(event.event).zip(event.audit.as_ref()) else { return String::new() };
+    let resource = change.resource.as_str();
+    let things = match change.ids.as_slice() {
+        [id] => format!("{resource} {}", text(id)),
+        ids => format!("{} × {resource}", ids.len()),
+    };
+    let fields =
+        if change.fields.is_empty() { String::new() } else { format!(": {}", text(&change.fields.join(", "))) };
+    let by = match (&change.actor.name, change.actor.id) {
+        (Some(name), _) => text(name),
+        (None, Some(id)) => format!("{} {id}", change.actor.kind.as_str()),
+        (None, None) => change.actor.kind.as_str().to_owned(),
+    };
+    format!("{by}: {} {things}{fields}", action.as_str())
 }
 
 fn campaign(event: &Event<'_>) -> String {
@@ -237,6 +256,7 @@ mod tests {
             ),
             (EventName::LinkCreated, format!("{link} was created and leads to https://acme.com/winter-sale")),
             (EventName::LinkUpdated, format!("{link} was changed: destination")),
+            (EventName::AuditRotated, "deploy: rotated key key_00000000000000000000000003".to_owned()),
             (EventName::WebhookTest, "This is a test. Your endpoint works.".to_owned()),
             (EventName::LinkMilestone, format!("{link} has reached 1000 clicks, most clicks from instagram")),
             (
