@@ -125,6 +125,8 @@ pub struct Config {
     pub intake_max_connections: usize,
     /// How often a key may report conversions in a second.
     pub intake_rate_per_s: NonZeroU32,
+    /// Requests a second of all keys and postback tokens of a workspace.
+    pub intake_workspace_rate_per_s: NonZeroU32,
     /// How long Kafka's acknowledgement of conversions is waited for before they
     /// are answered with 503.
     pub intake_ack_timeout_ms: u64,
@@ -174,6 +176,7 @@ impl Default for Config {
             intake_max_connections: 1_000,
             // Not zero, as written.
             intake_rate_per_s: NonZeroU32::new(500).unwrap_or(NonZeroU32::MIN),
+            intake_workspace_rate_per_s: NonZeroU32::new(2000).unwrap_or(NonZeroU32::MIN),
             intake_ack_timeout_ms: 5_000,
             postback_currency: "USD".to_owned(),
             drain_delay_ms: 0,

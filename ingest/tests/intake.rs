@@ -8,7 +8,8 @@ use std::{net::SocketAddr, num::NonZeroU32, process::Command, time::Duration};
 use bus::{Bus, BusConfig, Outgoing};
 use ingest::{Config, RunningRedirector};
 use schemas::{
-    ClickId, Key, KeyId, RawConversion, Scope, Timestamp, Topic, WorkspaceId, keyring, workspace::PreviousSecret,
+    ClickId, Key, KeyId, RawConversion, Scope, Timestamp, Topic, Workspace, WorkspaceId, WorkspaceLimits, keyring,
+    workspace::PreviousSecret,
 };
 use serde_json::{Value, json};
 use service::{Metrics, Process, Shutdown};
@@ -268,7 +269,16 @@ async fn who_may_not_is_told_so() {
     // An operator may name another workspace, which must exist; nobody else may.
     write(&bus, &key(6, "chk_operator", &[Scope::Operator])).await;
     let producer = bus.producer("test", Duration::ZERO, PATIENCE).unwrap();
-    producer.produce(&Outgoing::keyed(Topic::Workspaces, b"other", Some(b"{}"))).await.unwrap();
+    let (at, gone) = (Timestamp::from_millis(0), Some(Timestamp::from_millis(1)));
+    for (id, deleted_at) in [("deleted", gone), ("other", None)] {
+        let (name, limits) = (id.to_owned(), WorkspaceLimits::default());
+        let (created_at, updated_at) = (at, at);
+        let id = WorkspaceId::new(id);
+        let workspace = Workspace { id, name, limits, deleted_at, created_at, updated_at, revision: 1 };
+        let value = serde_json::to_vec(&workspace).unwrap();
+        let key = workspace.id.as_str().as_bytes();
+        producer.produce(&Outgoing::keyed(Topic::Workspaces, key, Some(&value))).await.unwrap();
+    }
     let names = |workspace: &str| format!("X-Clickhook-Workspace: {workspace}\r\n");
     eventually("the workspace is known", async || {
         (intake.post("chk_operator", &names("other"), &good).await.status == 202).then_some(())
@@ -277,6 +287,7 @@ async fn who_may_not_is_told_so() {
     for (secret, workspace, status) in [
         ("chk_operator", "acme", 202),
         ("chk_operator", "nobodys", 404),
+        ("chk_operator", "deleted", 404),
         ("chk_operator", "\u{fc}", 404),
         (SECRET, "acme", 202),
         (SECRET, "other", 403),
@@ -365,6 +376,28 @@ async fn each_key_has_a_rate_of_its_own() {
     assert!(limited.head.contains("retry-after: 1"), "{}", limited.head);
     let good = json!({"click_id": click(), "name": "signup"}).to_string();
     assert_eq!(intake.post(SECRET, "", &good).await.status, 202);
+    intake.stop().await;
+}
+
+#[tokio::test]
+async fn the_keys_of_a_workspace_share_a_rate() {
+    let bus = testbed::bus().await;
+    let one_a_second = Config { intake_workspace_rate_per_s: NonZeroU32::MIN, ..Config::default() };
+    let intake = intake(&bus, one_a_second).await;
+    write(&bus, &Key { workspace: WorkspaceId::new("other"), ..key(7, "chk_other", &[Scope::Conversions]) }).await;
+    let good = json!({"click_id": click(), "name": "signup"}).to_string();
+    let query = format!("click_id={}", click());
+    // Each call is by another key of the workspace.
+    let limited = eventually("the workspace's rate is exceeded", async || {
+        let (key, token) = (intake.post(SECRET, "", &good).await, intake.postback("GET", TOKEN, &query).await);
+        [key, token].into_iter().find(|answer| answer.status == 429)
+    })
+    .await;
+    assert!(limited.body["detail"].as_str().unwrap().contains("workspace"), "{}", limited.body);
+    eventually("another workspace calls", async || {
+        (intake.post("chk_other", "", &good).await.status == 202).then_some(())
+    })
+    .await;
     intake.stop().await;
 }
 

@@ -13,7 +13,7 @@ use std::{
 use axum::http::HeaderMap;
 use bus::{Change, KeyUses, Producer};
 use parking_lot::RwLock;
-use schemas::{Key, KeyId, Keyring, Scope, Timestamp, WorkspaceId};
+use schemas::{Key, KeyId, Keyring, Scope, Timestamp, Workspace, WorkspaceId};
 use service::{
     headers,
     limit::Limiter,
@@ -31,18 +31,22 @@ pub(crate) struct Callers {
     workspaces: RwLock<HashSet<WorkspaceId>>,
     /// Whether all keys are there.
     complete: AtomicBool,
+    /// The rates of keys, and those of workspaces, whose admins make keys.
     limiter: Limiter<KeyId>,
+    workspace_limiter: Limiter<WorkspaceId>,
     uses: KeyUses,
     producer: Producer,
 }
 
 impl Callers {
-    pub(crate) fn new(producer: Producer, per_second: NonZeroU32) -> Self {
+    /// Returns callers of whom each key, and all keys of a workspace, may call so often a second.
+    pub(crate) fn new(producer: Producer, per_key: NonZeroU32, per_workspace: NonZeroU32) -> Self {
         Self {
             keys: RwLock::default(),
             workspaces: RwLock::default(),
             complete: AtomicBool::new(false),
-            limiter: Limiter::new(per_second, per_second),
+            limiter: Limiter::new(per_key, per_key),
+            workspace_limiter: Limiter::new(per_workspace, per_workspace),
             uses: KeyUses::default(),
             producer,
         }
@@ -82,7 +86,11 @@ impl Callers {
     /// Applies a change of the topic `workspaces`.
     pub(crate) fn apply_workspace(&self, change: Change<'_>) {
         let (key, is_there) = match change {
-            Change::Put { key, .. } => (key, true),
+            // The record of a deleted workspace stays, so that its id is not given again.
+            Change::Put { key, value } => {
+                let read = serde_json::from_slice::<Workspace>(value);
+                (key, read.is_ok_and(|workspace| workspace.deleted_at.is_none()))
+            }
             Change::Delete { key } => (key, false),
             Change::Coming { .. } | Change::CaughtUp => return,
         };
@@ -147,6 +155,11 @@ impl Callers {
                 ),
                 wait,
             ));
+        }
+        if let Err(wait) = self.workspace_limiter.check(&key.workspace) {
+            let detail = "The keys of this workspace together call too often: wait, or send several conversions in one \
+                          request, a line each";
+            return Err(Problem::limited(detail.to_owned(), wait));
         }
         self.uses.used(key.id, now, &self.producer);
         Ok(key)

@@ -67,7 +67,8 @@ pub(crate) fn start(
     let metrics = IntakeMetrics::new(registry);
     let patience = Duration::from_millis(config.intake_ack_timeout_ms);
     let producer = bus.bounded_producer("intake", LINGER, patience, QUEUE_KBYTES)?;
-    let callers = Arc::new(Callers::new(producer.clone(), config.intake_rate_per_s));
+    let callers =
+        Arc::new(Callers::new(producer.clone(), config.intake_rate_per_s, config.intake_workspace_rate_per_s));
     let part = health.part("keys");
     let tables = follow(bus, &config.data_dir, &callers, metrics.clone(), part)?;
     let limits = Limits {
