@@ -15,7 +15,7 @@ use service::{
 };
 use tokio::time::timeout;
 
-use crate::state::entity::{Entity, Expected};
+use crate::state::entity::{Entity, Expected, VersionTag};
 
 /// The most bytes of a body.
 pub(crate) const BODY_BYTES: usize = 1 << 20;
@@ -62,8 +62,12 @@ pub(crate) fn body_too_large() -> Problem {
 
 /// Waits for a body, but not for longer than a body may take: a caller that sends none must not keep a connection.
 pub(crate) async fn within_deadline<T>(body: impl Future<Output = T>) -> Result<T, Problem> {
-    timeout(BODY_TIMEOUT, body).await.map_err(|_| {
-        let detail = format!("The body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+    within(BODY_TIMEOUT, body).await
+}
+
+async fn within<T>(limit: Duration, body: impl Future<Output = T>) -> Result<T, Problem> {
+    timeout(limit, body).await.map_err(|_| {
+        let detail = format!("The body did not arrive within {} s", limit.as_secs());
         Problem::new(Kind::Malformed, detail)
     })
 }
@@ -146,11 +150,11 @@ pub(crate) fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
         // A weak ETag never matches here: the comparison is strong.
         (Some(ETags::Listed(tags)), None) => {
             let strong = tags.iter().filter(|tag| tag.strength == Strength::Strong);
-            Ok(Expected::OneOf(strong.filter_map(|tag| tag.text.parse().ok()).collect()))
+            Ok(Expected::OneOf(strong.filter_map(|tag| VersionTag::parse(&tag.text)).collect()))
         }
         (None, Some(ETags::Any)) => Ok(Expected::Nothing),
         (None, Some(ETags::Listed(tags))) => {
-            Ok(Expected::NoneOf(tags.iter().filter_map(|tag| tag.text.parse().ok()).collect()))
+            Ok(Expected::NoneOf(tags.iter().filter_map(|tag| VersionTag::parse(&tag.text)).collect()))
         }
         (Some(_), Some(_)) => {
             Err(Problem::new(Kind::Malformed, "If-Match and If-None-Match are both there: send the one that you mean"))
@@ -158,11 +162,13 @@ pub(crate) fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
     }
 }
 
-/// Tells whether `If-None-Match` names the revision, which the caller then has already.
-pub(crate) fn is_known(headers: &HeaderMap, revision: u64) -> bool {
+/// Tells whether `If-None-Match` names the version, which the caller then has already.
+pub(crate) fn is_known<T: Entity>(headers: &HeaderMap, found: &T) -> bool {
     match ETags::read(headers, &header::IF_NONE_MATCH) {
         Ok(Some(ETags::Any)) => true,
-        Ok(Some(ETags::Listed(tags))) => tags.iter().any(|tag| tag.text == revision.to_string()),
+        Ok(Some(ETags::Listed(tags))) => {
+            tags.iter().filter_map(|tag| VersionTag::parse(&tag.text)).any(|tag| tag.names(found))
+        }
         Ok(None) | Err(_) => false,
     }
 }
@@ -236,6 +242,8 @@ impl ETag {
 
 #[cfg(test)]
 mod tests {
+    use schemas::{Link, LinkId, sample::plain_link};
+
     use super::*;
     use crate::kinds::{endpoint::NewEndpoint, link::NewLink};
 
@@ -292,6 +300,14 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let problem = within(Duration::from_millis(10), std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!(problem.kind, Kind::Malformed);
+        assert!(problem.detail.contains("did not arrive within"), "{}", problem.detail);
+        assert_eq!(within_deadline(std::future::ready(7)).await, Ok(7));
+    }
+
     #[test]
     fn a_precondition_is_a_list_of_etags() {
         let with = |name: HeaderName, value: &str| {
@@ -300,16 +316,17 @@ mod tests {
             expected(&headers)
         };
         assert_eq!(expected(&HeaderMap::new()), Ok(Expected::Anything));
+        let tag = |text: &str| VersionTag::parse(text).unwrap();
         for (value, wanted) in [
-            ("\"3\"", Expected::OneOf(vec![3])),
-            ("\"3\", \"x,y\" ,\"5\"", Expected::OneOf(vec![3, 5])),
+            ("\"3\"", Expected::OneOf(vec![tag("3")])),
+            ("\"3-AB\", \"x,y\" ,\"5\"", Expected::OneOf(vec![tag("3-AB"), tag("5")])),
             ("W/\"3\"", Expected::OneOf(vec![])),
             ("*", Expected::Existing),
         ] {
             assert_eq!(with(header::IF_MATCH, value), Ok(wanted), "{value}");
         }
         assert_eq!(with(header::IF_NONE_MATCH, "*"), Ok(Expected::Nothing));
-        assert_eq!(with(header::IF_NONE_MATCH, "W/\"3\""), Ok(Expected::NoneOf(vec![3])));
+        assert_eq!(with(header::IF_NONE_MATCH, "W/\"3\""), Ok(Expected::NoneOf(vec![tag("3")])));
         for (name, value) in [
             (header::IF_MATCH, "3"),
             (header::IF_MATCH, "\"3"),
@@ -323,13 +340,21 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_known_is_told_by_any_of_its_etags() {
-        for (value, known) in
-            [("\"3\"", true), ("W/\"3\"", true), ("\"2\", \"3\"", true), ("*", true), ("\"2\"", false)]
-        {
+        let link = Link { revision: 3, ..plain_link(LinkId::from_bits(7), "s", "https://a.example/") };
+        let own = VersionTag::of(&link).to_string();
+        assert_eq!(own, "3-00000007");
+        for (value, known) in [
+            ("\"3\"", true),
+            ("W/\"3-00000007\"", true),
+            ("\"2\", \"3-00000007\"", true),
+            ("*", true),
+            ("\"2\"", false),
+            ("\"3-00000008\"", false),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());
-            assert_eq!(is_known(&headers, 3), known, "{value}");
+            assert_eq!(is_known(&headers, &link), known, "{value}");
         }
-        assert!(!is_known(&HeaderMap::new(), 3));
+        assert!(!is_known(&HeaderMap::new(), &link));
     }
 }

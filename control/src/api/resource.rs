@@ -26,7 +26,7 @@ use crate::{
     state::{
         HasCollection,
         draft::Draft,
-        entity::{Entity, Expected, not_found, parse_id},
+        entity::{Entity, Expected, VersionTag, not_found, parse_id},
     },
 };
 
@@ -58,8 +58,8 @@ pub(crate) async fn read<T: Resource>(
 ) -> Result<Response, Problem> {
     let leader = api.leader()?;
     let found = find::<T>(&leader, &caller, &text)?;
-    if is_known(&headers, found.revision()) {
-        let etag = format!("\"{}\"", found.revision());
+    if is_known(&headers, &*found) {
+        let etag = format!("\"{}\"", VersionTag::of(&*found));
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     Ok(version_answer(StatusCode::OK, &*found, &found.view(&leader.uses, None))?.into_response())
@@ -142,7 +142,7 @@ pub(super) fn version_answer<T: Entity>(
 ) -> Result<ChangeAnswer, Problem> {
     let body = serde_json::to_string(view)
         .map_err(|error| Problem::unavailable(format!("The answer cannot be written: {error}")))?;
-    let etag = Some(format!("\"{}\"", entity.revision()));
+    let etag = Some(format!("\"{}\"", VersionTag::of(entity)));
     Ok(ChangeAnswer { status: status.as_u16(), etag, location: None, body, secrecy: Secrecy::Open })
 }
 

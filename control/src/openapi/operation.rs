@@ -102,7 +102,8 @@ impl<'d> Operation<'d> {
     pub(super) fn if_match(self) -> Self {
         let words = "The version to be changed: the ETag of an earlier answer, several of them, or * for any. A weak ETag \
                      never matches (RFC 9110).";
-        self.header("If-Match", words, &json!({"type": "string", "examples": ["\"3\""]})).refuses(&[Kind::Changed])
+        self.header("If-Match", words, &json!({"type": "string", "examples": ["\"3-1Y40TN52\""]}))
+            .refuses(&[Kind::Changed])
     }
 
     /// Adds `If-None-Match: *`, with which the operation only creates.
@@ -214,7 +215,7 @@ pub(super) enum Header {
 impl Header {
     fn schema(self) -> (&'static str, Value) {
         match self {
-            Self::ETag => ("ETag", json!({"type": "string", "pattern": "^\"[1-9][0-9]*\"$"})),
+            Self::ETag => ("ETag", json!({"type": "string", "pattern": "^\"[1-9][0-9]*-[0-9A-Za-z-]{1,8}\"$"})),
             Self::Location => ("Location", json!({"type": "string", "format": "uri-reference"})),
         }
     }

@@ -100,6 +100,50 @@ pub(crate) use workspace_entity;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum NoUniqueKey {}
 
+/// The characters of an id that an ETag has.
+const ETAG_CHARS: usize = 8;
+
+/// The version that an ETag names: `3-0123ABCD`. The end of the id is in it, since an entity that was deleted and made
+/// again has the revisions of the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VersionTag {
+    revision: u64,
+    /// The end of the entity's id; nothing where a caller writes the revision alone, whichever entity has it.
+    id_end: Option<String>,
+}
+
+impl VersionTag {
+    /// Returns the tag of a version.
+    pub(crate) fn of<T: Entity>(entity: &T) -> Self {
+        let id = entity.id().to_string();
+        // Ids are ASCII.
+        let id_end = id[id.len().saturating_sub(ETAG_CHARS)..].to_owned();
+        Self { revision: entity.revision(), id_end: Some(id_end) }
+    }
+
+    /// Reads a tag; nothing where it is none of ours.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (revision, id_end) = match text.split_once('-') {
+            Some((revision, id_end)) => (revision, Some(id_end.to_owned())),
+            None => (text, None),
+        };
+        Some(Self { revision: revision.parse().ok()?, id_end })
+    }
+
+    /// Tells whether the tag names this version.
+    pub(crate) fn names<T: Entity>(&self, entity: &T) -> bool {
+        let own = Self::of(entity);
+        self.revision == own.revision && (self.id_end.is_none() || self.id_end == own.id_end)
+    }
+}
+
+impl Display for VersionTag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.revision)?;
+        self.id_end.as_ref().map_or(Ok(()), |id_end| write!(f, "-{id_end}"))
+    }
+}
+
 /// The versions of an entity for which a caller asks for a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Expected {
@@ -108,12 +152,12 @@ pub(crate) enum Expected {
     Anything,
     /// `If-Match: *`: there must be an entity.
     Existing,
-    /// `If-Match`: the entity must have one of these revisions.
-    OneOf(Vec<u64>),
+    /// `If-Match`: the entity must be one of these versions.
+    OneOf(Vec<VersionTag>),
     /// `If-None-Match: *`: there must be no entity.
     Nothing,
-    /// `If-None-Match`: the entity must have none of these revisions.
-    NoneOf(Vec<u64>),
+    /// `If-None-Match`: the entity must be none of these versions.
+    NoneOf(Vec<VersionTag>),
 }
 
 impl Expected {
@@ -122,12 +166,18 @@ impl Expected {
     /// # Errors
     /// When it is not as the caller expects.
     pub(crate) fn check<T: Entity>(&self, found: Option<&T>) -> Result<(), Problem> {
+        let names = |tags: &[VersionTag], found: &T| tags.iter().any(|tag| tag.names(found));
         let detail = match (self, found) {
             (Self::Anything, _) | (Self::Existing, Some(_)) | (Self::Nothing | Self::NoneOf(_), None) => return Ok(()),
-            (Self::NoneOf(revisions), Some(found)) if !revisions.contains(&found.revision()) => return Ok(()),
-            (Self::OneOf(revisions), Some(found)) if revisions.contains(&found.revision()) => return Ok(()),
+            (Self::NoneOf(tags), Some(found)) if !names(tags, found) => return Ok(()),
+            (Self::OneOf(tags), Some(found)) if names(tags, found) => return Ok(()),
             (Self::OneOf(_) | Self::NoneOf(_), Some(found)) => {
-                format!("This {} is at revision {}: read it again", T::NAME, found.revision())
+                let tag = VersionTag::of(found);
+                format!(
+                    "This {} is at revision {}, and its ETag is \"{tag}\": read it again",
+                    T::NAME,
+                    found.revision()
+                )
             }
             (Self::OneOf(_) | Self::Existing, None) => format!("There is no such {}, so If-Match fails", T::NAME),
             (Self::Nothing, Some(found)) => {

@@ -131,6 +131,11 @@ impl Answer {
             .map(|(_, value)| value)
     }
 
+    /// Returns the revision in the ETag.
+    pub(crate) fn etag_revision(&self) -> Option<&str> {
+        Some(self.header("etag")?.trim_matches('"').split_once('-')?.0)
+    }
+
     /// Returns the fields that a problem names.
     pub(crate) fn fields(&self) -> Vec<&str> {
         self.body["errors"]

@@ -13,7 +13,7 @@ use crate::{
         State,
         collection::EntityCollection,
         draft::{Draft, DraftRecord},
-        entity::Expected,
+        entity::{Expected, VersionTag},
         installed,
         links::LinkKey,
     },
@@ -134,7 +134,9 @@ fn nothing_is_seen_across_workspaces_or_over_a_newer_version() {
     assert!(state.get::<Link>(&other, &link.id).is_none());
     let (refused, _) = commit(&mut state, |draft| draft.delete(&other, &link.id, &Expected::Anything, any));
     assert_eq!(refused.unwrap_err().kind, Kind::NotFound);
-    let (refused, _) = commit(&mut state, |draft| draft.delete(&workspace(), &link.id, &Expected::OneOf(vec![7]), any));
+    let (refused, _) = commit(&mut state, |draft| {
+        draft.delete(&workspace(), &link.id, &Expected::OneOf(VersionTag::parse("7").into_iter().collect()), any)
+    });
     assert_eq!(refused.unwrap_err().kind, Kind::Changed);
     assert_eq!(state.page::<Link>(&other, None, 10).0.len(), 0);
 }
