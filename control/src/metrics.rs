@@ -45,6 +45,7 @@ pub(crate) struct ControlMetrics {
     pub(crate) watch_waiting: Gauge,
     pub(crate) endpoints: Gauge,
     pub(crate) outdated_secrets: Gauge,
+    pub(crate) answers_kept_seconds: Gauge,
     pub(crate) connections: Gauge,
 }
 
@@ -84,6 +85,10 @@ impl ControlMetrics {
             outdated_secrets: metrics.gauge(
                 "clickhook_control_outdated_secrets",
                 "Endpoints whose secrets are sealed under another installation key than the first, as the leader sees them",
+            ),
+            answers_kept_seconds: metrics.gauge(
+                "clickhook_control_answers_kept_seconds",
+                "How long calls with an Idempotency-Key are recognised, as the leader keeps their answers",
             ),
             connections: metrics.gauge("clickhook_control_connections", "Connections to the API that are open"),
         }

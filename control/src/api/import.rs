@@ -43,13 +43,9 @@ use crate::{
 const CHUNK_LINES: usize = 1000;
 /// The bytes of lines from which on a transaction takes no more.
 const CHUNK_BYTES: usize = 1 << 20;
-/// The longest time until the next bytes of the body.
-const IDLE: Duration = Duration::from_secs(30);
-/// The fewest bytes a second of a body on average, not counting the time that the caller waits for the leader. A slower
-/// caller would keep a slot from others.
-const MIN_BYTES_PER_S: u64 = 1024;
-/// The time before which the average does not count.
-const WARM_UP: Duration = Duration::from_secs(60);
+/// The pace that a caller must keep, so that a slow one keeps no slot from others.
+const PACE: BodyPace =
+    BodyPace { idle: Duration::from_secs(30), warm_up: Duration::from_secs(60), min_bytes_per_s: 1024 };
 
 /// The query of an import.
 #[derive(Deserialize, JsonSchema)]
@@ -134,7 +130,7 @@ struct Import {
 
 impl Import {
     async fn run(&mut self, body: Body, mut records: Records) -> Result<(), Problem> {
-        let mut pieces = PacedBody::new(body);
+        let mut pieces = PacedBody::new(body, PACE);
         let mut lines = Vec::new();
         while let Some(piece) = pieces.next().await? {
             records.push(piece, &mut lines)?;
@@ -223,47 +219,93 @@ impl Records {
     }
 }
 
+/// The pace that the sender of a body must keep.
+#[derive(Clone, Copy, Debug)]
+struct BodyPace {
+    /// The longest time until the next bytes.
+    idle: Duration,
+    /// The time before which the average does not count.
+    warm_up: Duration,
+    /// The fewest bytes a second on average, not counting the time that the caller waits for the leader.
+    min_bytes_per_s: u64,
+}
+
+impl BodyPace {
+    fn is_too_slow(self, bytes: u64, waited: Duration) -> bool {
+        let expected = u128::from(self.min_bytes_per_s) * waited.as_millis() / 1000;
+        waited > self.warm_up && u128::from(bytes) < expected
+    }
+}
+
 /// A body whose sender must keep a pace.
 struct PacedBody {
     pieces: BodyDataStream,
+    pace: BodyPace,
     bytes: u64,
     /// The time that was spent waiting for bytes.
     waited: Duration,
 }
 
 impl PacedBody {
-    fn new(body: Body) -> Self {
-        Self { pieces: body.into_data_stream(), bytes: 0, waited: Duration::ZERO }
+    fn new(body: Body, pace: BodyPace) -> Self {
+        Self { pieces: body.into_data_stream(), pace, bytes: 0, waited: Duration::ZERO }
     }
 
     /// Returns the next piece of the body; nothing at its end.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let began = Instant::now();
-        let idle = |_| Problem::new(Kind::Malformed, format!("No byte of the body arrived for {} s", IDLE.as_secs()));
-        let piece = timeout(IDLE, self.pieces.next()).await.map_err(idle)?;
+        let BodyPace { idle, min_bytes_per_s, .. } = self.pace;
+        let stopped =
+            |_| Problem::new(Kind::Malformed, format!("No byte of the body arrived for {} s", idle.as_secs()));
+        let piece = timeout(idle, self.pieces.next()).await.map_err(stopped)?;
         let piece = piece.transpose().map_err(|_| Problem::new(Kind::Malformed, "The body broke off"))?;
         self.waited += began.elapsed();
         self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        if piece.is_some() && is_too_slow(self.bytes, self.waited) {
-            let detail = format!("The body arrives with less than {MIN_BYTES_PER_S} bytes a second");
+        if piece.is_some() && self.pace.is_too_slow(self.bytes, self.waited) {
+            let detail = format!("The body arrives with less than {min_bytes_per_s} bytes a second");
             return Err(Problem::new(Kind::Malformed, detail));
         }
         Ok(piece)
     }
 }
 
-fn is_too_slow(bytes: u64, waited: Duration) -> bool {
-    waited > WARM_UP && bytes < waited.as_secs() * MIN_BYTES_PER_S
-}
-
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use tokio::time::sleep;
+
     use super::*;
 
     #[test]
     fn a_sender_that_drips_bytes_loses_its_place() {
-        assert!(!is_too_slow(10, WARM_UP));
-        assert!(is_too_slow(10, WARM_UP + Duration::from_secs(1)));
-        assert!(!is_too_slow(62 * 1024, WARM_UP + Duration::from_secs(1)));
+        let second = Duration::from_secs(1);
+        assert!(!PACE.is_too_slow(10, PACE.warm_up));
+        assert!(PACE.is_too_slow(10, PACE.warm_up + second));
+        assert!(!PACE.is_too_slow(62 * 1024, PACE.warm_up + second));
+    }
+
+    /// Reads a body that sends a byte in each interval until it is given up, and returns the reason.
+    async fn given_up(every: Duration, pace: BodyPace) -> String {
+        let drip = move || async move {
+            sleep(every).await;
+            Some((Ok::<&[u8], Infallible>(b"\n"), ()))
+        };
+        let mut body = PacedBody::new(Body::from_stream(futures_util::stream::unfold((), move |()| drip())), pace);
+        loop {
+            if let Err(problem) = body.next().await {
+                return problem.detail;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_drips_or_stops_is_given_up() {
+        let hour = Duration::from_secs(3600);
+        let moment = Duration::from_millis(5);
+        let drips = given_up(moment, BodyPace { idle: hour, warm_up: 2 * moment, min_bytes_per_s: 10_000 }).await;
+        assert_eq!(drips, "The body arrives with less than 10000 bytes a second");
+        let stops = given_up(hour, BodyPace { idle: moment, ..PACE }).await;
+        assert!(stops.starts_with("No byte of the body arrived for"), "{stops}");
     }
 }

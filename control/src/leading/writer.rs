@@ -223,10 +223,11 @@ impl Writer<'_> {
     }
 }
 
-/// Shows the numbers of links and endpoints in the metrics.
+/// Shows the numbers of links and endpoints, and the time for which answers are kept, in the metrics.
 pub(crate) fn show_sizes(state: &State, metrics: &ControlMetrics) {
     metrics.links.set(i64::try_from(state.links.len()).unwrap_or(i64::MAX));
     metrics.endpoints.set(i64::try_from(state.endpoints.len()).unwrap_or(i64::MAX));
+    metrics.answers_kept_seconds.set(state.answers.kept_seconds());
 }
 
 /// Commits records in one transaction.

@@ -23,6 +23,8 @@ pub(crate) struct IdempotentAnswers {
     /// The shares of the workspaces. Where there are too many answers, the workspace with the most bytes loses some.
     workspaces: HashMap<Arc<str>, WorkspaceAnswers>,
     bytes: usize,
+    /// The age at which the last answer was forgotten for want of room, in milliseconds; nothing while there is room.
+    forgotten_at_age: Option<i64>,
 }
 
 /// The answers of a workspace.
@@ -73,13 +75,21 @@ impl IdempotentAnswers {
         self.kept.insert(key, answer);
         while self.workspaces.get(&workspace).is_some_and(|theirs| theirs.is_old(at)) {
             self.forget_oldest(&workspace);
+            self.forgotten_at_age = None;
         }
         while self.bytes > MAX_BYTES
             && let Some((most, _)) = self.workspaces.iter().max_by_key(|(_, theirs)| theirs.bytes)
         {
             let most = Arc::clone(most);
+            let oldest = self.workspaces.get(&most).and_then(|theirs| theirs.oldest.front());
+            self.forgotten_at_age = oldest.map(|(since, _)| at.as_millis() - since.as_millis());
             self.forget_oldest(&most);
         }
+    }
+
+    /// Returns the time for which answers are kept, in seconds: a day, or less where they take too much memory.
+    pub(crate) fn kept_seconds(&self) -> i64 {
+        self.forgotten_at_age.unwrap_or(DAY_MS) / 1000
     }
 
     fn forget_oldest(&mut self, workspace: &Arc<str>) {
@@ -137,6 +147,7 @@ mod tests {
         let at = Timestamp::from_millis;
         assert!(answers.get("a/1", at(DAY_MS - 1)).is_some() && answers.get("a/1", at(DAY_MS)).is_none());
         assert!(answers.get("b/1", at(0)).is_none());
+        assert_eq!(answers.kept_seconds(), 86_400);
         answers.insert("a/2".into(), answer(DAY_MS));
         assert_eq!((answers.kept.len(), answers.workspaces["a"].oldest.len()), (1, 1));
     }
@@ -151,6 +162,7 @@ mod tests {
             // A second answer under the same key replaces the first.
             answers.insert("a/again".into(), answer(number));
         }
+        assert!(answers.kept_seconds() < 15, "{}", answers.kept_seconds());
         let at = Timestamp::from_millis(15);
         assert!(answers.bytes <= MAX_BYTES && answers.bytes > MAX_BYTES * 8 / 10, "{}", answers.bytes);
         assert_eq!(answers.bytes, answers.workspaces.values().map(|theirs| theirs.bytes).sum::<usize>());

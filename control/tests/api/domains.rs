@@ -1,6 +1,12 @@
 //! Domains: their owners, their proofs, and the links on them.
 
-use schemas::{Domain, Topic};
+use std::time::Duration;
+
+use bus::Outgoing;
+use schemas::{
+    Domain, DomainId, LinkId, Timestamp, Topic,
+    sample::{plain_domain, plain_link},
+};
 use serde_json::{Value, json};
 use testbed::{PATIENCE, eventually, read};
 use tokio::time::timeout;
@@ -34,7 +40,7 @@ async fn a_domain_is_proven_by_dns_or_by_an_operators_word() {
     assert!(other.body["errors"][0]["reason"].as_str().unwrap().contains("`v=spf1 -all`"), "{other:?}");
     says(&token);
     let proven = admin.send("POST", &verify, "", "").await;
-    assert_eq!((proven.status, proven.header("etag")), (200, Some("\"2\"")), "{proven:?}");
+    assert_eq!((proven.status, proven.etag_revision()), (200, Some("2")), "{proven:?}");
     assert!(proven.body["verified_at"].is_string());
     assert_eq!(admin.send("POST", &verify, "", "").await.body, proven.body);
 
@@ -75,7 +81,7 @@ async fn a_workspace_has_one_default_domain_and_links_answer_on_it() {
     let changed = api.patch(&path(&second), json!({"is_default": true})).await;
     assert_eq!(&changed.body["is_default"], &json!(true));
     let before = api.get(&path(&first)).await;
-    assert_eq!((&before.body["is_default"], before.header("etag")), (&json!(false), Some("\"3\"")));
+    assert_eq!((&before.body["is_default"], before.etag_revision()), (&json!(false), Some("3")));
     assert_eq!(api.post("/v1/links", link("SALE")).await.body["short_url"], "https://b.acme.co/SALE");
     // A link stays on the host on which it was created.
     let id = on_first.body["id"].as_str().unwrap();
@@ -233,5 +239,36 @@ async fn a_host_is_asked_about_without_a_key() {
     let asked = stranger.get("/v1/tls/ask?domain=go.acme.co").await;
     assert_eq!((asked.status, asked.header("content-type")), (404, Some("application/problem+json")), "{asked:?}");
     assert_eq!(stranger.get("/v1/tls/ask").await.status, 400);
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_proves_is_deleted_after_a_month_unless_it_has_links() {
+    let bus = testbed::bus().await;
+    let old = Timestamp::from_millis(Timestamp::now().as_millis() - 31 * 24 * 3600 * 1000);
+    let producer = bus.producer("test", Duration::ZERO, PATIENCE).unwrap();
+    let pending = |id: u128, name: &str, created_at: Timestamp| {
+        let domain = plain_domain(DomainId::from_bits(id), name);
+        Domain { verified_at: None, proof: None, created_at, ..domain }
+    };
+    let domains =
+        [pending(1, "old.acme.co", old), pending(2, "new.acme.co", Timestamp::now()), pending(3, "used.acme.co", old)];
+    for domain in &domains {
+        let (key, value) = (domain.id.to_string(), serde_json::to_vec(domain).unwrap());
+        producer.produce(&Outgoing::keyed(Topic::Domains, key.as_bytes(), Some(&value))).await.unwrap();
+    }
+    let mut link = plain_link(LinkId::from_bits(1), "s", "https://a.example/");
+    link.domain = Some("used.acme.co".to_owned());
+    let (key, value) = (link.id.to_string(), serde_json::to_vec(&link).unwrap());
+    producer.produce(&Outgoing::keyed(Topic::Links, key.as_bytes(), Some(&value))).await.unwrap();
+    let instance = leader(&bus).await;
+    let api = instance.api();
+    let left = eventually("the abandoned name is deleted", async || {
+        let listed = api.get("/v1/domains").await.body["data"].as_array()?.clone();
+        (listed.len() == 2).then_some(listed)
+    })
+    .await;
+    let names: Vec<&str> = left.iter().map(|domain| domain["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["used.acme.co", "new.acme.co"]);
     instance.stop().await;
 }
