@@ -114,6 +114,8 @@ impl Ingest {
         let settings = [
             ("CLICKHOOK_KAFKA_BROKERS", bus.config().brokers.clone()),
             ("CLICKHOOK_KAFKA_PREFIX", bus.config().prefix.clone()),
+            // Its host answers links without a domain, whatever domains there are.
+            ("CLICKHOOK_LINKS_SHORT_URL_BASE", "http://go.acme.example".to_owned()),
             ("CLICKHOOK_INGEST_LISTEN", address.to_string()),
             ("CLICKHOOK_INGEST_INTAKE_LISTEN", "127.0.0.1:0".to_owned()),
             // So that the visitors' addresses differ.
@@ -139,6 +141,7 @@ impl Control {
         let settings = [
             ("CLICKHOOK_KAFKA_BROKERS", bus.config().brokers.clone()),
             ("CLICKHOOK_KAFKA_PREFIX", bus.config().prefix.clone()),
+            ("CLICKHOOK_LINKS_SHORT_URL_BASE", "http://go.acme.example".to_owned()),
             ("CLICKHOOK_CONTROL_LISTEN", address.to_string()),
             // One key writes as fast as it can.
             ("CLICKHOOK_CONTROL_RATE_PER_S", "0".to_owned()),

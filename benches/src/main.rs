@@ -29,6 +29,7 @@ mod role;
 mod stats;
 mod summary;
 mod table;
+mod tenants;
 mod turn;
 mod visitors;
 mod warehouse;
@@ -58,6 +59,7 @@ Examples:
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
   bench stats --rows 1000000  the calls of the statistics and the watch, over ten thousand links
   bench warehouse             a backlog of clicks into rows, beside the same bytes inserted raw
+  bench tenants               a tenant's calls and redirects beside four that take what they can
   bench webhooks              deliveries beside a bare client; sick endpoints, many endpoints, overload
   bench outage --rounds 1     redirects while Kafka is away, and what became of their clicks
   bench outage full-spool     the same until neither disk nor memory takes clicks
@@ -107,6 +109,8 @@ enum Bench {
     Stats(stats::StatsBenchArgs),
     /// The warehouse alone that works off a backlog, beside the same bytes inserted raw
     Warehouse(warehouse::WarehouseArgs),
+    /// A tenant's calls and redirects, alone and beside four others that take what they can
+    Tenants(tenants::TenantsArgs),
     /// Webhooks alone beside a bare client: throughput, latency, many, sick and dead endpoints
     Webhooks(webhooks::Args),
 }
@@ -124,6 +128,7 @@ enum Report {
     Enrich(Box<enrich::Report>),
     Pipeline(Box<pipeline::Report>),
     Stats(Box<stats::StatsReport>),
+    Tenants(Box<tenants::TenantsReport>),
     Warehouse(Box<warehouse::WarehouseReport>),
     Webhooks(Box<webhooks::Report>),
 }
@@ -140,6 +145,7 @@ impl Report {
             Self::Enrich(report) => enrich::text(report),
             Self::Pipeline(report) => pipeline::text(report),
             Self::Stats(report) => stats::text(report),
+            Self::Tenants(report) => tenants::text(report),
             Self::Warehouse(report) => warehouse::text(report),
             Self::Webhooks(report) => webhooks::text(report),
         }
@@ -150,7 +156,7 @@ impl Bench {
     /// Returns the benches that run by default: all but those that take long.
     fn all() -> Vec<Self> {
         let of = |name| Args::parse_from(["bench", name]).bench;
-        ["redirect", "links", "api", "agents", "enrich", "warehouse", "stats", "pipeline", "webhooks"]
+        ["redirect", "links", "api", "tenants", "agents", "enrich", "warehouse", "stats", "pipeline", "webhooks"]
             .into_iter()
             .filter_map(of)
             .collect()
@@ -167,6 +173,7 @@ impl Bench {
             Self::Enrich(args) => Report::Enrich(Box::new(enrich::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
             Self::Stats(args) => Report::Stats(Box::new(stats::run(args, common, shutdown).await?)),
+            Self::Tenants(args) => Report::Tenants(Box::new(tenants::run(args, common, shutdown).await?)),
             Self::Warehouse(args) => Report::Warehouse(Box::new(warehouse::run(args, common, shutdown).await?)),
             Self::Webhooks(args) => Report::Webhooks(Box::new(webhooks::run(args, common, shutdown).await?)),
         })

@@ -15,9 +15,9 @@ use anyhow::{Context, bail};
 use service::Shutdown;
 use tokio::task::spawn_blocking;
 
-pub(crate) use self::report::{Report, text};
-use self::{
-    report::{Imported, Writers},
+use self::report::{Imported, Writers};
+pub(crate) use self::{
+    report::{Report, text},
     writes::Writes,
 };
 use crate::{

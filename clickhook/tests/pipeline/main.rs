@@ -18,5 +18,6 @@ mod roles;
 mod rolling;
 mod secured;
 mod support;
+mod tenants;
 mod watch;
 mod widening;

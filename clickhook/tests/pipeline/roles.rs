@@ -51,6 +51,13 @@ impl RoleProcess {
         answer.ok()?.body_mut().read_to_string().ok()
     }
 
+    /// Returns the memory that the process has, in kilobytes.
+    pub(crate) fn memory_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     pub(crate) fn until_ready(&self, what: &str) {
         eventually(what, Duration::from_secs(60), || self.is_ready().then_some(()));
     }

@@ -139,11 +139,14 @@ impl PipelineApi {
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Value {
-        let answer = self
-            .agent
-            .post(format!("{}{path}", self.base))
-            .header("authorization", &self.authorization)
-            .send_json(body);
+        self.post_in("default", path, body)
+    }
+
+    /// Posts in a workspace, which another than the key's own takes an operator.
+    pub(crate) fn post_in(&self, workspace: &str, path: &str, body: &Value) -> Value {
+        let request = self.agent.post(format!("{}{path}", self.base)).header("authorization", &self.authorization);
+        let request = if workspace == "default" { request } else { request.header("x-clickhook-workspace", workspace) };
+        let answer = request.send_json(body);
         let mut answer = answer.unwrap();
         let text = answer.body_mut().read_to_string().unwrap();
         assert!(answer.status().is_success(), "{path}: {} {text}", answer.status());
