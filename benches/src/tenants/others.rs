@@ -22,6 +22,7 @@ const QUOTA_LINKS: u64 = 100_000;
 const IMPORTED: u64 = 120_000;
 /// The connections that send nothing.
 const IDLE: usize = 2000;
+/// The domains that a tenant lists: with its own, as many as it may have.
 const DOMAINS: u64 = 999;
 /// The threads of the tenant that asks for what costs most, and of the one that lists domains.
 const HAMMERS: usize = 4;
