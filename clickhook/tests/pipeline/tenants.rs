@@ -189,7 +189,7 @@ fn nothing_is_refused_to_a_tenant_whatever_others_do() {
         scope.spawn(|| squat(squatting));
         let calls = scope.spawn(|| {
             for n in 0..CALLS {
-                let body = json!({"slug": format!("v{n}"), "destination": "https://v.example/"});
+                let body = json!({"slug": format!("sale-{n}"), "destination": "https://v.example/"});
                 let made = victim.must("POST", "/v1/links", &body);
                 victim.must("GET", &format!("/v1/links/{}", made["id"].as_str().unwrap()), &Value::Null);
                 assert_eq!(redirect(ingest.serves, "go.victim.example", "s"), 302);
