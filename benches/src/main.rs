@@ -9,6 +9,7 @@ mod catalogue;
 mod clickhouse;
 mod connection;
 mod context;
+mod conversions;
 mod cores;
 mod enrich;
 mod goal;
@@ -49,12 +50,13 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  bench                       everything but outages and recovery, one after the other
+  bench                       everything but outages, recovery and conversions, one after the other
   bench redirect              a redirect beside nginx's and bare hyper's
   bench redirect --quick      the same, much shorter: shows that it works, measures little
   bench links --links 1000,100000
   bench api                   links made and imported a second
   bench enrich                an enricher alone with a backlog, beside the same loop without enriching
+  bench conversions           enrichers that are killed under clicks and conversions
   bench agents                how many user agents are told right; takes a few seconds
   bench pipeline --rate 200   clicks through the whole pipeline, 200 a second
   bench stats --rows 1000000  the calls of the statistics and the watch, over ten thousand links
@@ -103,6 +105,8 @@ enum Bench {
     Agents(agents::Args),
     /// An enricher alone that works off a backlog, beside the same loop without enriching
     Enrich(enrich::Args),
+    /// Two enrichers that are killed under clicks and conversions, and whether each is told once
+    Conversions(conversions::ConversionsArgs),
     /// Clicks through the whole pipeline to webhooks and rows, and `clickhook up` doing nothing
     Pipeline(pipeline::Args),
     /// The calls of the statistics and the watch: how long they take, and what they read
@@ -126,6 +130,7 @@ enum Report {
     Recovery(Box<recovery::Report>),
     Agents(Box<agents::Report>),
     Enrich(Box<enrich::Report>),
+    Conversions(Box<conversions::ConversionsReport>),
     Pipeline(Box<pipeline::Report>),
     Stats(Box<stats::StatsReport>),
     Tenants(Box<tenants::TenantsReport>),
@@ -143,6 +148,7 @@ impl Report {
             Self::Recovery(report) => recovery::text(report),
             Self::Agents(report) => agents::text(report),
             Self::Enrich(report) => enrich::text(report),
+            Self::Conversions(report) => conversions::text(report),
             Self::Pipeline(report) => pipeline::text(report),
             Self::Stats(report) => stats::text(report),
             Self::Tenants(report) => tenants::text(report),
@@ -171,6 +177,7 @@ impl Bench {
             Self::Recovery(args) => Report::Recovery(Box::new(recovery::run(args, common, shutdown).await?)),
             Self::Agents(_) => Report::Agents(Box::new(agents::run(common)?)),
             Self::Enrich(args) => Report::Enrich(Box::new(enrich::run(args, common, shutdown).await?)),
+            Self::Conversions(args) => Report::Conversions(Box::new(conversions::run(args, common, shutdown).await?)),
             Self::Pipeline(args) => Report::Pipeline(Box::new(pipeline::run(args, common, shutdown).await?)),
             Self::Stats(args) => Report::Stats(Box::new(stats::run(args, common, shutdown).await?)),
             Self::Tenants(args) => Report::Tenants(Box::new(tenants::run(args, common, shutdown).await?)),

@@ -143,6 +143,9 @@ fn every_kind_of_sale_finds_its_click() {
     assert_eq!((&listed["data"][0]["status"], &listed["data"][0]["click_id"]), (&json!("refunded"), &json!(second)));
     let rows = query(&up.text("clickhouse"), "clickhook", "SELECT count(), uniqExact(id) FROM conversions");
     assert_eq!(rows.trim(), "4\t4");
+    let by_ad = "SELECT (SELECT count() FROM clicks WHERE ad_creative = 'story-7'), \
+                 (SELECT count() FROM conversions WHERE ad_creative = 'story-7')";
+    assert_eq!(query(&up.text("clickhouse"), "clickhook", by_ad).trim(), "1\t1");
 
     // The first customer wants to be forgotten.
     let erased = api.delete("/v1/people/cus-1");

@@ -11,6 +11,7 @@ mod customer;
 mod dead;
 mod failover;
 mod fatal;
+mod joining;
 mod outage;
 mod quickstart;
 mod replays;
