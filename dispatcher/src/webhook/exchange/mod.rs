@@ -4,11 +4,15 @@
 //! delivery no attempt. Connections are kept (`pool.rs`) or made (`dial.rs`), by names that
 //! are resolved here (`names.rs`). Redirects are not followed.
 
+#[cfg(test)]
+mod broken_connections;
 mod connection;
 mod dial;
 mod fault;
 #[cfg(test)]
 mod forbidden_targets;
+#[cfg(test)]
+mod http2_answers;
 #[cfg(test)]
 mod name_server;
 mod names;
@@ -99,10 +103,21 @@ enum Ended {
     /// The connection broke before an answer, or the answer is not HTTP.
     Broken {
         reason: String,
-        before_any_byte: bool,
+        begun: AnswerBegun,
     },
     TimedOut,
 }
+
+/// Whether a part of the answer to a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnswerBegun {
+    /// None, or bytes that an earlier answer left.
+    No,
+    Yes,
+}
+
+/// The status by which a server says that no request came in time (RFC 9110, 15.5.9).
+const REQUEST_TIMEOUT: u16 = 408;
 
 impl HttpClient {
     /// # Errors
@@ -164,10 +179,13 @@ impl HttpClient {
             let was_kept = connection.was_kept();
             match self.send(connection, target, request, AnswerLimits { deadline, read_bytes: limits.read_bytes }).await
             {
+                // A server that closes an idle connection crosses with the request. Some say so
+                // before. The request is idempotent by its id, and goes over a new connection
+                // at once.
+                Ended::Broken { begun: AnswerBegun::No, .. }
+                | Ended::Answered(EndpointAnswer { status: REQUEST_TIMEOUT, .. })
+                    if was_kept => {}
                 Ended::Answered(answer) => return Exchange::Answered(answer),
-                // A server that closes an idle connection crosses with the request. The
-                // request is idempotent by its id, and goes over a new connection at once.
-                Ended::Broken { before_any_byte: true, .. } if was_kept => {}
                 Ended::Broken { reason, .. } => return Exchange::Failed(reason),
                 Ended::TimedOut => {
                     return Exchange::Failed(format!("no answer within {} ms", limits.timeout.as_millis()));
@@ -203,13 +221,14 @@ impl HttpClient {
                 Ended::Answered(EndpointAnswer::flawed(status, "its head did not end in time".to_owned()))
             }
             (progress, Some(error)) => {
-                let before_any_byte = progress == Progress::Silent;
-                let reason = if before_any_byte {
-                    format!("connected, but the connection broke before an answer: {}", root(&error))
-                } else {
-                    format!("the answer does not begin with a status line of HTTP/1: {}", root(&error))
-                };
-                Ended::Broken { reason, before_any_byte }
+                let cause = root(&error);
+                let silent = format!("connected, but the connection broke before an answer: {cause}");
+                let untidy = format!("the answer does not begin with a status line of HTTP/1: {cause}");
+                match progress {
+                    Progress::Silent => Ended::Broken { reason: silent, begun: AnswerBegun::No },
+                    Progress::Other => Ended::Broken { reason: untidy, begun: AnswerBegun::No },
+                    Progress::Begun | Progress::Status(_) => Ended::Broken { reason: untidy, begun: AnswerBegun::Yes },
+                }
             }
             (_, None) => {
                 // A shared connection that has gone silent must not take further requests.

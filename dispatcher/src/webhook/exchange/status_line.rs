@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The length of `HTTP/1.1 200` and the byte that ends its status.
 const STATUS_BYTES: usize = 13;
+/// The beginning of every status line.
+const PROTOCOL: &[u8] = b"HTTP/1.";
 
 /// The part of an answer that has passed since the request was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(super) enum Progress {
     Silent,
     /// Bytes, but no final status yet.
     Begun,
+    /// Bytes that are no answer, such as a body that an earlier answer did not announce.
+    Other,
     /// The final status.
     Status(u16),
 }
@@ -69,21 +73,25 @@ impl StatusReader {
         if self.filled == 0 && matches!(byte, b'\r' | b'\n') {
             return;
         }
+        if PROTOCOL.get(self.filled).is_some_and(|expected| *expected != byte) {
+            return self.is_no_answer();
+        }
         self.line[self.filled] = byte;
         self.filled += 1;
         if self.filled < STATUS_BYTES {
             return;
         }
         self.filled = 0;
-        self.part = match status(&self.line) {
+        match status(&self.line) {
             // 101 ends the exchange: nothing was asked for that it could switch to.
-            Some(100 | 102..=199) => AnswerPart::InterimHead { line_is_empty: byte == b'\n' },
-            Some(status) => {
-                self.progress = Progress::Status(status);
-                AnswerPart::Rest
-            }
-            None => AnswerPart::Rest,
-        };
+            Some(100 | 102..=199) => self.part = AnswerPart::InterimHead { line_is_empty: byte == b'\n' },
+            Some(status) => (self.progress, self.part) = (Progress::Status(status), AnswerPart::Rest),
+            None => self.is_no_answer(),
+        }
+    }
+
+    const fn is_no_answer(&mut self) {
+        (self.progress, self.part) = (Progress::Other, AnswerPart::Rest);
     }
 }
 
@@ -148,9 +156,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
+impl<S: AsyncRead + Unpin> WatchedStream<S> {
+    /// Looks for an answer where a request cannot be written to its end: hyper does not, and a
+    /// receiver may answer and close before it has read all.
+    fn look_after_error(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<std::io::Result<usize>>,
+    ) -> Poll<std::io::Result<usize>> {
+        if matches!(written, Poll::Ready(Err(_))) {
+            let mut bytes = [0; 1024];
+            let mut answer = ReadBuf::new(&mut bytes);
+            // The end of the stream or a further error changes nothing.
+            let _ = Pin::new(self).poll_read(cx, &mut answer);
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.look_after_error(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -166,7 +193,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.look_after_error(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -216,6 +244,8 @@ mod tests {
     #[test]
     fn other_bytes_are_no_status() {
         for bytes in [
+            "OK",
+            "HTTP/2",
             "HTTP/1.1 2000 OK\r\n",
             "HTTP/1.1  200 OK\r\n",
             "HTTP/1.1 20\r\n1 ab",
@@ -226,7 +256,7 @@ mod tests {
             "<html>200 OK</html>",
             "SSH-2.0-OpenSSH_9.6\r\n",
         ] {
-            assert_eq!(progress(bytes.as_bytes()), Progress::Begun, "{bytes}");
+            assert_eq!(progress(bytes.as_bytes()), Progress::Other, "{bytes}");
         }
     }
 

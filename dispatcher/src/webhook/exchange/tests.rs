@@ -20,35 +20,39 @@ use super::*;
 
 /// The end of a raw answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Close,
     KeepOpen,
+    /// The connection is reset.
+    Reset,
     /// The answer goes on until the other side closes.
     Endless,
+    /// It goes on as well, a byte at a time.
+    Drip,
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config { allow_private: true, allow_http: true, ..Config::default() }
 }
 
-fn client(config: &Config) -> HttpClient {
+pub(super) fn client(config: &Config) -> HttpClient {
     HttpClient::new(config, NameMetrics::default()).unwrap()
 }
 
-fn post() -> Result<Request<Full<Bytes>>, http::Error> {
+pub(super) fn post() -> Result<Request<Full<Bytes>>, http::Error> {
     Request::post("/").header("webhook-id", "evt_1").body(Full::new(Bytes::from_static(b"{}")))
 }
 
-async fn exchange(client: &HttpClient, url: &str) -> Exchange {
+pub(super) async fn exchange(client: &HttpClient, url: &str) -> Exchange {
     client.exchange(&RequestTarget::parse(url).unwrap(), post, ExchangeLimits::new(Duration::from_secs(20), 1)).await
 }
 
-async fn exchange_within(client: &HttpClient, url: &str, ms: u64) -> Exchange {
+pub(super) async fn exchange_within(client: &HttpClient, url: &str, ms: u64) -> Exchange {
     client.exchange(&RequestTarget::parse(url).unwrap(), post, ExchangeLimits::new(Duration::from_millis(ms), 1)).await
 }
 
 /// Reads one request, whose body has two bytes. Returns `None` when there is none.
-async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+pub(super) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n{}") {
         request.push(stream.read_u8().await.ok()?);
@@ -56,7 +60,7 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     Some(String::from_utf8(request).unwrap())
 }
 
-async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8], end: End) {
+pub(super) async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8], end: End) {
     if read_request(stream).await.is_none() {
         return;
     }
@@ -64,16 +68,27 @@ async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8
     let _ = stream.write_all(answer).await;
     let _ = stream.flush().await;
     match end {
-        End::Close => {}
+        // Whoever has the socket resets it.
+        End::Close | End::Reset => {}
         End::KeepOpen => {
             let _ = stream.read(&mut [0]).await;
         }
         End::Endless => while stream.write_all(&[b'a'; 1024]).await.is_ok() {},
+        End::Drip => {
+            while stream.write_all(b"a").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 }
 
+/// Makes the end of a connection a reset.
+pub(super) fn reset(stream: &TcpStream) {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
 /// Starts a receiver that serves each connection with `serve`.
-async fn start<F: Future<Output = ()> + Send + 'static>(
+pub(super) async fn start<F: Future<Output = ()> + Send + 'static>(
     serve: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> (String, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -88,16 +103,21 @@ async fn start<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Starts a receiver that answers each connection's one request with these bytes.
-async fn raw(bytes: &[u8], end: End) -> String {
+pub(super) async fn raw(bytes: &[u8], end: End) -> String {
     let bytes = bytes.to_vec();
     let serve = move |mut stream: TcpStream| {
         let bytes = bytes.clone();
-        async move { answer(&mut stream, &bytes, end).await }
+        async move {
+            if end == End::Reset {
+                reset(&stream);
+            }
+            answer(&mut stream, &bytes, end).await;
+        }
     };
     start(serve).await.0
 }
 
-fn status(exchange: &Exchange) -> u16 {
+pub(super) fn status(exchange: &Exchange) -> u16 {
     match exchange {
         Exchange::Answered(answer) => answer.status,
         other => panic!("{other:?}"),
@@ -109,6 +129,17 @@ async fn a_2xx_status_line_is_a_delivery_whatever_follows() {
     let many_lines = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok", "X-A: b\r\n".repeat(111));
     let too_many_lines = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X-A: b\r\n".repeat(5000));
     let large_head = format!("HTTP/1.1 200 OK\r\nX-A: {}\r\n\r\n", "b".repeat(200_000));
+    let long_line = format!("HTTP/1.1 200 OK\r\nX-A: {}\r\nContent-Length: 2\r\n\r\nok", "b".repeat(40_000));
+    let long_name = format!("HTTP/1.1 200 OK\r\n{}: b\r\nContent-Length: 2\r\n\r\nok", "a".repeat(70_000));
+    let large_body = format!("HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n{}", "b".repeat(3_000_000));
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(50) + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let chunked = |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    let huge_chunk = chunked("FFFFFFFFFFFFFFFFFF\r\nok\r\n");
+    let long_extension = chunked(&format!("2;{}\r\nok\r\n0\r\n\r\n", "a".repeat(40_000)));
+    let untidy_trailer = chunked("2\r\nok\r\n0\r\nno colon\r\n\r\n");
+    let no_trailer_end = chunked("2\r\nok\r\n0\r\n");
+    let many_trailers = chunked(&format!("2\r\nok\r\n0\r\n{}\r\n", "X-A: b\r\n".repeat(5000)));
+    let line_feeds_in_chunks = chunked("2\nok\n0\n\n");
     let cases: &[(&str, &str, End)] = &[
         ("shorter than announced", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok", End::Close),
         ("shorter than announced, open", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok", End::KeepOpen),
@@ -119,6 +150,55 @@ async fn a_2xx_status_line_is_a_delivery_whatever_follows() {
         ("no length, closed", "HTTP/1.1 200 OK\r\n\r\nok", End::Close),
         ("endless", "HTTP/1.1 200 OK\r\n\r\n", End::Endless),
         ("endless head", "HTTP/1.1 200 OK\r\nX-A: ", End::Endless),
+        ("endless, slow", "HTTP/1.1 200 OK\r\n\r\n", End::Drip),
+        ("endless head, slow", "HTTP/1.1 200 OK\r\nX-A: ", End::Drip),
+        ("endless chunk, slow", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n", End::Drip),
+        ("reset in the body", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok", End::Reset),
+        ("reset after the answer", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", End::Reset),
+        ("reset in the head", "HTTP/1.1 200 OK\r\nContent-Le", End::Reset),
+        ("reset without a length", "HTTP/1.1 200 OK\r\n\r\nok", End::Reset),
+        ("huge chunk", &huge_chunk, End::KeepOpen),
+        ("long chunk extension", &long_extension, End::KeepOpen),
+        ("untidy trailer", &untidy_trailer, End::KeepOpen),
+        ("no end of the trailer", &no_trailer_end, End::Close),
+        ("5000 trailer lines", &many_trailers, End::KeepOpen),
+        ("line feeds in chunks", &line_feeds_in_chunks, End::KeepOpen),
+        ("3 MB of body", &large_body, End::KeepOpen),
+        ("line of 40 kB", &long_line, End::KeepOpen),
+        ("name of 70 kB", &long_name, End::KeepOpen),
+        ("50 interim answers", &interim, End::KeepOpen),
+        ("line feeds alone", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok", End::KeepOpen),
+        ("line feeds, no reason", "HTTP/1.1 200\n\n", End::Close),
+        ("latin-1 reason", "HTTP/1.1 200 D\u{e9}livr\u{e9}\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("control character in the reason", "HTTP/1.1 200 O\x01K\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("no space after the status", "HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("line of a tab", "HTTP/1.1 200 OK\r\n\t\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("tab before colon", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A\t: b\r\n\r\nok", End::KeepOpen),
+        ("empty value", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A:\r\n\r\nok", End::KeepOpen),
+        ("carriage return alone", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\rc\r\n\r\nok", End::KeepOpen),
+        ("delete character", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\x7fc\r\n\r\nok", End::KeepOpen),
+        ("space in a name", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX A: b\r\n\r\nok", End::KeepOpen),
+        ("equal lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("list of lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", End::KeepOpen),
+        ("empty length", "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nok", End::KeepOpen),
+        (
+            "chunked and a length",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            End::KeepOpen,
+        ),
+        ("unknown coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: brotli\r\n\r\nok", End::KeepOpen),
+        ("chunked twice", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", End::KeepOpen),
+        ("broken gzip", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("two answers", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 500 No\r\n\r\n", End::Close),
+        ("205 with a body", "HTTP/1.1 205 Reset Content\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("204 with a bare body", "HTTP/1.1 204 No Content\r\n\r\nok", End::KeepOpen),
+        ("206", "HTTP/1.1 206 Partial\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("299", "HTTP/1.1 299 Fine\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("untidy interim answer", "HTTP/1.1 103 Early\r\nX A : b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", End::Close),
+        ("empty lines before", "\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("HTTP/1.0 kept", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", End::KeepOpen),
+        ("HTTP/1.0 without an end", "HTTP/1.0 200 OK\r\n\r\nok", End::KeepOpen),
+        ("HTTP/1.0 reset", "HTTP/1.0 200 OK\r\n\r\nok", End::Reset),
         ("control character", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\x01c\r\n\r\nok", End::KeepOpen),
         ("zero byte", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\0c\r\n\r\nok", End::KeepOpen),
         ("space before colon", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A : b\r\n\r\nok", End::KeepOpen),
@@ -172,11 +252,27 @@ async fn other_answers_are_judged_by_their_status_line_too() {
         ("HTTP/1.1 503 No\r\nRetry-After: 7", 503),
         ("HTTP/1.1 410 Gone\r\nX-A\r\n\r\n", 410),
         ("HTTP/1.1 307 Elsewhere\r\nLocation: https://example.com/\r\n\r\n", 307),
+        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", 101),
+        ("HTTP/1.1 408 Too late\r\nConnection: close\r\n\r\n", 408),
+        ("HTTP/1.1 599 No", 599),
     ] {
         let url = raw(bytes.as_bytes(), End::Close).await;
         assert_eq!(status(&exchange(&client(&config()), &url).await), expected, "{bytes}");
     }
-    for bytes in ["", "\r\n", "SSH-2.0-OpenSSH_9.6\r\n", "HTTP/1.1 2xx OK\r\n\r\n", "HTTP/1.1 20", "<html>200</html>"] {
+    for bytes in [
+        "",
+        "\r\n",
+        "SSH-2.0-OpenSSH_9.6\r\n",
+        "HTTP/1.1 2xx OK\r\n\r\n",
+        "HTTP/1.1 20",
+        "<html>200</html>",
+        "HTTP/2 200\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        // A receiver of HTTP/2 alone begins with its settings.
+        "\0\0\0\x04\0\0\0\0\0",
+        // One of TLS alone answers with an alert.
+        "\x15\x03\x01\0\x02\x02\x46",
+    ] {
         let url = raw(bytes.as_bytes(), End::Close).await;
         let exchange = exchange(&client(&config()), &url).await;
         assert!(matches!(&exchange, Exchange::Failed(_)), "{bytes}: {exchange:?}");
@@ -344,7 +440,7 @@ async fn sockets_and_exchanges_that_are_short_are_our_fault() {
 
 /// An authority of this test's own, and a receiver's settings with a certificate of it for
 /// `localhost`.
-fn authority(alpn: &[&str]) -> (tempfile::NamedTempFile, TlsAcceptor) {
+pub(super) fn authority(alpn: &[&str]) -> (tempfile::NamedTempFile, TlsAcceptor) {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(signed.cert.pem().as_bytes()).unwrap();
@@ -360,7 +456,7 @@ fn authority(alpn: &[&str]) -> (tempfile::NamedTempFile, TlsAcceptor) {
     (file, TlsAcceptor::from(Arc::new(server)))
 }
 
-fn trusting(ca_file: &tempfile::NamedTempFile) -> Config {
+pub(super) fn trusting(ca_file: &tempfile::NamedTempFile) -> Config {
     Config { ca_file: Some(ca_file.path().to_owned()), ..config() }
 }
 
