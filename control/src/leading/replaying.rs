@@ -5,7 +5,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bus::{Bus, BusError};
@@ -13,7 +13,7 @@ use schemas::{
     DelayTier, Endpoint, EventId, Replay, ReplayId, Topic,
     replay::{ReplayChoice, ReplayState},
 };
-use service::problem::Problem;
+use service::{Backoff, problem::Problem};
 use store::{Store, StoreError};
 use tokio::{
     task::spawn_blocking,
@@ -37,6 +37,8 @@ use crate::{
 
 /// The interval of steps. Replays leave the writer to callers most of the time.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// The shortest and the longest pause of a replay whose step failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The replays that take a step in each interval.
 const AT_ONCE: usize = 4;
 /// The replays of deleted endpoints that one transaction deletes.
@@ -60,36 +62,76 @@ enum ReplayError {
     Impossible(String),
 }
 
+/// The replays whose last step failed. Each pauses, and leaves its turn to others meanwhile.
+#[derive(Default)]
+struct FailingReplays(HashMap<ReplayId, FailingReplay>);
+
+struct FailingReplay {
+    backoff: Backoff,
+    retry_at: Instant,
+}
+
+impl FailingReplays {
+    /// Notes a step that failed, and returns the pause until the next one.
+    fn failed(&mut self, id: ReplayId, now: Instant) -> Duration {
+        let new = || FailingReplay { backoff: Backoff::new(RETRY.0, RETRY.1), retry_at: now };
+        let failing = self.0.entry(id).or_insert_with(new);
+        let pause = failing.backoff.next();
+        failing.retry_at = now + pause;
+        pause
+    }
+
+    fn succeeded(&mut self, id: ReplayId) {
+        self.0.remove(&id);
+    }
+
+    fn pauses(&self, id: ReplayId, now: Instant) -> bool {
+        self.0.get(&id).is_some_and(|failing| now < failing.retry_at)
+    }
+}
+
 /// Carries out replays while this instance leads. Never returns.
 pub(crate) async fn run_replays(leadership: Arc<Leadership>, bus: Bus, store: Store) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut scans: HashMap<ReplayId, ReplayScan> = HashMap::new();
+    let mut failing = FailingReplays::default();
     loop {
         ticks.tick().await;
         let Some(leader) = leadership.leader() else {
             scans.clear();
+            failing.0.clear();
             continue;
         };
         if let Err(problem) = forget_orphans(&leader).await {
             warn!(reason = problem.detail, "replays of deleted endpoints not deleted: retrying");
         }
         let is_running = |replay: &&Arc<Replay>| replay.state == ReplayState::Running;
-        let running: Vec<Arc<Replay>> =
-            leader.read(|state| state.replays.iter().filter(is_running).take(AT_ONCE).cloned().collect());
+        let now = Instant::now();
+        let running: Vec<Arc<Replay>> = leader.read(|state| {
+            failing.0.retain(|id, _| state.replays.get(id).is_some_and(|replay| is_running(&&replay)));
+            let takes_step = |replay: &&Arc<Replay>| is_running(replay) && !failing.pauses(replay.id, now);
+            state.replays.iter().filter(takes_step).take(AT_ONCE).cloned().collect()
+        });
         scans.retain(|id, _| running.iter().any(|replay| replay.id == *id));
         for replay in running {
             let scan = scans.remove(&replay.id);
             match step(&leader, &bus, &store, &replay, scan).await {
-                Ok(Some(scan)) => drop(scans.insert(replay.id, scan)),
-                Ok(None) => {}
+                Ok(scan) => {
+                    failing.succeeded(replay.id);
+                    scans.extend(scan.map(|scan| (replay.id, scan)));
+                }
                 Err(ReplayError::Impossible(reason)) => {
                     warn!(replay = %replay.id, endpoint = %replay.endpoint, reason, "replay failed");
                     if let Err(problem) = fail(&leader, &replay, reason).await {
                         warn!(replay = %replay.id, reason = problem.detail, "state of a replay not written: retrying");
                     }
                 }
-                Err(error) => warn!(replay = %replay.id, %error, "step of a replay not made: retrying"),
+                Err(error) => {
+                    let retry_in_ms = u64::try_from(failing.failed(replay.id, Instant::now()).as_millis());
+                    let retry_in_ms = retry_in_ms.unwrap_or(u64::MAX);
+                    warn!(replay = %replay.id, %error, retry_in_ms, "step of a replay not made: retrying");
+                }
             }
         }
     }
@@ -212,4 +254,24 @@ async fn fail(leader: &ActiveLeader, replay: &Replay, reason: String) -> Result<
         Ok(())
     };
     leader.enqueue(Author::Leader, change).await?.committed().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_whose_steps_fail_pauses_for_longer_each_time() {
+        let (mut failing, now) = (FailingReplays::default(), Instant::now());
+        let [one, other] = [1, 2].map(ReplayId::from_bits);
+        assert!(!failing.pauses(one, now));
+        let pauses: Vec<Duration> = (0..8).map(|_| failing.failed(one, now)).collect();
+        assert!(pauses.is_sorted_by(|before, after| before.mul_f64(0.8) <= *after), "{pauses:?}");
+        assert!(pauses[0] >= Duration::from_millis(900) && pauses[7] >= Duration::from_secs(50), "{pauses:?}");
+        assert!(failing.pauses(one, now) && !failing.pauses(other, now));
+        assert!(!failing.pauses(one, now + pauses[7]));
+        failing.succeeded(one);
+        assert!(!failing.pauses(one, now));
+        assert!(failing.failed(one, now) <= Duration::from_millis(1100));
+    }
 }
