@@ -104,13 +104,34 @@ pub(crate) enum EndpointsCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Change the format of an endpoint's webhooks, or its limits.
+    /// Change where an endpoint's webhooks go, which events it gets, or how. What is not named
+    /// stays.
     #[command(after_help = r"Examples:
+  clickhook endpoints update ep_… --url https://example.com/new
+  clickhook endpoints update ep_… --events 'link.*' --filter country=DE --no-filter device
+  clickhook endpoints update ep_… --header-from Authorization=token.txt --no-header X-Team
   clickhook endpoints update ep_… --format cloudevents
   clickhook endpoints update ep_… --rate-limit 20 --max-in-flight none")]
     Update {
         /// Its id (`ep_…`).
         id: String,
+        /// Where webhooks are sent to.
+        #[arg(long)]
+        url: Option<String>,
+        /// Which events, instead of those before: a name, `link.*` or `*`; several with commas
+        /// between.
+        #[arg(long, value_delimiter = ',')]
+        events: Vec<String>,
+        /// Only events with this fact, as KEY=VALUE, instead of the key's values before. The
+        /// same key again means or.
+        #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = pair)]
+        filters: Vec<(String, String)>,
+        /// Events whatever this fact is.
+        #[arg(long, value_name = "KEY")]
+        no_filter: Vec<String>,
+        /// Send this header no longer.
+        #[arg(long, value_name = "NAME")]
+        no_header: Vec<String>,
         #[command(flatten)]
         delivery: DeliveryArgs,
         #[command(flatten)]
@@ -243,9 +264,18 @@ pub(crate) struct BatchArgs {
     max_bytes: Option<u32>,
 }
 
-/// The format and the limits of an endpoint's webhooks.
+/// The headers, the format and the limits of an endpoint's webhooks.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DeliveryArgs {
+    /// Send this header as well, as NAME=VALUE. Other users of this machine can see it here.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = pair)]
+    headers: Vec<(String, String)>,
+    /// Send this header as well, with its value in a file, as NAME=FILE.
+    #[arg(long, value_name = "NAME=FILE", value_parser = pair)]
+    header_from: Vec<(String, String)>,
+    /// The milliseconds within which a webhook must be answered (100 to 30000).
+    #[arg(long, value_name = "MS")]
+    timeout_ms: Option<u32>,
     /// The format of the webhooks.
     #[arg(long, value_parser = ["clickhook", "flat", "cloudevents", "slack"])]
     format: Option<String>,
@@ -259,8 +289,17 @@ pub(crate) struct DeliveryArgs {
 
 impl DeliveryArgs {
     /// Adds what was given to the body of a request.
-    fn add_to(self, body: &mut Value) {
+    fn add_to(self, body: &mut Value) -> anyhow::Result<()> {
+        let from_file = |(name, path): (String, String)| {
+            let text = fs::read_to_string(&path).with_context(|| format!("read the header {name} from {path}"))?;
+            anyhow::Ok((name, text.trim_end_matches(['\r', '\n']).to_owned()))
+        };
+        let from_files = self.header_from.into_iter().map(from_file).collect::<anyhow::Result<Vec<_>>>()?;
+        for (name, value) in self.headers.into_iter().chain(from_files) {
+            body["headers"][name] = value.into();
+        }
         let given = [
+            ("timeout_ms", self.timeout_ms.map(Value::from)),
             ("format", self.format.map(Value::from)),
             ("rate_limit", self.rate_limit),
             ("max_in_flight", self.max_in_flight),
@@ -270,7 +309,19 @@ impl DeliveryArgs {
                 body[name] = value;
             }
         }
+        Ok(())
     }
+}
+
+/// Returns filters with the values of each key in one list.
+fn grouped(filters: Vec<(String, String)>) -> Map<String, Value> {
+    let mut grouped = Map::new();
+    for (key, value) in filters {
+        if let Value::Array(values) = grouped.entry(key).or_insert_with(|| json!([])) {
+            values.push(value.into());
+        }
+    }
+    grouped
 }
 
 fn limit(text: &str) -> Result<Value, String> {
@@ -336,17 +387,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
 pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
     let (api, endpoint): (ApiArgs, Value) = match command {
         EndpointsCommand::Create { url, events, filters, batch, delivery, secret, api } => {
-            let mut grouped = Map::new();
-            for (key, value) in filters {
-                if let Value::Array(values) = grouped.entry(key).or_insert_with(|| json!([])) {
-                    values.push(value.into());
-                }
-            }
-            let mut body = json!({"url": url, "events": events, "filters": grouped});
+            let mut body = json!({"url": url, "events": events, "filters": grouped(filters)});
             if let Some(limits) = batch.to_json() {
                 body["batch"] = limits;
             }
-            delivery.add_to(&mut body);
+            delivery.add_to(&mut body)?;
             let endpoint = secret.post(&api, "/v1/endpoints", body)?;
             (api, endpoint)
         }
@@ -354,9 +399,19 @@ pub(crate) fn run(command: EndpointsCommand) -> anyhow::Result<()> {
             let limits = if off { Value::Null } else { batch.to_json().unwrap_or_else(|| json!({})) };
             (api.clone(), patch(&api, &id, &json!({"batch": limits}))?)
         }
-        EndpointsCommand::Update { id, delivery, api } => {
-            let mut changes = json!({});
-            delivery.add_to(&mut changes);
+        EndpointsCommand::Update { id, url, events, filters, no_filter, no_header, delivery, api } => {
+            let mut changes = json_object([
+                ("url", url.map(Value::from)),
+                ("events", (!events.is_empty()).then(|| json!(events))),
+                ("filters", (!filters.is_empty()).then(|| json!(grouped(filters)))),
+            ]);
+            delivery.add_to(&mut changes)?;
+            for (field, names) in [("filters", no_filter), ("headers", no_header)] {
+                for name in names {
+                    changes[field][name] = Value::Null;
+                }
+            }
+            ensure!(changes != json!({}), "name what is to be changed: see clickhook endpoints update --help");
             (api.clone(), patch(&api, &id, &changes)?)
         }
         EndpointsCommand::RotateSecret { id, overlap_s, secret, api } => {

@@ -1,7 +1,7 @@
 //! Deliveries are given up, and made once more: from dead letters, by outcome, by time and by id.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     process::Stdio,
     sync::{
@@ -13,6 +13,8 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use bus::{Bus, BusConfig, Outgoing};
+use schemas::{ClickId, DelayTier, Delivery, Envelope, EventId, EventName, Timestamp, Topic, sample};
 use serde_json::{Value, json};
 
 use crate::{
@@ -127,10 +129,93 @@ fn what_was_given_up_is_delivered_once_more() {
     assert!(told.contains("done"), "{told}");
     receiver.until(&[(a, 2), (b, 2), (c, 3)]);
 
+    // The tool changes the endpoint, and shows no header's value.
+    let header = installation.dir.join("header");
+    std::fs::write(&header, "Bearer hush\n").unwrap();
+    let from = format!("Authorization={}", header.display());
+    let moved = format!("http://{}/moved", receiver.address);
+    let update = |args: &[&str]| {
+        let told = run(&installation, "endpoints", &[&["update", id], args, &["--json", "--api", &url]].concat());
+        assert!(!told.contains("hush"), "{told}");
+        serde_json::from_str::<Value>(&told).unwrap()
+    };
+    let changed = update(&["--url", &moved, "--events", "link.*", "--header-from", &from]);
+    assert_eq!((&changed["url"], &changed["events"]), (&json!(moved), &json!(["link.*"])));
+    assert_eq!(changed["headers"], json!({"Authorization": "***"}));
+    let changed = update(&["--filter", "country=DE", "--no-header", "Authorization", "--timeout-ms", "1000"]);
+    assert_eq!((&changed["filters"], &changed["timeout_ms"]), (&json!({"country": ["DE"]}), &json!(1000)));
+    assert!(changed["headers"].as_object().is_none_or(serde_json::Map::is_empty), "{changed}");
+    assert_eq!(update(&["--no-filter", "country"])["filters"], json!({}));
+
     // All dead letters of the endpoint.
     let told = run(&installation, "dead", &["replay", "--endpoint", id, "--yes"]);
     assert!(told.contains("3 are delivered once more"), "{told}");
     receiver.until(&[(a, 3), (b, 3), (c, 4)]);
+}
+
+#[test]
+fn a_replay_goes_on_where_a_killed_leader_stopped() {
+    const EVENTS: usize = 4_000;
+    let (_keep, dir) = folder();
+    let installation = Installation::new(dir, testbed::kafka());
+    let address = testbed::free_address();
+    let start = || installation.start_at("control", address, "control-1");
+    let control = start();
+    control.until_ready("control leads");
+    let api = PipelineApi::new(address);
+    let body = json!({"url": "https://hooks.example/", "events": ["link.clicked"], "filters": {"bot": [true, false]}});
+    let endpoint = api.post("/v1/endpoints", &body);
+    let path = format!("/v1/endpoints/{}", endpoint["id"].as_str().unwrap());
+    let config = BusConfig {
+        brokers: installation.brokers.clone(),
+        prefix: installation.prefix.clone(),
+        ..BusConfig::default()
+    };
+    let bus = Bus::new(config);
+    let clicks = produce_clicks(&bus, EVENTS);
+
+    let replay = api.post(&format!("{path}/replay"), &json!({"since": endpoint["created_at"]}));
+    let path = format!("{path}/replays/{}", replay["id"].as_str().unwrap());
+    eventually("the replay has begun", PATIENCE, || (api.get(&path)["sent"] != 0).then_some(()));
+    control.kill();
+    let control = start();
+    control.until_ready("control leads again");
+    let sent_so_far = api.get(&path)["sent"].as_u64().unwrap();
+    assert!((1..EVENTS as u64).contains(&sent_so_far), "it was killed amid the replay: {sent_so_far}");
+    let done = eventually("the replay is done", PATIENCE, || {
+        let replay = api.get(&path);
+        (replay["state"] == "done").then_some(replay)
+    });
+    assert_eq!((&done["sent"], &done["read"]), (&json!(EVENTS), &json!(EVENTS)));
+
+    // Each event was handed over, and once: the steps are transactions.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let enough = move |records: &[testbed::Read]| records.len() >= EVENTS;
+    let handed = runtime.block_on(testbed::read(&bus, Topic::Delay(DelayTier::Seconds5), enough));
+    assert_eq!(handed.len(), EVENTS);
+    let event = |record: &testbed::Read| serde_json::from_str::<Delivery>(&record.value).unwrap().events[0].id;
+    assert_eq!(handed.iter().map(event).collect::<BTreeSet<EventId>>(), clicks);
+}
+
+/// Produces clicks as the enricher does, and returns the ids of their events.
+fn produce_clicks(bus: &Bus, count: usize) -> BTreeSet<EventId> {
+    let producer = bus.producer("test", Duration::ZERO, PATIENCE).unwrap();
+    let partitions = i32::from(bus.partitions(Topic::Clicks));
+    let mut ids = BTreeSet::new();
+    for partition in (0..partitions).cycle().take(count) {
+        let at = Timestamp::now();
+        let mut event = sample::event(EventName::LinkClicked, at);
+        event.id =
+            EventId::of("default", EventName::LinkClicked, &ClickId::new(at, 0, rand::random()).to_string(), "", at);
+        ids.insert(event.id);
+        let envelope = Envelope { v: 1, workspace: "default".into(), ip_key: None, endpoint: None, event };
+        let value = serde_json::to_vec(&envelope).unwrap();
+        let out =
+            Outgoing { topic: Topic::Clicks, partition: Some(partition), key: None, value: Some(&value), headers: &[] };
+        producer.send(&out, |acked| assert!(acked.is_ok(), "{acked:?}")).unwrap();
+    }
+    assert_eq!(producer.drain(PATIENCE), 0);
+    ids
 }
 
 /// Runs a command without a terminal, and returns its output.
