@@ -61,15 +61,16 @@ impl RecordHandler for DelayReader {
         let due = delayed.due;
         let appended = record.timestamp().unwrap_or(now);
         let timing = self.deliverer.config.retry_timing();
-        let leaves_at = match source.partition.topic {
-            Topic::Delay(tier) => timing.leaves_at(tier, due, appended),
-            _ => due,
+        let (leaves_at, least_pause) = match source.partition.topic {
+            Topic::Delay(tier) => (timing.leaves_at(tier, due, appended), timing.least_pause(tier)),
+            _ => (due, Duration::ZERO),
         };
         let Some(delivery) = in_flight(delayed, now, source, claim) else { return };
-        let head = PausedHead { delivery, due, appended, leaves_at };
         if leaves_at <= now && !self.deliverer.is_backlogged() {
-            return self.release(head, now);
+            return self.release(PausedHead { delivery, due, appended, leaves_at }, now);
         }
+        let leaves_at = leaves_at.max(now.plus(least_pause));
+        let head = PausedHead { delivery, due, appended, leaves_at };
         match consumer.pause(&[source.partition]) {
             Ok(()) => {
                 self.paused_heads.insert(source.partition, head);

@@ -261,13 +261,13 @@ impl Index {
 mod tests {
     use schemas::{WorkspaceId, sample};
 
-    use super::*;
+    use super::{super::retry::RetryTiming, *};
 
     const AT: Timestamp = Timestamp::from_millis(1_770_301_425_120);
 
     const LANE: LaneSettings = LaneSettings {
         max_in_flight: 1,
-        max_retry_after: Duration::from_secs(1),
+        timing: RetryTiming { speedup: 1 },
         min_interval: Duration::ZERO,
         batch: None,
         format_bytes: 0,

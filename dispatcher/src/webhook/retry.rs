@@ -15,12 +15,18 @@ const JITTER: f64 = 0.1;
 /// The longest jitter. So the records of a tier are due in about the order in which
 /// they stand there.
 const LONGEST_JITTER: Duration = Duration::from_secs(60);
+/// The longest rest of a delivery whose endpoint keeps failing.
+const LONGEST_REST: DelayTier = DelayTier::Hours2;
+/// The share of a tier's delay for which a partition of it is paused at least, and the longest
+/// such time.
+const LEAST_PAUSE: u32 = 20;
+const LONGEST_LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest wait that an endpoint may ask for with `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// The delays of this installation: those of the contract, which tests shorten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RetryTiming {
+pub(crate) struct RetryTiming {
     /// Every delay is divided by this number.
     pub speedup: u32,
 }
@@ -60,6 +66,26 @@ impl RetryTiming {
     pub(super) fn tier(self, wait: Duration) -> DelayTier {
         let fitting = DelayTier::ALL.into_iter().rev().find(|tier| self.delay(*tier).mul_f64(0.95) <= wait);
         fitting.unwrap_or(DelayTier::Seconds5)
+    }
+
+    /// Returns for how long a delivery rests whose endpoint has failed for `failing_for`: for the
+    /// longest delay of a tier that is not longer, at most [`LONGEST_REST`], and from twice the
+    /// shortest delay on for the second one. So it is written once a rest, a few times in a day,
+    /// and an endpoint that has recovered has everything soon in relation to its outage.
+    pub(super) fn rest(self, failing_for: Duration) -> Duration {
+        let rested = |tier: &DelayTier| match tier {
+            DelayTier::Seconds5 => true,
+            DelayTier::Minute1 => failing_for >= 2 * self.delay(DelayTier::Seconds5),
+            tier => failing_for >= self.delay(*tier) && *tier <= LONGEST_REST,
+        };
+        self.delay(DelayTier::ALL.into_iter().rev().find(rested).unwrap_or(DelayTier::Seconds5))
+    }
+
+    /// Returns for how long a partition of `tier` is paused at least, once its head is not due.
+    /// What was fetched behind the head is thrown away with each pause, and fetched again: many
+    /// records are to be due together when it ends.
+    pub(super) fn least_pause(self, tier: DelayTier) -> Duration {
+        self.scaled((tier.delay() / LEAST_PAUSE).min(LONGEST_LEAST_PAUSE))
     }
 
     /// Returns when a record appended to `tier` at `appended` leaves the head of its
@@ -137,6 +163,26 @@ mod tests {
         assert_eq!(tiers(70 * SECOND), [DelayTier::Minute1, DelayTier::Seconds5]);
         assert_eq!(tiers(3600 * SECOND).len(), 2);
         assert!(tiers(20 * 3600 * SECOND).len() <= 24);
+    }
+
+    #[test]
+    fn a_delivery_rests_in_relation_to_the_outage_and_is_written_a_few_times() {
+        for (failing_for, rest) in
+            [(0, 5), (9, 5), (10, 60), (299, 60), (300, 300), (1_800, 1_800), (7_200, 7_200), (1_000_000, 7_200)]
+        {
+            assert_eq!(REAL.rest(failing_for * SECOND), rest * SECOND, "{failing_for}");
+        }
+        let quick = RetryTiming { speedup: 60 };
+        assert_eq!(quick.rest(SECOND), SECOND);
+        assert_eq!(quick.rest(5 * SECOND), 5 * SECOND);
+        // Of an outage of a day, a delivery that comes at its beginning sees this many rests.
+        let (mut failing_for, mut writes) = (Duration::ZERO, 0);
+        while failing_for < 24 * 3600 * SECOND {
+            let rest = REAL.rest(failing_for);
+            assert_eq!(REAL.delay(REAL.tier(rest)), rest, "one hop");
+            (failing_for, writes) = (failing_for + rest, writes + 1);
+        }
+        assert!(writes <= 30, "{writes}");
     }
 
     #[test]

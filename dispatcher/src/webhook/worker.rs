@@ -88,13 +88,16 @@ mod tests {
     use schemas::BatchLimits;
 
     use super::{
-        super::lane::{LanePool, LaneSettings, Offer},
+        super::{
+            lane::{LanePool, LaneSettings, Offer},
+            retry::RetryTiming,
+        },
         *,
     };
 
     const SETTINGS: LaneSettings = LaneSettings {
         max_in_flight: 1,
-        max_retry_after: Duration::from_secs(60),
+        timing: RetryTiming { speedup: 1 },
         min_interval: Duration::ZERO,
         batch: None,
         format_bytes: 0,

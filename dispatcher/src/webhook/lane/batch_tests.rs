@@ -7,13 +7,14 @@ use proptest::prelude::*;
 use schemas::BatchLimits;
 
 use super::{tests::ALONE, *};
+use crate::webhook::retry::RetryTiming;
 
 const MS: Duration = Duration::from_millis(1);
 const LIMITS: BatchLimits = BatchLimits { max_events: 3, max_wait_ms: 100, max_bytes: 50 };
 
 fn settings(max_in_flight: usize, limits: BatchLimits) -> LaneSettings {
-    let max_retry_after = Duration::from_secs(60);
-    LaneSettings { max_in_flight, max_retry_after, min_interval: Duration::ZERO, batch: Some(limits), format_bytes: 0 }
+    let timing = RetryTiming { speedup: 1 };
+    LaneSettings { max_in_flight, timing, min_interval: Duration::ZERO, batch: Some(limits), format_bytes: 0 }
 }
 
 fn lane(max_in_flight: usize, limits: BatchLimits) -> Lane<usize> {

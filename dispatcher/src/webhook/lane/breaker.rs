@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 const OPENS_AFTER: u32 = 10;
 /// The shortest and the longest time between two probes.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
-/// The longest wait of a delivery that finds the breaker open, so that an endpoint that
-/// has recovered has everything at most this much later.
-const LONGEST_WAIT: Duration = Duration::from_secs(7_200);
 
 /// The breaker's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +28,9 @@ pub(super) enum Passage {
     Free,
     /// The delivery begins as a probe.
     Probe,
-    /// The delivery is to be offered again after this time.
-    Blocked(Duration),
+    /// The delivery is to be offered again later: the endpoint has failed for this time, or will
+    /// have when it is probed.
+    Blocked { failing_for: Duration },
 }
 
 impl Breaker {
@@ -60,11 +58,8 @@ impl Breaker {
         if now >= probe_at && in_flight == 0 {
             return Passage::Probe;
         }
-        // The longer the endpoint has failed, the longer its deliveries wait: each is
-        // written a few times in a day, and not once a minute.
-        let failing_for = now.saturating_duration_since(since);
         let until_probe = probe_at.saturating_duration_since(now);
-        Passage::Blocked(failing_for.max(until_probe).clamp(PROBE_PAUSE.0, LONGEST_WAIT))
+        Passage::Blocked { failing_for: now.saturating_duration_since(since).max(until_probe) }
     }
 }
 
@@ -94,7 +89,7 @@ mod tests {
             assert_eq!(breaker.passage(0, now), Passage::Free);
             breaker.succeeded();
         }
-        assert_eq!(open(now).passage(0, now), Passage::Blocked(5 * SECOND));
+        assert_eq!(open(now).passage(0, now), Passage::Blocked { failing_for: 5 * SECOND });
     }
 
     #[test]
@@ -102,10 +97,10 @@ mod tests {
         let start = Instant::now();
         let mut breaker = open(start);
         let now = start + 5 * SECOND;
-        assert_eq!(breaker.passage(1, now), Passage::Blocked(5 * SECOND), "one is in flight");
+        assert_eq!(breaker.passage(1, now), Passage::Blocked { failing_for: 5 * SECOND }, "one is in flight");
         assert_eq!(breaker.passage(0, now), Passage::Probe);
         breaker.failed(now);
-        assert_eq!(breaker.passage(0, now + 9 * SECOND), Passage::Blocked(14 * SECOND));
+        assert_eq!(breaker.passage(0, now + 9 * SECOND), Passage::Blocked { failing_for: 14 * SECOND });
         assert_eq!(breaker.passage(0, now + 10 * SECOND), Passage::Probe);
         breaker.succeeded();
         assert_eq!(breaker.passage(7, now), Passage::Free);
@@ -121,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_with_the_outage_and_are_bounded() {
+    fn probes_become_rare_and_never_cease() {
         let start = Instant::now();
         let mut breaker = open(start);
         let mut now = start;
@@ -130,6 +125,6 @@ mod tests {
             assert_eq!(breaker.passage(0, now), Passage::Probe);
             breaker.failed(now);
         }
-        assert_eq!(breaker.passage(0, now), Passage::Blocked(LONGEST_WAIT));
+        assert_eq!(breaker.passage(0, now), Passage::Blocked { failing_for: 200 * PROBE_PAUSE.1 });
     }
 }

@@ -142,8 +142,8 @@ impl<T: Waiting> Lane<T> {
     /// Takes `item` if there is room, or says when to offer it again.
     pub(super) fn offer(&self, item: T, now: Instant) -> Offer<T> {
         let mut state = self.state.lock();
-        if let Passage::Blocked(retry_after) = state.breaker.passage(state.in_flight, now) {
-            return Offer::Full { item, retry_after: retry_after.min(state.settings.max_retry_after) };
+        if let Passage::Blocked { failing_for } = state.breaker.passage(state.in_flight, now) {
+            return Offer::Full { item, retry_after: state.settings.timing.rest(failing_for) };
         }
         let has_slot = state.in_flight < state.slots(&self.pool);
         let batched_bytes = state.settings.batch.and_then(|_| item.batched_bytes());
@@ -152,7 +152,7 @@ impl<T: Waiting> Lane<T> {
         // a batch.
         let needs_room = !has_slot || (batched_bytes.is_some() && state.queue.is_gathering());
         if needs_room && !self.admits(&state, item.bytes(), now) {
-            let longest = state.settings.max_retry_after;
+            let longest = state.settings.max_retry_after();
             let waiting = state.queue.len();
             return Offer::Full { item, retry_after: state.pace.retry_after(waiting, longest, now) };
         }
@@ -242,8 +242,8 @@ impl<T: Waiting> Lane<T> {
     fn next_of(&self, state: &mut LaneState<T>, patience: Patience, now: Instant) -> Next<T> {
         let Some(due) = state.due() else { return self.take_next(state, now) };
         // The holder's own slot is not in its way.
-        if let Passage::Blocked(retry_after) = state.breaker.passage(state.in_flight - 1, now) {
-            let retry_after = retry_after.min(state.settings.max_retry_after);
+        if let Passage::Blocked { failing_for } = state.breaker.passage(state.in_flight - 1, now) {
+            let retry_after = state.settings.timing.rest(failing_for);
             if let Some(departure) = self.pop(state) {
                 self.release(state, departure.load());
                 return Next::Spill { departure, retry_after };

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use schemas::{BatchLimits, DelayTier, Endpoint};
 
-use crate::webhook::config::Config;
+use crate::webhook::{config::Config, retry::RetryTiming};
 
 /// The limits of one endpoint's lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LaneSettings {
     /// Exchanges that may be in flight at once, over all processes together.
     pub(crate) max_in_flight: usize,
-    /// The longest time until a delivery that found no room is offered again.
-    pub(crate) max_retry_after: Duration,
+    /// The delays of the tiers, on which deliveries wait that found no room.
+    pub(crate) timing: RetryTiming,
     /// The least time between the beginnings of two exchanges, over all processes together; zero
     /// for no limit.
     pub(crate) min_interval: Duration,
@@ -27,11 +27,16 @@ impl LaneSettings {
     pub(crate) fn from_config(config: &Config) -> Self {
         Self {
             max_in_flight: config.max_in_flight,
-            max_retry_after: config.retry_timing().delay(DelayTier::LONGEST),
+            timing: config.retry_timing(),
             min_interval: Duration::ZERO,
             batch: None,
             format_bytes: 0,
         }
+    }
+
+    /// Returns the longest time until a delivery that found no room is offered again.
+    pub(super) fn max_retry_after(&self) -> Duration {
+        self.timing.delay(DelayTier::LONGEST)
     }
 
     /// Returns the settings of `endpoint`, whose limits are not above these, and whose format adds

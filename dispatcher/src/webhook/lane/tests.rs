@@ -6,7 +6,10 @@ use super::{
     room::{FIRST_EXCHANGE, LONGEST_PAUSE, STALL, TARGET_WAIT},
     *,
 };
+use crate::webhook::retry::RetryTiming;
 
+/// The longest tier's delay is a minute.
+const TIMING: RetryTiming = RetryTiming { speedup: 24 * 60 };
 const LONGEST: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
 
@@ -34,7 +37,7 @@ fn finished(lane: &Lane<usize>, took: Duration, now: Instant) -> Next<usize> {
 }
 
 fn settings(max_in_flight: usize) -> LaneSettings {
-    LaneSettings { max_in_flight, max_retry_after: LONGEST, min_interval: Duration::ZERO, batch: None, format_bytes: 0 }
+    LaneSettings { max_in_flight, timing: TIMING, min_interval: Duration::ZERO, batch: None, format_bytes: 0 }
 }
 
 /// A lane with a pool of its own.
