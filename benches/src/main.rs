@@ -27,6 +27,7 @@ mod recovery;
 mod redirect;
 mod requests;
 mod role;
+mod sick;
 mod stats;
 mod summary;
 mod table;

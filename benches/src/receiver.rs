@@ -119,9 +119,11 @@ fn receive(listener: std::net::TcpListener, arrivals: &Arc<Arrivals>) -> std::io
                 let arrivals = Arc::clone(&arrivals);
                 async move {
                     if let Ok(body) = request.into_body().collect().await {
-                        match marker(&body.to_bytes()) {
-                            Some(marker) => arrivals.note(marker),
-                            None => drop(arrivals.unmarked.fetch_add(1, Ordering::Relaxed)),
+                        for marker in markers(&body.to_bytes()) {
+                            match marker {
+                                Some(marker) => arrivals.note(marker),
+                                None => drop(arrivals.unmarked.fetch_add(1, Ordering::Relaxed)),
+                            }
                         }
                     }
                     Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
@@ -134,8 +136,9 @@ fn receive(listener: std::net::TcpListener, arrivals: &Arc<Arrivals>) -> std::io
     })
 }
 
-/// The marker of the click that a body tells of.
-fn marker(body: &[u8]) -> Option<u32> {
+/// The markers of the clicks that a body tells of: of one, or of a batch. An event of no
+/// click has none.
+fn markers(body: &[u8]) -> Vec<Option<u32>> {
     #[derive(Deserialize)]
     struct Event<'b> {
         #[serde(borrow)]
@@ -145,7 +148,14 @@ fn marker(body: &[u8]) -> Option<u32> {
     struct Attribution<'b> {
         gclid: Option<&'b str>,
     }
-    serde_json::from_slice::<Event<'_>>(body).ok()?.attribution?.gclid?.parse().ok()
+    let marker = |event: Event<'_>| event.attribution?.gclid?.parse().ok();
+    match body.first() {
+        Some(b'[') => {
+            let events = serde_json::from_slice::<Vec<Event<'_>>>(body).unwrap_or_default();
+            events.into_iter().map(marker).collect()
+        }
+        _ => vec![serde_json::from_slice::<Event<'_>>(body).ok().and_then(marker)],
+    }
 }
 
 #[cfg(test)]
@@ -156,8 +166,9 @@ mod tests {
     fn a_click_is_found_in_its_webhook() {
         let mut event = schemas::sample::event(schemas::EventName::LinkClicked, schemas::Timestamp::now());
         event.attribution = Some(schemas::Attribution { gclid: Some("17".into()), ..Default::default() });
-        assert_eq!(marker(&serde_json::to_vec(&event).unwrap()), Some(17));
-        assert_eq!(marker(b"{}"), None);
+        assert_eq!(markers(&serde_json::to_vec(&event).unwrap()), [Some(17)]);
+        assert_eq!(markers(&serde_json::to_vec(&[&event, &event]).unwrap()), [Some(17), Some(17)]);
+        assert_eq!(markers(b"{}"), [None]);
     }
 
     #[test]

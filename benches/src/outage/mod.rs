@@ -5,6 +5,7 @@
 mod brokers;
 mod copies;
 mod disk;
+mod dispatchers;
 mod full_spool;
 mod plan;
 mod proof;
@@ -23,6 +24,7 @@ use service::Shutdown;
 use self::{
     brokers::{BrokersArgs, BrokersPlan},
     copies::CopiesReport,
+    dispatchers::DispatchersArgs,
     full_spool::{FullSpoolArgs, FullSpoolReport},
     plan::Plan,
     report::Report,
@@ -51,6 +53,7 @@ Examples:
   bench outage brokers                each of three brokers killed and frozen, twice round: 12 minutes
   bench outage rolling                every process of every role restarted
   bench outage scaling                every role from one process to several and back, on a cluster
+  bench outage dispatchers            two dispatchers beside sick endpoints, killed 30 times: five minutes
   bench outage copies                 bundles that come again, 2 GB of clicks behind their first copies",
     args_conflicts_with_subcommands = true
 )]
@@ -79,6 +82,8 @@ enum OutageMode {
     Rolling(RollingArgs),
     /// Every role from one process to several and back, with the arguments of the pods, on three brokers with TLS
     Scaling(ScalingArgs),
+    /// Two dispatchers beside endpoints that are ill, restarted in order and killed; then every webhook is accounted for
+    Dispatchers(DispatchersArgs),
     /// A redirector for hours: it produces again what Kafka may have, and the enricher tells second copies
     Copies,
 }
@@ -111,6 +116,7 @@ pub(crate) async fn run(args: &Args, common: &BenchContext, shutdown: &Shutdown)
         Some(OutageMode::Brokers(args)) => OutageReport::Steps(without_a_broker(args, common, shutdown).await?),
         Some(OutageMode::Rolling(args)) => OutageReport::Steps(rolling_restart(args, common, shutdown).await?),
         Some(OutageMode::Scaling(args)) => OutageReport::Steps(scaled(args, common, shutdown).await?),
+        Some(OutageMode::Dispatchers(args)) => OutageReport::Steps(killed_dispatchers(args, common, shutdown).await?),
         Some(OutageMode::Copies) => tokio::select! {
             report = copies::run(common) => OutageReport::Copies(report?),
             () = shutdown.wait() => anyhow::bail!("interrupted"),
@@ -131,7 +137,7 @@ async fn run_rounds(args: &Args, common: &BenchContext, shutdown: &Shutdown) -> 
         let (trials, rows) = rounds(plan, rig).await?;
         Ok((trials, rows, rig.restarts.clone()))
     };
-    let (trials, rows, restarts) = on_a_rig(ONE_OF_EACH, common, shutdown, work).await?;
+    let (trials, rows, restarts) = on_a_rig(ONE_OF_EACH, &[], common, shutdown, work).await?;
     Ok(Report::new(machine, plan, trials, rows, restarts))
 }
 
@@ -148,14 +154,14 @@ async fn without_a_broker(
     };
     let machine = Machine::look();
     let receiver = Receiver::start()?;
-    let (in_turn, mut restarts) = on_a_rig(brokers::IN_TURN, common, shutdown, async |rig| {
+    let (in_turn, mut restarts) = on_a_rig(brokers::IN_TURN, &[], common, shutdown, async |rig| {
         rig.add_endpoint(&receiver).await?;
         Ok((brokers::in_turn(plan, rig, &receiver).await?, rig.restarts.clone()))
     })
     .await?;
     // Markers begin anew.
     let receiver = Receiver::start()?;
-    let (one_replica, more) = on_a_rig(brokers::ONE_REPLICA, common, shutdown, async |rig| {
+    let (one_replica, more) = on_a_rig(brokers::ONE_REPLICA, &[], common, shutdown, async |rig| {
         rig.add_endpoint(&receiver).await?;
         Ok((brokers::one_replica(plan, rig, &receiver).await?, rig.restarts.clone()))
     })
@@ -176,7 +182,7 @@ async fn rolling_restart(
     let between = common.seconds(None, 5, 2);
     let machine = Machine::look();
     let receiver = Receiver::start()?;
-    let (load, restarts) = on_a_rig(rolling::THREE_OF_EACH, common, shutdown, async |rig| {
+    let (load, restarts) = on_a_rig(rolling::THREE_OF_EACH, &[], common, shutdown, async |rig| {
         rig.add_endpoint(&receiver).await?;
         Ok((rolling::run(rate, between, rig, &receiver).await?, rig.restarts.clone()))
     })
@@ -190,7 +196,7 @@ async fn scaled(args: &ScalingArgs, common: &BenchContext, shutdown: &Shutdown) 
     let (between, during) = (common.seconds(None, 5, 2), common.seconds(None, 15, 4));
     let machine = Machine::look();
     let receiver = Receiver::start()?;
-    let ((load, sustained), restarts) = on_a_rig(scaling::CLUSTER, common, shutdown, async |rig| {
+    let ((load, sustained), restarts) = on_a_rig(scaling::CLUSTER, &[], common, shutdown, async |rig| {
         rig.add_endpoint(&receiver).await?;
         let load = scaling::run(rate, between, rig, &receiver).await?;
         let sustained = scaling::sustained(during, rig, &receiver).await?;
@@ -201,9 +207,30 @@ async fn scaled(args: &ScalingArgs, common: &BenchContext, shutdown: &Shutdown) 
     Ok(StepsReport::new(machine, rate, vec![load], restarts, goals).with_sustained(sustained))
 }
 
-/// Does `work` on an installation that is started for it and stopped afterwards.
+async fn killed_dispatchers(
+    args: &DispatchersArgs,
+    common: &BenchContext,
+    shutdown: &Shutdown,
+) -> anyhow::Result<StepsReport> {
+    let kills = args.kills.unwrap_or(if common.quick { 6 } else { 30 });
+    let between = common.seconds(None, 4, 2);
+    let machine = Machine::look();
+    let receiver = Receiver::start()?;
+    let settings = dispatchers::SETTINGS.map(|(name, value)| (name, value.to_owned()));
+    let (run, restarts) = on_a_rig(dispatchers::TWO_OF_EACH, &settings, common, shutdown, async |rig| {
+        rig.add_endpoint(&receiver).await?;
+        Ok((dispatchers::run(args, kills, between, rig, &receiver).await?, rig.restarts.clone()))
+    })
+    .await?;
+    let goals = dispatchers::goals(&run);
+    Ok(StepsReport::new(machine, args.rate, vec![run.load], restarts, goals))
+}
+
+/// Does `work` on an installation that is started for it and stopped afterwards. `settings`
+/// are those beyond the usual ones.
 async fn on_a_rig<T>(
     size: RigSize,
+    settings: &[(&'static str, String)],
     common: &BenchContext,
     shutdown: &Shutdown,
     work: impl AsyncFnOnce(&mut Rig) -> anyhow::Result<T>,
@@ -211,7 +238,7 @@ async fn on_a_rig<T>(
     let dir = tempfile::Builder::new().prefix("clickhook-bench-").tempdir().context("make a temporary folder")?;
     say("starting Kafka, ClickHouse and the roles");
     let mut rig = tokio::select! {
-        rig = Rig::start(&common.binary, dir.path(), size, &[]) => rig?,
+        rig = Rig::start(&common.binary, dir.path(), size, settings) => rig?,
         () = shutdown.wait() => anyhow::bail!("interrupted"),
     };
     let done = tokio::select! {

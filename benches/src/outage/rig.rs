@@ -18,7 +18,14 @@ use testbed::{certificates::Certificates, free_address};
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::plan::ACK_BUDGET_MS;
-use crate::{catalogue, context::say, kafka::Kafka, load::Redirectors, receiver::Receiver, role::Role};
+use crate::{
+    catalogue,
+    context::say,
+    kafka::Kafka,
+    load::Redirectors,
+    receiver::Receiver,
+    role::{self, Role},
+};
 
 /// How long anything may take that is not measured.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -87,6 +94,12 @@ struct RigProcess {
     /// Where it serves, if it is a redirector or the API.
     address: SocketAddr,
     role: Role,
+}
+
+/// The outcome of an audit, and its output.
+pub(crate) struct RigAudit {
+    pub(crate) is_balanced: bool,
+    pub(crate) told: String,
 }
 
 /// Everything that runs.
@@ -221,11 +234,29 @@ impl Rig {
 
     /// Sends every event to a receiver at `address`, and waits until the endpoint is known.
     pub(crate) async fn add_endpoint(&mut self, receiver: &Receiver) -> anyhow::Result<()> {
-        let url = format!("http://{}/", receiver.address);
-        let endpoint = self.post("/v1/endpoints", json!({"url": url, "events": ["link.clicked"]})).await?;
-        let id = endpoint["id"].as_str().context("the API answered an endpoint without an id")?.to_owned();
+        let id = self.add_endpoint_at(&format!("http://{}/", receiver.address)).await?;
         self.post(&format!("/v1/endpoints/{id}/test"), json!({})).await?;
         self.until("the test event arrives", async |_| receiver.arrivals.unmarked() > 0).await
+    }
+
+    /// Sends every event to `url` as well, and returns the endpoint's id.
+    pub(crate) async fn add_endpoint_at(&self, url: &str) -> anyhow::Result<String> {
+        let endpoint = self.post("/v1/endpoints", json!({"url": url, "events": ["link.clicked"]})).await?;
+        Ok(endpoint["id"].as_str().context("the API answered an endpoint without an id")?.to_owned())
+    }
+
+    /// Asks `clickhook audit` what has become of everything.
+    pub(crate) async fn audit(&self) -> anyhow::Result<RigAudit> {
+        let mut command = role::command(&self.binary);
+        command.args(["audit", "--since", "24h", "--differences"]);
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        let output = command.output().await.context("run `clickhook audit`")?;
+        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        match output.status.code() {
+            Some(0) => Ok(RigAudit { is_balanced: true, told }),
+            Some(1) if told.contains("NOT BALANCED") => Ok(RigAudit { is_balanced: false, told }),
+            _ => bail!("`clickhook audit` ended with {}: {told}", output.status),
+        }
     }
 
     async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
@@ -289,6 +320,17 @@ impl Rig {
             self.redirectors.write().retain(|redirector| redirector != address);
         }
         role.ended().await
+    }
+
+    /// kill -9 of a process.
+    pub(crate) async fn kill(&mut self, member: usize) -> anyhow::Result<()> {
+        self.members[member].role.kill().await
+    }
+
+    /// Starts a process again that was killed, and waits until it is ready.
+    pub(crate) async fn start_again(&mut self, member: usize) -> anyhow::Result<()> {
+        self.members[member].role = self.launch_again(member)?;
+        self.members[member].role.ready().await
     }
 
     /// Freezes Kafka, or thaws it.

@@ -28,11 +28,13 @@ use crate::{
 /// How long webhooks may take to come after the load.
 const CATCH_UP: Duration = Duration::from_secs(120);
 
-/// Whether Kafka chooses leaders in a step: redirects may take longer then.
+/// The kind of a step: while Kafka chooses leaders, redirects may take longer, and while
+/// dispatchers are restarted in order, webhooks may come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StepKind {
     Election,
+    Restart,
     Settled,
 }
 
@@ -63,6 +65,8 @@ pub(crate) struct LoadStep {
     pub(crate) failed: usize,
     pub(crate) redirect: Latency,
     pub(crate) webhook: Latency,
+    /// Webhooks of its clicks that came more than once, under the same id.
+    pub(crate) webhooks_again: u64,
 }
 
 /// The outcome of a load.
@@ -163,6 +167,7 @@ fn report(step: &Begun, end: Instant, clicks: &Clicks, arrivals: &Arrivals) -> L
     let within = |due: Instant| (step.at..end).contains(&due);
     let answered: Vec<&Click> = clicks.answered.iter().filter(|click| within(click.due)).collect();
     let arrivals = arrivals.of(answered.iter().map(|click| click.marker));
+    let webhooks_again = arrivals.iter().flatten().map(|arrival| u64::from(arrival.times) - 1).sum();
     let arrived = answered.iter().zip(&arrivals).filter_map(|(click, arrival)| Some((click, (*arrival)?)));
     let webhook = arrived.map(|(click, arrival)| arrival.first.saturating_duration_since(click.due)).collect();
     LoadStep {
@@ -173,5 +178,6 @@ fn report(step: &Begun, end: Instant, clicks: &Clicks, arrivals: &Arrivals) -> L
         failed: clicks.failures.iter().filter(|failure| within(failure.due)).count(),
         redirect: Latency::of(answered.iter().map(|click| click.latency).collect()),
         webhook: Latency::of(webhook),
+        webhooks_again,
     }
 }

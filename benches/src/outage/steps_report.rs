@@ -102,9 +102,11 @@ fn steps(load: &LoadReport) -> String {
             [redirect.p50_ms, redirect.p99_ms, redirect.max_ms, webhook.p50_ms, webhook.p99_ms, webhook.max_ms]
                 .map(|ms| format!("{ms:.1}")),
         );
+        row.push(step.webhooks_again.to_string());
         row
     });
-    let header = ["", "s", "answered", "failed", "redirect p50", "p99", "max", "click → webhook p50", "p99", "max"];
+    let header =
+        ["", "s", "answered", "failed", "redirect p50", "p99", "max", "click → webhook p50", "p99", "max", "again"];
     let failures = (!load.failures.is_empty()).then(|| format!("  failures: {:?}", load.failures));
     [vec![table(&header, rows)], failures.into_iter().collect()].concat().join("\n")
 }

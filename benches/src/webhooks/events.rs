@@ -9,8 +9,8 @@ use std::{
 
 use bus::{Bus, Outgoing, Producer};
 use schemas::{
-    Attribution, ClickId, Endpoint, EndpointId, Envelope, Event, EventId, EventName, Timestamp, Topic, WorkspaceId,
-    sample,
+    Attribution, BatchLimits, ClickId, Endpoint, EndpointId, Envelope, Event, EventId, EventName, Timestamp, Topic,
+    WorkspaceId, sample,
 };
 use serde_json::json;
 use service::vault::Vault;
@@ -26,6 +26,14 @@ const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 pub(super) struct BenchEndpoint<'a> {
     pub(super) url: String,
     pub(super) campaign: &'a str,
+    pub(super) batch: Option<BatchLimits>,
+}
+
+impl<'a> BenchEndpoint<'a> {
+    /// An endpoint that gets each event alone.
+    pub(super) const fn unbatched(url: String, campaign: &'a str) -> Self {
+        Self { url, campaign, batch: None }
+    }
 }
 
 /// Writes endpoints to their topic. Blocks.
@@ -35,12 +43,12 @@ pub(super) fn write_endpoints<'a>(
     endpoints: impl Iterator<Item = BenchEndpoint<'a>>,
 ) -> anyhow::Result<()> {
     let producer = bus.producer("bench-endpoints", Duration::from_millis(5), PATIENCE)?;
-    for BenchEndpoint { url, campaign } in endpoints {
+    for BenchEndpoint { url, campaign, batch } in endpoints {
         let id = EndpointId::mint();
         let (secret, at) = (vault.seal(&id.to_string(), SECRET.as_bytes()), Timestamp::now());
         let endpoint: Endpoint = serde_json::from_value(json!({
             "id": id, "workspace": WorkspaceId::default(), "url": url, "events": ["link.clicked"],
-            "filters": {"campaign": campaign}, "timeout_ms": 5000, "status": "active", "secret": secret,
+            "filters": {"campaign": campaign}, "batch": batch, "timeout_ms": 5000, "status": "active", "secret": secret,
             "created_at": at, "updated_at": at, "revision": 1,
         }))?;
         let (key, value) = (id.to_string(), serde_json::to_vec(&endpoint)?);
@@ -105,8 +113,8 @@ pub(super) struct ClickStream {
     pub(super) markers: Range<u32>,
 }
 
-/// Writes streams of clicks side by side for `during`. Returns when each click of the
-/// first stream was written. Blocks.
+/// Writes streams of clicks side by side for `during`, each at moments of its own. Returns
+/// when each click of the first stream was written. Blocks.
 pub(super) fn write_streams(
     writer: &EventWriter,
     streams: &[ClickStream],
@@ -118,7 +126,9 @@ pub(super) fn write_streams(
     while begun.elapsed() < during {
         let elapsed = begun.elapsed().as_secs_f64();
         for (number, (stream, written)) in streams.iter().zip(&mut written).enumerate() {
-            let due = (elapsed * stream.per_s) as u32;
+            // Campaigns have their clicks independently of each other, not at the same moment.
+            let phase = number as f64 / streams.len() as f64;
+            let due = elapsed.mul_add(stream.per_s, phase) as u32;
             while *written < due && stream.markers.start + *written < stream.markers.end {
                 let marker = stream.markers.start + *written;
                 if number == 0 {

@@ -7,7 +7,6 @@ mod bare;
 mod events;
 mod parts;
 mod report;
-mod sick;
 mod stand;
 
 use std::cell::Cell;
@@ -21,12 +20,13 @@ pub(crate) use self::{
     bare::{SUBCOMMAND, post},
     report::{Report, text},
 };
-use self::{report::Parts, sick::SickEndpoints, stand::WebhookStand};
+use self::{report::Parts, stand::WebhookStand};
 use crate::{
     context::{BenchContext, say},
     kafka::Kafka,
     machine::Machine,
     receiver::Receiver,
+    sick::SickEndpoints,
 };
 
 /// The options of `bench webhooks`.

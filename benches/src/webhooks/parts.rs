@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use schemas::BatchLimits;
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time::sleep};
 
@@ -15,6 +16,9 @@ use crate::{context::say, process::Memory};
 
 /// The connections of the bare client: as many as a dispatcher has to one endpoint.
 const CONNECTIONS: usize = 32;
+/// The events of a batch, and how many times as many events are delivered in batches.
+const BATCH: u32 = 100;
+const MORE_BATCHED: u32 = 5;
 /// The campaign of the events that are measured.
 const CAMPAIGN: &str = "bench";
 
@@ -22,6 +26,8 @@ const CAMPAIGN: &str = "bench";
 #[derive(Debug, Serialize)]
 pub(super) struct ThroughputRun {
     pub(super) ours: DeliveryCost,
+    /// Ours in batches: of events.
+    pub(super) batched: DeliveryCost,
     /// Before and after ours.
     pub(super) bare: [BarePosts; 2],
 }
@@ -32,7 +38,8 @@ pub(super) async fn throughput(
     bare_for: Duration,
 ) -> anyhow::Result<ThroughputRun> {
     let url = stand.taking();
-    let part = stand.part("throughput", std::iter::once(BenchEndpoint { url, campaign: CAMPAIGN })).await?;
+    let endpoint = BenchEndpoint::unbatched(url.clone(), CAMPAIGN);
+    let part = stand.part("throughput", std::iter::once(endpoint)).await?;
     let markers = stand.markers(events);
     let body = events::body(markers.start)?;
     let address = stand.receiver.address;
@@ -49,7 +56,22 @@ pub(super) async fn throughput(
     let ours = dispatcher.work_off(before, events as usize).await?;
     dispatcher.stop().await;
     let second = bare().await??;
-    Ok(ThroughputRun { ours, bare: [first, second] })
+    let batched = batched(stand, url, events * MORE_BATCHED).await?;
+    Ok(ThroughputRun { ours, batched, bare: [first, second] })
+}
+
+/// Measures a backlog that is delivered in batches.
+async fn batched(stand: &WebhookStand<'_>, url: String, events: u32) -> anyhow::Result<DeliveryCost> {
+    let batch = Some(BatchLimits { max_events: BATCH, max_wait_ms: 1_000, max_bytes: 1_000_000 });
+    let endpoint = BenchEndpoint { url, campaign: CAMPAIGN, batch };
+    let part = stand.part("batches", std::iter::once(endpoint)).await?;
+    part.fill(stand.markers(events), CAMPAIGN).await?;
+    say(&format!("throughput: {events} deliveries in batches of {BATCH}"));
+    let before = stand.receiver.arrivals.total();
+    let dispatcher = part.start().await?;
+    let cost = dispatcher.work_off(before, events as usize).await?;
+    dispatcher.stop().await;
+    Ok(cost)
 }
 
 /// Deliveries where many endpoints exist.
@@ -69,9 +91,8 @@ pub(super) async fn endpoints(stand: &WebhookStand<'_>, deliveries: u32) -> anyh
     for (endpoints, matching) in [(1, 1), (100, 1), (10_000, 1), (10_000, 100)] {
         say(&format!("endpoints: {endpoints}, each event for {matching} of them"));
         let (url, every) = (stand.taking(), endpoints / matching);
-        let all = (0..endpoints).map(move |number| BenchEndpoint {
-            url: url.clone(),
-            campaign: if number % every == 0 { CAMPAIGN } else { "another" },
+        let all = (0..endpoints).map(move |number| {
+            BenchEndpoint::unbatched(url.clone(), if number % every == 0 { CAMPAIGN } else { "another" })
         });
         let part = stand.part(&format!("endpoints-{endpoints}-{matching}"), all).await?;
         let events = deliveries / matching;
@@ -100,7 +121,7 @@ pub(super) struct AtRate {
 
 pub(super) async fn latency(stand: &WebhookStand<'_>, during: Duration) -> anyhow::Result<Vec<AtRate>> {
     let url = stand.taking();
-    let part = stand.part("latency", std::iter::once(BenchEndpoint { url, campaign: CAMPAIGN })).await?;
+    let part = stand.part("latency", std::iter::once(BenchEndpoint::unbatched(url, CAMPAIGN))).await?;
     let dispatcher = part.start().await?;
     let mut measured = Vec::new();
     // The first is not kept: it warms up.
@@ -171,9 +192,9 @@ async fn beside(
                 .map(move |number| (format!("sick-{kind}-{number}"), url.replace("NUMBER", &number.to_string())))
         })
         .collect();
-    let healthy = BenchEndpoint { url: stand.taking(), campaign: CAMPAIGN };
+    let healthy = BenchEndpoint::unbatched(stand.taking(), CAMPAIGN);
     // The names live as long as the bench.
-    let ill = campaigns.clone().into_iter().map(|(campaign, url)| BenchEndpoint { url, campaign: campaign.leak() });
+    let ill = campaigns.clone().into_iter().map(|(campaign, url)| BenchEndpoint::unbatched(url, campaign.leak()));
     let part = stand.part(&format!("isolation-{name}"), std::iter::once(healthy).chain(ill)).await?;
     let dispatcher = part.start().await?;
     let alone_stream = |during| vec![stream(stand, CAMPAIGN.to_owned(), HEALTHY_PER_S, during)];
@@ -206,7 +227,7 @@ pub(super) struct DeadEndpoint {
 pub(super) async fn dead(stand: &WebhookStand<'_>, waiting: u32, watched: Duration) -> anyhow::Result<DeadEndpoint> {
     say(&format!("dead endpoint: {waiting} deliveries wait for {} s", watched.as_secs()));
     let url = format!("http://{}/", stand.sick.refusing);
-    let part = stand.part("dead", std::iter::once(BenchEndpoint { url, campaign: CAMPAIGN })).await?;
+    let part = stand.part("dead", std::iter::once(BenchEndpoint::unbatched(url, CAMPAIGN))).await?;
     part.fill(stand.markers(waiting), CAMPAIGN).await?;
     let dispatcher = part.start().await?;
     sleep(watched * 2 / 3).await;
@@ -236,7 +257,7 @@ pub(super) async fn overload(stand: &WebhookStand<'_>, events: u32) -> anyhow::R
     const ENDPOINTS: u32 = 3;
     say(&format!("overload: {events} events at once for {ENDPOINTS} healthy endpoints"));
     let url = stand.taking();
-    let all = (0..ENDPOINTS).map(move |_| BenchEndpoint { url: url.clone(), campaign: CAMPAIGN });
+    let all = (0..ENDPOINTS).map(move |_| BenchEndpoint::unbatched(url.clone(), CAMPAIGN));
     let part = stand.part("overload", all).await?;
     part.fill(stand.markers(events), CAMPAIGN).await?;
     let before = stand.receiver.arrivals.total();

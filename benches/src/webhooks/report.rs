@@ -59,6 +59,8 @@ fn goals(parts: &Parts) -> Vec<Goal> {
         goals.push(Goal::at_most("the bare client's posts a second, to deliveries", rate, 2.0, "times"));
         let cpu = ours.cpu_us / bare.cpu_us_per_post;
         goals.push(Goal::at_most("CPU a delivery, to the bare client's", cpu, 2.0, "times"));
+        let batched = ours.deliveries_per_s / throughput.batched.deliveries_per_s;
+        goals.push(Goal::at_most("events a second, to those in batches", batched, 0.1, "times"));
     }
     if let Some(many) = &parts.endpoints
         && let Some(one) = many.iter().find(|many| many.endpoints == 1)
@@ -124,7 +126,7 @@ pub(crate) fn text(report: &Report) -> String {
 
 fn throughput_table(throughput: &ThroughputRun) -> String {
     let bare = throughput.bare();
-    let DeliveryCost { deliveries_per_s, cpu_us, kafka_us, receiver_us, memory, .. } = throughput.ours;
+    let DeliveryCost { deliveries_per_s, cpu_us, .. } = throughput.ours;
     let bare_row = |name: &str, posts: &BarePosts| {
         let none = String::new;
         vec![
@@ -136,17 +138,18 @@ fn throughput_table(throughput: &ThroughputRun) -> String {
             none(),
         ]
     };
+    let our_row = |name: &str, cost: &DeliveryCost| {
+        let DeliveryCost { deliveries_per_s, cpu_us, kafka_us, receiver_us, memory, .. } = cost;
+        let mut row = vec![name.to_owned(), format!("{deliveries_per_s:.0}")];
+        row.extend([cpu_us, kafka_us, receiver_us].map(|us| format!("{us:.1}")));
+        row.push(megabytes(memory.pss_bytes));
+        row
+    };
     let rows = [
         bare_row("bare client, before", &throughput.bare[0]),
         bare_row("bare client, after", &throughput.bare[1]),
-        vec![
-            "dispatcher".to_owned(),
-            format!("{deliveries_per_s:.0}"),
-            format!("{cpu_us:.1}"),
-            format!("{kafka_us:.1}"),
-            format!("{receiver_us:.1}"),
-            megabytes(memory.pss_bytes),
-        ],
+        our_row("dispatcher", &throughput.ours),
+        our_row("dispatcher, in batches of 100", &throughput.batched),
         vec![
             "to the bare client's".to_owned(),
             format!("{:.2}", deliveries_per_s / bare.posts_per_s),
@@ -156,7 +159,7 @@ fn throughput_table(throughput: &ThroughputRun) -> String {
             String::new(),
         ],
     ];
-    table(&["", "posts/s", "CPU µs a post", "Kafka's", "receiver's", "memory MB"], rows)
+    table(&["", "events/s", "CPU µs an event", "Kafka's", "receiver's", "memory MB"], rows)
 }
 
 fn endpoints_table(many: &[ManyEndpoints]) -> String {

@@ -16,15 +16,13 @@ use serde::Serialize;
 use service::vault::Vault;
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{
-    events::{BenchEndpoint, ClickStream, EventWriter, write_endpoints, write_streams},
-    sick::SickEndpoints,
-};
+use super::events::{BenchEndpoint, ClickStream, EventWriter, write_endpoints, write_streams};
 use crate::{
     kafka::Kafka,
     process::{self, Memory, Who},
     receiver::Receiver,
     role::Role,
+    sick::SickEndpoints,
     summary::Latency,
 };
 

@@ -17,16 +17,16 @@ use tokio::{
 };
 
 /// The time after which the slow endpoint answers.
-pub(super) const SLOW: Duration = Duration::from_secs(4);
+pub(crate) const SLOW: Duration = Duration::from_secs(4);
 
 /// The addresses of endpoints that are ill.
-pub(super) struct SickEndpoints {
+pub(crate) struct SickEndpoints {
     /// Accepts connections, reads, and never answers.
-    pub(super) hanging: SocketAddr,
+    pub(crate) hanging: SocketAddr,
     /// Answers after [`SLOW`].
-    pub(super) slow: SocketAddr,
+    pub(crate) slow: SocketAddr,
     /// Nothing listens there.
-    pub(super) refusing: SocketAddr,
+    pub(crate) refusing: SocketAddr,
 }
 
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ enum Illness {
 }
 
 impl SickEndpoints {
-    pub(super) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start() -> anyhow::Result<Self> {
         let listen = || -> anyhow::Result<std::net::TcpListener> {
             let listener =
                 std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen as a sick endpoint")?;
