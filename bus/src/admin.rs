@@ -53,7 +53,7 @@ pub struct WidenedTopic {
 }
 
 /// The topics that exist, with their numbers of partitions and replicas.
-struct StandingTopics {
+pub(crate) struct StandingTopics {
     partitions: BTreeMap<Topic, u16>,
     replicas: BTreeMap<Topic, u16>,
     internal: InternalTopics,
@@ -331,7 +331,7 @@ impl Bus {
     }
 
     /// Asks which topics there are.
-    fn standing(&self, client: &AdminClient<QuietContext>) -> Result<StandingTopics, BusError> {
+    pub(crate) fn standing(&self, client: &AdminClient<QuietContext>) -> Result<StandingTopics, BusError> {
         let metadata = client.inner().fetch_metadata(None, CALL_TIMEOUT).map_err(|error| {
             self.look_for_a_reason();
             BusError::new("ask which topics there are")(error)

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::{Error, install::Installed};
 
-/// The files and the user of listeners with TLS. There are two at each broker: one that asks for
+/// The files and the users of listeners with TLS. There are two at each broker: one that asks for
 /// a client's certificate, and one where clients log in by SASL (PLAIN, SCRAM or OAUTHBEARER
 /// with unsigned tokens).
 #[derive(Debug, Clone)]
@@ -19,10 +19,13 @@ pub struct SecureListeners {
     pub key_and_certificate: PathBuf,
     /// A PEM file with the authority whose certificates clients must have.
     pub authority: PathBuf,
-    /// The user who logs in.
+    /// The user who logs in, and may do everything. So may clients whose certificate has this
+    /// common name, and those of the plain listener.
     pub user: String,
     /// The user's password, without quotes and spaces.
     pub password: String,
+    /// A user who may do nothing, and logs in by PLAIN with the same password.
+    pub stranger: String,
 }
 
 /// The ports of a broker's secure listeners.
@@ -37,7 +40,7 @@ impl SecureListeners {
     /// `server.properties`, and the last line with a key counts.
     pub(crate) fn config(&self, plain: u16, controllers: u16, own: SecurePorts) -> String {
         let SecurePorts { certificates, logins } = own;
-        let Self { key_and_certificate, authority, user, password } = self;
+        let Self { key_and_certificate, authority, user, password, stranger } = self;
         let (keystore, truststore) = (escaped(key_and_certificate), escaped(authority));
         let clients = format!(
             "PLAINTEXT://127.0.0.1:{plain},CERTIFICATES://127.0.0.1:{certificates},LOGINS://127.0.0.1:{logins}"
@@ -53,11 +56,14 @@ impl SecureListeners {
              ssl.truststore.location={truststore}\n\
              listener.name.certificates.ssl.client.auth=required\n\
              listener.name.logins.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n\
-             listener.name.logins.plain.sasl.jaas.config={kafka}.plain.PlainLoginModule required user_{user}=\"{password}\";\n\
+             listener.name.logins.plain.sasl.jaas.config={kafka}.plain.PlainLoginModule required user_{user}=\"{password}\" \
+             user_{stranger}=\"{password}\";\n\
              listener.name.logins.scram-sha-256.sasl.jaas.config={kafka}.scram.ScramLoginModule required;\n\
              listener.name.logins.scram-sha-512.sasl.jaas.config={kafka}.scram.ScramLoginModule required;\n\
              listener.name.logins.oauthbearer.sasl.jaas.config={kafka}.oauthbearer.OAuthBearerLoginModule required \
-             unsecuredLoginStringClaim_sub=\"broker\";\n"
+             unsecuredLoginStringClaim_sub=\"broker\";\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             super.users=User:ANONYMOUS;User:CN={user};User:{user}\n"
         )
     }
 

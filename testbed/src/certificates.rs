@@ -17,7 +17,7 @@ pub struct Certificates {
     pub authority: PathBuf,
     /// The brokers' key and certificate, for 127.0.0.1.
     pub brokers: PathBuf,
-    /// The client's certificate.
+    /// The certificate of a client called `clickhook`.
     pub client: PathBuf,
     /// The client's key.
     pub client_key: PathBuf,

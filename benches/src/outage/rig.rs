@@ -490,6 +490,7 @@ impl KafkaLogin {
             authority: self.certificates.authority.clone(),
             user: Self::USER.to_owned(),
             password: self.password.clone(),
+            stranger: "stranger".to_owned(),
         }
     }
 }

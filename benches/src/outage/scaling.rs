@@ -27,7 +27,7 @@ const FEW: u16 = 2;
 /// The visitors who click again as soon as they were answered.
 const VISITORS: u16 = 64;
 /// The marker of the first click beyond a load, far from those of the load.
-const BEYOND: u32 = 1 << 30;
+const BEYOND: u32 = 1 << 20;
 
 /// The options of `bench outage scaling`.
 #[derive(Clone, Debug, clap::Args)]
@@ -99,7 +99,7 @@ pub(super) async fn sustained(during: Duration, rig: &mut Rig, receiver: &Receiv
             }
         }
         crate::context::say(&format!("as many clicks as {processes} of each role take"));
-        let first_marker = BEYOND + u32::from(processes) * (1 << 24);
+        let first_marker = BEYOND + u32::from(processes) * (1 << 18);
         let target = Target { redirectors: Redirectors::clone(&rig.redirectors), slug: rig.slug, first_marker };
         let clicks: Clicks =
             spawn_blocking(move || load::closed(&target, VISITORS, during, None)).await?.context("the load")?;

@@ -20,6 +20,8 @@ use crate::{
 
 const USER: &str = "clickhook";
 const PASSWORD: &str = "correct-horse-battery";
+/// A user who may do nothing.
+const STRANGER: &str = "stranger";
 
 /// Returns the settings of a client that logs in by a mechanism.
 fn with_password(certificates: &Certificates, mechanism: &str, password: &str) -> ClientSettings {
@@ -88,6 +90,7 @@ impl SecuredKafka {
             authority: certificates.authority.clone(),
             user: USER.to_owned(),
             password: PASSWORD.to_owned(),
+            stranger: STRANGER.to_owned(),
         });
         let engines = Some(runtime.block_on(Engines::start(options)).unwrap());
         Self { runtime, engines, certificates }
@@ -168,6 +171,19 @@ fn a_kafka_that_asks_who_its_clients_are_is_used_like_any_other() {
     ];
     let (migrated, said) = migrate(&other, &kafka.engines().kafka_brokers(), &left_to_kafka);
     assert!(migrated, "{said}");
+
+    // Topics are there: what the pipeline made is not the stranger's.
+    let mut stranger = certificates.by_login("PLAIN", STRANGER, PASSWORD);
+    stranger.push(("CLICKHOOK_KAFKA_PREFIX", pipeline.prefix.clone()));
+    let (migrated, said) = migrate(&other, &by_login, &stranger);
+    assert!(!migrated, "{said}");
+    for lacking in [
+        format!("Describe, DescribeConfigs, Read, Write on topic {}.clicks", pipeline.prefix),
+        format!("Describe, Read on group {}.enricher", pipeline.prefix),
+        format!("Write on transactional id {}.permissions", pipeline.prefix),
+    ] {
+        assert!(said.contains(&lacking), "{lacking}: {said}");
+    }
 
     let untrusting = vec![("CLICKHOOK_KAFKA_PROPERTIES_SECURITY_PROTOCOL", "ssl".to_owned())];
     for (brokers, way, reason) in [
