@@ -77,6 +77,8 @@ pub(crate) struct Click {
 pub(crate) struct Failure {
     /// When it was to be sent.
     pub(crate) due: Instant,
+    /// When it failed.
+    pub(crate) at: Instant,
     pub(crate) why: Why,
 }
 
@@ -215,7 +217,7 @@ impl Log {
             Why::Status(_) => clicks.refused += 1,
             Why::Connection(_) | Why::Silence => clicks.broken += 1,
         }
-        clicks.failures.push(Failure { due, why });
+        clicks.failures.push(Failure { due, at: Instant::now(), why });
     }
 }
 

@@ -162,9 +162,10 @@ async fn take_kafka_away(time: Duration, rig: &mut Rig, outage: Outage) -> anyho
 /// Tells failures that nobody could prevent from those that nobody should see.
 fn report(clicks: &Clicks, times: &Times, mut trial: Trial) -> Trial {
     for failure in &clicks.failures {
-        // What was under way when it was killed is cut off.
+        // A click that was under way when the redirector was killed is cut off, however long it
+        // had waited until then.
         let margin = Duration::from_millis(100);
-        let gone = times.gone.is_some_and(|(from, to)| (from - margin..to + margin).contains(&failure.due));
+        let gone = times.gone.is_some_and(|(from, to)| (from - margin..to + margin).contains(&failure.at));
         if gone {
             trial.failed_without_ingest += 1;
         } else {
