@@ -1,4 +1,4 @@
-//! What Kafka lets its user do, compared with what clickhook does. Asked before anything is
+//! The operations that Kafka allows its user, compared with those that clickhook needs. Asked before anything is
 //! created, so that a missing permission is named at once and not found role by role.
 //!
 //! rdkafka has no safe call for requests with authorized operations (KIP-430), so this file
@@ -136,9 +136,9 @@ impl Bus {
 }
 
 /// A thing of librdkafka's that is destroyed with this.
-struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
+struct LibrdkafkaOwned<T>(*mut T, unsafe extern "C" fn(*mut T));
 
-impl<T> Drop for Owned<T> {
+impl<T> Drop for LibrdkafkaOwned<T> {
     fn drop(&mut self) {
         if !self.0.is_null() {
             // SAFETY: the pointer came from the constructor that belongs to this function, is
@@ -160,20 +160,21 @@ fn ask(
     // SAFETY: `rk` is alive as long as `client`; `names` outlive the calls, which copy them;
     // the event outlives what is read out of it.
     unsafe {
-        let queue = Owned(ffi::rd_kafka_queue_new(rk), ffi::rd_kafka_queue_destroy);
+        let queue = LibrdkafkaOwned(ffi::rd_kafka_queue_new(rk), ffi::rd_kafka_queue_destroy);
         let operation = match kind {
             ResourceKind::Topic => AdminOperation::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
             ResourceKind::Group => AdminOperation::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
         };
-        let options = Owned(ffi::rd_kafka_AdminOptions_new(rk, operation), ffi::rd_kafka_AdminOptions_destroy);
-        drop(Owned(
+        let options =
+            LibrdkafkaOwned(ffi::rd_kafka_AdminOptions_new(rk, operation), ffi::rd_kafka_AdminOptions_destroy);
+        drop(LibrdkafkaOwned(
             ffi::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1),
             ffi::rd_kafka_error_destroy,
         ));
         match kind {
             ResourceKind::Topic => {
                 let topics = ffi::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
-                let topics = Owned(topics, ffi::rd_kafka_TopicCollection_destroy);
+                let topics = LibrdkafkaOwned(topics, ffi::rd_kafka_TopicCollection_destroy);
                 ffi::rd_kafka_DescribeTopics(rk, topics.0, options.0, queue.0);
             }
             ResourceKind::Group => {
@@ -181,7 +182,8 @@ fn ask(
                 ffi::rd_kafka_DescribeConsumerGroups(rk, groups, count, options.0, queue.0);
             }
         }
-        let event = Owned(ffi::rd_kafka_queue_poll(queue.0, millis(CALL_TIMEOUT)), ffi::rd_kafka_event_destroy);
+        let event =
+            LibrdkafkaOwned(ffi::rd_kafka_queue_poll(queue.0, millis(CALL_TIMEOUT)), ffi::rd_kafka_event_destroy);
         if event.0.is_null() {
             return Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut));
         }
