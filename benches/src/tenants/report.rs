@@ -22,8 +22,10 @@ const GAINED_MB: f64 = 400.0;
 #[derive(Debug, Serialize)]
 pub(crate) struct AnswersSeen {
     answered: usize,
-    /// Other answers than wanted, and none at all.
+    /// Other answers than wanted.
     refused: u64,
+    /// Requests that had no answer when the phase ended, those included that were not sent in time.
+    unanswered: u64,
     latency: Latency,
 }
 
@@ -31,7 +33,8 @@ impl AnswersSeen {
     pub(crate) fn of(visits: Visits) -> Self {
         Self {
             answered: visits.latencies.len(),
-            refused: visits.refused + visits.broken,
+            refused: visits.refused,
+            unanswered: visits.broken,
             latency: Latency::of(visits.latencies),
         }
     }
@@ -111,6 +114,7 @@ pub(crate) fn text(report: &TenantsReport) -> String {
             kind.to_owned(),
             seen.answered.to_string(),
             seen.refused.to_string(),
+            seen.unanswered.to_string(),
             format!("{:.1}", seen.latency.p50_ms),
             format!("{:.1}", seen.latency.p99_ms),
             format!("{:.1}", seen.latency.max_ms),
@@ -123,7 +127,10 @@ pub(crate) fn text(report: &TenantsReport) -> String {
         row("beside the four", "redirects", &beside.redirects),
     ];
     section(&machine.title(), &format!("  a tenant and visitors, alone and beside four others, {seconds} s each"));
-    section("What they saw", &table(&["", "", "answered", "refused", "p50 ms", "p99 ms", "max ms"], rows));
+    section(
+        "What they saw",
+        &table(&["", "", "answered", "refused", "unanswered", "p50 ms", "p99 ms", "max ms"], rows),
+    );
     section("Goals", &goal::table_of(goals));
     if machine.was_busy() {
         section("This machine was not idle:", "  compare the ratios, not the numbers.");
