@@ -186,7 +186,9 @@ fn a_replay_goes_on_where_a_killed_leader_stopped() {
         let replay = api.get(&path);
         (replay["state"] == "done").then_some(replay)
     });
-    assert_eq!((&done["sent"], &done["read"]), (&json!(EVENTS), &json!(EVENTS)));
+    assert_eq!(done["sent"], json!(EVENTS));
+    // It reads the audit log's events too, and they are none of the endpoint's.
+    assert!(done["read"].as_u64() >= Some(EVENTS as u64), "{done}");
 
     // Each event was handed over, and once: the steps are transactions.
     let runtime = tokio::runtime::Runtime::new().unwrap();

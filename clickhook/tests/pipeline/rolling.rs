@@ -37,7 +37,7 @@ impl Restartable {
 fn no_redirect_fails_while_every_process_is_restarted() {
     let (_keep, dir) = folder();
     // A load balancer looks at the readiness, and needs a moment for that.
-    let settings = vec![("CLICKHOOK_INGEST_DRAIN_DELAY_MS", "500".to_owned())];
+    let settings = vec![("CLICKHOOK_INGEST_DRAIN_DELAY_MS", "2000".to_owned())];
     let installation = Installation::with_settings(dir, testbed::kafka(), settings);
     let receiver = ClickReceiver::start();
     let mut processes: Vec<Restartable> = ROLES
