@@ -104,7 +104,7 @@ async fn replicas_may_migrate_at_once_and_again() {
     let again = stores[0].migrate().await.unwrap();
     assert_eq!((again.applied, again.retained), (vec![], vec![]));
     let longer = Store::new(StoreConfig { clicks_days: 0, ..config }).unwrap();
-    assert_eq!(longer.migrate().await.unwrap().retained, ["clicks", "link_events", "conversions"]);
+    assert_eq!(longer.migrate().await.unwrap().retained, ["clicks", "link_events", "conversions", "audit"]);
     assert_eq!(longer.migrate().await.unwrap().retained, [""; 0]);
 }
 

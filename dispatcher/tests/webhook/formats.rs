@@ -168,7 +168,8 @@ async fn official_libraries_verify_every_format_with_either_secret_of_a_rotation
                 secret: rig.vault.seal(&endpoint.id.to_string(), old.expose().as_bytes()),
                 expires_at: Timestamp::now().plus(Duration::from_secs(3600)),
             };
-            let endpoint = Endpoint { format, batch, retiring_secrets: vec![retiring], ..endpoint };
+            let events = serde_json::from_str(r#"["*","audit.*"]"#).unwrap();
+            let endpoint = Endpoint { events, format, batch, retiring_secrets: vec![retiring], ..endpoint };
             rig.write(&endpoint).await;
             receivers.push((receiver, endpoint, [secret, old]));
         }
