@@ -170,7 +170,7 @@ impl Rig {
     }
 
     async fn start_members(&mut self) -> anyhow::Result<()> {
-        self.run("migrate", &["migrate"]).await?;
+        Role::start(&self.binary, &self.dir, &self.settings, "migrate", &["migrate"])?.finished().await?;
         let config = BusConfig { brokers: self.brokers.clone(), ..BusConfig::default() };
         spawn_blocking(move || catalogue::fill(&Bus::new(config), 0..1000)).await??;
         for role in self.size.roles {
@@ -225,11 +225,6 @@ impl Rig {
         self.end(last).await?;
         self.members.remove(last);
         Ok(())
-    }
-
-    /// Runs a command of clickhook with the settings of the roles, until it ends well.
-    pub(crate) async fn run(&self, name: &'static str, args: &[&str]) -> anyhow::Result<()> {
-        Role::start(&self.binary, &self.dir, &self.settings, name, args)?.finished().await
     }
 
     /// Sends every event to a receiver at `address`, and waits until the endpoint is known.

@@ -85,7 +85,8 @@ pub(super) async fn run(
     load.pass(rig, 2 * between).await?;
     let report = load.finish("Every role grows and shrinks", rig, receiver).await?;
     // Exact, from Kafka's records and the tables.
-    rig.run("audit", &["audit"]).await.context("count everything again")?;
+    let audit = rig.audit().await?;
+    anyhow::ensure!(audit.is_balanced, "the audit does not balance: {}", audit.told);
     Ok(report)
 }
 

@@ -82,8 +82,8 @@ impl RetryTiming {
     }
 
     /// Returns for how long a partition of `tier` is paused at least, once its head is not due.
-    /// What was fetched behind the head is thrown away with each pause, and fetched again: many
-    /// records are to be due together when it ends.
+    /// The records that were fetched behind the head are thrown away with each pause, and fetched
+    /// again: many are to be due together when it ends.
     pub(super) fn least_pause(self, tier: DelayTier) -> Duration {
         self.scaled((tier.delay() / LEAST_PAUSE).min(LONGEST_LEAST_PAUSE))
     }
