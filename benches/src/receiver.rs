@@ -5,6 +5,7 @@
 use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -37,6 +38,8 @@ pub(crate) struct Arrival {
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
     by_marker: Mutex<Vec<Option<Arrival>>>,
+    /// When webhooks came that had come before.
+    repeats: Mutex<Vec<Instant>>,
     distinct: AtomicUsize,
     total: AtomicUsize,
     unmarked: AtomicUsize,
@@ -51,12 +54,20 @@ impl Arrivals {
             by_marker.resize(marker + 1, None);
         }
         match &mut by_marker[marker] {
-            Some(arrival) => arrival.times += 1,
+            Some(arrival) => {
+                arrival.times += 1;
+                self.repeats.lock().push(now);
+            }
             first => {
                 *first = Some(Arrival { first: now, times: 1 });
                 self.distinct.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// How many webhooks came in a span of time that had come before.
+    pub(crate) fn repeats_within(&self, span: &Range<Instant>) -> usize {
+        self.repeats.lock().iter().filter(|at| span.contains(*at)).count()
     }
 
     /// How many clicks' webhooks have come.

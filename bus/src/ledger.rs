@@ -26,12 +26,21 @@ pub struct Ledger {
 #[derive(Debug)]
 struct PartitionLedger {
     generation: u64,
-    /// Offsets in order, each with the number of pieces of work it waits for.
-    entries: VecDeque<(i64, u32)>,
+    /// Records in order.
+    entries: VecDeque<LedgerEntry>,
     /// The offset to commit next.
     next: i64,
     /// The records that a former owner has done.
     inherited: DoneRanges,
+}
+
+/// A record that was read.
+#[derive(Clone, Copy, Debug)]
+struct LedgerEntry {
+    offset: i64,
+    /// The pieces of work that it began with, and those that are left.
+    pieces: u32,
+    left: u32,
 }
 
 /// The state of a partition's work, for committing.
@@ -63,7 +72,7 @@ impl Ledger {
     /// Stops tracking `partition`: its unfinished work belongs to the next owner.
     pub fn revoke(&mut self, partition: Partition) {
         if let Some(track) = self.tracks.remove(&partition) {
-            self.outstanding -= track.entries.iter().map(|(_, left)| *left as usize).sum::<usize>();
+            self.outstanding -= track.entries.iter().map(|entry| entry.left as usize).sum::<usize>();
         }
     }
 
@@ -73,7 +82,7 @@ impl Ledger {
     /// tickets.
     pub fn track(&mut self, partition: Partition, offset: i64, pieces: u32) -> Vec<OffsetTicket> {
         let Some(track) = self.tracks.get_mut(&partition) else { return Vec::new() };
-        track.entries.push_back((offset, pieces));
+        track.entries.push_back(LedgerEntry { offset, pieces, left: pieces });
         self.outstanding += pieces as usize;
         track.advance();
         (0..pieces).map(|_| OffsetTicket { partition, offset, generation: track.generation }).collect()
@@ -111,15 +120,22 @@ impl Ledger {
         if track.generation != ticket.generation {
             return;
         }
-        let at = track.entries.binary_search_by_key(&ticket.offset, |(offset, _)| *offset);
-        if let Ok(at) = at
-            && let Some((_, left)) = track.entries.get_mut(at)
-            && *left > 0
+        if let Some(entry) = track.find(ticket.offset).and_then(|at| track.entries.get_mut(at))
+            && entry.left > 0
         {
-            *left -= 1;
+            entry.left -= 1;
             self.outstanding -= 1;
             track.advance();
         }
+    }
+
+    /// Tells whether other pieces of the ticket's record are done. The next owner of the
+    /// partition would do them again, unless this one is done, too.
+    #[must_use]
+    pub fn is_begun(&self, ticket: &OffsetTicket) -> bool {
+        let Some(track) = self.tracks.get(&ticket.partition) else { return false };
+        let entry = track.find(ticket.offset).and_then(|at| track.entries.get(at));
+        track.generation == ticket.generation && entry.is_some_and(|entry| entry.left < entry.pieces)
     }
 
     /// Returns the number of unfinished pieces of work.
@@ -130,12 +146,16 @@ impl Ledger {
 }
 
 impl PartitionLedger {
+    fn find(&self, offset: i64) -> Option<usize> {
+        self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()
+    }
+
     /// Returns the records behind unfinished work that are done.
     fn done(&self) -> DoneRanges {
         let mut done = DoneRanges::default();
         let mut run: Option<(i64, i64)> = None;
         // Offsets between two records that are done have no records.
-        for (offset, left) in &self.entries {
+        for LedgerEntry { offset, left, .. } in &self.entries {
             run = match (run, left) {
                 (Some((start, _)), 0) => Some((start, offset + 1)),
                 (None, 0) => Some((*offset, offset + 1)),
@@ -146,7 +166,7 @@ impl PartitionLedger {
                 (None, _) => None,
             };
         }
-        let read_to = self.entries.back().map_or(self.next, |(offset, _)| offset + 1);
+        let read_to = self.entries.back().map_or(self.next, |entry| entry.offset + 1);
         if let Some((start, end)) = run {
             done.push(start..end);
         }
@@ -157,7 +177,7 @@ impl PartitionLedger {
     }
 
     fn advance(&mut self) {
-        while let Some((offset, 0)) = self.entries.front() {
+        while let Some(LedgerEntry { offset, left: 0, .. }) = self.entries.front() {
             self.next = offset + 1;
             self.entries.pop_front();
         }
@@ -214,6 +234,21 @@ mod tests {
         next.done(first);
         assert_eq!(next.progress()[0].offset, 7);
         assert_eq!(next.progress()[0].done.to_metadata(7).unwrap(), "done1:2 1,");
+    }
+
+    #[test]
+    fn a_record_is_begun_when_one_of_its_pieces_is_done() {
+        let mut ledger = Ledger::default();
+        ledger.assign(P, 0);
+        let mut pieces = ledger.track(P, 0, 2);
+        let [alone] = ledger.track(P, 1, 1).try_into().unwrap();
+        let other = pieces.pop().unwrap();
+        assert!(!ledger.is_begun(&other));
+        ledger.done(pieces.pop().unwrap());
+        assert!(ledger.is_begun(&other));
+        assert!(!ledger.is_begun(&alone));
+        ledger.assign(P, 0);
+        assert!(!ledger.is_begun(&other), "it is of an earlier ownership");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, bindings as ffi,
     producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
 };
 
@@ -50,6 +50,15 @@ impl<C: ProducerContext + 'static> PolledProducer<C> {
             .spawn(serve)
             .map_err(|source| BusError::Thread { what: "serve a producer", source })?;
         Ok(Self { producer, stop })
+    }
+
+    /// Sends what waits to be sent with more, and waits until everything is acknowledged or
+    /// given up, at most `patience`. Blocks.
+    #[allow(unsafe_code, reason = "rdkafka's own flush ends before librdkafka's threads see that it has begun")]
+    pub(crate) fn hurry(&self, patience: Duration) {
+        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the producer owns the pointer, and outlives the call.
+        unsafe { ffi::rd_kafka_flush(self.producer.client().native_ptr(), millis) };
     }
 }
 

@@ -27,6 +27,9 @@ use crate::{
     renewed_client::{Callback, RenewedClient},
 };
 
+/// The longest wait for the acknowledgements of a client that may have been replaced.
+const HURRIED: Duration = Duration::from_millis(20);
+
 /// The partition and offset of an acknowledged record, or why it was given up.
 pub type Acked = Result<(i32, i64), BusError>;
 
@@ -133,16 +136,18 @@ impl Producer {
     }
 
     /// Waits until every record is acknowledged or given up, at most `patience`.
-    /// Returns the number of records left.
+    /// Meanwhile no record waits for others. Returns the number of records left.
     #[must_use]
     pub fn drain(&self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
         loop {
             let left = self.in_flight();
-            if left == 0 || Instant::now() >= deadline {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let Ok(client) = self.client.current() else { return left };
+            if left == 0 || rest.is_zero() {
                 return left;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            client.hurry(rest.min(HURRIED));
         }
     }
 

@@ -65,8 +65,8 @@ pub(crate) struct LoadStep {
     pub(crate) failed: usize,
     pub(crate) redirect: Latency,
     pub(crate) webhook: Latency,
-    /// Webhooks of its clicks that came more than once, under the same id.
-    pub(crate) webhooks_again: u64,
+    /// Webhooks that came in it and had come before, under the same id.
+    pub(crate) webhooks_again: usize,
 }
 
 /// The outcome of a load.
@@ -166,8 +166,8 @@ async fn until_delivered(rig: &mut Rig, receiver: &Receiver, clicks: &[Click]) -
 fn report(step: &Begun, end: Instant, clicks: &Clicks, arrivals: &Arrivals) -> LoadStep {
     let within = |due: Instant| (step.at..end).contains(&due);
     let answered: Vec<&Click> = clicks.answered.iter().filter(|click| within(click.due)).collect();
+    let webhooks_again = arrivals.repeats_within(&(step.at..end));
     let arrivals = arrivals.of(answered.iter().map(|click| click.marker));
-    let webhooks_again = arrivals.iter().flatten().map(|arrival| u64::from(arrival.times) - 1).sum();
     let arrived = answered.iter().zip(&arrivals).filter_map(|(click, arrival)| Some((click, (*arrival)?)));
     let webhook = arrived.map(|(click, arrival)| arrival.first.saturating_duration_since(click.due)).collect();
     LoadStep {

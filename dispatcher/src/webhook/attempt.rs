@@ -12,6 +12,7 @@ use schemas::{Attempt, EventId, Packing, Timestamp};
 use tracing::{debug, info, warn};
 
 use super::{
+    claims::{GRACE, Tenure},
     config::Config,
     delivery::InFlight,
     endpoints::{Endpoints, NO_SUCH_ENDPOINT, Readiness, Recipient},
@@ -69,13 +70,12 @@ impl Attempts {
     }
 
     /// Attempts a delivery once, and returns when Kafka has what follows from it.
-    /// A delivery that must not be sent now is skipped, or left to the new owner
-    /// of its partition.
+    /// A delivery that must not be sent now is skipped, or handed over with its partition.
     pub(super) async fn attempt(&self, delivery: InFlight) {
-        if !delivery.is_owned() {
-            debug!(endpoint = %delivery.endpoint, "delivery left to the partition's new owner");
-            return;
-        }
+        let delivery = match begun(delivery).await {
+            Ok(delivery) => delivery,
+            Err(delivery) => return self.outbox.hand_over(delivery).await,
+        };
         // The endpoint as it is now: it may have changed while the delivery waited.
         let Some(recipient) = self.endpoints.get(delivery.endpoint) else {
             return self.outbox.skip(delivery, NO_SUCH_ENDPOINT);
@@ -88,7 +88,11 @@ impl Attempts {
         let packing = Some(delivery.packing.unwrap_or_default());
         let format = Some(delivery.format.unwrap_or(recipient.format));
         let delivery = InFlight { packing, format, ..delivery };
-        let finished = self.exchange(&recipient, &delivery).await;
+        let finished = tokio::select! {
+            biased;
+            finished = self.exchange(&recipient, &delivery) => finished,
+            () = out_of_time(&delivery) => return self.outbox.hand_over(ended(delivery).await).await,
+        };
         self.metrics.exchange.observe(finished.took.as_secs_f64());
         let retries = RetryPolicy { schedule: recipient.retry_schedule, timing: self.timing };
         let judgement = judge_events(&delivery, &finished.exchange, retries);
@@ -174,6 +178,10 @@ impl Attempts {
 
     /// Does what a verdict says with a delivery that was not made.
     async fn follow(&self, delivery: InFlight, verdict: Verdict) {
+        if delivery.is_lost() {
+            debug!(endpoint = %delivery.endpoint, "delivery left to the partition's new owner, who makes it from its beginning");
+            return;
+        }
         let now = Timestamp::now();
         let attempt = delivery.attempt;
         match verdict {
@@ -191,6 +199,36 @@ impl Attempts {
             Verdict::Dead { why } => self.outbox.dead_letter(delivery, &why).await,
         }
     }
+}
+
+/// Marks a delivery as begun. While a record of it is being handed over nothing begins: the
+/// delivery is returned as an error once it must not begin any more.
+async fn begun(mut delivery: InFlight) -> Result<InFlight, InFlight> {
+    // Whoever hands partitions over first says so, and then asks what has begun.
+    delivery.begin();
+    if delivery.tenure() == Tenure::Holding {
+        return Ok(delivery);
+    }
+    Err(ended(delivery).await)
+}
+
+/// Waits until a delivery that has just begun is to be given up, because a record of it is being
+/// handed over.
+async fn out_of_time(delivery: &InFlight) {
+    let end = tokio::time::Instant::now() + GRACE;
+    delivery.reaches(Tenure::Closing).await;
+    tokio::select! {
+        () = tokio::time::sleep_until(end) => {}
+        () = delivery.reaches(Tenure::Ending) => {}
+    }
+}
+
+/// Lets a delivery that is given up wait until it is known which of the others were made.
+async fn ended(mut delivery: InFlight) -> InFlight {
+    delivery.rest();
+    delivery.reaches(Tenure::Ending).await;
+    delivery.begin();
+    delivery
 }
 
 /// The decisions about the events of one delivery.

@@ -2,17 +2,19 @@
 //! of its partitions, and each delivery holds a claim in it. An offset is committed
 //! when every claim below it is complete. A claim that is dropped before holds its
 //! offset back, so that its record is read again after a restart.
+//!
+//! A partition that goes to another member passes through the steps of [`Tenure`], and its claims
+//! tell them to the deliveries.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{Assigned, Assignments, Commit, DoneRanges, Ledger, LedgerProgress, OffsetTicket, Partition, Revoked};
+use bus::{Assigned, Commit, DoneRanges, Ledger, LedgerProgress, OffsetTicket, Partition};
 use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// The time that an exchange has from its beginning, if its partition is handed over. All members
+/// of the group wait meanwhile; endpoints that are well answer within it.
+pub(super) const GRACE: Duration = Duration::from_millis(250);
 
 /// The ledger of one consumer, shared with the deliveries that came from it.
 #[derive(Default)]
@@ -27,16 +29,36 @@ struct PartitionOwnership {
     assignments: u64,
     /// The commit of each partition that was handed out last.
     handed_out: HashMap<Partition, Commit>,
-    /// A flag for each partition that this consumer owns, shared with its claims:
-    /// false once the partition was revoked.
-    owned: HashMap<Partition, Arc<AtomicBool>>,
+    /// The partitions that this consumer owns.
+    owned: HashMap<Partition, Arc<OwnedPartition>>,
+}
+
+/// How far this consumer's ownership of a partition has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tenure {
+    /// Deliveries begin.
+    Holding,
+    /// No delivery begins, and those that have begun may end.
+    Closing,
+    /// No delivery goes on: it is written to a delay topic, or left to the next owner.
+    Ending,
+    /// The partition is another member's.
+    Over,
+}
+
+/// The state of a partition that its claims share.
+struct OwnedPartition {
+    tenure: watch::Sender<Tenure>,
+    /// Held by every claim whose delivery was begun, or is being written to Kafka.
+    busy: Arc<()>,
 }
 
 /// A delivery's claim on the offset of its record.
 pub(super) struct OffsetClaim {
     ticket: OffsetTicket,
     claims: Arc<OffsetClaims>,
-    owned: Arc<AtomicBool>,
+    partition: Arc<OwnedPartition>,
+    busy: Option<Arc<()>>,
 }
 
 /// The answer of the ledger to a record that was read.
@@ -60,7 +82,8 @@ impl OffsetClaims {
         }
         let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
         let tickets = ownership.ledger.track(partition, offset, pieces);
-        let claim = |ticket| OffsetClaim { ticket, claims: Arc::clone(self), owned: Arc::clone(&owned) };
+        let claim =
+            |ticket| OffsetClaim { ticket, claims: Arc::clone(self), partition: Arc::clone(&owned), busy: None };
         Tracked::Owned(tickets.into_iter().map(claim).collect())
     }
 
@@ -85,13 +108,32 @@ impl OffsetClaims {
         self.ownership.lock().assignments
     }
 
-    /// Ends the ownership of every partition: the consumer is gone.
-    pub(super) fn revoke_all(&self) {
-        let mut ownership = self.ownership.lock();
-        let partitions: Vec<Partition> = ownership.owned.keys().copied().collect();
-        for partition in partitions {
-            ownership.revoke(partition);
+    /// Lets the ownership of partitions come to `tenure`, and tells their claims.
+    pub(super) fn enter(&self, partitions: &[Partition], tenure: Tenure) {
+        let ownership = self.ownership.lock();
+        for owned in partitions.iter().filter_map(|partition| ownership.owned.get(partition)) {
+            owned.tenure.send_replace(tenure);
         }
+    }
+
+    /// Returns the claims on partitions whose deliveries were begun and have not ended.
+    pub(super) fn busy(&self, partitions: &[Partition]) -> usize {
+        let ownership = self.ownership.lock();
+        let owned = partitions.iter().filter_map(|partition| ownership.owned.get(partition));
+        owned.map(|owned| Arc::strong_count(&owned.busy) - 1).sum()
+    }
+
+    /// Ends the ownership of partitions: what is not done is the next owner's.
+    pub(super) fn release(&self, partitions: &[Partition]) {
+        let mut ownership = self.ownership.lock();
+        for partition in partitions {
+            ownership.release(*partition);
+        }
+    }
+
+    /// Returns the partitions that this consumer owns.
+    pub(super) fn partitions(&self) -> Vec<Partition> {
+        self.ownership.lock().owned.keys().copied().collect()
     }
 
     /// Returns the number of partitions that this consumer owns.
@@ -108,10 +150,9 @@ impl OffsetClaims {
     pub(super) fn outstanding(&self) -> usize {
         self.ownership.lock().ledger.outstanding()
     }
-}
 
-impl Assignments for OffsetClaims {
-    fn assigned(&self, partitions: &[Assigned]) {
+    /// Takes note of newly assigned partitions.
+    pub(super) fn assigned(&self, partitions: &[Assigned]) {
         let mut ownership = self.ownership.lock();
         ownership.assignments += 1;
         for assigned in partitions {
@@ -120,26 +161,18 @@ impl Assignments for OffsetClaims {
             let metadata = done.to_metadata(*offset);
             ownership.handed_out.insert(*partition, Commit { partition: *partition, offset: *offset, metadata });
             ownership.ledger.assign_with(*partition, *offset, done);
-            ownership.owned.insert(assigned.partition, Arc::new(AtomicBool::new(true)));
+            let owned = OwnedPartition { tenure: watch::Sender::new(Tenure::Holding), busy: Arc::default() };
+            ownership.owned.insert(assigned.partition, Arc::new(owned));
         }
-    }
-
-    fn revoked(&self, revoked: &Revoked<'_>) -> Vec<Commit> {
-        let commits = self.advanced();
-        let mut ownership = self.ownership.lock();
-        for partition in revoked.partitions {
-            ownership.revoke(*partition);
-        }
-        commits
     }
 }
 
 impl PartitionOwnership {
-    fn revoke(&mut self, partition: Partition) {
+    fn release(&mut self, partition: Partition) {
         self.ledger.revoke(partition);
         self.handed_out.remove(&partition);
         if let Some(owned) = self.owned.remove(&partition) {
-            owned.store(false, Ordering::Relaxed);
+            owned.tenure.send_replace(Tenure::Over);
         }
     }
 }
@@ -151,16 +184,43 @@ impl OffsetClaim {
         self.claims.ownership.lock().ledger.done(self.ticket);
     }
 
-    /// Reports whether this process still owns the partition, and so delivers its
-    /// records.
-    pub(super) fn is_owned(&self) -> bool {
-        self.owned.load(Ordering::Relaxed)
+    /// Notes that the delivery begins, or is written to Kafka: whoever hands the partition over
+    /// waits for it.
+    pub(super) fn begin(&mut self) {
+        self.busy.get_or_insert_with(|| Arc::clone(&self.partition.busy));
+    }
+
+    /// Notes that the delivery waits again.
+    pub(super) fn rest(&mut self) {
+        self.busy = None;
+    }
+
+    /// Returns how far the ownership of the claim's partition has come.
+    pub(super) fn tenure(&self) -> Tenure {
+        *self.partition.tenure.borrow()
+    }
+
+    /// Waits until the ownership of the claim's partition has come to `tenure`.
+    pub(super) async fn reaches(&self, tenure: Tenure) {
+        let mut reached = self.partition.tenure.subscribe();
+        // The partition keeps the sender.
+        let _ = reached.wait_for(|now| *now >= tenure).await;
+    }
+
+    /// Tells whether two claims are on one partition.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.partition, &other.partition)
+    }
+
+    /// Tells whether the record's deliveries to other endpoints are made. The next owner would
+    /// make them again, unless this one is made or written to Kafka.
+    pub(super) fn is_begun(&self) -> bool {
+        self.claims.ownership.lock().ledger.is_begun(&self.ticket)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bus::BusError;
     use schemas::Topic;
 
     use super::*;
@@ -189,17 +249,13 @@ mod tests {
         assert_eq!(claims.advanced(), [Commit { partition: P, offset: 4, metadata: None }]);
     }
 
-    fn lost() -> BusError {
-        BusError::PartitionsLost { group: "webhook.clicks".to_owned() }
-    }
-
     #[test]
     fn the_next_owner_skips_what_is_done() {
         let claims = Arc::new(OffsetClaims::default());
         assign(&claims, 3);
         let open = track(&claims, 3, 1);
         track(&claims, 4, 1).pop().unwrap().complete();
-        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false, group: &|| Err(lost()) });
+        let commits = claims.advanced();
         assert_eq!(commits, [Commit { partition: P, offset: 3, metadata: Some("done1:1 1,".to_owned()) }]);
         drop(open);
 
@@ -225,17 +281,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_is_committed_when_partitions_go_and_the_rest_is_let_go() {
+    fn claims_are_told_how_far_a_handover_has_come_and_count_for_nothing_after_it() {
         let claims = Arc::new(OffsetClaims::default());
         assign(&claims, 0);
-        let open = track(&claims, 1, 1).pop().unwrap();
-        assert!(open.is_owned());
-        let commits = claims.revoked(&Revoked { partitions: &[P], lost: false, group: &|| Err(lost()) });
-        assert!(commits.is_empty());
-        assert!(!open.is_owned());
+        let mut open = track(&claims, 1, 2);
+        let mut first = open.pop().unwrap();
+        let second = open.pop().unwrap();
+        assert_eq!((first.tenure(), claims.busy(&[P])), (Tenure::Holding, 0));
+        first.begin();
+        first.begin();
+        assert_eq!(claims.busy(&[P]), 1);
+        claims.enter(&[P], Tenure::Closing);
+        assert_eq!(second.tenure(), Tenure::Closing);
+        assert!(!second.is_begun());
+        first.complete();
+        assert_eq!(claims.busy(&[P]), 0);
+        assert!(second.is_begun(), "the next owner would make the first one again");
+        claims.release(&[P]);
+        assert_eq!(second.tenure(), Tenure::Over);
         assert!(matches!(claims.track(P, 2, 1), Tracked::Revoked));
         assign(&claims, 1);
-        open.complete();
+        second.complete();
         assert!(claims.advanced().is_empty(), "the claim was on an earlier ownership");
     }
 }

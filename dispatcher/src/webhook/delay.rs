@@ -19,6 +19,7 @@ use super::{
     deliver::Deliverer,
     delivery::{InFlight, Message, OneOrMore, SourceRecord},
     endpoints::NO_SUCH_ENDPOINT,
+    handover::PartitionOwner,
     readers::{POLL, RecordHandler},
 };
 
@@ -46,7 +47,7 @@ pub(super) struct PausedHead {
 }
 
 impl RecordHandler for DelayReader {
-    fn handle(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>) {
+    fn handle(&mut self, record: &Record<'_>, consumer: &Consumer<PartitionOwner>) {
         let source = SourceRecord { partition: record.partition(), offset: record.offset() };
         let Tracked::Owned(mut claims) = self.claims.track(source.partition, source.offset, 1) else { return };
         let Some(claim) = claims.pop() else { return };
@@ -81,7 +82,7 @@ impl RecordHandler for DelayReader {
         }
     }
 
-    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
+    fn before_poll(&mut self, consumer: &Consumer<PartitionOwner>) -> Duration {
         let now = Timestamp::now();
         self.tell_ages(now);
         if self.paused_heads.is_empty() {

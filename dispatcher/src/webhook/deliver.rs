@@ -11,12 +11,12 @@ use std::{
 };
 
 use schemas::Timestamp;
+use service::Shutdown;
 use tokio::runtime::Handle;
-use tracing::warn;
 
 use super::{
     attempt::Attempts,
-    claims::OffsetClaim,
+    claims::{OffsetClaim, Tenure},
     config::Config,
     delivery::{InFlight, SourceRecord},
     endpoints::{Endpoints, Readiness, Recipient},
@@ -26,7 +26,7 @@ use super::{
     metrics::WebhookMetrics,
     outbox::WebhookOutbox,
     retry::jittered,
-    worker::{WorkEnd, work},
+    worker::work,
 };
 
 /// Records that may be on their way to Kafka at once, without an exchange before them,
@@ -46,8 +46,8 @@ pub(super) struct Deliverer {
     /// The tasks that write a record without an exchange before it: spilled and
     /// dead-lettered deliveries.
     writes: Arc<AtomicUsize>,
-    /// The signals that workers end on.
-    end: WorkEnd,
+    /// Triggered when nothing more is read: batches are not waited for any longer.
+    end: Shutdown,
 }
 
 impl Deliverer {
@@ -68,7 +68,7 @@ impl Deliverer {
             runtime: Handle::current(),
             tasks: Arc::default(),
             writes: Arc::default(),
-            end: WorkEnd::default(),
+            end: Shutdown::new(),
         })
     }
 
@@ -79,6 +79,8 @@ impl Deliverer {
             Readiness::Ready => self.offer(recipient, InFlight { held_since: None, ..delivery }),
             Readiness::Paused => {
                 let outbox = Arc::clone(&self.outbox);
+                let mut delivery = delivery;
+                delivery.begin();
                 self.spawn_write(async move { outbox.hold(delivery).await });
             }
             Readiness::Gone(why) => self.outbox.skip(delivery, why),
@@ -114,7 +116,8 @@ impl Deliverer {
     }
 
     /// Writes a delivery to a delay topic, its attempts as they are. Never waits.
-    pub(super) fn spawn_delay(&self, delivery: InFlight, due: Timestamp) {
+    pub(super) fn spawn_delay(&self, mut delivery: InFlight, due: Timestamp) {
+        delivery.begin();
         let outbox = Arc::clone(&self.outbox);
         self.spawn_write(async move {
             let attempt = delivery.attempt;
@@ -123,7 +126,14 @@ impl Deliverer {
     }
 
     /// Writes a record that cannot be read to `dead`. Never waits.
-    pub(super) fn spawn_dead_letter(&self, payload: &[u8], reason: String, source: SourceRecord, claim: OffsetClaim) {
+    pub(super) fn spawn_dead_letter(
+        &self,
+        payload: &[u8],
+        reason: String,
+        source: SourceRecord,
+        mut claim: OffsetClaim,
+    ) {
+        claim.begin();
         let outbox = Arc::clone(&self.outbox);
         let payload = String::from_utf8_lossy(payload).into_owned();
         self.spawn_write(async move { outbox.dead_letter_record(&payload, reason, source, claim).await });
@@ -145,29 +155,31 @@ impl Deliverer {
         self.attempts.in_use()
     }
 
-    /// Waits until no task runs, at most `grace`. Batches go at once. After half of the time,
-    /// deliveries that still wait in lanes go to a delay topic.
-    pub(super) async fn drain(&self, grace: Duration) {
+    /// Waits until no task runs, at most `patience`. Batches go at once.
+    pub(super) async fn drain(&self, patience: Duration) {
         let start = Instant::now();
-        self.end.draining.trigger();
-        while self.tasks.load(Ordering::Acquire) > 0 && start.elapsed() < grace {
-            if start.elapsed() > grace / 2 {
-                self.end.closing.trigger();
-            }
+        self.end.trigger();
+        while self.tasks.load(Ordering::Acquire) > 0 && start.elapsed() < patience {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let left = self.tasks.load(Ordering::Acquire);
-        if left > 0 {
-            warn!(left, "drain timed out: unfinished deliveries are made again after the restart");
+    }
+
+    /// Takes the deliveries that wait in lanes and whose partitions are being handed over, and
+    /// hands them over, too. Never waits.
+    pub(super) fn withdraw(&self) {
+        let mut withdrawn = Vec::new();
+        self.endpoints.for_each(|recipient| {
+            withdrawn.extend(recipient.lane.withdraw(|delivery| delivery.tenure() >= Tenure::Ending));
+        });
+        for mut delivery in withdrawn {
+            delivery.begin();
+            let outbox = Arc::clone(&self.outbox);
+            self.spawn(async move { outbox.hand_over(delivery).await });
         }
     }
 
     async fn deliver(&self, departure: Departure<InFlight>) {
-        let Some(delivery) = delivery_of(departure) else { return };
-        if self.end.closing.is_triggered() {
-            let attempt = delivery.attempt;
-            self.outbox.delay(delivery, attempt, Timestamp::now()).await;
-        } else {
+        if let Some(delivery) = delivery_of(departure) {
             self.attempts.attempt(delivery).await;
         }
     }

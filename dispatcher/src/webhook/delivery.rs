@@ -2,16 +2,20 @@
 //! records that it was read from to the moment that their offsets no longer wait for it.
 //! Everything that handles deliveries shares these types.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, future::pending, sync::Arc};
 
 use bus::Partition;
 use bytes::Bytes;
+use futures_util::future::select_all;
 use schemas::{
     Attempt, AttemptId, AttemptedEvent, BatchId, DeliveredEvent, Delivery, EndpointId, EventId, EventName, Outcome,
     Packing, Timestamp, WebhookFormat, WorkspaceId,
 };
 
-use super::{claims::OffsetClaim, lane::Waiting};
+use super::{
+    claims::{OffsetClaim, Tenure},
+    lane::Waiting,
+};
 
 /// An event as it is sent: the same bytes for every endpoint and for every retry.
 pub(super) struct Message {
@@ -113,9 +117,54 @@ impl InFlight {
         Some(Self { endpoint, messages, packing, format, attempt, held_since, claims: Vec::new() })
     }
 
-    /// Tells whether this process still delivers the records of the events, or one of them.
+    /// Tells whether the records of the events, or one of them, are this process's to deliver.
     pub(super) fn is_owned(&self) -> bool {
-        self.claims.iter().any(OffsetClaim::is_owned)
+        self.claims.iter().any(|claim| claim.tenure() < Tenure::Over)
+    }
+
+    /// Tells whether all its records are other members' by now.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.claims.is_empty() && !self.is_owned()
+    }
+
+    /// Notes that the delivery begins, or is written to Kafka.
+    pub(super) fn begin(&mut self) {
+        self.claims.iter_mut().for_each(OffsetClaim::begin);
+    }
+
+    /// Notes that the delivery waits again.
+    pub(super) fn rest(&mut self) {
+        self.claims.iter_mut().for_each(OffsetClaim::rest);
+    }
+
+    /// Returns how far the handover of one of the records has come, of that which has come
+    /// farthest.
+    pub(super) fn tenure(&self) -> Tenure {
+        self.claims.iter().map(OffsetClaim::tenure).max().unwrap_or(Tenure::Holding)
+    }
+
+    /// Waits until the handover of one of the records has come to `tenure`.
+    pub(super) async fn reaches(&self, tenure: Tenure) {
+        let mut partitions: Vec<&OffsetClaim> = Vec::with_capacity(1);
+        for claim in &self.claims {
+            if !partitions.iter().any(|known| known.is_beside(claim)) {
+                partitions.push(claim);
+            }
+        }
+        if partitions.is_empty() {
+            return pending().await;
+        }
+        select_all(partitions.into_iter().map(|claim| Box::pin(claim.reaches(tenure)))).await;
+    }
+
+    /// Tells whether the next owners of the records make the delivery, and repeat no other by
+    /// it. If not, it is to be written to Kafka before the records are handed over.
+    pub(super) fn is_left_to_others(&self) -> bool {
+        self.claims.iter().all(|claim| match claim.tenure() {
+            Tenure::Holding | Tenure::Closing => false,
+            Tenure::Ending => !claim.is_begun(),
+            Tenure::Over => true,
+        })
     }
 
     /// Returns the id of the batch, where the delivery is one.

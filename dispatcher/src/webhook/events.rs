@@ -15,6 +15,7 @@ use super::{
     deliver::Deliverer,
     delivery::{InFlight, Message, OneOrMore, SourceRecord},
     endpoints::Recipient,
+    handover::PartitionOwner,
     readers::{POLL, RecordHandler},
 };
 
@@ -38,7 +39,7 @@ enum Recipients {
 }
 
 impl RecordHandler for EventReader {
-    fn handle(&mut self, record: &Record<'_>, _: &Consumer<OffsetClaims>) {
+    fn handle(&mut self, record: &Record<'_>, _: &Consumer<PartitionOwner>) {
         let source = SourceRecord { partition: record.partition(), offset: record.offset() };
         let value = record.value().unwrap_or_default();
         let (envelope, event) = match read(value) {
@@ -68,7 +69,7 @@ impl RecordHandler for EventReader {
         self.hand_over(recipients, &message, claims);
     }
 
-    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration {
+    fn before_poll(&mut self, consumer: &Consumer<PartitionOwner>) -> Duration {
         let wanted = Backpressure::wanted(self.deliverer.is_backlogged(), self.claims.assignments());
         if let Some(switch) = self.backpressure.switch_to(wanted) {
             self.apply(switch, wanted, consumer);
@@ -123,7 +124,7 @@ impl EventReader {
         }
     }
 
-    fn apply(&mut self, switch: Switch, wanted: Backpressure, consumer: &Consumer<OffsetClaims>) {
+    fn apply(&mut self, switch: Switch, wanted: Backpressure, consumer: &Consumer<PartitionOwner>) {
         let switched = consumer.assignment().and_then(|partitions| match switch {
             Switch::Pause => consumer.pause(&partitions),
             Switch::Resume => consumer.resume(&partitions),

@@ -94,6 +94,9 @@ pub(super) struct WebhookMetrics {
     pub open_connections: Gauge,
     /// Deliveries that found their lane full.
     pub spilled: Counter,
+    /// Deliveries that were written to a delay topic because their partition went to another
+    /// member.
+    pub handed_over: Counter,
     /// Deliveries that were put off because this process or machine lacked something.
     pub postponed: Counter,
     /// Records and deliveries that were given up.
@@ -154,6 +157,10 @@ impl WebhookMetrics {
             spilled: metrics.counter(
                 "clickhook_webhook_spilled_deliveries",
                 "Deliveries that found their lane full and wait on a delay topic",
+            ),
+            handed_over: metrics.counter(
+                "clickhook_webhook_handed_over_deliveries",
+                "Deliveries that went to a delay topic because another process now reads their records",
             ),
             postponed: metrics.counter(
                 "clickhook_webhook_postponed_deliveries",

@@ -11,7 +11,7 @@
 //! `outcome.rs` decides what follows from the exchange, `retry.rs` when, and `outbox.rs`
 //! writes it to
 //! Kafka. Offsets are committed by `readers.rs` once every claim below them is
-//! complete (`claims.rs`).
+//! complete (`claims.rs`). Partitions go to other members by `handover.rs`.
 
 mod attempt;
 mod backpressure;
@@ -26,6 +26,7 @@ mod events;
 mod exchange;
 mod formats;
 pub mod guard;
+mod handover;
 mod health;
 mod lane;
 mod metrics;
@@ -69,8 +70,9 @@ use self::{
 /// The time that Kafka has to take the last records when the process stops.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Delivers webhooks until `shutdown`, then drains: deliveries in flight have
-/// `drain_ms` to finish, and Kafka has the offsets and records when this returns.
+/// Delivers webhooks until `shutdown`, then drains: Kafka has the offsets and records when this
+/// returns. The only process gives deliveries in flight `drain_ms` to end. Where there are
+/// others, it hands its partitions over to them at once.
 ///
 /// # Errors
 /// When the configuration is not valid, or Kafka cannot be read on.
@@ -95,9 +97,9 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     }
     let drain = Duration::from_millis(config.drain_ms);
     let outbox = Arc::new(WebhookOutbox::new(&bus, config.retry_timing(), metrics.clone())?);
-    let (pool, delays) = (Arc::clone(&endpoints.pool), OwnedDelays::default());
-    let mut readers = Readers::new(bus.clone(), health, metrics.outstanding.clone(), pool, delays.clone());
+    let delays = OwnedDelays::default();
     let deliverer = Arc::new(Deliverer::new(config, endpoints, outbox, metrics.clone())?);
+    let mut readers = Readers::new(bus.clone(), health, Arc::clone(&deliverer), delays.clone());
     sample(&deliverer, metrics, &bus, delays);
     let events = Arc::clone(&deliverer);
     let events =
@@ -121,10 +123,10 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     };
     part.not_ready("draining");
     readers.stop().await;
-    deliverer.drain(drain).await;
-    // The offsets of deliveries are complete when the log has their attempts.
-    let logging = Arc::clone(&deliverer);
-    let _ = tokio::task::spawn_blocking(move || logging.outbox.flush_log(FLUSH)).await;
+    // Where other processes deliver, too, nobody's webhooks wait for an endpoint that is slow.
+    if deliverer.endpoints.pool.share.is_whole() {
+        deliverer.drain(drain).await;
+    }
     let ended = ended.and(readers.leave().await);
     let flushed = tokio::task::spawn_blocking(move || {
         drop(table);

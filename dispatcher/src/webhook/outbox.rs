@@ -14,7 +14,7 @@ use schemas::{
 };
 use serde::Serialize;
 use service::Backoff;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     claims::OffsetClaim,
@@ -132,6 +132,19 @@ impl WebhookOutbox {
         complete(delivery.claims, written, Topic::Dead);
     }
 
+    /// Hands over a delivery whose partition goes to another member: it is left to that member, or
+    /// where that would repeat the deliveries of its records to other endpoints, written to a
+    /// delay topic, due at once.
+    pub(super) async fn hand_over(&self, delivery: InFlight) {
+        if delivery.is_left_to_others() {
+            debug!(endpoint = %delivery.endpoint, "delivery left to the partition's new owner");
+            return;
+        }
+        self.metrics.handed_over.inc_by(delivery.messages.len() as u64);
+        let attempt = delivery.attempt;
+        self.delay(delivery, attempt, Timestamp::now()).await;
+    }
+
     /// Holds a delivery whose endpoint is paused: it waits on a delay topic, is looked at
     /// from time to time, and is skipped once it has been held for [`HELD_FOR`].
     pub(super) async fn hold(&self, delivery: InFlight) {
@@ -181,7 +194,8 @@ impl WebhookOutbox {
     }
 
     /// Records that a delivery is not made, and completes its claims.
-    pub(super) fn skip(&self, delivery: InFlight, why: &'static str) {
+    pub(super) fn skip(&self, mut delivery: InFlight, why: &'static str) {
+        delivery.begin();
         self.metrics.count_attempts(Outcome::Skipped, delivery.messages.len());
         let entry = delivery.log_entry(Timestamp::now(), Outcome::Skipped);
         self.log_last_attempt(&Attempt { error: Some(why.to_owned()), ..entry }, delivery.claims);
@@ -194,10 +208,9 @@ impl WebhookOutbox {
         }
     }
 
-    /// Waits until Kafka has the log of attempts, at most `patience`, so that the claims of
-    /// deliveries are complete. Blocks.
-    pub(super) fn flush_log(&self, patience: Duration) {
-        // Those that are left are counted by the next flush.
+    /// Lets the entries of the log go out that wait for more, for at most `patience`. Blocks.
+    pub(super) fn hurry_log(&self, patience: Duration) {
+        // Those that are left are counted by the last flush.
         let _ = self.log.drain(patience);
     }
 

@@ -9,7 +9,6 @@ use std::{
 };
 
 use bus::{Bus, BusError, Consumer, Isolation, Membership, PollWork, Record};
-use prometheus_client::metrics::gauge::Gauge;
 use schemas::ConsumerGroup;
 use service::{Health, Part, Shutdown};
 use tokio::{
@@ -20,9 +19,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    claims::OffsetClaims,
-    error::Error,
-    lane::{LanePool, OwnedPartitions},
+    claims::OffsetClaims, deliver::Deliverer, error::Error, handover::PartitionOwner, lane::OwnedPartitions,
     sampling::OwnedDelays,
 };
 use crate::rejoin::rejoining;
@@ -35,23 +32,22 @@ const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// The handling of a consumer's records. Neither function may block.
 pub(super) trait RecordHandler {
     /// Handles a record.
-    fn handle(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>);
+    fn handle(&mut self, record: &Record<'_>, consumer: &Consumer<PartitionOwner>);
 
     /// Does what is due before a poll. Returns how long the poll may wait.
-    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Duration;
+    fn before_poll(&mut self, consumer: &Consumer<PartitionOwner>) -> Duration;
 }
 
 /// The consumers' threads.
 pub(super) struct Readers {
     bus: Bus,
     health: Health,
-    outstanding: Gauge,
-    pool: Arc<LanePool>,
+    deliverer: Arc<Deliverer>,
     delays: OwnedDelays,
     stop: Shutdown,
     /// A channel of which each thread holds a sender while it reads.
     reading: (async_mpsc::Sender<()>, async_mpsc::Receiver<()>),
-    /// The senders whose end each thread waits for before its last commit.
+    /// The senders whose end each thread waits for before it hands its partitions over.
     drained: Vec<mpsc::Sender<()>>,
     ends: JoinSet<Result<(), Error>>,
 }
@@ -64,12 +60,11 @@ pub(super) struct GroupSubscription {
 }
 
 impl Readers {
-    pub(super) fn new(bus: Bus, health: Health, outstanding: Gauge, pool: Arc<LanePool>, delays: OwnedDelays) -> Self {
+    pub(super) fn new(bus: Bus, health: Health, deliverer: Arc<Deliverer>, delays: OwnedDelays) -> Self {
         Self {
             bus,
             health,
-            outstanding,
-            pool,
+            deliverer,
             delays,
             stop: Shutdown::new(),
             reading: async_mpsc::channel(1),
@@ -92,8 +87,7 @@ impl Readers {
             bus: self.bus.clone(),
             subscription,
             part: self.health.part(subscription.group.name()),
-            outstanding: self.outstanding.clone(),
-            pool: Arc::clone(&self.pool),
+            deliverer: Arc::clone(&self.deliverer),
             delays: self.delays.clone(),
             stop: self.stop.clone(),
         };
@@ -115,7 +109,9 @@ impl Readers {
                 // An error means that the other side has hung up. Heartbeats go on
                 // meanwhile.
                 let _ = until_drained.recv();
-                let committed = membership.consumer.commit(&membership.claims.0.advanced());
+                let owner = &membership.owner.0;
+                owner.hand_over(&owner.claims.partitions());
+                let committed = membership.consumer.commit(&owner.claims.advanced());
                 membership.consumer.leave();
                 committed
             });
@@ -144,7 +140,7 @@ impl Readers {
         while reading.recv().await.is_some() {}
     }
 
-    /// Lets the threads commit the finished offsets, and waits until they have ended.
+    /// Lets the threads hand their partitions over, and waits until they have ended.
     ///
     /// # Errors
     /// When a thread ended with an error.
@@ -170,9 +166,7 @@ struct TopicReader {
     bus: Bus,
     subscription: GroupSubscription,
     part: Part,
-    /// The number of open claims, over all readers.
-    outstanding: Gauge,
-    pool: Arc<LanePool>,
+    deliverer: Arc<Deliverer>,
     delays: OwnedDelays,
     stop: Shutdown,
 }
@@ -180,27 +174,27 @@ struct TopicReader {
 /// A consumer, and the claims on the offsets that it has read. The consumer is dropped
 /// first, because its end commits the finished offsets.
 struct GroupMembership {
-    consumer: Consumer<OffsetClaims>,
-    claims: OwnedClaims,
+    consumer: Consumer<PartitionOwner>,
+    owner: OwnerUntilEnd,
 }
 
-/// Claims that end with the consumer: deliveries that have not begun are left to the
+/// An owner whose claims end with the consumer: deliveries that have not begun are left to the
 /// partitions' next owner.
-struct OwnedClaims(Arc<OffsetClaims>);
+struct OwnerUntilEnd(Arc<PartitionOwner>);
 
-impl Drop for OwnedClaims {
+impl Drop for OwnerUntilEnd {
     fn drop(&mut self) {
-        self.0.revoke_all();
+        self.0.claims.release(&self.0.claims.partitions());
     }
 }
 
 impl TopicReader {
     fn join(&self) -> Result<GroupMembership, BusError> {
         let GroupSubscription { group, isolation } = self.subscription;
-        let claims = Arc::new(OffsetClaims::default());
+        let owner = Arc::new(PartitionOwner { claims: Arc::default(), deliverer: Arc::clone(&self.deliverer) });
         let consumer =
-            self.bus.consumer(group.name(), group.topics(), isolation, Membership::Handover, Arc::clone(&claims))?;
-        Ok(GroupMembership { consumer, claims: OwnedClaims(claims) })
+            self.bus.consumer(group.name(), group.topics(), isolation, Membership::Handover, Arc::clone(&owner))?;
+        Ok(GroupMembership { consumer, owner: OwnerUntilEnd(owner) })
     }
 
     /// Reads until told to stop.
@@ -209,10 +203,11 @@ impl TopicReader {
         membership: &GroupMembership,
         handler: &impl Fn(Arc<OffsetClaims>) -> H,
     ) -> Result<(), BusError> {
+        let claims = &membership.owner.0.claims;
         let mut work = ReadingWork {
             reader: self,
-            handler: handler(Arc::clone(&membership.claims.0)),
-            claims: Arc::clone(&membership.claims.0),
+            handler: handler(Arc::clone(claims)),
+            claims: Arc::clone(claims),
             committed: Instant::now(),
             counted: 0,
             joined: false,
@@ -234,10 +229,10 @@ struct ReadingWork<'a, H> {
     joined: bool,
 }
 
-impl<H: RecordHandler> PollWork<OffsetClaims> for ReadingWork<'_, H> {
+impl<H: RecordHandler> PollWork<PartitionOwner> for ReadingWork<'_, H> {
     type Error = BusError;
 
-    fn before_poll(&mut self, consumer: &Consumer<OffsetClaims>) -> Result<Duration, BusError> {
+    fn before_poll(&mut self, consumer: &Consumer<PartitionOwner>) -> Result<Duration, BusError> {
         if !self.joined && self.claims.assignments() > 0 {
             self.joined = true;
             self.reader.part.ready();
@@ -250,23 +245,23 @@ impl<H: RecordHandler> PollWork<OffsetClaims> for ReadingWork<'_, H> {
         Ok(self.handler.before_poll(consumer).min(POLL))
     }
 
-    fn record(&mut self, record: &Record<'_>, consumer: &Consumer<OffsetClaims>) -> Result<(), BusError> {
+    fn record(&mut self, record: &Record<'_>, consumer: &Consumer<PartitionOwner>) -> Result<(), BusError> {
         self.handler.handle(record, consumer);
         Ok(())
     }
 }
 
 impl<H> ReadingWork<'_, H> {
-    fn commit(&mut self, consumer: &Consumer<OffsetClaims>) {
+    fn commit(&mut self, consumer: &Consumer<PartitionOwner>) {
         if let Err(error) = consumer.commit_later(&self.claims.advanced()) {
             warn!(%error, "offsets not committed: their records may be delivered again after a restart");
         }
         let outstanding = i64::try_from(self.claims.outstanding()).unwrap_or(i64::MAX);
-        self.reader.outstanding.inc_by(outstanding - self.counted);
+        self.reader.deliverer.metrics.outstanding.inc_by(outstanding - self.counted);
         self.counted = outstanding;
-        let TopicReader { bus, subscription: GroupSubscription { group, .. }, pool, .. } = self.reader;
+        let TopicReader { bus, subscription: GroupSubscription { group, .. }, deliverer, .. } = self.reader;
         let total = group.topics().iter().map(|topic| usize::from(bus.partitions(*topic))).sum();
-        pool.share.set(*group, OwnedPartitions { owned: self.claims.owned(), total });
+        deliverer.endpoints.pool.share.set(*group, OwnedPartitions { owned: self.claims.owned(), total });
         if *group == ConsumerGroup::WebhookDelay {
             self.reader.delays.set(self.claims.next_offsets().into_iter());
         }
@@ -275,6 +270,6 @@ impl<H> ReadingWork<'_, H> {
 
 impl<H> Drop for ReadingWork<'_, H> {
     fn drop(&mut self) {
-        self.reader.outstanding.dec_by(self.counted);
+        self.reader.deliverer.metrics.outstanding.dec_by(self.counted);
     }
 }

@@ -10,23 +10,14 @@ use tracing::error;
 
 use super::lane::{Departure, Finished, Lane, Next, Patience, Waiting};
 
-/// The signals that end the waits of workers.
-#[derive(Clone, Debug, Default)]
-pub(super) struct WorkEnd {
-    /// Triggered when nothing more is read: batches are not waited for any longer.
-    pub draining: Shutdown,
-    /// Triggered when what still waits in lanes is left to the next process.
-    pub closing: Shutdown,
-}
-
 /// Does `next`, and then whatever the lane names, until the lane is idle. A panic in
 /// `deliver` is logged and costs only its own items: the slot goes on with the next.
 /// `spill` gets the items that do not begin, each with the time until it is offered
-/// again. Once `end.closing` is triggered, items no longer wait for their time.
+/// again. Once `end` is triggered, nothing more will come, and no batch is waited for.
 pub(super) async fn work<T: Waiting, F: Future<Output = ()>>(
     lane: &Lane<T>,
     mut next: Next<T>,
-    end: &WorkEnd,
+    end: &Shutdown,
     deliver: impl Fn(Departure<T>) -> F,
     spill: impl Fn(Departure<T>, Duration),
 ) {
@@ -47,24 +38,19 @@ pub(super) async fn work<T: Waiting, F: Future<Output = ()>>(
                 StepEnd::Ready
             }
             Next::At(start) => {
-                tokio::select! {
-                    () = tokio::time::sleep_until(Instant::from_std(start)) => {}
-                    () = end.closing.wait() => {}
-                }
+                tokio::time::sleep_until(Instant::from_std(start)).await;
                 StepEnd::Ready
             }
             Next::Gather(due) => StepEnd::Gathered(tokio::select! {
                 () = tokio::time::sleep_until(Instant::from_std(due)) => Patience::UntilDue,
-                () = end.draining.wait() => Patience::Over,
+                () = end.wait() => Patience::Over,
             }),
             Next::Idle => return,
         };
         let now = std::time::Instant::now();
         next = match step {
             StepEnd::Gathered(patience) => lane.gathered(patience, now),
-            StepEnd::Exchanged(finished) if end.closing.is_triggered() => lane.evict(Some(finished), now),
             StepEnd::Exchanged(finished) => lane.finished(finished, now),
-            StepEnd::Ready if end.closing.is_triggered() => lane.evict(None, now),
             StepEnd::Ready => lane.next(now),
         };
     }
@@ -137,24 +123,9 @@ mod tests {
             assert_ne!(items, [1], "the first delivery panics");
             delivered.lock().extend(items);
         };
-        work(&lane, first, &WorkEnd::default(), deliver, no_spill).await;
+        work(&lane, first, &Shutdown::new(), deliver, no_spill).await;
         assert_eq!(*delivered.lock(), [2]);
         assert_eq!(start(&lane, 3), Next::Begin(Departure::Single(3)), "the slot is free again");
-    }
-
-    #[tokio::test]
-    async fn closing_ends_the_wait_for_an_items_time() {
-        let lane = lane(LaneSettings { min_interval: Duration::from_secs(3600), ..SETTINGS });
-        let first = start(&lane, 1);
-        assert_eq!(lane.offer(2, Instant::now()), Offer::Queued);
-        let end = WorkEnd::default();
-        let delivered = Mutex::new(Vec::new());
-        let deliver = async |departure| {
-            delivered.lock().extend(items(departure));
-            end.closing.trigger();
-        };
-        work(&lane, first, &end, deliver, no_spill).await;
-        assert_eq!(*delivered.lock(), [1, 2]);
     }
 
     #[tokio::test]
@@ -163,8 +134,8 @@ mod tests {
         let lane = lane(LaneSettings { batch, ..SETTINGS });
         let first = start(&lane, 100);
         assert!(matches!(first, Next::Gather(_)), "{first:?}");
-        let end = WorkEnd::default();
-        end.draining.trigger();
+        let end = Shutdown::new();
+        end.trigger();
         let delivered = Mutex::new(Vec::new());
         let deliver = async |departure| delivered.lock().push(departure);
         work(&lane, first, &end, deliver, no_spill).await;

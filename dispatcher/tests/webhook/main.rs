@@ -540,6 +540,38 @@ async fn processes_share_the_work_and_take_over_from_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_again_because_another_endpoint_hangs_while_partitions_change_hands() {
+    let rig = Rig::new().await;
+    let healthy = Receiver::start(&[Reply::Status(200)]).await;
+    let mut replies = vec![Reply::Hang; 8];
+    replies.push(Reply::Status(200));
+    let hanging = Receiver::start(&replies).await;
+    rig.add(&healthy.url).await;
+    rig.add(&hanging.url).await;
+    let first = rig.start(Config { max_in_flight: 4, ..config() }).await;
+    let mut expected = HashSet::new();
+    for partition in (0..4).cycle().take(40) {
+        expected.insert(rig.emit_at(partition).await);
+    }
+    healthy.wait(40).await;
+    // A delivery is made once Kafka has its attempt.
+    testbed::eventually("the log of attempts", async || (rig.written(Topic::Attempts).await >= 40).then_some(())).await;
+    let second = rig.start(Config { max_in_flight: 4, ..config() }).await;
+    hanging.wait(5).await;
+    first.stop().await;
+    testbed::eventually("every event at the endpoint that hung", async || {
+        let received = hanging.received();
+        let ids: HashSet<&str> = received.iter().map(|received| received.header("webhook-id")).collect();
+        (ids.len() == expected.len()).then_some(())
+    })
+    .await;
+    second.stop().await;
+    assert_eq!(healthy.received().len(), 40);
+    let committed = rig.committed("webhook.clicks", Topic::Clicks).await;
+    assert_eq!(committed, (0..4).map(|partition| (partition, 10)).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_whose_consumer_fails_rejoins_its_group() {
     let instance = testbed::unique("instance");
     let rig = Rig::with_config(BusConfig { instance: Some(instance), partitions: 1, ..testbed::bus_config() }).await;

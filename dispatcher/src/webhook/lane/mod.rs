@@ -228,14 +228,13 @@ impl<T: Waiting> Lane<T> {
         self.next_of(&mut state, patience, now)
     }
 
-    /// Returns what waits next without regard to when it may begin: called instead
-    /// of [`Lane::next`] while the process stops.
-    pub(super) fn evict(&self, ended: Option<Finished>, now: Instant) -> Next<T> {
+    /// Takes the items that wait and that `is_meant` names. Those that have begun stay.
+    pub(super) fn withdraw(&self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
-        if let Some(Finished { load, .. }) = ended {
-            self.release(&mut state, load);
-        }
-        self.take_next(&mut state, now)
+        let before = state.queue.bytes();
+        let withdrawn = state.queue.withdraw(is_meant);
+        self.pool.remove(before - state.queue.bytes(), &self.workspace);
+        withdrawn
     }
 
     /// Returns what the holder of a slot does next.

@@ -137,6 +137,22 @@ impl<T: Waiting> LaneQueue<T> {
         }
     }
 
+    /// Takes the items that `is_meant` names out of the order.
+    pub(super) fn withdraw(&mut self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut withdrawn = Vec::new();
+        for queue in [&mut self.single, &mut self.gathering] {
+            if queue.iter().any(|queued| is_meant(&queued.item)) {
+                let (taken, kept) = std::mem::take(queue).into_iter().partition(|queued| is_meant(&queued.item));
+                *queue = kept;
+                withdrawn.extend::<VecDeque<Queued<T>>>(taken);
+            }
+        }
+        let gathered = withdrawn.iter().filter(|queued| queued.body_bytes > 0);
+        self.gathering_bytes -= gathered.map(|queued| queued.body_bytes + COMMA).sum::<usize>();
+        self.bytes -= withdrawn.iter().map(|queued| queued.item.bytes()).sum::<usize>();
+        withdrawn.into_iter().map(|queued| queued.item).collect()
+    }
+
     /// Gives back the memory of a burst.
     pub(super) fn shrink(&mut self) {
         self.single.shrink_to(16);

@@ -47,6 +47,11 @@ impl WorkShare {
         }
     }
 
+    /// Tells whether no other process has a part of the work.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.partitions().is_none_or(|OwnedPartitions { owned, total }| owned >= total)
+    }
+
     /// Returns the partitions of all groups; none before anything is known, when the process
     /// may be the only one.
     fn partitions(&self) -> Option<OwnedPartitions> {
@@ -65,9 +70,11 @@ mod tests {
     fn a_limit_is_divided_by_the_partitions_that_are_owned() {
         let share = WorkShare::default();
         assert_eq!(share.of(32), 32);
+        assert!(share.is_whole());
         share.set(ConsumerGroup::WebhookClicks, OwnedPartitions { owned: 2, total: 4 });
         assert_eq!(share.of(32), 16);
         assert_eq!(share.of(1), 1);
+        assert!(!share.is_whole());
         assert_eq!(share.interval(Duration::from_millis(10)), Duration::from_millis(20));
         share.set(ConsumerGroup::WebhookDelay, OwnedPartitions { owned: 24, total: 24 });
         assert_eq!(share.of(28), 26);

@@ -1,6 +1,7 @@
 //! Tests of a lane, with a clock of their own.
 
 use proptest::prelude::*;
+use schemas::BatchLimits;
 
 use super::{
     room::{FIRST_EXCHANGE, LONGEST_PAUSE, STALL, TARGET_WAIT},
@@ -153,8 +154,33 @@ fn with_an_interval_the_next_one_begins_at_its_time_and_in_order() {
     assert_eq!(lane.next(start + 5 * MS), Next::At(start + 10 * MS));
     assert_eq!(lane.next(start + 10 * MS), begin(2));
     assert_eq!(lane.next(start + 11 * MS), Next::At(start + 20 * MS));
-    assert_eq!(lane.evict(None, start + 11 * MS), begin(3));
-    assert_eq!(lane.next(start + 12 * MS), Next::Idle);
+    assert_eq!(lane.next(start + 20 * MS), begin(3));
+    assert_eq!(lane.next(start + 21 * MS), Next::Idle);
+}
+
+#[test]
+fn what_is_withdrawn_waits_no_longer_and_takes_no_memory() {
+    let batch = BatchLimits { max_events: 100, max_wait_ms: 1000, max_bytes: 100_000 };
+    for settings in [settings(1), LaneSettings { batch: Some(batch), ..settings(1) }] {
+        let (lane, now) = (lane(settings), Instant::now());
+        let first = lane.offer(10, now);
+        for item in [11, 12, 13] {
+            assert_eq!(lane.offer(item, now), Offer::Queued);
+        }
+        let is_batched = settings.batch.is_some();
+        let withdrawn = lane.withdraw(|item| item % 2 == 1);
+        assert_eq!(withdrawn, [11, 13]);
+        let rest = if is_batched { Departure::Batch(vec![10, 12]) } else { Departure::Single(12) };
+        let next = if is_batched {
+            assert_eq!(first, Offer::Start(Next::Gather(now + 1000 * MS)));
+            lane.gathered(Patience::UntilDue, now + 1000 * MS)
+        } else {
+            finished(&lane, Duration::ZERO, now)
+        };
+        assert_eq!(next, Next::Begin(rest));
+        assert_eq!(finished(&lane, Duration::ZERO, now), Next::Idle);
+        drop(lane.withdraw(|_| true));
+    }
 }
 
 /// Begins a hundred items, each time 3 ms later than the lane says, and returns how long that takes.
