@@ -3,6 +3,7 @@
 //! for its head, and a drain in which requests under way finish.
 
 mod activity;
+mod unread;
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -128,9 +129,13 @@ impl PortServer {
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             busy.works();
             request.extensions_mut().insert(ConnectInfo(peer));
+            let (request, body) = unread::lend(request);
             let (answer, idle) = (routes.call(request), Arc::clone(&busy));
             async move {
-                let answer = answer.await;
+                let mut answer = answer.await;
+                if let Ok(answer) = &mut answer {
+                    body.settle_connection(answer).await;
+                }
                 idle.rests();
                 answer
             }
@@ -166,7 +171,7 @@ impl PortServer {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
-    use axum::routing::get;
+    use axum::routing::{get, post};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -238,6 +243,29 @@ mod tests {
         let mut answer = String::new();
         busy.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("done"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_goes_on_after_a_body_that_nobody_reads_or_the_answer_says_that_it_ends() {
+        let (address, ..) = serving(Router::new().route("/", post(|| async { "ok" }))).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..3 {
+            stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+            stream.write_all(b"body").await.unwrap();
+            let mut answer = vec![0; 1024];
+            let length = stream.read(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+            assert!(answer.ends_with("ok") && !answer.contains("connection: close"), "{answer}");
+        }
+        for head in ["Content-Length: 100000", "Content-Length: 4\r\nExpect: 100-continue"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n").as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let answer = answer.to_lowercase();
+            assert!(answer.starts_with("http/1.1 200 ok") && answer.contains("connection: close"), "{answer}");
+        }
     }
 
     #[tokio::test]
