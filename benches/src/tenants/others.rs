@@ -54,7 +54,8 @@ impl ApiCaller {
 
     fn get(&self, path: &str) -> anyhow::Result<u16> {
         let url = format!("{}{path}", self.base);
-        let mut answer = self.agent.get(url).header("authorization", &self.authorization).call()?;
+        let request = self.agent.get(url).header("authorization", &self.authorization);
+        let mut answer = request.call().with_context(|| format!("get {path}"))?;
         // The whole answer costs.
         answer.body_mut().with_config().limit(1 << 30).read_to_vec()?;
         Ok(answer.status().as_u16())
@@ -65,7 +66,7 @@ impl ApiCaller {
         if let Some(workspace) = workspace {
             request = request.header("x-clickhook-workspace", workspace);
         }
-        let mut answer = request.send(body)?;
+        let mut answer = request.send(body).with_context(|| format!("post {path}"))?;
         let text = answer.body_mut().read_to_string()?;
         Ok((answer.status().as_u16(), serde_json::from_str(&text).unwrap_or_default()))
     }
@@ -116,15 +117,17 @@ impl Others {
         let (stop, costly) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut threads = Vec::new();
         let importer = ApiCaller::new(addresses, &tenants.importing);
-        threads.push(thread::spawn(move || import(&importer)));
+        threads.push(thread::spawn(move || import(&importer).context("the tenant that imports")));
         for _ in 0..HAMMERS {
             let (hammer, stop) = (ApiCaller::new(addresses, &tenants.hammering), Arc::clone(&stop));
             let costly = Arc::clone(&costly);
-            threads.push(thread::spawn(move || ask_for_what_costs(&hammer, &stop, &costly)));
+            threads.push(thread::spawn(move || {
+                ask_for_what_costs(&hammer, &stop, &costly).context("the tenant that asks for what costs most")
+            }));
         }
         for part in 0..SQUATTERS {
             let squatter = ApiCaller::new(addresses, &tenants.squatting);
-            threads.push(thread::spawn(move || squat(&squatter, part)));
+            threads.push(thread::spawn(move || squat(&squatter, part).context("the tenant that lists domains")));
         }
         let places = [addresses.api, addresses.redirects];
         let open = |n: usize| TcpStream::connect(places[n % 2]);

@@ -1,7 +1,10 @@
 //! The authentication of callers by their keys, and the request rates of keys and workspaces. An unknown key and an expired key are
 //! answered alike.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{Request, State},
@@ -14,6 +17,7 @@ use service::{
     headers::bearer,
     problem::{Kind, Problem},
 };
+use tokio::time::sleep;
 
 use crate::{
     api::{context::Api, cors},
@@ -31,6 +35,9 @@ const REQUEST_ID: &str = "x-request-id";
 /// The longest id of a request that is told.
 const REQUEST_ID_BYTES: usize = 128;
 
+/// The time until a request that comes too early is refused: one who asks again at once takes little of what others need.
+const REFUSED_AFTER: Duration = Duration::from_millis(200);
+
 /// Passes a request on if it has a valid key that does not call too often.
 pub(crate) async fn require_key(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let mut about = AboutCaller::default();
@@ -40,7 +47,12 @@ pub(crate) async fn require_key(State(api): State<Arc<Api>>, mut request: Reques
             request.extensions_mut().insert(Arc::clone(&api));
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            if matches!(problem.kind, Kind::Limited { .. }) {
+                sleep(REFUSED_AFTER).await;
+            }
+            problem.into_response()
+        }
     };
     about.rate.insert_into(&mut response);
     if let Some(origin) = about.origin {

@@ -25,7 +25,10 @@ use futures_util::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use service::problem::{Kind, Problem};
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 use crate::{
     api::{context::Api, request::read_query},
@@ -39,10 +42,13 @@ use crate::{
     state::draft::{ChangeEvents, Draft},
 };
 
-/// The most lines of one transaction.
+/// The most lines of one transaction; and where others wait for changes, which cannot be made before it ends.
 const CHUNK_LINES: usize = 1000;
+const SHORT_CHUNK_LINES: usize = 250;
 /// The bytes of lines from which on a transaction takes no more.
 const CHUNK_BYTES: usize = 1 << 20;
+/// The longest rest between two transactions.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 /// The pace that a caller must keep, so that a slow one keeps no slot from others.
 const PACE: BodyPace =
     BodyPace { idle: Duration::from_secs(30), warm_up: Duration::from_secs(60), min_bytes_per_s: 1024 };
@@ -104,8 +110,8 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn is_full(&self) -> bool {
-        self.lines.len() >= CHUNK_LINES || self.bytes >= CHUNK_BYTES
+    fn is_full(&self, most_lines: usize) -> bool {
+        self.lines.len() >= most_lines || self.bytes >= CHUNK_BYTES
     }
 
     fn push(&mut self, line: NdjsonLine) {
@@ -124,7 +130,7 @@ struct Import {
     events: ChangeEvents,
     chunk: Chunk,
     /// The chunk that is being committed while the next lines are read.
-    committing: Option<PendingChange<ImportReport>>,
+    committing: Option<(Instant, PendingChange<ImportReport>)>,
     report: ImportReport,
 }
 
@@ -145,7 +151,8 @@ impl Import {
     async fn add(&mut self, lines: &mut Vec<NdjsonLine>) -> Result<(), Problem> {
         for line in lines.drain(..) {
             self.chunk.push(line);
-            if self.chunk.is_full() {
+            let most_lines = if self.leader.is_waited_for() { SHORT_CHUNK_LINES } else { CHUNK_LINES };
+            if self.chunk.is_full(most_lines) {
                 self.commit_chunk().await?;
             }
         }
@@ -165,15 +172,28 @@ impl Import {
         let events = self.events;
         let change =
             move |draft: &mut Draft<'_>| Ok(draft.with_events(events, |draft| draft_lines(parsed, draft, &workspace)));
+        if self.leader.is_waited_for() {
+            self.rest().await?;
+        }
         let pending = self.leader.enqueue(self.caller.author(), change).await?;
         self.wait_for_chunk().await?;
-        self.committing = Some(pending);
+        self.committing = Some((Instant::now(), pending));
+        Ok(())
+    }
+
+    /// Waits until the chunk that is being committed is committed, and then as long as that took: others who wait for
+    /// changes get half of the leader's time.
+    async fn rest(&mut self) -> Result<(), Problem> {
+        if let Some((begun, _)) = self.committing {
+            self.wait_for_chunk().await?;
+            sleep(begun.elapsed().min(LONGEST_REST)).await;
+        }
         Ok(())
     }
 
     /// Waits until the chunk that is being committed is committed, and adds its report.
     async fn wait_for_chunk(&mut self) -> Result<(), Problem> {
-        if let Some(pending) = self.committing.take() {
+        if let Some((_, pending)) = self.committing.take() {
             self.report.add(pending.committed().await?);
         }
         Ok(())
@@ -272,8 +292,6 @@ impl PacedBody {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-
-    use tokio::time::sleep;
 
     use super::*;
 

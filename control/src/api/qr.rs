@@ -25,8 +25,8 @@ use crate::{
 
 const SIZES: std::ops::RangeInclusive<u32> = 16..=4096;
 const MAX_MARGIN: u32 = 64;
-/// The turns of drawing: a large picture takes a processor for a while.
-static DRAWING: Semaphore = Semaphore::const_new(2);
+/// The turn of drawing: a large picture takes a processor for a while, and others need the rest.
+static DRAWING: Semaphore = Semaphore::const_new(1);
 
 /// The look of a QR code.
 #[derive(Debug, Deserialize, JsonSchema)]

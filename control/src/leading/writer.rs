@@ -12,7 +12,7 @@ use std::{
 };
 
 use bus::{BusError, KeyUses, Outgoing, Transaction};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use schemas::{LinkId, Timestamp};
 use service::problem::Problem;
 use tokio::{sync::oneshot, time::sleep};
@@ -38,6 +38,8 @@ const MAX_CHANGES: usize = 1000;
 const MAX_RECORDS: usize = 5000;
 /// The bytes from which on a transaction takes no further change.
 const MAX_BYTES: usize = 8 << 20;
+/// The time after a change in which more of its kind are expected.
+const LATELY: Duration = Duration::from_secs(2);
 /// The interval at which the thread checks whether it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 
@@ -57,6 +59,8 @@ pub(crate) type QueuedChange = Box<dyn FnOnce(&mut Draft<'_>) -> WaitingAnswer +
 pub(crate) struct ActiveLeader {
     state: RwLock<State>,
     queue: SyncSender<QueuedChange>,
+    /// The last moment at which somebody asked for a change and waited for it.
+    written: Mutex<Option<Instant>>,
     /// The moments at which keys were last used.
     pub(crate) uses: Arc<KeyUses>,
 }
@@ -65,7 +69,7 @@ impl ActiveLeader {
     /// Creates a leader that knows `state`, and the queue of changes for its [`Writer`].
     pub(crate) fn new(state: State, uses: Arc<KeyUses>) -> (Arc<Self>, Receiver<QueuedChange>) {
         let (queue, changes) = sync_channel(QUEUE);
-        (Arc::new(Self { state: RwLock::new(state), queue, uses }), changes)
+        (Arc::new(Self { state: RwLock::new(state), queue, written: Mutex::default(), uses }), changes)
     }
 
     /// Reads the committed state.
@@ -88,11 +92,17 @@ impl ActiveLeader {
         change: impl FnOnce(&mut Draft<'_>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let (queued, pending) = queued(author, change);
+        *self.written.lock() = Some(Instant::now());
         self.queue.try_send(queued).map_err(|error| match error {
             TrySendError::Full(_) => Problem::unavailable("Too many changes are waiting: try again in a moment"),
             TrySendError::Disconnected(_) => unknown_outcome(),
         })?;
         pending.committed().await
+    }
+
+    /// Tells whether somebody has lately waited for a change, so that work that is not urgent should leave time for others.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.written.lock().is_some_and(|at| at.elapsed() < LATELY)
     }
 
     /// Queues a change of an author that is not urgent, behind the changes that wait already, and does not wait until it is

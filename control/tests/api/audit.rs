@@ -1,5 +1,7 @@
 //! The audit log: each change is an event of its own transaction, which names its author, and no secret.
 
+use std::collections::BTreeMap;
+
 use schemas::{Envelope, Event, Topic, audit::AuditAction};
 use serde_json::{Value, json};
 use store::{
@@ -108,23 +110,26 @@ async fn an_import_is_an_event_for_each_of_its_transactions() {
     }
     let all = json!({"external_ids": (0..150).map(|n| n.to_string()).collect::<Vec<_>>()});
     assert_eq!(api.post("/v1/links/delete", all).await.status, 200);
-    let events = log(&bus, "acme", 9).await;
+    // How many lines a transaction has depends on who else waits. Deleting is the last thing.
+    let is_last = |records: &[Read]| {
+        let told = records.iter().filter_map(|record| told(&record.value, "acme"));
+        let deleted = told.filter(|event| event["event"] == "audit.deleted");
+        deleted.map(|event| event["audit"]["ids"].as_array().unwrap().len()).sum::<usize>() == 150
+    };
+    let records = read(&bus, Topic::Events, is_last).await;
+    let events: Vec<Value> = records.iter().filter_map(|record| told(&record.value, "acme")).collect();
+    let mut changed = BTreeMap::new();
     // The key and the domain come first.
-    let told = events.iter().skip(3).map(|(_, event)| facts(event)).map(|(action, resource, ids, fields)| {
-        assert_eq!(resource, "link");
-        (action, ids.as_array().unwrap().len(), fields)
-    });
-    let destination = json!(["destination"]);
-    let expected = [
-        ("created", 1000, Value::Null),
-        ("created", 500, Value::Null),
-        ("updated", 1000, destination.clone()),
-        ("updated", 500, destination),
-        ("deleted", 100, Value::Null),
-        ("deleted", 50, Value::Null),
-    ]
-    .map(|(action, things, fields)| (action.to_owned(), things, fields));
-    assert_eq!(told.collect::<Vec<_>>(), expected);
+    for (action, resource, ids, fields) in events.iter().skip(3).map(facts) {
+        let links = ids.as_array().unwrap().len();
+        assert!(resource == "link" && links <= 1000, "{action} {resource} {links}");
+        assert_eq!(fields, if action == "updated" { json!(["destination"]) } else { Value::Null });
+        *changed.entry(action).or_insert(0) += links;
+    }
+    assert_eq!(
+        changed,
+        BTreeMap::from([("created", 1500), ("updated", 1500), ("deleted", 150)].map(|(a, n)| (a.to_owned(), n)))
+    );
     instance.stop().await;
 }
 
