@@ -26,6 +26,8 @@ pub(super) const CLUSTER: RigSize =
 const FEW: u16 = 2;
 /// The visitors who click again as soon as they were answered.
 const VISITORS: u16 = 64;
+/// How long brokers and roles that have just started have, until what they do is measured.
+const WARM_UP: Duration = Duration::from_secs(15);
 /// The marker of the first click beyond a load, far from those of the load.
 const BEYOND: u32 = 1 << 20;
 
@@ -63,6 +65,8 @@ pub(super) async fn run(
     receiver: &Receiver,
 ) -> anyhow::Result<LoadReport> {
     let mut load = SteppedLoad::start(rig, rate);
+    load.step("warming up", StepKind::WarmUp);
+    load.pass(rig, WARM_UP).await?;
     load.step("one of each role", StepKind::Settled);
     load.pass(rig, 2 * between).await?;
     for role in SCALED_ROLES {

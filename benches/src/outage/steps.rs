@@ -28,14 +28,15 @@ use crate::{
 /// How long webhooks may take to come after the load.
 const CATCH_UP: Duration = Duration::from_secs(120);
 
-/// The kind of a step: while Kafka chooses leaders, redirects may take longer, and while
-/// dispatchers are restarted in order, webhooks may come again.
+/// The kind of a step: while Kafka chooses leaders, redirects may take longer, while
+/// dispatchers are restarted in order, webhooks may come again, and a warm-up shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StepKind {
     Election,
     Restart,
     Settled,
+    WarmUp,
 }
 
 /// A step that has begun. It ends where the next one begins.
