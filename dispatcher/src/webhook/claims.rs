@@ -184,7 +184,7 @@ impl OffsetClaim {
         self.claims.ownership.lock().ledger.done(self.ticket);
     }
 
-    /// Notes that the delivery begins, or is written to Kafka: whoever hands the partition over
+    /// Notes that the delivery begins, or is written to Kafka: the partition's handover
     /// waits for it.
     pub(super) fn begin(&mut self) {
         self.busy.get_or_insert_with(|| Arc::clone(&self.partition.busy));

@@ -123,7 +123,7 @@ pub async fn run(config: Config, bus: Bus, vault: Arc<Vault>, process: Process) 
     };
     part.not_ready("draining");
     readers.stop().await;
-    // Where other processes deliver, too, nobody's webhooks wait for an endpoint that is slow.
+    // Where other processes deliver, too, no webhook waits for an endpoint that is slow.
     if deliverer.endpoints.pool.share.is_whole() {
         deliverer.drain(drain).await;
     }
